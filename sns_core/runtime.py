@@ -1,0 +1,111 @@
+"""Device, precision, threads, random streams and progress: what depends on the machine, told once.
+
+Random numbers are addressed, never consumed in order: every draw comes from a generator seeded by a hash of
+(run seed, purpose, member, step). Resuming therefore needs a step count and no generator state, a member's
+numbers do not depend on who else is in its batch, and work may be split over jobs without changing a bit.
+"""
+
+import contextlib
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import torch
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: printed as one line that names what is wrong and the way out."""
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """The device to compute on: `auto` takes a GPU when there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device: {name!r} was asked for, but torch sees no GPU here; use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively; elsewhere it is emulated and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def autocast(device: torch.device, precision: str = "auto"):
+    """Context in which networks run: bfloat16 where it is native (`auto`), states and losses stay float32."""
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"precision: {precision!r} is none of auto, float32, bfloat16")
+    use = precision == "bfloat16" or (precision == "auto" and bfloat16_is_fast(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16) if use else contextlib.nullcontext()
+
+
+def use_threads(threads: int) -> None:
+    """Bound torch's intra-operator threads; Snakemake's `threads` arrives here, so jobs do not crowd each other."""
+    torch.set_num_threads(max(1, threads))
+
+
+def derive_seed(*parts) -> int:
+    """A 63-bit seed from any printable parts, the same on every machine and Python version."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(*parts, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator at the address `parts` (see the module docstring)."""
+    return torch.Generator(device=device).manual_seed(derive_seed(*parts))
+
+
+class MemberStreams:
+    """One random stream a member, re-addressed at every step: `streams.at(step)` lists the generators.
+
+    Parameters: the address of the run (any parts), the members' own numbers (not their rows in the batch).
+    """
+
+    def __init__(self, *address, members: Sequence[int], device: torch.device | str = "cpu"):
+        self.address, self.members = address, list(members)
+        self._generators = [torch.Generator(device=device) for _ in self.members]
+
+    def at(self, step: int) -> list[torch.Generator]:
+        for member, stream in zip(self.members, self._generators, strict=True):
+            stream.manual_seed(derive_seed(*self.address, member, step))
+        return self._generators
+
+
+def spawn(generator: Generators, members: int) -> list[torch.Generator]:
+    """One generator a member: a list is passed on, a single generator seeds as many as are asked for."""
+    if not isinstance(generator, torch.Generator):
+        streams = list(generator)
+        if len(streams) != members:
+            raise ValueError(f"{len(streams)} random streams for {members} members; give one a member")
+        return streams
+    seeds = torch.randint(2**62, (members,), generator=generator, device=generator.device).tolist()
+    return [torch.Generator(device=generator.device).manual_seed(seed) for seed in seeds]
+
+
+def normal(streams: Sequence[torch.Generator], shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Standard normal numbers (len(streams), *shape), each row from its own stream, with the type of `like`."""
+    rows = [torch.randn(*shape, generator=g, device=g.device, dtype=like.dtype) for g in streams]
+    return torch.stack(rows).to(like.device)
+
+
+def progress(total: int, label: str, start: int = 0, every: float = 10.0) -> Iterator[int]:
+    """Yield start .. total - 1, telling on stderr every few seconds the rate and the time left.
+
+    Stages write stderr to their log; on a terminal the line replaces itself.
+    """
+    began = last = time.monotonic()
+    for index in range(start, total):
+        yield index
+        now = time.monotonic()
+        if now - last >= every:
+            last = now
+            rate = (index + 1 - start) / (now - began)
+            left = (total - index - 1) / rate
+            end = "\r" if sys.stderr.isatty() else "\n"
+            line = f"{label}: {index + 1}/{total}, {rate:.1f} a second, {left / 60:.1f} min left"
+            print(line, file=sys.stderr, end=end, flush=True)

@@ -1,0 +1,6 @@
+"""The dynamical systems: what is simulated, with which numerics, and what an emulator sees of it."""
+
+from sns_core.systems.base import InstabilityError, System, build_system
+from sns_core.systems.kolmogorov import KolmogorovFlow
+
+__all__ = ["InstabilityError", "KolmogorovFlow", "System", "build_system"]

@@ -1,0 +1,138 @@
+"""What every system offers, and the guarded time loop that all of them share.
+
+A *state* is what a user holds: real fields (B, C, N, N). A *carry* is what time stepping holds: a dict of tensors
+with everything that continuing bit for bit needs (spectra, for multi-step schemes also stored tendencies).
+A *frame* is what an emulator sees: fields (B, C, m, m) with axes (y, x).
+"""
+
+import math
+
+import torch
+
+Carry = dict[str, torch.Tensor]
+
+
+class InstabilityError(FloatingPointError):
+    """A member of an integration became NaN or broke the CFL bound.
+
+    Attributes: `member`, `step` (counted from the start of the call), `cfl`, `suggested_dt`.
+    """
+
+    def __init__(self, reason: str, member: int, step: int, cfl: float, suggested_dt: float):
+        self.member, self.step, self.cfl, self.suggested_dt = member, step, cfl, suggested_dt
+        super().__init__(
+            f"member {member} {reason} at step {step} with CFL number {cfl:.3g}; a time step of {suggested_dt:g} would do"
+        )
+
+
+class System:
+    """A dynamical system on a doubly periodic square, batched over members.
+
+    Subclasses set `channels`, `resolution`, `length`, `dt`, `cfl_limit`, `mean_flow_speed` and the methods that raise
+    here. No class knows how its frames are learnt.
+    """
+
+    channels: int
+    resolution: int
+    length: float
+    dt: float
+    cfl_limit: float
+    variable: str  # name and units of the field in files
+    units: str
+    layers: tuple[str, ...]
+    check_every = 32  # steps between looks at the state; a look costs a transform and, on a GPU, a synchronisation
+
+    def initial_state(self, members: int, generator) -> torch.Tensor:
+        raise NotImplementedError
+
+    def start(self, state: torch.Tensor) -> Carry:
+        """Carry of a fresh integration from `state`."""
+        raise NotImplementedError
+
+    def state(self, carry: Carry) -> torch.Tensor:
+        """Real fields (B, C, N, N) of a carry."""
+        raise NotImplementedError
+
+    def step(self, carry: Carry) -> Carry:
+        """One time step; must not modify `carry`."""
+        raise NotImplementedError
+
+    def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Velocity (u, v), each (B, C, N, N), of a state at any resolution."""
+        raise NotImplementedError
+
+    def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
+        """Frame (B, C, m, m), axes (y, x), that an emulator sees of a state."""
+        raise NotImplementedError
+
+    def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Velocity (u, v), each (B, C, m, m), of frames as `observe` makes them."""
+        raise NotImplementedError
+
+    def augment(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames."""
+        raise NotImplementedError
+
+    def advance(self, state: torch.Tensor, steps: int) -> torch.Tensor:
+        """Integrate `state` (B, C, N, N) over `steps` time steps of `dt`.
+
+        Raises InstabilityError when a member becomes NaN or breaks the CFL bound.
+        """
+        return self.state(self.run(self.start(state), steps))
+
+    def run(self, carry: Carry, steps: int) -> Carry:
+        """`advance` on a carry: k calls of n steps give bitwise what one call of k n steps gives."""
+        done = 0
+        while done < steps:
+            block = min(self.check_every, steps - done)
+            before = carry
+            for _ in range(block):
+                carry = self.step(carry)
+            self._check(before, carry, done, block)
+            done += block
+        return carry
+
+    def _courant(self, state: torch.Tensor) -> torch.Tensor:
+        """CFL number (|u| + |v|) dt / dx of each member."""
+        u, v = self.velocity(state)
+        return (u.abs() + v.abs()).amax((-3, -2, -1)) * self.dt * self.resolution / self.length
+
+    def _check(self, before: Carry, after: Carry, done: int, block: int) -> None:
+        state, previous = self.state(after), self.state(before)
+        courant = self._courant(state)
+        # A steady state has nothing to advect wrongly: the laminar flow is a fixed point for any dt.
+        moves = (state - previous).abs().amax((-3, -2, -1)) > 1e-9 * previous.abs().amax((-3, -2, -1))
+        bad = ~torch.isfinite(courant) | ((courant > self.cfl_limit) & moves)
+        if bool(bad.any()):
+            self._explain(before, done, block)
+
+    def _explain(self, carry: Carry, done: int, block: int) -> None:
+        """Replay a failed block step by step to find the first offending step and member, and raise."""
+        courant = self._courant(self.state(carry))
+        for step in range(done + 1, done + block + 1):
+            last, carry = courant, self.step(carry)
+            courant = self._courant(self.state(carry))
+            lost = ~torch.isfinite(courant)
+            bad = lost | (courant > self.cfl_limit)
+            if bool(bad.any()):
+                member = int(bad.nonzero()[0])
+                number = float(last[member] if lost[member] else courant[member])
+                reason = "became NaN" if lost[member] else f"broke the CFL bound {self.cfl_limit:.3g}"
+                raise InstabilityError(reason, member, step, number, self._safe_dt(number))
+        raise AssertionError("a failed block passed its replay: the time step is not deterministic")
+
+    def _safe_dt(self, courant: float) -> float:
+        """A time step at half the bound, rounded down to 1, 2 or 5 times a power of ten."""
+        if not math.isfinite(courant) or courant <= 0:
+            courant = 10 * self.cfl_limit
+        wanted = min(self.dt / 2, 0.5 * self.dt * self.cfl_limit / courant)
+        power = 10.0 ** math.floor(math.log10(wanted))
+        return max(factor for factor in (1, 2, 5) if factor * power <= wanted * (1 + 1e-12)) * power
+
+
+def build_system(name: str, parameters: dict, dtype=torch.float32, device="cpu") -> System:
+    """A system by its class name, as configurations and data manifests give it; ValueError for an unknown one."""
+    known = {kind.__name__: kind for kind in System.__subclasses__()}
+    if name not in known:
+        raise ValueError(f"unknown system {name!r}; known: {', '.join(sorted(known))}")
+    return known[name](**parameters, dtype=dtype, device=device)

@@ -1,0 +1,211 @@
+"""Kolmogorov flow: two-dimensional turbulence driven by a steady sinusoidal force.
+
+    dw/dt + u . grad w = nu laplacian(w) - drag w - a n cos(n y),   w = dv/dx - du/dy,   on [0, 2 pi)^2,
+
+the curl of the Navier-Stokes equations with the body force f_x = a sin(n y) and linear drag. Arrays are [x, y], the
+real transform over y. Numerics are those of jax-cfd's spectral `ForcedNavierStokes2D` with `crank_nicolson_rk4`:
+advection in the advective form with a 2/3 filter, explicit five-stage fourth-order Runge-Kutta (Carpenter and
+Kennedy, NASA TM-109112, 1994), viscosity and drag by Crank-Nicolson within each stage.
+
+Good values: 64 x 64, viscosity 1e-3, dt 0.0125 (laptop); 512 x 512, viscosity 1e-4, dt 1e-3 (the paper).
+"""
+
+import math
+
+import torch
+
+from sns_core.runtime import Generators
+from sns_core.systems.base import Carry, System
+from sns_core.systems.spectral import SpectralGrid, make_hermitian, truncate
+
+# Carpenter-Kennedy low-storage coefficients. Python floats: double precision also in float32 runs.
+ALPHA = (0.0, 0.1496590219993, 0.3704009573644, 0.6222557631345, 0.9582821306748, 1.0)
+BETA = (0.0, -0.4178904745, -1.192151694643, -1.697784692471, -1.514183444257)
+GAMMA = (0.1496590219993, 0.3792103129999, 0.8229550293869, 0.6994504559488, 0.1530572479681)
+
+# The scheme is stable for advection up to |lambda| dt = 3.34 on the imaginary axis; the filter keeps |k| <= N / 3,
+# so (|u| + |v|) dt / dx <= 3.34 * 3 / (2 pi).
+CFL_LIMIT = 3.34 * 3 / (2 * math.pi)
+
+
+class KolmogorovFlow(System):
+    """Vorticity (B, 1, N, N) of Kolmogorov flow, axes [x, y]; lengths and times are dimensionless.
+
+    Parameters: `resolution` N (even); `viscosity` nu >= 0; `dt` > 0; `drag` >= 0; `forcing_wavenumber` n and
+    `forcing_scale` a; `symmetric_filter` replaces jax-cfd's 2/3 mask, which is asymmetric in kx, by |kx|, |ky| <=
+    N // 3 - 1, for which advection conserves energy and enstrophy to rounding. Raises ValueError out of range.
+    """
+
+    channels = 1
+    length = 2 * math.pi
+    cfl_limit = CFL_LIMIT
+    variable, units = "vorticity", "1"
+    layers = ("flow",)
+
+    def __init__(
+        self,
+        resolution: int = 64,
+        viscosity: float = 1e-3,
+        dt: float = 1e-3,
+        drag: float = 0.1,
+        forcing_wavenumber: int = 4,
+        forcing_scale: float = 1.0,
+        symmetric_filter: bool = False,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ):
+        for name, value in {"viscosity": viscosity, "drag": drag}.items():
+            if value < 0:
+                raise ValueError(f"{name} {value} must not be negative")
+        if dt <= 0:
+            raise ValueError(f"dt {dt} must be positive")
+        if not 0 < forcing_wavenumber < resolution // 3:
+            raise ValueError(f"forcing_wavenumber {forcing_wavenumber} must lie in 1 .. {resolution // 3 - 1}")
+        self.resolution, self.viscosity, self.dt, self.drag = resolution, viscosity, dt, drag
+        self.forcing_wavenumber, self.forcing_scale = forcing_wavenumber, forcing_scale
+        self.dtype, self.device = dtype, torch.device(device)
+        self._grids: dict[int, SpectralGrid] = {}
+        grid = SpectralGrid(resolution, self.length, torch.float64, device)
+        complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
+        self.filter = (self._symmetric_mask() if symmetric_filter else self._brick_wall()).to(self.device)
+
+        # One multiplication gives the four spectra that an evaluation transforms: u, v, dw/dx, dw/dy.
+        kx, ky, inverse = grid.k_first, grid.k_last, grid.inverse_laplacian
+        ones = torch.ones_like(grid.k_squared)
+        operators = torch.stack([-ky * inverse, kx * inverse, kx * ones, ky * ones])
+        self._operators = (1j * operators).to(complex_type)[:, None]
+        self._minus_filter = (-self.filter.to(torch.float64)).to(complex_type)
+        self._forcing = torch.zeros(resolution, resolution // 2 + 1, dtype=complex_type, device=device)
+        self._forcing[0, forcing_wavenumber] = -0.5 * forcing_scale * forcing_wavenumber * resolution**2
+
+        # Crank-Nicolson inside each stage: w <- keep w + gain h.
+        decay = -viscosity * grid.k_squared - drag
+        self._stages = []
+        for stage in range(5):
+            mu = 0.5 * dt * (ALPHA[stage + 1] - ALPHA[stage])
+            keep = ((1 + mu * decay) / (1 - mu * decay)).to(complex_type)
+            gain = (GAMMA[stage] * dt / (1 - mu * decay)).to(complex_type)
+            self._stages.append((BETA[stage], keep, gain))
+
+    def _brick_wall(self) -> torch.Tensor:
+        n = self.resolution
+        rows, columns = int(2 * n / 3), int(2 / 3 * (n // 2 + 1))
+        mask = torch.zeros(n, n // 2 + 1, dtype=torch.bool)
+        mask[: rows // 2, :columns] = True
+        mask[-(rows - rows // 2) :, :columns] = True
+        return mask
+
+    def _symmetric_mask(self) -> torch.Tensor:
+        n, limit = self.resolution, self.resolution // 3 - 1
+        kx, ky = torch.fft.fftfreq(n, 1 / n)[:, None], torch.arange(n // 2 + 1)[None, :]
+        return (kx.abs() <= limit) & (ky <= limit)
+
+    def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Explicit part of dw_hat/dt, filtered advection plus forcing: (B, N, N // 2 + 1) -> the same."""
+        u, v, dw_dx, dw_dy = torch.fft.irfft2(self._operators * spectrum, s=(self.resolution, self.resolution))
+        advection = torch.fft.rfft2(u.mul_(dw_dx).addcmul_(v, dw_dy))
+        return torch.addcmul(self._forcing, advection, self._minus_filter)
+
+    def start(self, state: torch.Tensor) -> Carry:
+        n = self.resolution
+        if state.ndim != 4 or state.shape[1:] != (1, n, n):
+            raise ValueError(f"vorticity of shape {tuple(state.shape)}, expected (B, 1, {n}, {n})")
+        # Transformed in double precision: once an integration, it halves the rounding of a float32 run.
+        spectrum = torch.fft.rfft2(state[:, 0].to(self.device, torch.float64))
+        return {"spectrum": spectrum.to(self._forcing.dtype)}
+
+    def state(self, carry: Carry) -> torch.Tensor:
+        return torch.fft.irfft2(carry["spectrum"], s=(self.resolution, self.resolution))[:, None]
+
+    def step(self, carry: Carry) -> Carry:
+        spectrum, h = carry["spectrum"], None
+        for beta, keep, gain in self._stages:
+            tendency = self.tendency(spectrum)
+            h = tendency if h is None else tendency.add_(h, alpha=beta)
+            spectrum = (spectrum * keep).addcmul_(h, gain)
+        return {"spectrum": make_hermitian(spectrum)}
+
+    def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        n = state.shape[-1]
+        if n not in self._grids:
+            self._grids[n] = SpectralGrid(n, self.length, state.dtype, state.device)
+        grid = self._grids[n]
+        streamfunction = -grid.inverse_laplacian * grid.forward(state)
+        u = grid.inverse(1j * grid.k_last * streamfunction)
+        v = grid.inverse(-1j * grid.k_first * streamfunction)
+        return u, v
+
+    def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
+        return truncate(state, resolution).transpose(-1, -2)
+
+    def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        u, v = self.velocity(frames.transpose(-1, -2))
+        return u.transpose(-1, -2), v.transpose(-1, -2)
+
+    def augment(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The symmetries of the forced flow: translation in x and by 2 pi / n in y; rotation by pi; reflection in x
+        with half a forcing period in y, which turns the sign of the vorticity."""
+        batch, _, _, height, width = frames.shape
+        period = height // math.gcd(height, self.forcing_wavenumber)
+        half_is_whole = height % (2 * self.forcing_wavenumber) == 0
+
+        def draw(high):
+            return torch.randint(high, (batch, 1), generator=generator, device=generator.device).to(frames.device)
+
+        reflect = draw(2) if half_is_whole else torch.zeros_like(draw(2))
+        rotate, shift_x, shift_y = draw(2), draw(width), draw(height // period) * period
+        shift_y = shift_y + reflect * (period // 2)
+        sign_y = 1 - 2 * rotate
+        sign_x = sign_y * (1 - 2 * reflect)
+        y = (sign_y * torch.arange(height, device=frames.device) + shift_y) % height
+        x = (sign_x * torch.arange(width, device=frames.device) + shift_x) % width
+        rows = torch.arange(batch, device=frames.device)[:, None, None]
+        moved = frames.permute(0, 3, 4, 1, 2)[rows, y[:, :, None], x[:, None, :]].permute(0, 3, 4, 1, 2)
+        return moved * (1 - 2 * reflect).to(frames.dtype).view(batch, 1, 1, 1, 1)
+
+    def initial_state(self, members: int, generator: Generators, max_speed: float = 7.0) -> torch.Tensor:
+        """Vorticity (members, 1, N, N) of filtered random velocities with peak wavenumber 4.
+
+        `generator`: one torch.Generator for all members, or a list with one a member.
+        """
+        n = self.resolution
+        options = {"dtype": torch.float64}
+        if isinstance(generator, torch.Generator):
+            noise = torch.randn(members, 2, n, n, generator=generator, device=generator.device, **options)
+        else:
+            noise = torch.stack([torch.randn(2, n, n, generator=g, device=g.device, **options) for g in generator])
+        velocity = self.solenoidal(self.filtered(noise.to(self.device)), max_speed)
+        return self.curl(velocity).to(self.dtype)[:, None]
+
+    def filtered(self, noise: torch.Tensor, peak: float = 4.0, variance: float = 0.25) -> torch.Tensor:
+        """White noise (..., N, N) filtered to a log-normal energy spectrum with its mode at `peak`."""
+        frequency = torch.fft.fftfreq(self.resolution, 1 / self.resolution, dtype=noise.dtype, device=noise.device)
+        k = (frequency[:, None] ** 2 + frequency[None, :] ** 2).sqrt()
+        log_k = k.clamp(min=0.5).log()
+        shape = torch.exp(-((math.log(peak) + variance - log_k) ** 2) / (2 * variance) - log_k) / k.clamp(min=0.5)
+        return torch.fft.ifft2(torch.fft.fft2(noise) * torch.where(k > 0, shape, 0.0)).real
+
+    def solenoidal(self, velocity: torch.Tensor, max_speed: float) -> torch.Tensor:
+        """Velocities (..., 2, N, N) projected on the staggered grid and scaled to `max_speed`, three times over."""
+        h = self.length / self.resolution
+        frequency = torch.fft.fftfreq(self.resolution, 1 / self.resolution, dtype=velocity.dtype)
+        sine = torch.sin(frequency.to(velocity.device) * h / 2) ** 2
+        eigenvalues = -(4 / h**2) * (sine[:, None] + sine[None, :])
+        eigenvalues[0, 0] = 1.0
+        for _ in range(3):
+            u, v = velocity.unbind(-3)
+            divergence = (u - u.roll(1, -2)) / h + (v - v.roll(1, -1)) / h
+            spectrum = torch.fft.fft2(divergence) / eigenvalues
+            spectrum[..., 0, 0] = 0.0
+            pressure = torch.fft.ifft2(spectrum).real
+            u = u - (pressure.roll(-1, -2) - pressure) / h
+            v = v - (pressure.roll(-1, -1) - pressure) / h
+            speed = (u**2 + v**2).sqrt().amax((-2, -1), keepdim=True)
+            velocity = torch.stack([u, v], -3) * (max_speed / speed)[..., None, :, :]
+        return velocity
+
+    def curl(self, velocity: torch.Tensor) -> torch.Tensor:
+        """Vorticity (..., N, N) of staggered velocities (..., 2, N, N), by forward differences."""
+        h = self.length / self.resolution
+        u, v = velocity.unbind(-3)
+        return (v.roll(-1, -2) - v) / h - (u.roll(-1, -1) - u) / h
