@@ -39,6 +39,8 @@ class System:
     cfl_limit: float
     variable: str  # name and units of the field in files
     units: str
+    length_units: str
+    time_units: str
     layers: tuple[str, ...]
     check_every = 32  # steps between looks at the state; a look costs a transform and, on a GPU, a synchronisation
 

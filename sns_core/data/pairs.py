@@ -1,0 +1,109 @@
+"""The data set of frame pairs (x_{t-1}, x_t), with a far frame of the same trajectory as anchor.
+
+Shards are memory-mapped: a data set larger than memory is read where it is asked for. What a batch holds depends on
+the generator alone, so training is resumed by knowing the step.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sns_core.data.shards import FORMAT
+from sns_core.files import read_json, sha256
+from sns_core.runtime import UserError
+from sns_core.systems import System, build_system
+
+
+@dataclass
+class Dataset:
+    """One split: `shards`, arrays (member, time, layer, y, x) in physical units, and the manifest they came with."""
+
+    shards: list[np.ndarray]
+    manifest: dict
+
+    @property
+    def statistics(self) -> dict:
+        return self.manifest["statistics"]
+
+    @property
+    def frames(self) -> int:
+        return self.shards[0].shape[1]
+
+    @property
+    def members(self) -> int:
+        return sum(len(shard) for shard in self.shards)
+
+    @property
+    def system(self) -> System:
+        described = self.manifest["system"]
+        return build_system(described["name"], described["parameters"])
+
+    def gather(self, members: np.ndarray, times: np.ndarray) -> torch.Tensor:
+        """Normalised frames (n, layer, y, x) at (member, time), in units of the training split's std."""
+        bounds = np.cumsum([0] + [len(shard) for shard in self.shards])
+        owners = np.searchsorted(bounds, members, side="right") - 1
+        rows = [self.shards[o][m - bounds[o], t] for o, m, t in zip(owners, members, times, strict=True)]
+        std = np.asarray(self.statistics["std"], dtype=np.float32)[:, None, None]
+        return torch.from_numpy(np.stack(rows) / std)
+
+
+def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
+    """Open one split of a sharded data set.
+
+    Raises UserError that names the file where the manifest is foreign, the split is missing, or a shard is missing,
+    truncated or altered (its checksum is compared unless `verify` is false).
+    """
+    manifest = Path(manifest)
+    remedy = "run `snakemake data` again"
+    content = read_json(manifest, remedy)
+    if content.get("format") != FORMAT:
+        raise UserError(f"{manifest}: not a manifest of shards (its format is not {FORMAT!r}); {remedy}")
+    if split not in content["splits"]:
+        raise UserError(f"{manifest}: has no split {split!r}; it has {', '.join(content['splits'])}")
+    shards = []
+    for entry in content["splits"][split]:
+        path = manifest.parent / entry["file"]
+        if not path.exists():
+            raise UserError(f"{path}: missing, though {manifest} lists it; delete the manifest and {remedy}")
+        if verify and sha256(path) != entry["sha256"]:
+            raise UserError(f"{path}: truncated or altered (its checksum differs); delete it and the manifest, and {remedy}")
+        shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
+    return Dataset(shards, content)
+
+
+class PairSampler:
+    """Draws batches (B, F, C, H, W) of consecutive normalised frames, with an anchor frame in front where asked for.
+
+    `frames` consecutive ones (2: a pair); `anchor_gap` is the least distance in frames, before or after, of the anchor from the pair (None: no
+    anchor); each sample is moved by a random symmetry of the system.
+    """
+
+    def __init__(self, dataset: Dataset, frames: int = 2, anchor_gap: int | None = None, augment: bool = True):
+        length = dataset.frames
+        if anchor_gap is not None and length < 2 * anchor_gap + frames:
+            raise UserError(
+                f"anchor_gap {anchor_gap} needs trajectories of {2 * anchor_gap + frames} frames or more, these have {length}"
+            )
+        self.dataset, self.frames, self.anchor_gap = dataset, frames, anchor_gap
+        self.system = dataset.system if augment else None
+
+    def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        length, frames = self.dataset.frames, self.frames
+
+        def integers(high, count=batch):
+            return torch.randint(high, (count,), generator=generator).numpy()
+
+        member, first = integers(self.dataset.members), integers(length - frames + 1)
+        times = first[:, None] + np.arange(frames)
+        if self.anchor_gap is not None:
+            # The frames that are far enough lie on a circle with the near ones cut out, so every pair can be drawn.
+            gap = self.anchor_gap
+            far = [np.r_[0 : max(0, t - gap), min(length, t + frames + gap) : length] for t in first]
+            picks = torch.rand(batch, generator=generator).numpy()
+            anchors = np.array([f[int(p * len(f))] for f, p in zip(far, picks, strict=True)])
+            times = np.concatenate([anchors[:, None], times], axis=1)
+        flat = self.dataset.gather(np.repeat(member, times.shape[1]), times.ravel())
+        sample = flat.view(batch, times.shape[1], *flat.shape[1:])
+        return self.system.augment(sample, generator) if self.system else sample

@@ -1,0 +1,116 @@
+"""Shards for training: plain float32 arrays (member, time, layer, y, x), and the manifest that vouches for them.
+
+The manifest lists every shard with its sha256, says which configuration made the data, and carries the statistics of
+the training split that networks and diffusion need:
+
+    std[c]              standard deviation of the field (frames are divided by it; no mean is subtracted)
+    increment_std[c]    standard deviation of x_{t+1} - x_t, in units of std
+    shell_amplitude[c, K]  root-mean-square amplitude |w_hat| of the modes with round(|k|) = K, orthonormal transform
+                        of the normalised field
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import dask
+import numpy as np
+
+from sns_core.data.trajectories import open_frames
+from sns_core.files import sha256, whole_file, write_json
+from sns_core.runtime import UserError
+
+FORMAT = "sns-shards-1"
+
+
+def shell_index(resolution: int) -> np.ndarray:
+    """Integer shell round(|k|) of each mode of a half spectrum, (N, N // 2 + 1)."""
+    first = np.fft.fftfreq(resolution, 1 / resolution)[:, None]
+    last = np.arange(resolution // 2 + 1)[None, :]
+    return np.rint(np.hypot(first, last)).astype(np.int64)
+
+
+def _shell_power(frames: np.ndarray) -> np.ndarray:
+    """Sum over (member, time) of the mean power in each shell, (layer, shell)."""
+    n = frames.shape[-1]
+    shells = shell_index(n)
+    weight = np.full(shells.shape, 2.0)  # a mode of the half spectrum stands for its mirror image too ...
+    weight[:, 0] = weight[:, -1] = 1.0  # ... but for the columns that hold both
+    power = np.zeros((frames.shape[2], *shells.shape))
+    for t in range(frames.shape[1]):
+        spectrum = np.fft.rfft2(frames[:, t].astype(np.float64), norm="ortho")
+        power += (np.abs(spectrum) ** 2).sum(0)
+    counts = np.bincount(shells.ravel(), weight.ravel())
+    return np.stack([np.bincount(shells.ravel(), (weight * p).ravel()) / counts for p in power])
+
+
+def _write_shard(block: np.ndarray, path: Path, with_statistics: bool) -> dict:
+    if not np.isfinite(block).all():
+        raise UserError(f"{path}: its source holds NaN or infinite values; delete the source and run again")
+    block = np.ascontiguousarray(block, dtype=np.float32)
+    with whole_file(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, block, allow_pickle=False)
+    entry = {"sha256": sha256(path), "shape": list(block.shape)}
+    if with_statistics:
+        axes = (0, 1, 3, 4)
+        wide = block.astype(np.float64)
+        entry["sums"] = {
+            "count": block.shape[0] * block.shape[1],
+            "mean": wide.mean(axes), "square": (wide**2).mean(axes),
+            "increments": block.shape[0] * (block.shape[1] - 1),
+            "increment_square": (np.diff(wide, axis=1) ** 2).mean(axes),
+            "shell_power": _shell_power(block),
+        }  # fmt: skip
+    return entry
+
+
+def _statistics(sums: list[dict]) -> dict:
+    count = sum(s["count"] for s in sums)
+    mean = sum(s["count"] * s["mean"] for s in sums) / count
+    variance = sum(s["count"] * s["square"] for s in sums) / count - mean**2
+    increments = sum(s["increments"] * s["increment_square"] for s in sums) / sum(s["increments"] for s in sums)
+    power = sum(s["shell_power"] for s in sums) / count
+    return {
+        "mean": mean.tolist(),
+        "std": np.sqrt(variance).tolist(),
+        "increment_std": np.sqrt(increments / variance).tolist(),
+        "shell_amplitude": np.sqrt(power / variance[:, None]).tolist(),
+    }
+
+
+def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int = 16, threads: int = 1) -> None:
+    """Cut trajectory files, one a split (file name = split), into shards beside the manifest `output`.
+
+    Blocks of `shard_members` members are read, measured and written in parallel by dask. Raises UserError for a
+    truncated, foreign or mismatching file.
+    """
+    folder = Path(output).parent
+    tasks, places, reference = [], [], None
+    for path in map(Path, trajectories):
+        dataset = open_frames(path, member=shard_members, time=-1)
+        made_by = json.loads(dataset.attrs["provenance"])["configuration"]
+        made_by = {name: made_by[name] for name in ("system", "emulator")}
+        if reference is None:
+            reference, first = made_by, path
+        if made_by != reference:
+            raise UserError(f"{path}: made with another configuration than {first}; delete it and run again")
+        variable = next(name for name in dataset.data_vars if name != "final_state")
+        for index, block in enumerate(dataset[variable].data.to_delayed().ravel()):
+            name = f"{path.stem}_{index:04d}.npy"
+            tasks.append(dask.delayed(_write_shard)(block, folder / name, path.stem == "train"))
+            places.append((path.stem, name))
+    if not any(split == "train" for split, _ in places):
+        raise UserError(f"{output}: no split named 'train' among {', '.join(map(str, trajectories))}")
+    try:
+        entries = dask.compute(*tasks, scheduler="threads", num_workers=threads)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{', '.join(map(str, trajectories))}: damaged data ({error}); delete the file and run again") from None
+    splits: dict[str, list] = {}
+    sums = []
+    for (split, name), entry in zip(places, entries, strict=True):
+        if "sums" in entry:
+            sums.append(entry.pop("sums"))
+        splits.setdefault(split, []).append({"file": name, **entry})
+    body = {"format": FORMAT, **reference, "splits": splits, "statistics": _statistics(sums)}
+    identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    write_json(output, {**body, "identity": identity})

@@ -1,0 +1,158 @@
+"""Trajectories as self-describing netCDF4: dims (member, time, layer, y, x), one file a split.
+
+A file carries the frames of an emulator step apart, the solver's final state (from which a longer reference run goes
+on) and, as attributes, the configuration, seed, versions and commit that made it. Variables are stored with a
+checksum, so a flipped bit is an error on reading.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import torch
+import xarray as xr
+
+from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
+from sns_core.runtime import UserError, generator, progress, select_device, use_threads
+from sns_core.systems import System, build_system
+
+FORMAT = "sns-frames-1"
+
+
+def steps_per_frame(step: float, dt: float) -> int:
+    """Solver steps in an emulator step; UserError where it is not a whole number."""
+    ratio = step / dt
+    if ratio < 0.5 or abs(ratio - round(ratio)) > 1e-9 * ratio:
+        raise UserError(f"emulator.step {step:g} is not a multiple of solver.dt {dt:g}; nearest: {max(1, round(ratio)) * dt:g}")
+    return round(ratio)
+
+
+class FrameWriter:
+    """Appends frames to a netCDF4 file; `attributes` go into it as given, dicts as JSON."""
+
+    def __init__(self, path: Path, system: System, members, resolution: int, attributes: dict, time_step: float):
+        self.file = netCDF4.Dataset(path, "w", format="NETCDF4")
+        self.system, self.time_step, self.count = system, time_step, 0
+        sizes = {"member": len(members), "time": None, "layer": system.channels, "y": resolution, "x": resolution}
+        for name, size in sizes.items():
+            self.file.createDimension(name, size)
+        positions = np.arange(resolution) * system.length / resolution
+        for name, values, units in (
+            ("member", np.asarray(members), "1"),
+            ("time", None, system.time_units),
+            ("y", positions, system.length_units),
+            ("x", positions, system.length_units),
+        ):
+            coordinate = self.file.createVariable(name, "i4" if name == "member" else "f8", (name,))
+            coordinate.units = units
+            if values is not None:
+                coordinate[:] = values
+        layer = self.file.createVariable("layer", str, ("layer",))
+        for index, label in enumerate(system.layers):
+            layer[index] = label
+        self.frames = self.variable(system.variable, tuple(sizes), system.units, (len(members), 1, *list(sizes.values())[2:]))
+        self.file.setncatts(
+            {
+                "format": FORMAT,
+                "Conventions": "CF-1.10",
+                **{name: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for name, v in attributes.items()},
+            }
+        )
+
+    def variable(self, name, dimensions, units="1", chunks=None, kind="f4"):
+        variable = self.file.createVariable(name, kind, dimensions, fletcher32=True, chunksizes=chunks)
+        variable.units = units
+        return variable
+
+    def append(self, frames: np.ndarray, first_index: int) -> None:
+        """Add frames (member, time, layer, y, x); `first_index` counts in units of `time_step`."""
+        stop = self.count + frames.shape[1]
+        self.frames[:, self.count : stop] = frames
+        self.file["time"][self.count : stop] = (first_index + np.arange(frames.shape[1])) * self.time_step
+        self.count = stop
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def open_frames(path: Path, variable: str | None = None, remedy: str = "delete it and run again", **chunks) -> xr.Dataset:
+    """Open a file of frames, lazily where `chunks` are given.
+
+    Raises UserError, naming the file and the remedy, where it is missing, truncated, foreign or lacks `variable`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: missing; {remedy}")
+    try:
+        dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks or None)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: truncated, or not netCDF4 ({error}); {remedy}") from None
+    if dataset.attrs.get("format") != FORMAT:
+        raise UserError(f"{path}: a foreign netCDF file (its attribute format is not {FORMAT!r}); {remedy}")
+    if variable is not None and variable not in dataset:
+        raise UserError(f"{path}: holds no {variable!r}; {remedy}")
+    return dataset
+
+
+def simulate_trajectories(
+    *, system: dict, emulator: dict, split: str, members: int, frames: int, spin_up: float, seed: int, output: Path,
+    device: str = "auto", threads: int = 1, chunk: int = 100,
+) -> None:  # fmt: skip
+    """Integrate one split of the data and write its trajectories to `output`.
+
+    Parameters: `system` {"name", "parameters"}; `emulator` {"resolution", "step"}; `frames` kept per member after
+    `spin_up` time units; `chunk` frames between checkpoints, kept beside `output`, from which a killed call goes on.
+    Initial conditions are addressed by (seed, split, member), so splits never share one.
+    """
+    use_threads(threads)
+    chosen = select_device(device)
+    flow = build_system(system["name"], system["parameters"], dtype=torch.float32, device=chosen)
+    stride = steps_per_frame(emulator["step"], flow.dt)
+    spin_up_steps = round(spin_up / flow.dt)
+    configuration = {
+        "system": system, "emulator": emulator, "split": split, "members": members, "frames": frames, "spin_up": spin_up,
+    }  # fmt: skip
+    work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed])}"
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+
+    # Checkpoint i holds frames up to i * chunk and the carry from which the next one is computed.
+    starts = list(range(0, frames, chunk))
+    done = 0
+    while done < len(starts) and (work / f"chunk_{done:05d}.safetensors").exists():
+        done += 1
+    if done:
+        carry = read_tensors(work / f"chunk_{done - 1:05d}.safetensors", f"delete {work}")[0]
+        carry.pop("frames")
+        carry = {name: tensor.to(chosen) for name, tensor in carry.items()}
+    else:
+        streams = [generator(seed, "initial state", split, member) for member in range(members)]
+        carry = flow.start(flow.initial_state(members, streams))
+        for _ in progress(spin_up_steps // stride, f"{split}: spin-up"):
+            carry = flow.run(carry, stride)
+        carry = flow.run(carry, spin_up_steps % stride)
+    for index in progress(len(starts), f"{split}: {chunk} frames a chunk", start=done):
+        kept = []
+        for _ in range(min(chunk, frames - starts[index])):
+            carry = flow.run(carry, stride)
+            kept.append(flow.observe(flow.state(carry), emulator["resolution"]).cpu())
+        write_tensors(work / f"chunk_{index:05d}.safetensors", {"frames": torch.stack(kept, 1), **carry}, {"split": split})
+
+    with whole_file(output) as temporary:
+        record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
+        writer = FrameWriter(
+            temporary, flow, range(members), emulator["resolution"], {"provenance": record, "dt": emulator["step"]}, emulator["step"]
+        )
+        for index, start in enumerate(starts):
+            tensors, _ = read_tensors(work / f"chunk_{index:05d}.safetensors", f"delete {work}")
+            writer.append(tensors["frames"].numpy(), start)
+        for name in ("row", "column"):
+            writer.file.createDimension(name, flow.resolution)
+        final = writer.variable("final_state", ("member", "layer", "row", "column"), flow.units)
+        final.long_name = "solver state at the last frame, in the solver's own axes"
+        final[:] = flow.state(carry).cpu().numpy()
+        writer.close()
+    shutil.rmtree(work)

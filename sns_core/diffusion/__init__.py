@@ -1,0 +1,9 @@
+"""Diffusion in the plane of noise levels (s2, s1): schedule, colour, paths, the walk and an exact oracle."""
+
+from sns_core.diffusion.colour import NoiseColour
+from sns_core.diffusion.oracle import GaussianOracle
+from sns_core.diffusion.plane import Denoiser, Path, Sampler, walk
+from sns_core.diffusion.readout import LevelReadout
+from sns_core.diffusion.schedule import NoiseSchedule
+
+__all__ = ["Denoiser", "GaussianOracle", "LevelReadout", "NoiseColour", "NoiseSchedule", "Path", "Sampler", "walk"]
