@@ -20,6 +20,7 @@ from sns_core.runtime import UserError, generator, progress, select_device, use_
 from sns_core.systems import System, build_system
 
 FORMAT = "sns-frames-1"
+FRAMES_A_CHUNK = 50
 
 
 def steps_per_frame(step: float, dt: float) -> int:
@@ -53,13 +54,15 @@ class FrameWriter:
         layer = self.file.createVariable("layer", str, ("layer",))
         for index, label in enumerate(system.layers):
             layer[index] = label
-        self.frames = self.variable(system.variable, tuple(sizes), system.units, (len(members), 1, *list(sizes.values())[2:]))
+        # One member a chunk: blocks of any number of members are read without touching the others.
+        chunks = (1, FRAMES_A_CHUNK, system.channels, resolution, resolution)
+        self.frames = self.variable(system.variable, tuple(sizes), system.units, chunks)
+        self.annotate(format=FORMAT, Conventions="CF-1.10", **attributes)
+
+    def annotate(self, **attributes) -> None:
+        """Set attributes of the file, dicts as JSON."""
         self.file.setncatts(
-            {
-                "format": FORMAT,
-                "Conventions": "CF-1.10",
-                **{name: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for name, v in attributes.items()},
-            }
+            {name: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for name, v in attributes.items()}
         )
 
     def variable(self, name, dimensions, units="1", chunks=None, kind="f4"):

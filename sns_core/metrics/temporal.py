@@ -1,0 +1,41 @@
+"""Temporal coherence: C(tau), how long a flow remembers itself, and R(t), how fast it changes."""
+
+import torch
+
+
+def centred(frames: torch.Tensor) -> torch.Tensor:
+    """Frames (..., C, H, W) flattened, spatially centred per channel and scaled to unit norm, (..., C * H * W)."""
+    anomaly = (frames - frames.mean((-2, -1), keepdim=True)).flatten(-3)
+    return anomaly / anomaly.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+
+
+def lagged_correlation(history: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Correlation of each new frame with those before it: the streaming form of C(tau).
+
+    history: (B, L, D) the L frames before, oldest first; frames: (B, n, D); both as `centred` gives them.
+    Returns (B, n, L + 1), lag 0 .. L.
+    """
+    lags, count = history.shape[1], frames.shape[1]
+    products = frames @ torch.cat([history, frames], 1).mT
+    columns = lags + torch.arange(count)[:, None] - torch.arange(lags + 1)[None, :]
+    return products.gather(2, columns.to(products.device).expand(len(products), -1, -1))
+
+
+def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> torch.Tensor:
+    """C(tau): mean over time and members of the correlation of spatially centred frames at lag tau.
+
+    frames: (B, T, C, H, W). Returns (max_lag + 1,), C(0) = 1; max_lag is T - 1 unless given. Raises ValueError where
+    the frames do not reach that far.
+    """
+    steps = frames.shape[1]
+    max_lag = steps - 1 if max_lag is None else max_lag
+    if not 0 <= max_lag < steps:
+        raise ValueError(f"max_lag {max_lag} must lie in 0 .. {steps - 1} for {steps} frames")
+    unit = centred(frames)
+    products = unit @ unit.mT
+    return torch.stack([products.diagonal(lag, -2, -1).mean() for lag in range(max_lag + 1)])
+
+
+def rate_of_change(frames: torch.Tensor, dt: float) -> torch.Tensor:
+    """R(t) = mean over members, channels and space of |x_{t+1} - x_t| / dt. frames: (B, T, C, H, W) -> (T - 1,)."""
+    return frames.diff(dim=1).abs().mean((0, 2, 3, 4)) / dt

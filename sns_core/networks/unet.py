@@ -1,0 +1,181 @@
+"""One periodic U-Net for every task: frames in, frames out, with two optional noise-level heads.
+
+The encoder is told no noise level. Where heads are asked for, they classify the level of the previous and of the next
+frame from the encoder's features, and their softmax, embedded, conditions the decoder (paper, section 4). Padding is
+circular everywhere, upsampling included, and nothing is normalised, so amplitudes stay visible to the heads.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class PeriodicConv2d(nn.Conv2d):
+    """Convolution on a torus: the output at a shifted input is the shifted output (for stride 1)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
+        super().__init__(inputs, outputs, kernel, stride=stride)
+        self.margin = kernel // 2
+
+    def forward(self, x):
+        if self.margin:
+            x = F.pad(x, (self.margin,) * 4, mode="circular")
+        return super().forward(x)
+
+
+class Block(nn.Module):
+    """Residual block of two convolutions; `condition` features, where given, scale and shift the middle."""
+
+    def __init__(self, inputs: int, outputs: int, condition: int = 0):
+        super().__init__()
+        self.first = PeriodicConv2d(inputs, outputs)
+        self.second = PeriodicConv2d(outputs, outputs)
+        self.skip = PeriodicConv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.modulation = nn.Linear(condition, 2 * outputs) if condition else None
+        # Starts as the identity (a projection where the width changes): deep stacks without norms train from there.
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x, condition=None):
+        h = self.first(F.gelu(x))
+        if self.modulation is not None:
+            scale, shift = self.modulation(condition)[:, :, None, None].to(h.dtype).chunk(2, 1)
+            h = h * (1 + scale) + shift
+        return self.skip(x) + self.second(F.gelu(h))
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions, the weights normalised over the keys."""
+
+    def __init__(self, width: int, heads: int = 4):
+        super().__init__()
+        self.heads = heads
+        self.project_in = nn.Conv2d(width, 3 * width, 1)
+        self.project_out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.project_out.weight)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, x):
+        batch, width, height, breadth = x.shape
+        shape = (batch, 3, self.heads, width // self.heads, height * breadth)
+        query, key, value = self.project_in(x).reshape(shape).transpose(-1, -2).unbind(1)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return x + self.project_out(mixed.transpose(-1, -2).reshape(batch, width, height, breadth))
+
+
+class LevelHeads(nn.Module):
+    """Two classifiers over S + 1 levels from pooled features: the mean and the log-power of every channel."""
+
+    def __init__(self, features: int, classes: int, hidden: int):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(2 * features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.classify = nn.Linear(hidden, 2 * classes)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """List of (B, C_i, H_i, W_i) -> logits (B, 2, classes) in float32."""
+        with torch.autocast(features[0].device.type, enabled=False):
+            wide = [f.float() for f in features]
+            pooled = [f.mean((-2, -1)) for f in wide] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in wide]
+            logits = self.classify(self.trunk(torch.cat(pooled, 1)))
+        return logits.unflatten(1, (2, -1))
+
+
+class PeriodicUNet(nn.Module):
+    """U-Net on a torus for fields (B, F, C, H, W).
+
+    Parameters: `channels` C; `frames_in`, `frames_out`; `width` of the first level and `multipliers` of it, one a
+    level, each level half as fine; `blocks` a level; `attention` at the bottom and in the middle; `patch`, pixels
+    (patch x patch) folded into channels at the entrance; `levels`, S of the noise-level heads (None: no heads);
+    `head_features` "bottleneck" (the paper) or "encoder" (every encoder stage as well).
+    """
+
+    def __init__(
+        self, *, channels: int, frames_in: int, frames_out: int, width: int = 64, multipliers: tuple[int, ...] = (2, 2, 2),
+        blocks: int = 2, attention: bool = True, patch: int = 1, levels: int | None = None, head_features: str = "bottleneck",
+        head_width: int = 128,
+    ):  # fmt: skip
+        super().__init__()
+        if head_features not in ("bottleneck", "encoder"):
+            raise ValueError(f"head_features {head_features!r} is neither 'bottleneck' nor 'encoder'")
+        self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
+        self.levels, self.head_features = levels, head_features
+        self.divisor = patch * 2 ** (len(multipliers) - 1)
+        widths = [width * m for m in multipliers]
+        condition = head_width if levels else 0
+
+        self.enter = PeriodicConv2d(frames_in * channels * patch**2, width)
+        self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
+        current, skips = width, [width]
+        for index, size in enumerate(widths):
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(Block(current, size))
+                current = size
+                skips.append(current)
+            self.encoder.append(stage)
+            if index < len(widths) - 1:
+                self.downs.append(PeriodicConv2d(current, current, stride=2))
+                skips.append(current)
+        self.bottom_attention = Attention(current) if attention else nn.Identity()
+        self.middle_in = Block(current, current)
+        self.middle_attention = Attention(current) if attention else nn.Identity()
+        if levels:
+            pooled = current if head_features == "bottleneck" else current + width + sum(widths)
+            self.heads = LevelHeads(pooled, levels + 1, head_width)
+            self.embed = nn.Sequential(
+                nn.Linear(2 * (levels + 1), head_width), nn.GELU(), nn.Linear(head_width, head_width), nn.GELU()
+            )
+        self.middle_out = Block(current, current, condition)
+        self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
+        for index, size in reversed(list(enumerate(widths))):
+            stage = nn.ModuleList()
+            for _ in range(blocks + 1):
+                stage.append(Block(current + skips.pop(), size, condition))
+                current = size
+            self.decoder.append(stage)
+            if index:
+                self.ups.append(PeriodicConv2d(current, current))
+        self.leave = PeriodicConv2d(current, frames_out * channels * patch**2)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def check_resolution(self, resolution: int) -> None:
+        """ValueError where the network cannot halve frames of resolution x resolution."""
+        if resolution % self.divisor:
+            raise ValueError(f"a resolution of {resolution} cannot be halved by this network: it must divide by {self.divisor}")
+
+    def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
+        """Frames (B, F, C, H, W) -> skips, bottleneck features, logits (B, 2, S + 1) or None."""
+        self.check_resolution(frames.shape[-1])
+        h = self.enter(F.pixel_unshuffle(frames.flatten(1, 2), self.patch))
+        skips, stages = [h], [h]
+        for index, stage in enumerate(self.encoder):
+            for block in stage:
+                h = block(h)
+                skips.append(h)
+            stages.append(h)
+            if index < len(self.downs):
+                h = self.downs[index](h)
+                skips.append(h)
+        h = self.middle_attention(self.middle_in(self.bottom_attention(h)))
+        if self.levels is None:
+            return skips, h, None
+        features = [h] if self.head_features == "bottleneck" else [*stages, h]
+        return skips, h, self.heads(features)
+
+    def decode(self, skips: list[torch.Tensor], h: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
+        """The output of `encode` -> frames (B, F_out, C, H, W)."""
+        condition = None if logits is None else self.embed(logits.softmax(-1).flatten(1))
+        skips = list(skips)
+        h = self.middle_out(h, condition)
+        for index, stage in enumerate(self.decoder):
+            for block in stage:
+                h = block(torch.cat([h, skips.pop()], 1), condition)
+            if index < len(self.ups):
+                h = self.ups[index](F.interpolate(h, scale_factor=2, mode="nearest"))
+        return F.pixel_shuffle(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Frames (B, F, C, H, W) -> output (B, F_out, C, H, W) and logits (B, 2, S + 1) or None."""
+        skips, bottom, logits = self.encode(frames)
+        return self.decode(skips, bottom, logits), logits

@@ -1,0 +1,222 @@
+"""Steppers: each maps a carry to the next by one emulator step; the engine repeats them.
+
+A carry is a dict of tensors with everything that continuing needs. Frames are (B, C, m, m), axes (y, x), in units of
+the training split's standard deviation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Protocol
+
+import torch
+
+from sns_core.data.trajectories import steps_per_frame
+from sns_core.diffusion import LevelReadout, Path, Sampler, walk
+from sns_core.networks import NetworkDenoiser
+from sns_core.runtime import UserError, autocast, normal
+from sns_core.systems import System
+from sns_core.training import TrainedModel, load_model
+
+Carry = dict[str, torch.Tensor]
+
+
+@dataclass
+class StepRecord:
+    """What a step tells of itself, per member: estimated levels (B, 2), previous frame first, and the number of
+    network calls of the walk (B,)."""
+
+    levels: torch.Tensor
+    calls: torch.Tensor
+
+    @classmethod
+    def nothing(cls, members: int) -> "StepRecord":
+        return cls(torch.zeros(members, 2, dtype=torch.int64), torch.zeros(members, dtype=torch.int64))
+
+
+class Stepper(Protocol):
+    """`start` makes a carry from the system's states, `step` the next carry from random streams, `frame` what is seen."""
+
+    def start(self, states: torch.Tensor) -> Carry: ...
+    def step(self, carry: Carry, streams: Sequence[torch.Generator]) -> tuple[Carry, StepRecord]: ...
+    def frame(self, carry: Carry) -> torch.Tensor: ...
+
+
+class SolverStepper:
+    """The system itself: `step_size` time units of the solver a step, seen through `scale` (C, 1, 1)."""
+
+    def __init__(self, system: System, resolution: int, step_size: float, scale: torch.Tensor):
+        self.system, self.resolution, self.scale = system, resolution, scale
+        self.substeps = steps_per_frame(step_size, system.dt)
+
+    def start(self, states: torch.Tensor) -> Carry:
+        return self.system.start(states)
+
+    def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
+        carry = self.system.run(carry, self.substeps)
+        return carry, StepRecord.nothing(len(next(iter(carry.values()))))
+
+    def frame(self, carry: Carry) -> torch.Tensor:
+        return self.system.observe(self.system.state(carry), self.resolution) / self.scale
+
+
+class _FrameStepper:
+    """Base of the learnt steppers: the carry is the frame and, where the denoiser wants one, the anchor."""
+
+    def __init__(self, system: System, resolution: int, scale: torch.Tensor):
+        self.system, self.resolution, self.scale = system, resolution, scale
+
+    def start(self, states: torch.Tensor) -> Carry:
+        frame = (self.system.observe(states, self.resolution) / self.scale).contiguous()
+        return {"frame": frame, "anchor": frame.clone()}
+
+    def frame(self, carry: Carry) -> torch.Tensor:
+        return carry["frame"]
+
+
+class PointwiseStepper(_FrameStepper):
+    """The surrogate alone: x_t = x_{t-1} + increment_std * network(x_{t-1})."""
+
+    def __init__(self, surrogate: TrainedModel, precision: str, system: System, resolution: int):
+        super().__init__(system, resolution, surrogate.per_channel("std"))
+        self.network, self.increment_std = surrogate.network, surrogate.per_channel("increment_std")
+        self.context = autocast(surrogate.device, precision)
+
+    @torch.no_grad()
+    def predict(self, frame: torch.Tensor) -> torch.Tensor:
+        with self.context:
+            residual, _ = self.network(frame[:, None])
+        return frame + self.increment_std * residual[:, 0].float()
+
+    def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
+        frame = self.predict(carry["frame"])
+        return {**carry, "frame": frame}, StepRecord.nothing(len(frame))
+
+
+class _DenoisingStepper(_FrameStepper):
+    """What refinement and generation share: the denoiser, its coordinates, the read-out, the path and the sampler."""
+
+    def __init__(
+        self, denoiser: TrainedModel, precision: str, system: System, resolution: int, *, path: str, readout: dict,
+        sampler: dict, stride: int,
+    ):  # fmt: skip
+        super().__init__(system, resolution, denoiser.per_channel("std"))
+        self.denoiser: NetworkDenoiser = denoiser.denoiser(precision)
+        self.schedule, self.colour = denoiser.schedule(), denoiser.colour()
+        self.path, self.readout = getattr(Path, path), LevelReadout(**readout)
+        self.sampler, self.stride = Sampler(**sampler), stride
+
+    def estimate(self, prev: torch.Tensor, nxt: torch.Tensor, anchor, streams) -> torch.Tensor:
+        """Levels (B, 2) at which the pair seems to stand, on the CPU, where the timetable is made."""
+        logits = self.denoiser.level_logits(prev, nxt, anchor).cpu()
+        uniform = None
+        if self.readout.kind == "sample":
+            uniform = torch.stack([torch.rand(2, generator=g, device=g.device) for g in streams]).cpu()
+        # A member that has become NaN is past refining; it must not cost the others a full walk.
+        finite = torch.isfinite(logits).all(-1)
+        return torch.where(finite, self.readout(logits, uniform), 0)
+
+    def diffuse(self, z: torch.Tensor, level: torch.Tensor, streams) -> torch.Tensor:
+        """Forward-diffuse each member to its own level; those at level 0 draw nothing and stay as they are."""
+        rows = level.nonzero()[:, 0]
+        if not len(rows):
+            return z
+        where = rows.to(z.device)
+        noise = normal([streams[row] for row in rows.tolist()], z.shape[1:], z)
+        return z.index_copy(0, where, self.schedule.add_noise(z[where], level[rows], noise))
+
+
+class RefinementStepper(_DenoisingStepper):
+    """SNS around a surrogate (paper, algorithm 2): predict, estimate the levels, noise to them, walk back.
+
+    `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
+    """
+
+    def __init__(self, surrogate: PointwiseStepper, *arguments, condition_level: int | None = None, **options):
+        super().__init__(*arguments, **options)
+        self.surrogate, self.condition_level = surrogate, condition_level
+
+    def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
+        candidate = self.surrogate.predict(carry["frame"])
+        frame, levels, calls = self.refine(carry["frame"], candidate, carry["anchor"], streams)
+        return {**carry, "frame": frame}, StepRecord(levels, calls)
+
+    def refine(self, previous: torch.Tensor, candidate: torch.Tensor, anchor: torch.Tensor, streams):
+        """Frames (B, C, m, m) -> refined candidate, estimated levels (B, 2), calls (B,)."""
+        z_prev, z_next, z_anchor = (self.colour.whiten(x) for x in (previous, candidate, anchor))
+        levels = self.estimate(z_prev, z_next, z_anchor, streams)
+        s_prev, s_next = levels.unbind(1)
+        if self.condition_level is not None:
+            s_prev = torch.full_like(s_prev, self.condition_level)
+        # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
+        s_prev = torch.where(s_next > 0, s_prev, 0)
+        path = self.path(s_prev, s_next, self.stride)
+        rows = s_next.nonzero()[:, 0]
+        if not len(rows):
+            return candidate, levels, path.calls
+        own, where = [streams[row] for row in rows.tolist()], rows.to(candidate.device)
+        noised = [self.diffuse(z[where], s[rows], own) for z, s in ((z_prev, s_prev), (z_next, s_next))]
+        _, refined = walk(
+            self.denoiser, Path(path.levels[:, rows], path.renoise), *noised, schedule=self.schedule, generator=own,
+            anchor=z_anchor[where], sampler=self.sampler,
+        )  # fmt: skip
+        return candidate.index_copy(0, where, self.colour.unwhiten(refined)), levels, path.calls
+
+
+class GenerationStepper(_DenoisingStepper):
+    """SNS alone (paper, algorithm 3): x_t from pure noise at level S, the previous frame's level estimated beside it."""
+
+    def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
+        z_prev, z_anchor = self.colour.whiten(carry["frame"]), self.colour.whiten(carry["anchor"])
+        top = torch.full((len(z_prev),), self.schedule.levels)
+        z_next = normal(streams, z_prev.shape[1:], z_prev)
+        s_prev = self.estimate(z_prev, z_next, z_anchor, streams)[:, 0]
+        path = self.path(s_prev, top, self.stride)
+        z_prev = self.diffuse(z_prev, s_prev, streams)
+        _, z = walk(
+            self.denoiser, path, z_prev, z_next, schedule=self.schedule, generator=streams, anchor=z_anchor,
+            sampler=self.sampler,
+        )  # fmt: skip
+        record = StepRecord(torch.stack([s_prev, top], 1), path.calls)
+        return {**carry, "frame": self.colour.unwhiten(z)}, record
+
+
+# Which models each stepper needs; the workflow asks the same table (through the configuration's `models:`).
+NEEDS = {
+    "solver": {},
+    "pointwise": {"surrogate": "pointwise"},
+    "refinement": {"surrogate": "pointwise", "denoiser": "denoiser"},
+    "generation": {"denoiser": "denoiser"},
+}
+
+
+def build_stepper(
+    method: dict, models: dict[str, FilePath], system: System, manifest: dict, device, precision: str = "auto"
+) -> Stepper:
+    """The stepper of a configured method.
+
+    `method`: {"stepper", options of the walk}; `models`: file of each role that NEEDS lists. Raises UserError for an
+    unknown stepper and for a model that is missing or does not fit.
+    """
+    kind = method["stepper"]
+    if kind not in NEEDS:
+        raise UserError(f"unknown stepper {kind!r}; known: {', '.join(NEEDS)}")
+    missing = NEEDS[kind].keys() - models.keys()
+    if missing:
+        raise UserError(f"the stepper {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
+    resolution, step_size = manifest["emulator"]["resolution"], manifest["emulator"]["step"]
+    loaded = {
+        role: load_model(models[role], objective, device, manifest["identity"]) for role, objective in NEEDS[kind].items()
+    }
+    if kind == "solver":
+        scale = torch.tensor(manifest["statistics"]["std"], dtype=torch.float32, device=device)[:, None, None]
+        return SolverStepper(system, resolution, step_size, scale)
+    common = (precision, system, resolution)
+    options = {name: method[name] for name in ("path", "readout", "sampler", "stride") if name in method}
+    if kind == "pointwise":
+        return PointwiseStepper(loaded["surrogate"], *common)
+    if kind == "generation":
+        return GenerationStepper(loaded["denoiser"], *common, **options)
+    surrogate = PointwiseStepper(loaded["surrogate"], *common)
+    level = method.get("condition_level")
+    return RefinementStepper(surrogate, loaded["denoiser"], *common, condition_level=level, **options)

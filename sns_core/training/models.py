@@ -1,0 +1,83 @@
+"""Trained models on disk: weights in safetensors with a note that says everything needed to use them rightly.
+
+The note holds the objective, the network's arguments, the diffusion's settings, the statistics of the data and the
+identity of the manifest that they came from. A file is refused, with the reason, where it does not fit its use.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.files import read_tensors
+from sns_core.networks import NetworkDenoiser, PeriodicUNet
+from sns_core.runtime import UserError, autocast
+
+FORMAT = "sns-model-1"
+OBJECTIVES = ("pointwise", "denoiser")
+
+
+def build_network(spec: dict, channels: int) -> PeriodicUNet:
+    """The network of a model's specification; which frames it sees follows from the objective."""
+    shape = {"channels": channels, **spec["network"]}
+    if spec["objective"] == "pointwise":
+        return PeriodicUNet(frames_in=1, frames_out=1, levels=None, **shape)
+    if spec["objective"] == "denoiser":
+        diffusion = spec["diffusion"]
+        return PeriodicUNet(frames_in=2 + diffusion["anchor"], frames_out=2, levels=diffusion["levels"], **shape)
+    raise UserError(f"unknown objective {spec['objective']!r}; known: {', '.join(OBJECTIVES)}")
+
+
+@dataclass
+class TrainedModel:
+    """A network in evaluation mode and the note it was saved with."""
+
+    network: PeriodicUNet
+    note: dict
+    device: torch.device
+
+    @property
+    def spec(self) -> dict:
+        return self.note["spec"]
+
+    def per_channel(self, name: str) -> torch.Tensor:
+        """A statistic of the training split as (C, 1, 1)."""
+        return torch.tensor(self.note["statistics"][name], dtype=torch.float32, device=self.device)[:, None, None]
+
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.build(self.spec["diffusion"]["schedule"], self.spec["diffusion"]["levels"])
+
+    def colour(self) -> NoiseColour:
+        diffusion, statistics = self.spec["diffusion"], self.note["statistics"]
+        return NoiseColour(diffusion["colour"], statistics["shell_amplitude"], self.note["resolution"], self.device)
+
+    def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
+        return NetworkDenoiser(self.network, self.spec["diffusion"]["anchor"], autocast(self.device, precision))
+
+
+def load_model(path: Path, objective: str, device: torch.device | str = "cpu", identity: str | None = None) -> TrainedModel:
+    """Read a model file.
+
+    Raises UserError where the file is missing, truncated, foreign, of another objective or shape than it says, or
+    (with `identity`) trained on other data.
+    """
+    remedy = "delete it and run `snakemake models` again"
+    tensors, note = read_tensors(path, remedy)
+    if note.get("format") != FORMAT:
+        raise UserError(f"{path}: not a model of this project (its format is not {FORMAT!r}); {remedy}")
+    if note["spec"]["objective"] != objective:
+        raise UserError(f"{path}: a model with objective {note['spec']['objective']!r} where {objective!r} is needed")
+    if identity is not None and note["data"] != identity:
+        raise UserError(f"{path}: trained on other data than this run's (manifest {note['data'][:12]}); {remedy}")
+    network = build_network(note["spec"], note["channels"])
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wanted != found:
+        name = next(n for n in sorted(wanted.keys() | found.keys()) if wanted.get(n) != found.get(n))
+        raise UserError(
+            f"{path}: a checkpoint of another shape ({name} is {found.get(name, 'absent')}, "
+            f"its configuration asks for {wanted.get(name, 'none')}); {remedy}"
+        )
+    network.load_state_dict(tensors)
+    return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device))

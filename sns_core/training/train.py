@@ -1,0 +1,195 @@
+"""The training loop: exactly resumable, because everything random is addressed by the step.
+
+A checkpoint, written every `checkpoint_every` steps and on SIGTERM, holds weights, their exponential moving average,
+the optimiser's state and the running sums of the history. It lies in a work folder beside the output, named by
+everything that determines the result, and is removed when the model is written.
+"""
+
+import csv
+import io
+import math
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from sns_core.data import PairSampler, load_dataset
+from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
+from sns_core.runtime import UserError, autocast, derive_seed, generator, progress, select_device, use_threads
+from sns_core.training.models import FORMAT, build_network
+from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
+
+VALIDATION_BATCHES = 4
+
+
+def learning_rate(step: int, spec: dict) -> float:
+    """Linear warm-up, then constant, cosine to zero, or tenfold steps down at half and three quarters of the way."""
+    peak, total, kind = spec["learning_rate"], spec["steps"], spec["decay"]
+    if step < spec["warmup"]:
+        return peak * (step + 1) / spec["warmup"]
+    done = (step - spec["warmup"]) / max(1, total - spec["warmup"])
+    if kind == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * done))
+    if kind == "step":
+        return peak * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+    if kind == "constant":
+        return peak
+    raise UserError(f"training.decay: {kind!r} is none of cosine, step, constant")
+
+
+def _objective(spec: dict, statistics: dict, resolution: int, device: torch.device):
+    training = spec["training"]
+    if spec["objective"] == "pointwise":
+        scale = torch.tensor(statistics["increment_std"], dtype=torch.float32, device=device)[:, None, None]
+        return PointwiseObjective(scale, training["unroll"], training["input_noise"])
+    diffusion = spec["diffusion"]
+    return DenoiserObjective(
+        NoiseSchedule.build(diffusion["schedule"], diffusion["levels"]),
+        NoiseColour(diffusion["colour"], statistics["shell_amplitude"], resolution, device),
+        diffusion["anchor"],
+        training["level_weight"],
+    )
+
+
+class _Trainer:
+    """Everything that changes while a model is trained, with its checkpoint."""
+
+    def __init__(self, name: str, spec: dict, dataset, seed: int, device: torch.device, precision: str):
+        self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
+        training, channels = spec["training"], dataset.shards[0].shape[2]
+        resolution = dataset.shards[0].shape[-1]
+        self.objective = _objective(spec, dataset.statistics, resolution, device)
+        gap = spec["diffusion"]["anchor_gap"] if self.objective.anchored else None
+        self.sampler = PairSampler(dataset, self.objective.frames, gap)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "weights", name))
+            self.network = build_network(spec, channels)
+        self.network.check_resolution(resolution)
+        self.network.to(device)
+        self.average = [p.detach().clone() for p in self.network.parameters()]
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
+        )
+        self.step, self.rows, self.sums = 0, [], {}
+
+    def train_step(self) -> None:
+        training, stream = self.spec["training"], generator(self.seed, "train", self.name, self.step)
+        batch = self.sampler.draw(training["batch"], stream).to(self.device)
+        rate = learning_rate(self.step, training)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        with autocast(self.device, self.precision):
+            parts = self.objective(self.network, batch, stream)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), training["clip"])
+        self.optimiser.step()
+        # The average follows fast at first, so that the random start does not linger in it.
+        decay = min(training["ema"], (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, list(self.network.parameters()), 1 - decay)
+        for key, value in parts.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value.item()
+        self.step += 1
+
+    @torch.no_grad()
+    def validation_loss(self, sampler: PairSampler) -> float:
+        """Loss of the averaged weights on batches that are the same at every step."""
+        weights = [p.detach().clone() for p in self.network.parameters()]
+        torch._foreach_copy_(list(self.network.parameters()), self.average)
+        total = 0.0
+        for index in range(VALIDATION_BATCHES):
+            stream = generator(self.seed, "validation", self.name, index)
+            batch = sampler.draw(self.spec["training"]["batch"], stream).to(self.device)
+            with autocast(self.device, self.precision):
+                total += float(self.objective(self.network, batch, stream)["loss"])
+        torch._foreach_copy_(list(self.network.parameters()), weights)
+        return total / VALIDATION_BATCHES
+
+    def log(self, sampler: PairSampler) -> None:
+        count = self.spec["training"]["log_every"]
+        loss = self.sums["loss"] / count
+        if not math.isfinite(loss):
+            raise UserError(f"models.{self.name}: the loss became {loss} before step {self.step}; lower its learning_rate")
+        parts = {key: value / count for key, value in self.sums.items()}
+        rate = learning_rate(self.step - 1, self.spec["training"])
+        self.rows.append({"step": self.step, **parts, "validation": self.validation_loss(sampler), "learning_rate": rate})
+        self.sums = {}
+
+    def save(self, path: Path) -> None:
+        state = self.optimiser.state_dict()["state"]
+        tensors = {f"weights.{n}": p for n, p in self.network.state_dict().items()}
+        tensors |= {f"average.{i}": a for i, a in enumerate(self.average)}
+        tensors |= {f"optimiser.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+        write_tensors(path, tensors, {"step": self.step, "rows": self.rows, "sums": self.sums})
+
+    def load(self, path: Path) -> None:
+        tensors, note = read_tensors(path, "delete it to train from the start")
+        weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
+        self.network.load_state_dict(weights)
+        for index, average in enumerate(self.average):
+            average.copy_(tensors[f"average.{index}"])
+        state: dict[int, dict] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = tensor
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.step, self.rows, self.sums = note["step"], note["rows"], note["sums"]
+
+
+def train_model(
+    *, name: str, spec: dict, manifest: Path, seed: int, output: Path, history: Path, device: str = "auto",
+    precision: str = "auto", threads: int = 1, code: str = "",
+) -> None:  # fmt: skip
+    """Train one model of the configuration and write its averaged weights (`output`, with a readable `.json` beside
+    it) and its `history` as CSV.
+
+    `spec`: objective, network, training and, for a denoiser, diffusion. `code`: any string that names the code's
+    state; checkpoints of another state are not taken up. A killed call goes on from its last checkpoint and gives
+    bitwise, on CPU, what an uninterrupted one gives.
+    """
+    use_threads(threads)
+    chosen, output, began = select_device(device), Path(output), time.monotonic()
+    dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
+    identity, training = dataset.manifest["identity"], spec["training"]
+    trainer = _Trainer(name, spec, dataset, seed, chosen, precision)
+    validation = PairSampler(held_out, trainer.sampler.frames, trainer.sampler.anchor_gap)
+    work = output.parent / ".work" / digest([name, spec, identity, seed, precision, code])
+    checkpoint = work / "checkpoint.safetensors"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+
+    stop = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
+    try:
+        for _ in progress(training["steps"], f"training {name}", start=trainer.step):
+            trainer.train_step()
+            if trainer.step % training["log_every"] == 0:
+                trainer.log(validation)
+            if stop or (trainer.step % training["checkpoint_every"] == 0 and trainer.step < training["steps"]):
+                trainer.save(checkpoint)
+            if stop:
+                raise SystemExit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+    note = {
+        "format": FORMAT, "name": name, "spec": spec, "data": identity, "statistics": dataset.statistics,
+        "channels": dataset.shards[0].shape[2], "resolution": dataset.shards[0].shape[-1],
+        "step": dataset.manifest["emulator"]["step"], "seed": seed,
+    }  # fmt: skip
+    averaged = dict(zip([n for n, _ in trainer.network.named_parameters()], trainer.average, strict=True))
+    with whole_file(history) as temporary:
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, trainer.rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(trainer.rows)
+        temporary.write_text(table.getvalue())
+    record = provenance({"model": name, **spec}, seed, str(chosen), wall_seconds=time.monotonic() - began)
+    write_json(output.with_suffix(".json"), {**note, "provenance": record})
+    write_tensors(output, averaged, note)
+    shutil.rmtree(work, ignore_errors=True)
