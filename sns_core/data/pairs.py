@@ -15,6 +15,8 @@ from sns_core.files import read_json, sha256
 from sns_core.runtime import UserError
 from sns_core.systems import System, build_system
 
+SYMMETRIES = ("none", "translations", "all")
+
 
 @dataclass
 class Dataset:
@@ -68,7 +70,9 @@ def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
         if not path.exists():
             raise UserError(f"{path}: missing, though {manifest} lists it; delete the manifest and {remedy}")
         if verify and sha256(path) != entry["sha256"]:
-            raise UserError(f"{path}: truncated or altered (its checksum differs); delete it and the manifest, and {remedy}")
+            raise UserError(
+                f"{path}: truncated or altered (its checksum differs); delete it and the manifest, and {remedy}"
+            )
         shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return Dataset(shards, content)
 
@@ -76,18 +80,20 @@ def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
 class PairSampler:
     """Draws batches (B, F, C, H, W) of consecutive normalised frames, with an anchor frame in front where asked for.
 
-    `frames` consecutive ones (2: a pair); `anchor_gap` is the least distance in frames, before or after, of the anchor from the pair (None: no
-    anchor); each sample is moved by a random symmetry of the system.
+    `frames` consecutive ones (2: a pair); `anchor_gap` is the least distance in frames, before or after, of the anchor
+    from the pair (None: no anchor); `symmetries` of the system that samples are moved by: none, translations or all.
     """
 
-    def __init__(self, dataset: Dataset, frames: int = 2, anchor_gap: int | None = None, augment: bool = True):
+    def __init__(self, dataset: Dataset, frames: int = 2, anchor_gap: int | None = None, symmetries: str = "none"):
         length = dataset.frames
         if anchor_gap is not None and length < 2 * anchor_gap + frames:
             raise UserError(
                 f"anchor_gap {anchor_gap} needs trajectories of {2 * anchor_gap + frames} frames or more, these have {length}"
             )
         self.dataset, self.frames, self.anchor_gap = dataset, frames, anchor_gap
-        self.system = dataset.system if augment else None
+        if symmetries not in SYMMETRIES:
+            raise UserError(f"symmetries: {symmetries!r} is none of {', '.join(SYMMETRIES)}")
+        self.symmetries, self.system = symmetries, dataset.system
 
     def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         length, frames = self.dataset.frames, self.frames
@@ -106,4 +112,4 @@ class PairSampler:
             times = np.concatenate([anchors[:, None], times], axis=1)
         flat = self.dataset.gather(np.repeat(member, times.shape[1]), times.ravel())
         sample = flat.view(batch, times.shape[1], *flat.shape[1:])
-        return self.system.augment(sample, generator) if self.system else sample
+        return sample if self.symmetries == "none" else self.system.augment(sample, generator, self.symmetries)

@@ -104,7 +104,9 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     try:
         entries = dask.compute(*tasks, scheduler="threads", num_workers=threads)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{', '.join(map(str, trajectories))}: damaged data ({error}); delete the file and run again") from None
+        raise UserError(
+            f"{', '.join(map(str, trajectories))}: damaged data ({error}); delete the file and run again"
+        ) from None
     splits: dict[str, list] = {}
     sums = []
     for (split, name), entry in zip(places, entries, strict=True):

@@ -27,7 +27,9 @@ def steps_per_frame(step: float, dt: float) -> int:
     """Solver steps in an emulator step; UserError where it is not a whole number."""
     ratio = step / dt
     if ratio < 0.5 or abs(ratio - round(ratio)) > 1e-9 * ratio:
-        raise UserError(f"emulator.step {step:g} is not a multiple of solver.dt {dt:g}; nearest: {max(1, round(ratio)) * dt:g}")
+        raise UserError(
+            f"emulator.step {step:g} is not a multiple of solver.dt {dt:g}; nearest: {max(1, round(ratio)) * dt:g}"
+        )
     return round(ratio)
 
 
@@ -81,7 +83,9 @@ class FrameWriter:
         self.file.close()
 
 
-def open_frames(path: Path, variable: str | None = None, remedy: str = "delete it and run again", **chunks) -> xr.Dataset:
+def open_frames(
+    path: Path, variable: str | None = None, remedy: str = "delete it and run again", **chunks
+) -> xr.Dataset:
     """Open a file of frames, lazily where `chunks` are given.
 
     Raises UserError, naming the file and the remedy, where it is missing, truncated, foreign or lacks `variable`.
@@ -142,12 +146,19 @@ def simulate_trajectories(
         for _ in range(min(chunk, frames - starts[index])):
             carry = flow.run(carry, stride)
             kept.append(flow.observe(flow.state(carry), emulator["resolution"]).cpu())
-        write_tensors(work / f"chunk_{index:05d}.safetensors", {"frames": torch.stack(kept, 1), **carry}, {"split": split})
+        write_tensors(
+            work / f"chunk_{index:05d}.safetensors", {"frames": torch.stack(kept, 1), **carry}, {"split": split}
+        )
 
     with whole_file(output) as temporary:
         record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
         writer = FrameWriter(
-            temporary, flow, range(members), emulator["resolution"], {"provenance": record, "dt": emulator["step"]}, emulator["step"]
+            temporary,
+            flow,
+            range(members),
+            emulator["resolution"],
+            {"provenance": record, "dt": emulator["step"]},
+            emulator["step"],
         )
         for index, start in enumerate(starts):
             tensors, _ = read_tensors(work / f"chunk_{index:05d}.safetensors", f"delete {work}")

@@ -6,4 +6,14 @@ from sns_core.diffusion.plane import PATHS, Denoiser, Path, Sampler, walk
 from sns_core.diffusion.readout import LevelReadout
 from sns_core.diffusion.schedule import NoiseSchedule
 
-__all__ = ["PATHS", "Denoiser", "GaussianOracle", "LevelReadout", "NoiseColour", "NoiseSchedule", "Path", "Sampler", "walk"]
+__all__ = [
+    "PATHS",
+    "Denoiser",
+    "GaussianOracle",
+    "LevelReadout",
+    "NoiseColour",
+    "NoiseSchedule",
+    "Path",
+    "Sampler",
+    "walk",
+]

@@ -35,9 +35,7 @@ class GaussianOracle:
         identity = torch.eye(d * d, dtype=torch.float64)
         self.stationary = torch.linalg.solve(identity - torch.kron(a, a), q.reshape(-1)).reshape(d, d)
         cross = a @ self.stationary
-        self.covariance = torch.cat(
-            [torch.cat([self.stationary, cross.mT], 1), torch.cat([cross, self.stationary], 1)]
-        )
+        self.covariance = torch.cat([torch.cat([self.stationary, cross.mT], 1), torch.cat([cross, self.stationary], 1)])
 
     def sample(self, members: int, generator: torch.Generator, shape: tuple[int, ...] | None = None):
         """Clean pairs (x_prev, x_next), each (members, *shape), from the stationary law."""
@@ -111,7 +109,9 @@ class GaussianOracle:
                 else (torch.ones(1), torch.zeros(1), torch.zeros(1))
                 for side in (0, 1)
             ]
-            of_x, of_noise, fresh = (torch.cat([c.double().expand(d) for c in pair]) for pair in zip(*coefficients, strict=True))
+            of_x, of_noise, fresh = (
+                torch.cat([c.double().expand(d) for c in pair]) for pair in zip(*coefficients, strict=True)
+            )
             step = torch.diag(of_x) + of_noise[:, None] * predict
             mean, covariance = step @ mean, step @ covariance @ step.mT + torch.diag(fresh**2)
         return mean, covariance

@@ -31,7 +31,9 @@ class NetworkDenoiser:
         return noise.float().unbind(1)
 
     @torch.no_grad()
-    def level_logits(self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None) -> torch.Tensor:
+    def level_logits(
+        self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Logits (B, 2, S + 1), previous frame first; one pass of the encoder serves both heads."""
         with self.context:
             _, _, logits = self.network.encode(self.stack(x_prev, x_next, anchor))

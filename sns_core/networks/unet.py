@@ -105,17 +105,12 @@ class PeriodicUNet(nn.Module):
 
         self.enter = PeriodicConv2d(frames_in * channels * patch**2, width)
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
-        current, skips = width, [width]
+        current = width
         for index, size in enumerate(widths):
-            stage = nn.ModuleList()
-            for _ in range(blocks):
-                stage.append(Block(current, size))
-                current = size
-                skips.append(current)
-            self.encoder.append(stage)
+            self.encoder.append(nn.ModuleList(Block(current if i == 0 else size, size) for i in range(blocks)))
+            current = size
             if index < len(widths) - 1:
                 self.downs.append(PeriodicConv2d(current, current, stride=2))
-                skips.append(current)
         self.bottom_attention = Attention(current) if attention else nn.Identity()
         self.middle_in = Block(current, current)
         self.middle_attention = Attention(current) if attention else nn.Identity()
@@ -128,11 +123,9 @@ class PeriodicUNet(nn.Module):
         self.middle_out = Block(current, current, condition)
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
         for index, size in reversed(list(enumerate(widths))):
-            stage = nn.ModuleList()
-            for _ in range(blocks + 1):
-                stage.append(Block(current + skips.pop(), size, condition))
-                current = size
-            self.decoder.append(stage)
+            inputs = [current + size, *[size] * (blocks - 1)]
+            self.decoder.append(nn.ModuleList(Block(n, size, condition) for n in inputs))
+            current = size
             if index:
                 self.ups.append(PeriodicConv2d(current, current))
         self.leave = PeriodicConv2d(current, frames_out * channels * patch**2)
@@ -142,35 +135,34 @@ class PeriodicUNet(nn.Module):
     def check_resolution(self, resolution: int) -> None:
         """ValueError where the network cannot halve frames of resolution x resolution."""
         if resolution % self.divisor:
-            raise ValueError(f"a resolution of {resolution} cannot be halved by this network: it must divide by {self.divisor}")
+            raise ValueError(
+                f"a resolution of {resolution} cannot be halved by this network: it must divide by {self.divisor}"
+            )
 
     def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
         """Frames (B, F, C, H, W) -> skips, bottleneck features, logits (B, 2, S + 1) or None."""
         self.check_resolution(frames.shape[-1])
         h = self.enter(F.pixel_unshuffle(frames.flatten(1, 2), self.patch))
-        skips, stages = [h], [h]
+        entrance, skips = h, []
         for index, stage in enumerate(self.encoder):
             for block in stage:
                 h = block(h)
-                skips.append(h)
-            stages.append(h)
+            skips.append(h)
             if index < len(self.downs):
                 h = self.downs[index](h)
-                skips.append(h)
         h = self.middle_attention(self.middle_in(self.bottom_attention(h)))
         if self.levels is None:
             return skips, h, None
-        features = [h] if self.head_features == "bottleneck" else [*stages, h]
-        return skips, h, self.heads(features)
+        return skips, h, self.heads([h] if self.head_features == "bottleneck" else [entrance, *skips, h])
 
     def decode(self, skips: list[torch.Tensor], h: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
         """The output of `encode` -> frames (B, F_out, C, H, W)."""
         condition = None if logits is None else self.embed(logits.softmax(-1).flatten(1))
-        skips = list(skips)
         h = self.middle_out(h, condition)
-        for index, stage in enumerate(self.decoder):
+        for index, (stage, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
+            h = torch.cat([h, skip], 1)
             for block in stage:
-                h = block(torch.cat([h, skips.pop()], 1), condition)
+                h = block(h, condition)
             if index < len(self.ups):
                 h = self.ups[index](F.interpolate(h, scale_factor=2, mode="nearest"))
         return F.pixel_shuffle(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))

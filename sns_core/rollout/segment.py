@@ -55,14 +55,18 @@ def rollout_segment(
             raise UserError(f"rollout of {name}: a segment from step {first_step} needs the restart file before it")
         tensors, note = read_tensors(previous, "delete it and run again")
         if note.get("format") != FORMAT or note["identity"] != identity or note["step"] != first_step:
-            raise UserError(f"{previous}: not the restart file of this rollout at step {first_step}; delete it and run again")
+            raise UserError(
+                f"{previous}: not the restart file of this rollout at step {first_step}; delete it and run again"
+            )
         statistics.restore(tensors, chosen)
         prefix = "carry."
         carry = {key.removeprefix(prefix): t.to(chosen) for key, t in tensors.items() if key.startswith(prefix)}
 
     began, stepping = time.monotonic(), 0.0
     with whole_file(output) as temporary:
-        writer = FrameWriter(temporary, system, members, resolution, {"method": name, "dt": step_size}, step_size * frame_stride)
+        writer = FrameWriter(
+            temporary, system, members, resolution, {"method": name, "dt": step_size}, step_size * frame_stride
+        )
         kept, index = [], (first_step + frame_stride) // frame_stride
         if first_step == 0:
             kept, index = [stepper.frame(carry)], 0

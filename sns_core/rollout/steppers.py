@@ -13,6 +13,7 @@ import torch
 
 from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
+from sns_core.catalogue import NEEDS
 from sns_core.networks import NetworkDenoiser
 from sns_core.runtime import UserError, autocast, normal
 from sns_core.systems import System
@@ -181,15 +182,6 @@ class GenerationStepper(_DenoisingStepper):
         return {**carry, "frame": self.colour.unwhiten(z)}, record
 
 
-# Which models each stepper needs; the workflow asks the same table (through the configuration's `models:`).
-NEEDS = {
-    "solver": {},
-    "pointwise": {"surrogate": "pointwise"},
-    "refinement": {"surrogate": "pointwise", "denoiser": "denoiser"},
-    "generation": {"denoiser": "denoiser"},
-}
-
-
 def build_stepper(
     method: dict, models: dict[str, FilePath], system: System, manifest: dict, device, precision: str = "auto"
 ) -> Stepper:
@@ -206,7 +198,8 @@ def build_stepper(
         raise UserError(f"the stepper {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
     resolution, step_size = manifest["emulator"]["resolution"], manifest["emulator"]["step"]
     loaded = {
-        role: load_model(models[role], objective, device, manifest["identity"]) for role, objective in NEEDS[kind].items()
+        role: load_model(models[role], objective, device, manifest["identity"])
+        for role, objective in NEEDS[kind].items()
     }
     if kind == "solver":
         scale = torch.tensor(manifest["statistics"]["std"], dtype=torch.float32, device=device)[:, None, None]

@@ -5,9 +5,12 @@ with everything that continuing bit for bit needs (spectra, for multi-step schem
 A *frame* is what an emulator sees: fields (B, C, m, m) with axes (y, x).
 """
 
+import importlib
 import math
 
 import torch
+
+from sns_core.catalogue import SYSTEMS
 
 Carry = dict[str, torch.Tensor]
 
@@ -71,8 +74,11 @@ class System:
         """Velocity (u, v), each (B, C, m, m), of frames as `observe` makes them."""
         raise NotImplementedError
 
-    def augment(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames."""
+    def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
+        """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames.
+
+        `symmetries`: "translations" or "all".
+        """
         raise NotImplementedError
 
     def advance(self, state: torch.Tensor, steps: int) -> torch.Tensor:
@@ -134,7 +140,6 @@ class System:
 
 def build_system(name: str, parameters: dict, dtype=torch.float32, device="cpu") -> System:
     """A system by its class name, as configurations and data manifests give it; ValueError for an unknown one."""
-    known = {kind.__name__: kind for kind in System.__subclasses__()}
-    if name not in known:
-        raise ValueError(f"unknown system {name!r}; known: {', '.join(sorted(known))}")
-    return known[name](**parameters, dtype=dtype, device=device)
+    if name not in SYSTEMS:
+        raise ValueError(f"unknown system {name!r}; known: {', '.join(sorted(SYSTEMS))}")
+    return getattr(importlib.import_module(SYSTEMS[name]), name)(**parameters, dtype=dtype, device=device)

@@ -142,9 +142,9 @@ class KolmogorovFlow(System):
         u, v = self.velocity(frames.transpose(-1, -2))
         return u.transpose(-1, -2), v.transpose(-1, -2)
 
-    def augment(self, frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """The symmetries of the forced flow: translation in x and by 2 pi / n in y; rotation by pi; reflection in x
-        with half a forcing period in y, which turns the sign of the vorticity."""
+    def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
+        """The symmetries of the forced flow: translation in x and by 2 pi / n in y ("translations"); with "all" also
+        rotation by pi, and reflection in x with half a forcing period in y, which turns the sign of the vorticity."""
         batch, _, _, height, width = frames.shape
         period = height // math.gcd(height, self.forcing_wavenumber)
         half_is_whole = height % (2 * self.forcing_wavenumber) == 0
@@ -152,8 +152,10 @@ class KolmogorovFlow(System):
         def draw(high):
             return torch.randint(high, (batch, 1), generator=generator, device=generator.device).to(frames.device)
 
-        reflect = draw(2) if half_is_whole else torch.zeros_like(draw(2))
-        rotate, shift_x, shift_y = draw(2), draw(width), draw(height // period) * period
+        shift_x, shift_y = draw(width), draw(height // period) * period
+        rotate, reflect = (
+            (draw(2), draw(2 if half_is_whole else 1)) if symmetries == "all" else (0 * shift_x, 0 * shift_x)
+        )
         shift_y = shift_y + reflect * (period // 2)
         sign_y = 1 - 2 * rotate
         sign_x = sign_y * (1 - 2 * reflect)

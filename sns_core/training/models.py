@@ -56,7 +56,9 @@ class TrainedModel:
         return NetworkDenoiser(self.network, self.spec["diffusion"]["anchor"], autocast(self.device, precision))
 
 
-def load_model(path: Path, objective: str, device: torch.device | str = "cpu", identity: str | None = None) -> TrainedModel:
+def load_model(
+    path: Path, objective: str, device: torch.device | str = "cpu", identity: str | None = None
+) -> TrainedModel:
     """Read a model file.
 
     Raises UserError where the file is missing, truncated, foreign, of another objective or shape than it says, or

@@ -63,7 +63,7 @@ class _Trainer:
         resolution = dataset.shards[0].shape[-1]
         self.objective = _objective(spec, dataset.statistics, resolution, device)
         gap = spec["diffusion"]["anchor_gap"] if self.objective.anchored else None
-        self.sampler = PairSampler(dataset, self.objective.frames, gap)
+        self.sampler = PairSampler(dataset, self.objective.frames, gap, training["symmetries"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
             self.network = build_network(spec, channels)
@@ -113,10 +113,14 @@ class _Trainer:
         count = self.spec["training"]["log_every"]
         loss = self.sums["loss"] / count
         if not math.isfinite(loss):
-            raise UserError(f"models.{self.name}: the loss became {loss} before step {self.step}; lower its learning_rate")
+            raise UserError(
+                f"models.{self.name}: the loss became {loss} before step {self.step}; lower its learning_rate"
+            )
         parts = {key: value / count for key, value in self.sums.items()}
         rate = learning_rate(self.step - 1, self.spec["training"])
-        self.rows.append({"step": self.step, **parts, "validation": self.validation_loss(sampler), "learning_rate": rate})
+        self.rows.append(
+            {"step": self.step, **parts, "validation": self.validation_loss(sampler), "learning_rate": rate}
+        )
         self.sums = {}
 
     def save(self, path: Path) -> None:
@@ -157,7 +161,7 @@ def train_model(
     dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
     identity, training = dataset.manifest["identity"], spec["training"]
     trainer = _Trainer(name, spec, dataset, seed, chosen, precision)
-    validation = PairSampler(held_out, trainer.sampler.frames, trainer.sampler.anchor_gap)
+    validation = PairSampler(held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, training["symmetries"])
     work = output.parent / ".work" / digest([name, spec, identity, seed, precision, code])
     checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():

@@ -1,0 +1,70 @@
+# Self-refining neural surrogates, from the solver to the report.
+#
+#   snakemake --cores 2                 the default run (config/config.yaml), all targets
+#   snakemake --cores 2 figures         one stage and what it needs: data, models, rollouts, metrics, figures, report
+#   snakemake --cores 2 --configfile config/smoke.yaml     another scale, as an overlay on the default
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+sys.path[:0] = [str(Path(workflow.basedir)), str(Path(workflow.basedir, "workflow", "scripts"))]
+import configuration
+from fingerprint import fingerprint
+
+
+configfile: Path(workflow.basedir, "config", "config.yaml")
+
+
+try:
+    configuration.validate(config)
+except configuration.ConfigurationError as error:
+    raise WorkflowError(str(error)) from None
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/rollouts.smk"
+include: "workflow/rules/metrics.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",
+        f"{RESULTS}/provenance.json",
+
+
+rule data:
+    input:
+        [f"{RESULTS}/{system}/shards/manifest.json" for system in SYSTEMS],
+
+
+rule models:
+    input:
+        [f"{RESULTS}/{system}/models/{model}.safetensors" for system in SYSTEMS for model in models_used(system)],
+
+
+rule rollouts:
+    input:
+        [path for system in SYSTEMS for method in METHODS for path in segment_files(system, method)],
+
+
+rule metrics:
+    input:
+        [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in ("metrics", "windows")],
+
+
+rule figures:
+    input:
+        [f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
+
+
+rule report:
+    input:
+        f"{RESULTS}/report.html",

@@ -1,0 +1,72 @@
+"""One table for all methods: a row a method and member, and one of windows, for reading and for figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sns_core.files import whole_file
+from sns_core.metrics.spectra import spectrum_error
+
+
+def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 0.5) -> float:
+    """Time at which C(tau) first falls below `level`, between lags linearly; NaN where it does not."""
+    below = np.nonzero(correlation < level)[0]
+    if not len(below) or below[0] == 0:
+        return float("nan")
+    i = below[0]
+    fraction = (correlation[i - 1] - level) / (correlation[i - 1] - correlation[i])
+    return float(lag[i - 1] + fraction * (lag[i] - lag[i - 1]))
+
+
+def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int]) -> list[dict]:
+    result = xr.open_dataset(path)
+    rows, half = [], result.sizes["block"] // 2
+    reference = known["energy_spectrum"].mean("member").values
+    for member in result["member"].values:
+        one = result.sel(member=member)
+        row = {
+            "system": system, "method": result.attrs["method"], "member": int(member), "steps": result.sizes["step"],
+            "lost_step": int(one["lost_step"]),
+            "calls_per_step": float(one["calls"].mean()), "seconds_per_step": result.attrs["seconds_per_step"],
+            "decorrelation_time": decorrelation_time(one["lag"].values, one["correlation"].mean("block").values),
+            "decorrelation_time_late": decorrelation_time(
+                one["lag"].values, one["correlation"].isel(block=slice(half, None)).mean("block").values
+            ),
+            "rate_of_change": float(one["rate_of_change"].mean()),
+            "relative_change": float(one["relative_change"].mean()),
+            "level_prev": float(one["levels"].isel(frame=0).mean()), "level_next": float(one["levels"].isel(frame=1).mean()),
+        }  # fmt: skip
+        for layer, label in enumerate(known["layer"].values):
+            suffix = "" if known.sizes["layer"] == 1 else f"_{label}"
+            spectrum = one["energy_spectrum"].isel(layer=layer)
+            for name, part in (("spectrum_error", slice(None)), ("spectrum_error_late", slice(half, None))):
+                mean = spectrum.isel(block=part).mean("block").values
+                row[name + suffix] = float(spectrum_error(mean, reference[layer], shells))
+            for name in ("kinetic_energy", "enstrophy"):
+                row[name + suffix] = float(one[name].isel(layer=layer).mean())
+                row[f"{name}_solver{suffix}"] = float(known[name].isel(layer=layer).mean())
+        rows.append(row)
+    return rows
+
+
+def aggregate_metrics(
+    *,
+    metrics: list[Path],
+    windows: list[Path],
+    reference: Path,
+    system: str,
+    shells: list,
+    output: Path,
+    output_windows: Path,
+) -> None:
+    """Join the methods' results into `output` (a row a method and member) and `output_windows` (a row a window)."""
+    known = xr.open_dataset(reference).load()
+    rows = [row for path in metrics for row in _member_rows(path, known, system, tuple(shells))]
+    with whole_file(output) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    joined = pd.concat([pd.read_csv(path) for path in windows], ignore_index=True)
+    columns = ["method", *[c for c in joined.columns if c != "method"]]
+    with whole_file(output_windows) as temporary:
+        joined[columns].to_csv(temporary, index=False)

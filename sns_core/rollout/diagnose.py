@@ -1,0 +1,121 @@
+"""What a denoiser knows: its error across the plane, the calibration of its heads, and what they say of a drift.
+
+Three questions, answered on the held-out test split and on a stored rollout of the surrogate alone:
+how the denoising error of x_t depends on the level s2 of the conditioning frame (paper, figure 3); which level the
+heads give to truly noised frames and to the surrogate's one-step output; and whether the level rises along a rollout
+that fails before its energy does.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sns_core.data import PairSampler, load_dataset
+from sns_core.files import whole_file
+from sns_core.metrics.compute import open_segments
+from sns_core.rollout.steppers import RefinementStepper, build_stepper
+from sns_core.runtime import generator, select_device, use_threads
+from sns_core.systems import build_system
+
+EXAMPLES = 5  # conditioning levels shown as fields
+
+
+def diagnose_denoiser(
+    *, name: str, method: dict, models: dict, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
+    output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
+) -> None:  # fmt: skip
+    """Examine the denoiser of a refinement method.
+
+    `segments`: rollout of the surrogate alone; `pairs`: held-out pairs to average over; `grid`: number of levels
+    between 0 and S at which errors and calibration are measured. Writes netCDF.
+    """
+    use_threads(threads)
+    chosen = select_device(device)
+    dataset = load_dataset(manifest, "test", verify=False)
+    content = dataset.manifest
+    system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
+    stepper = build_stepper(method, models, system, content, chosen, precision)
+    stream = generator(seed, "diagnose", name)
+    sampler = PairSampler(dataset, 2, anchor_gap=content["splits"]["test"][0]["shape"][1] // 4)
+    anchor, previous, true_next = sampler.draw(pairs, stream).to(chosen).unbind(1)
+    levels = torch.unique(torch.linspace(0, stepper.schedule.levels, grid).round().long())
+    result = {
+        **_condition_error(stepper, anchor, previous, true_next, levels, stream),
+        **_calibration(stepper, anchor, previous, true_next, levels, stream),
+        **_along_rollout(stepper, segments, system, content, chosen),
+    }
+    dataset = xr.Dataset(
+        result, coords={"level": levels.numpy()}, attrs={"method": name, "levels": stepper.schedule.levels}
+    )
+    with whole_file(output) as temporary:
+        dataset.to_netcdf(temporary, engine="netcdf4")
+
+
+def _noised(stepper: RefinementStepper, z: torch.Tensor, level, stream) -> torch.Tensor:
+    noise = torch.randn(z.shape, generator=stream).to(z)
+    return stepper.schedule.add_noise(z, torch.as_tensor(level).expand(len(z)), noise)
+
+
+def _condition_error(stepper, anchor, previous, true_next, levels, stream) -> dict:
+    """Root-mean-square error of the clean estimate of x_t, noised to 0.9 S, against the level of x_{t-1}."""
+    z_anchor, z_prev, z_next = (stepper.colour.whiten(x) for x in (anchor, previous, true_next))
+    s_next = round(0.9 * stepper.schedule.levels)
+    noised_next = _noised(stepper, z_next, s_next, stream)
+    shown = set(levels[torch.linspace(0, len(levels) - 1, EXAMPLES).round().long()].tolist())
+    errors, conditions, estimates = [], [], []
+    signal, sigma = (float(table(torch.tensor(s_next))) for table in (stepper.schedule.signal, stepper.schedule.sigma))
+    for level in levels.tolist():
+        noised_prev = _noised(stepper, z_prev, level, stream)
+        full = [torch.full((len(z_prev),), s) for s in (level, s_next)]
+        _, noise = stepper.denoiser(noised_prev, noised_next, *full, z_anchor)
+        estimate = stepper.colour.unwhiten((noised_next - sigma * noise) / signal)
+        errors.append((estimate - true_next).square().mean((1, 2, 3)).sqrt().cpu().numpy())
+        if level in shown:
+            conditions.append(stepper.colour.unwhiten(noised_prev)[0].cpu().numpy())
+            estimates.append(estimate[0].cpu().numpy())
+    return {
+        "condition_error": (("level", "pair"), np.stack(errors)),
+        "example_level": (("example",), np.array(sorted(shown))),
+        "example_condition": (("example", "layer", "y", "x"), np.stack(conditions)),
+        "example_estimate": (("example", "layer", "y", "x"), np.stack(estimates)),
+        "example_truth": (("layer", "y", "x"), true_next[0].cpu().numpy()),
+    }
+
+
+def _calibration(stepper, anchor, previous, true_next, levels, stream) -> dict:
+    """Read-out for truly noised pairs (both frames at the same level) and for the surrogate's one-step output."""
+    z_anchor, z_prev, z_next = (stepper.colour.whiten(x) for x in (anchor, previous, true_next))
+    streams = [stream] * len(z_prev)
+
+    def read(prev, nxt):
+        return stepper.estimate(prev, nxt, z_anchor, streams).numpy()
+
+    estimated = [
+        read(_noised(stepper, z_prev, s, stream), _noised(stepper, z_next, s, stream)) for s in levels.tolist()
+    ]
+    candidate = stepper.colour.whiten(stepper.surrogate.predict(previous))
+    return {
+        "estimated_level": (("level", "pair", "frame"), np.stack(estimated)),
+        "level_of_true_pair": (("pair", "frame"), read(z_prev, z_next)),
+        "level_of_surrogate": (("pair", "frame"), read(z_prev, candidate)),
+    }
+
+
+def _along_rollout(stepper, segments, system, content, device) -> dict:
+    """Levels of (x, surrogate(x)) for every stored frame x of a rollout of the surrogate alone."""
+    frames, _ = open_segments(segments, system.variable)
+    field, anchor, read = frames[system.variable], None, []
+    streams = [generator("unused", member) for member in range(field.sizes["member"])]
+    for index in range(field.sizes["time"]):
+        frame = torch.from_numpy(field.isel(time=index).values).to(device) / stepper.scale
+        anchor = frame if anchor is None else anchor
+        candidate = stepper.surrogate.predict(frame)
+        z = [stepper.colour.whiten(x) for x in (frame, candidate, anchor)]
+        read.append(stepper.estimate(*z, streams).numpy())
+    step = np.rint(frames["time"].values / content["emulator"]["step"]).astype(int)
+    return {
+        "rollout_level": (("rollout_step", "member", "frame"), np.stack(read)),
+        "rollout_step": (("rollout_step",), step),
+    }

@@ -1,0 +1,99 @@
+# Names and helpers that the rules share. Every parameter is the slice of the configuration that its rule uses, as JSON
+# with sorted keys, and a fingerprint of the code behind it: a rule reruns when one of these changes, and only then.
+import shutil
+
+SYSTEMS = config["use"]["systems"]
+METHODS = config["use"]["methods"]
+RESULTS = f"{config['results']}/{config['run']}"
+RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
+STAGE = "OMP_NUM_THREADS={threads} python -m sns_core"
+ENVIRONMENT = Path(workflow.basedir, "envs", "sns.yaml")
+
+
+wildcard_constraints:
+    system="|".join(SYSTEMS),
+    method="|".join(METHODS),
+    split="train|validation|test",
+    model="[A-Za-z0-9._-]+",
+    index="[0-9]{4}",
+
+
+def gpus() -> int:
+    """GPUs that a job with tensors asks for: `device: auto` takes one where this machine has one."""
+    if config["device"] == "auto":
+        return int(shutil.which("nvidia-smi") is not None)
+    return int(config["device"].startswith("cuda"))
+
+
+def code(stage):
+    """Parameter function: the fingerprint of a stage for the system of the job."""
+    return lambda wildcards: fingerprint(stage, RESOLVED[wildcards.system]["system"]["name"])
+
+
+def part(*keys):
+    """Parameter function: a slice of the system's resolved configuration, as JSON."""
+
+    def select(wildcards):
+        value = RESOLVED[wildcards.system]
+        for key in keys:
+            value = value[key.format(**wildcards)]
+        return configuration.as_parameter(value)
+
+    return select
+
+
+def manifest(wildcards):
+    return f"{RESULTS}/{wildcards.system}/shards/manifest.json"
+
+
+def models_used(system):
+    """Models that the methods of this run need, in the configuration's order."""
+    methods = RESOLVED[system]["methods"].values()
+    needed = {model for method in methods for model in method["models"].values()}
+    return [model for model in RESOLVED[system]["models"] if model in needed]
+
+
+def plan(system, method):
+    """(first step, steps) of each segment of a rollout."""
+    resolved = RESOLVED[system]
+    return configuration.segments(resolved["methods"][method], resolved["rollout"])
+
+
+def segment_files(system, method):
+    folder = f"{RESULTS}/{system}/rollouts/{method}"
+    return [f"{folder}/segment_{index:04d}.nc" for index in range(len(plan(system, method)))]
+
+
+def refinements(system):
+    """Methods whose denoiser can be examined around a surrogate."""
+    return [name for name, method in RESOLVED[system]["methods"].items() if method["stepper"] == "refinement"]
+
+
+def surrogate_rollout(system, method):
+    """The method that runs the surrogate of a refinement alone, in this run."""
+    methods = RESOLVED[system]["methods"]
+    surrogate = methods[method]["models"]["surrogate"]
+    for name, other in methods.items():
+        if other["stepper"] == "pointwise" and other["models"]["surrogate"] == surrogate:
+            return name
+    raise WorkflowError(f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods")
+
+
+def model_files(wildcards):
+    """Files of the models that a method needs."""
+    folder = f"{RESULTS}/{wildcards.system}/models"
+    return [f"{folder}/{model}.safetensors" for model in RESOLVED[wildcards.system]["methods"][wildcards.method]["models"].values()]
+
+
+def model_roles(wildcards):
+    """JSON of role -> file for a method."""
+    folder = f"{RESULTS}/{wildcards.system}/models"
+    roles = RESOLVED[wildcards.system]["methods"][wildcards.method]["models"]
+    return configuration.as_parameter({role: f"{folder}/{model}.safetensors" for role, model in roles.items()})
+
+
+def method_options(wildcards):
+    """JSON of what a stepper is built from; labels and lengths are not part of it."""
+    method = RESOLVED[wildcards.system]["methods"][wildcards.method]
+    kept = {key: value for key, value in method.items() if key not in ("label", "models", "steps", "segment_steps")}
+    return configuration.as_parameter(kept)

@@ -1,0 +1,108 @@
+rule compute_reference:
+    input:
+        manifest=manifest,
+        trajectories=f"{RESULTS}/{{system}}/data/test.nc",
+    output:
+        f"{RESULTS}/{{system}}/metrics/reference.nc",
+    log:
+        f"{RESULTS}/{{system}}/logs/reference.log",
+    params:
+        lags=part("rollout", "lags"),
+        frame_stride=part("rollout", "frame_stride"),
+        map_lags=part("metrics", "map_lags"),
+        code=code("compute_reference"),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    conda:
+        ENVIRONMENT
+    shell:
+        STAGE + " compute_reference --trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
+        " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --threads {threads}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
+rule diagnose_denoiser:
+    input:
+        manifest=manifest,
+        models=model_files,
+        segments=lambda wildcards: segment_files(wildcards.system, surrogate_rollout(wildcards.system, wildcards.method)),
+    output:
+        f"{RESULTS}/{{system}}/diagnostics/{{method}}.nc",
+    log:
+        f"{RESULTS}/{{system}}/logs/diagnose_{{method}}.log",
+    params:
+        method=method_options,
+        models=model_roles,
+        pairs=part("metrics", "diagnose", "pairs"),
+        grid=part("metrics", "diagnose", "grid"),
+        seed=config["seed"],
+        device=config["device"],
+        precision=config["precision"],
+        code=code("diagnose_denoiser"),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+        gpu=gpus(),
+    conda:
+        ENVIRONMENT
+    shell:
+        STAGE + " diagnose_denoiser --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
+        " --grid {params.grid} --device {params.device} --precision {params.precision} --threads {threads}"
+        " --output {output:q} > {log:q} 2>&1"
+
+
+rule compute_metrics:
+    input:
+        manifest=manifest,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+        segments=lambda wildcards: segment_files(wildcards.system, wildcards.method),
+        solver=lambda wildcards: segment_files(wildcards.system, "solver"),
+    output:
+        metrics=f"{RESULTS}/{{system}}/metrics/{{method}}.nc",
+        windows=f"{RESULTS}/{{system}}/metrics/{{method}}_windows.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/metrics_{{method}}.log",
+    params:
+        window=part("metrics", "window"),
+        shells=part("metrics", "shells"),
+        map_lags=part("metrics", "map_lags"),
+        code=code("compute_metrics"),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    conda:
+        ENVIRONMENT
+    shell:
+        STAGE + " compute_metrics --segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
+        " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
+        " --threads {threads} --output {output.metrics:q} --windows {output.windows:q} > {log:q} 2>&1"
+
+
+rule aggregate_metrics:
+    input:
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+        metrics=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}.nc", method=METHODS),
+        windows=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}_windows.csv", method=METHODS),
+    output:
+        metrics=f"{RESULTS}/{{system}}/metrics.csv",
+        windows=f"{RESULTS}/{{system}}/windows.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/aggregate.log",
+    params:
+        shells=part("metrics", "shells"),
+        code=code("aggregate_metrics"),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    conda:
+        ENVIRONMENT
+    shell:
+        STAGE + " aggregate_metrics --metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
+        " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
+        " --output-windows {output.windows:q} > {log:q} 2>&1"

@@ -1,0 +1,26 @@
+rule train_model:
+    input:
+        manifest=manifest,
+    output:
+        model=f"{RESULTS}/{{system}}/models/{{model}}.safetensors",
+        note=f"{RESULTS}/{{system}}/models/{{model}}.json",
+        history=f"{RESULTS}/{{system}}/models/{{model}}.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
+    params:
+        spec=part("models", "{model}"),
+        seed=config["seed"],
+        device=config["device"],
+        precision=config["precision"],
+        code=code("train_model"),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+        gpu=gpus(),
+    conda:
+        ENVIRONMENT
+    shell:
+        STAGE + " train_model --name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
+        " --device {params.device} --precision {params.precision} --threads {threads} --code {params.code}"
+        " --output {output.model:q} --history {output.history:q} > {log:q} 2>&1"

@@ -1,0 +1,45 @@
+def restart_before(wildcards):
+    """Restart file of the segment before; none for the first."""
+    index = int(wildcards.index)
+    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}"
+    return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
+
+
+rule rollout_segment:
+    input:
+        manifest=manifest,
+        initial=f"{RESULTS}/{{system}}/data/test.nc",
+        models=model_files,
+        previous=restart_before,
+    output:
+        segment=f"{RESULTS}/{{system}}/rollouts/{{method}}/segment_{{index}}.nc",
+        restart=f"{RESULTS}/{{system}}/rollouts/{{method}}/restart_{{index}}.safetensors",
+    log:
+        f"{RESULTS}/{{system}}/logs/rollout_{{method}}_{{index}}.log",
+    params:
+        method=method_options,
+        models=model_roles,
+        first_step=lambda wildcards: plan(wildcards.system, wildcards.method)[int(wildcards.index)][0],
+        steps=lambda wildcards: plan(wildcards.system, wildcards.method)[int(wildcards.index)][1],
+        members=lambda wildcards: str(list(range(RESOLVED[wildcards.system]["rollout"]["members"]))),
+        frame_stride=part("rollout", "frame_stride"),
+        block=part("rollout", "block"),
+        lags=part("rollout", "lags"),
+        previous=lambda wildcards, input: f"--previous {input.previous}" if input.previous else "",
+        seed=config["seed"],
+        device=config["device"],
+        precision=config["precision"],
+        code=code("rollout_segment"),
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+        gpu=gpus(),
+    conda:
+        ENVIRONMENT
+    shell:
+        STAGE + " rollout_segment --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
+        " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
+        " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"
+        " --threads {threads} --output {output.segment:q} --restart {output.restart:q} > {log:q} 2>&1"

@@ -1,0 +1,214 @@
+"""Validation and resolution of the configuration: what the Snakefile knows about `config`.
+
+Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the key,
+what is allowed and, for a misspelt key, the nearest known one.
+"""
+
+import copy
+import difflib
+import json
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from sns_core.catalogue import NEEDS
+
+SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+
+
+class ConfigurationError(Exception):
+    """A configuration that cannot be run; the message is one line."""
+
+
+def validate(config: dict) -> None:
+    """Raise ConfigurationError for the first mistake in `config`."""
+    schema = yaml.safe_load(SCHEMA.read_text())
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    if errors:
+        raise ConfigurationError(_explain(_deepest(errors[0])))
+    known = set(config["systems"]), set(config["methods"])
+    for kind, names in zip(("systems", "methods"), known, strict=True):
+        for name in config["use"][kind]:
+            if name not in names:
+                raise ConfigurationError(f"use.{kind}: {name!r} is not described under {kind}{_nearest(name, names)}")
+    for system in config["use"]["systems"]:
+        resolved = resolve(config, system)
+        again = {**copy.deepcopy(config), **{k: resolved[k] for k in ("models", "methods", "rollout", "metrics")}}
+        errors = list(Draft202012Validator(schema).iter_errors(again))
+        if errors:
+            raise ConfigurationError(f"systems.{system}.override: {_explain(_deepest(errors[0]))}")
+        _check_system(system, resolved)
+
+
+def resolve(config: dict, system: str) -> dict:
+    """Models, methods, rollout and metrics as they hold for one system, beside its solver, emulator and data."""
+    block = config["systems"][system]
+    shared = {key: copy.deepcopy(config[key]) for key in ("models", "methods", "rollout", "metrics")}
+    resolved = _merge(shared, block["override"])
+    resolved["methods"] = {name: resolved["methods"][name] for name in config["use"]["methods"]}
+    parameters = {key: value for key, value in block["solver"].items() if key != "class"}
+    return {
+        **resolved,
+        "system": {"name": block["solver"]["class"], "parameters": parameters},
+        "emulator": block["emulator"],
+        "data": block["data"],
+    }
+
+
+def _merge(base: dict, changes: dict) -> dict:
+    for key, value in changes.items():
+        base[key] = _merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return base
+
+
+def _deepest(error):
+    """Inside alternatives, the mistake that the user is nearest to having avoided."""
+    while error.context:
+        error = max(error.context, key=lambda e: len(e.absolute_path))
+    return error
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, sorted(known), 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _explain(error) -> str:
+    place = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    rule, value = error.validator, error.instance
+    shown = json.dumps(value) if not isinstance(value, dict) else "a mapping"
+    if rule == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = next(key for key in value if key not in known)
+        return f"{place}: unknown key {unknown!r}{_nearest(unknown, known)}"
+    if rule == "required":
+        missing = next(key for key in error.validator_value if key not in value)
+        return f"{place}: the key {missing!r} is missing"
+    if rule == "type":
+        wanted = {"object": "a mapping", "array": "a list", "integer": "a whole number"}.get(error.validator_value)
+        hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if isinstance(value, str) and wanted is None else ""
+        return f"{place}: {shown} is not {wanted or 'a ' + str(error.validator_value)}{hint}"
+    if rule == "enum":
+        allowed = [str(v) for v in error.validator_value]
+        return f"{place}: {shown} is none of {', '.join(allowed)}" + (
+            _nearest(value, allowed)
+            if isinstance(value, str) and difflib.get_close_matches(value, allowed, 1, 0.5)
+            else ""
+        )
+    bounds = {
+        "minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most", "exclusiveMaximum": "less than",
+        "multipleOf": "a multiple of",
+    }  # fmt: skip
+    if rule in bounds:
+        return f"{place}: {shown} must be {bounds[rule]} {error.validator_value}"
+    if rule == "pattern":
+        return f"{place}: {shown} is not allowed; use {error.schema.get('description', error.validator_value)}"
+    return f"{place}: {' '.join(error.message.split())[:200]}"
+
+
+def _multiple(whole: float, part: float) -> bool:
+    ratio = whole / part
+    return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-9 * ratio
+
+
+def _check_system(name: str, resolved: dict) -> None:
+    """Checks that span several keys."""
+    solver, emulator = resolved["system"]["parameters"], resolved["emulator"]
+    where = f"systems.{name}"
+    if not _multiple(emulator["step"], solver["dt"]):
+        nearest = max(1, round(emulator["step"] / solver["dt"])) * solver["dt"]
+        raise ConfigurationError(
+            f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {nearest:g}"
+        )
+    if emulator["resolution"] > solver["resolution"]:
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: {emulator['resolution']} is finer than solver.resolution {solver['resolution']}"
+        )
+    wavenumber = solver.get("forcing_wavenumber", 0)
+    if wavenumber >= solver["resolution"] // 3:
+        raise ConfigurationError(
+            f"{where}.solver.forcing_wavenumber: {wavenumber} is not resolved by {solver['resolution']} points; "
+            f"at most {solver['resolution'] // 3 - 1}"
+        )
+    used = {model for method in resolved["methods"].values() for model in method["models"].values()}
+    for model, spec in resolved["models"].items():
+        if model in used:
+            _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
+    for method, spec in resolved["methods"].items():
+        _check_method(f"methods.{method}", spec, resolved)
+    rollout, window = resolved["rollout"], resolved["metrics"]["window"]
+    if rollout["members"] > resolved["data"]["splits"]["test"]["members"]:
+        raise ConfigurationError(
+            f"rollout.members: {rollout['members']} exceeds the {resolved['data']['splits']['test']['members']} members "
+            f"of {where}.data.splits.test, where rollouts start"
+        )
+    if window % rollout["block"]:
+        raise ConfigurationError(f"metrics.window: {window} is not a multiple of rollout.block {rollout['block']}")
+    frames = resolved["data"]["splits"]["test"]["frames"]
+    if frames <= max(rollout["lags"], rollout["frame_stride"] * resolved["metrics"]["map_lags"]):
+        raise ConfigurationError(
+            f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags and metrics.map_lags"
+        )
+    if "solver" not in resolved["methods"]:
+        raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
+
+
+def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
+    network, training = spec["network"], spec["training"]
+    divisor = network["patch"] * 2 ** (len(network["multipliers"]) - 1)
+    if resolution % divisor:
+        raise ConfigurationError(
+            f"{where}.network: cannot halve {resolution} points {len(network['multipliers']) - 1} times after patches of "
+            f"{network['patch']}; emulator.resolution must divide by {divisor}"
+        )
+    if training["steps"] % training["log_every"]:
+        raise ConfigurationError(
+            f"{where}.training.steps: {training['steps']} is not a multiple of log_every {training['log_every']}"
+        )
+    needed = training["unroll"] + 1
+    if spec["objective"] == "denoiser" and spec["diffusion"]["anchor"]:
+        needed = 2 * spec["diffusion"]["anchor_gap"] + 2
+    for split in ("train", "validation"):
+        if splits[split]["frames"] < needed:
+            raise ConfigurationError(
+                f"{where}: needs {needed} frames a trajectory, the split {split!r} has {splits[split]['frames']}"
+            )
+
+
+def _check_method(where: str, spec: dict, resolved: dict) -> None:
+    needs, given = NEEDS[spec["stepper"]], spec["models"]
+    for role, objective in needs.items():
+        if role not in given:
+            raise ConfigurationError(
+                f"{where}.models: the stepper {spec['stepper']!r} needs a {role}; name a model as {role}: …"
+            )
+        model = given[role]
+        if model not in resolved["models"]:
+            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{_nearest(model, resolved['models'])}")
+        found = resolved["models"][model]["objective"]
+        if found != objective:
+            raise ConfigurationError(
+                f"{where}.models.{role}: {model!r} has the objective {found!r}, a {role} needs {objective!r}"
+            )
+    for role in given:
+        if role not in needs:
+            raise ConfigurationError(f"{where}.models: the stepper {spec['stepper']!r} has no use for a {role}")
+    block = resolved["rollout"]["block"]
+    for key in ("steps", "segment_steps"):
+        value = spec.get(key, resolved["rollout"][key])
+        if value % block:
+            place = where if key in spec else "rollout"
+            raise ConfigurationError(f"{place}.{key}: {value} is not a multiple of rollout.block {block}")
+
+
+def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
+    """(first step, steps) of each segment of a method's rollout."""
+    total = method.get("steps", rollout["steps"])
+    length = method.get("segment_steps", rollout["segment_steps"])
+    return [(start, min(length, total - start)) for start in range(0, total, length)]
+
+
+def as_parameter(value) -> str:
+    """JSON with sorted keys: the same configuration slice is the same parameter, whatever the order it was written in."""
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,81 @@
+"""Fingerprints of the code behind each stage, so that an edit reruns exactly the stages that use it.
+
+The fingerprint of a stage is a hash of the syntax trees of the module that defines it and of every sns_core module
+that those import, followed to the module that defines each imported name. Comments, docstrings and formatting are
+not part of a syntax tree (docstrings are dropped), so editing them reruns nothing.
+"""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+from sns_core.catalogue import SYSTEMS
+from sns_core.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "sns_core"
+TABLES = {"sns_core.catalogue", "sns_core.stages"}  # which entries a stage uses stands in its parameters
+
+
+def _file(module: str) -> Path | None:
+    base = ROOT.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.exists():
+            return candidate
+    return None
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    tree = ast.parse(_file(module).read_text())
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+def _imports(module: str) -> list[tuple[str, str | None]]:
+    """(module, name) of every import of the package in a module, wherever it stands."""
+    found = []
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            found += [(node.module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names if alias.name.split(".")[0] == PACKAGE]
+    return found
+
+
+def _defining(module: str, name: str | None) -> str:
+    """The module that defines `name` as seen from `module`, through the re-exports of package files."""
+    if name is None:
+        return module
+    if _file(f"{module}.{name}"):
+        return f"{module}.{name}"
+    if _file(module).name == "__init__.py":
+        for source, exported in _imports(module):
+            if exported == name:
+                return _defining(source, name)
+    return module
+
+
+@functools.cache
+def modules(stage: str, system: str | None = None) -> tuple[str, ...]:
+    """Names of the modules that a stage uses for a system (a class name; None: for no particular one), sorted."""
+    seen, queue = set(TABLES), [STAGES[stage], *([SYSTEMS[system]] if system else [])]
+    while queue:
+        module = queue.pop()
+        if module not in seen:
+            seen.add(module)
+            queue += [_defining(*found) for found in _imports(module)]
+    return tuple(sorted(seen - TABLES))
+
+
+@functools.cache
+def fingerprint(stage: str, system: str | None = None) -> str:
+    """Twelve hexadecimal digits that change when code that the stage uses for a system changes."""
+    content = "\n".join(f"{module}: {ast.dump(_tree(module))}" for module in modules(stage, system))
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
