@@ -64,20 +64,41 @@ class Attention(nn.Module):
 
 
 class LevelHeads(nn.Module):
-    """Two classifiers over S + 1 levels from pooled features: the mean and the log-power of every channel."""
+    """Two classifiers over S + 1 levels from pooled features: the mean and the log-power of every channel.
 
-    def __init__(self, features: int, classes: int, hidden: int):
+    `kind` "categorical" gives every level a logit of its own (the paper). "ordinal" describes the distribution over
+    levels as a mixture of COMPONENTS discretised logistics: neighbouring levels share what is learnt, and frames
+    unlike any in training move the estimate along the scale instead of picking an arbitrary class.
+    """
+
+    COMPONENTS = 3
+
+    def __init__(self, features: int, classes: int, hidden: int, kind: str = "categorical"):
         super().__init__()
+        if kind not in ("categorical", "ordinal"):
+            raise ValueError(f"head_kind {kind!r} is neither 'categorical' nor 'ordinal'")
+        self.kind, self.classes = kind, classes
         self.trunk = nn.Sequential(nn.Linear(2 * features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
-        self.classify = nn.Linear(hidden, 2 * classes)
+        self.classify = nn.Linear(hidden, 2 * (classes if kind == "categorical" else 3 * self.COMPONENTS))
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """List of (B, C_i, H_i, W_i) -> logits (B, 2, classes) in float32."""
         with torch.autocast(features[0].device.type, enabled=False):
             wide = [f.float() for f in features]
             pooled = [f.mean((-2, -1)) for f in wide] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in wide]
-            logits = self.classify(self.trunk(torch.cat(pooled, 1)))
-        return logits.unflatten(1, (2, -1))
+            output = self.classify(self.trunk(torch.cat(pooled, 1))).unflatten(1, (2, -1))
+            return output if self.kind == "categorical" else self._mixture(output)
+
+    def _mixture(self, output: torch.Tensor) -> torch.Tensor:
+        """(B, 2, 3 * COMPONENTS) weights, centres and log-widths -> normalised log-probabilities (B, 2, classes)."""
+        weight, centre, width = output.unsqueeze(-2).chunk(3, -1)
+        spread = torch.linspace(0.1, 0.7, self.COMPONENTS, device=output.device)
+        centre = (centre + spread) * self.classes
+        scale = (width.clamp(-4, 4) - 2.5).exp() * self.classes
+        level = torch.arange(self.classes, device=output.device, dtype=output.dtype)[:, None]
+        u = (level - centre) / scale
+        component = -u - 2 * F.softplus(-u)  # logarithm of the logistic density, up to its constant
+        return (weight.log_softmax(-1) + component.log_softmax(-2)).logsumexp(-1)
 
 
 class PeriodicUNet(nn.Module):
@@ -86,13 +107,13 @@ class PeriodicUNet(nn.Module):
     Parameters: `channels` C; `frames_in`, `frames_out`; `width` of the first level and `multipliers` of it, one a
     level, each level half as fine; `blocks` a level; `attention` at the bottom and in the middle; `patch`, pixels
     (patch x patch) folded into channels at the entrance; `levels`, S of the noise-level heads (None: no heads);
-    `head_features` "bottleneck" (the paper) or "encoder" (every encoder stage as well).
+    `head_features` "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads.
     """
 
     def __init__(
         self, *, channels: int, frames_in: int, frames_out: int, width: int = 64, multipliers: tuple[int, ...] = (2, 2, 2),
         blocks: int = 2, attention: bool = True, patch: int = 1, levels: int | None = None, head_features: str = "bottleneck",
-        head_width: int = 128,
+        head_kind: str = "categorical", head_width: int = 128,
     ):  # fmt: skip
         super().__init__()
         if head_features not in ("bottleneck", "encoder"):
@@ -116,7 +137,7 @@ class PeriodicUNet(nn.Module):
         self.middle_attention = Attention(current) if attention else nn.Identity()
         if levels:
             pooled = current if head_features == "bottleneck" else current + width + sum(widths)
-            self.heads = LevelHeads(pooled, levels + 1, head_width)
+            self.heads = LevelHeads(pooled, levels + 1, head_width, head_kind)
             self.embed = nn.Sequential(
                 nn.Linear(2 * (levels + 1), head_width), nn.GELU(), nn.Linear(head_width, head_width), nn.GELU()
             )

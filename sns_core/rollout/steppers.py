@@ -104,7 +104,8 @@ class _DenoisingStepper(_FrameStepper):
         super().__init__(system, resolution, denoiser.per_channel("std"))
         self.denoiser: NetworkDenoiser = denoiser.denoiser(precision)
         self.schedule, self.colour = denoiser.schedule(), denoiser.colour()
-        self.path, self.readout = getattr(Path, path), LevelReadout(**readout)
+        self.path = getattr(Path, path)
+        self.readout = LevelReadout(**readout, clean_probability=torch.tensor(denoiser.note["clean_probability"]))
         self.sampler, self.stride = Sampler(**sampler), stride
 
     def estimate(self, prev: torch.Tensor, nxt: torch.Tensor, anchor, streams) -> torch.Tensor:
@@ -130,12 +131,17 @@ class _DenoisingStepper(_FrameStepper):
 class RefinementStepper(_DenoisingStepper):
     """SNS around a surrogate (paper, algorithm 2): predict, estimate the levels, noise to them, walk back.
 
+    `inherit_level`: the surrogate's output is read as no cleaner than its input (s1 at least s2). A drift is shared by
+    both frames, so the pair is consistent and s1 alone may look clean while s2 tells of the drift.
     `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
     """
 
-    def __init__(self, surrogate: PointwiseStepper, *arguments, condition_level: int | None = None, **options):
+    def __init__(
+        self, surrogate: PointwiseStepper, *arguments, inherit_level: bool = False, condition_level: int | None = None,
+        **options,
+    ):  # fmt: skip
         super().__init__(*arguments, **options)
-        self.surrogate, self.condition_level = surrogate, condition_level
+        self.surrogate, self.inherit_level, self.condition_level = surrogate, inherit_level, condition_level
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         candidate = self.surrogate.predict(carry["frame"])
@@ -147,6 +153,8 @@ class RefinementStepper(_DenoisingStepper):
         z_prev, z_next, z_anchor = (self.colour.whiten(x) for x in (previous, candidate, anchor))
         levels = self.estimate(z_prev, z_next, z_anchor, streams)
         s_prev, s_next = levels.unbind(1)
+        if self.inherit_level:
+            s_next = torch.maximum(s_prev, s_next)
         if self.condition_level is not None:
             s_prev = torch.full_like(s_prev, self.condition_level)
         # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
@@ -211,5 +219,5 @@ def build_stepper(
     if kind == "generation":
         return GenerationStepper(loaded["denoiser"], *common, **options)
     surrogate = PointwiseStepper(loaded["surrogate"], *common)
-    level = method.get("condition_level")
-    return RefinementStepper(surrogate, loaded["denoiser"], *common, condition_level=level, **options)
+    options |= {name: method[name] for name in ("inherit_level", "condition_level") if name in method}
+    return RefinementStepper(surrogate, loaded["denoiser"], *common, **options)

@@ -23,6 +23,7 @@ from sns_core.training.models import FORMAT, build_network
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
 
 VALIDATION_BATCHES = 4
+CALIBRATION_PAIRS = 512
 
 
 def learning_rate(step: int, spec: dict) -> float:
@@ -96,18 +97,32 @@ class _Trainer:
         self.step += 1
 
     @torch.no_grad()
+    def clean_probability(self, sampler: PairSampler) -> list[list[float]]:
+        """Percentiles 0 .. 100, a list a head, of the probability of level 0 on held-out true pairs."""
+        batch = sampler.draw(CALIBRATION_PAIRS, generator(self.seed, "calibration", self.name)).to(self.device)
+        with autocast(self.device, self.precision):
+            _, _, logits = self.network.encode(self.objective.colour.whiten(batch))
+        clean = logits.double().softmax(-1)[:, :, 0]
+        steps = torch.linspace(0, 1, 101, dtype=torch.float64, device=clean.device)
+        return torch.quantile(clean, steps, dim=0).T.tolist()
+
+    @torch.no_grad()
     def validation_loss(self, sampler: PairSampler) -> float:
         """Loss of the averaged weights on batches that are the same at every step."""
         weights = [p.detach().clone() for p in self.network.parameters()]
-        torch._foreach_copy_(list(self.network.parameters()), self.average)
+        self.adopt(self.average)
         total = 0.0
         for index in range(VALIDATION_BATCHES):
             stream = generator(self.seed, "validation", self.name, index)
             batch = sampler.draw(self.spec["training"]["batch"], stream).to(self.device)
             with autocast(self.device, self.precision):
                 total += float(self.objective(self.network, batch, stream)["loss"])
-        torch._foreach_copy_(list(self.network.parameters()), weights)
+        self.adopt(weights)
         return total / VALIDATION_BATCHES
+
+    @torch.no_grad()
+    def adopt(self, weights: list[torch.Tensor]) -> None:
+        torch._foreach_copy_(list(self.network.parameters()), weights)
 
     def log(self, sampler: PairSampler) -> None:
         count = self.spec["training"]["log_every"]
@@ -186,7 +201,9 @@ def train_model(
         "channels": dataset.shards[0].shape[2], "resolution": dataset.shards[0].shape[-1],
         "step": dataset.manifest["emulator"]["step"], "seed": seed,
     }  # fmt: skip
-    averaged = dict(zip([n for n, _ in trainer.network.named_parameters()], trainer.average, strict=True))
+    trainer.adopt(trainer.average)
+    if spec["objective"] == "denoiser":
+        note["clean_probability"] = trainer.clean_probability(validation)
     with whole_file(history) as temporary:
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, trainer.rows[0].keys(), lineterminator="\n")
@@ -195,5 +212,5 @@ def train_model(
         temporary.write_text(table.getvalue())
     record = provenance({"model": name, **spec}, seed, str(chosen), wall_seconds=time.monotonic() - began)
     write_json(output.with_suffix(".json"), {**note, "provenance": record})
-    write_tensors(output, averaged, note)
+    write_tensors(output, trainer.network.state_dict(), note)
     shutil.rmtree(work, ignore_errors=True)

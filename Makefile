@@ -1,0 +1,34 @@
+# make demo   the default run on all cores, from a fresh clone to results/demo/report.html
+# make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
+#
+# VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
+PYTHON ?= python3
+VENV ?= .venv
+LOCK ?= envs/requirements-cpu.txt
+STAMP = $(VENV)/.installed-$(notdir $(LOCK))
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	snakemake --cores all
+	@echo; echo "Report: $(CURDIR)/results/demo/report.html"
+
+test: $(STAMP) lint
+	python -m pytest tests
+
+lint: $(STAMP)
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	for overlay in config/*.yaml; do echo "dry run: $$overlay"; snakemake -n -q --configfile $$overlay || exit 1; done
+
+$(STAMP): $(LOCK) pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
+	python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .snakemake

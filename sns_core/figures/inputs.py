@@ -1,0 +1,74 @@
+"""What the figures read, and the one rule for lost members that all of them share.
+
+A member that was lost (NaN, or further out than a frame can be) keeps its place in the files. Figures show it up to
+the step before it was lost and count it; its later values would hide every other line.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from sns_core.runtime import UserError
+
+
+def read(path: Path) -> xr.Dataset:
+    """A result file, in memory; UserError where it is missing or no netCDF."""
+    try:
+        with xr.open_dataset(path) as dataset:
+            return dataset.load()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as netCDF ({error}); delete it and run again") from None
+
+
+def read_each(paths: dict[str, Path], names: Iterable[str]) -> dict[str, xr.Dataset]:
+    """The result file of each of `names`, in that order; UserError for one without a file."""
+    missing = [name for name in names if name not in paths]
+    if missing:
+        raise UserError(f"figures: no file for the method {missing[0]!r}; known: {', '.join(paths)}")
+    return {name: read(paths[name]) for name in names}
+
+
+def step_size(result: xr.Dataset) -> float:
+    """Time between emulator steps, from the lags of C(tau)."""
+    return float(result["lag"][1] - result["lag"][0])
+
+
+def alive(result: xr.Dataset, axis: str) -> xr.DataArray:
+    """True where a member was not lost yet; (member, axis) with `axis` "step" or "block" (labelled by its last step)."""
+    lost = result["lost_step"]
+    return (lost < 0) | (result[axis] < lost)
+
+
+def living(result: xr.Dataset, name: str) -> xr.DataArray:
+    """A stored series with NaN from the step or block in which a member was lost."""
+    values = result[name]
+    axis = "step" if "step" in values.dims else "block"
+    return values.where(alive(result, axis) & np.isfinite(values))
+
+
+def lost_by(result: xr.Dataset, step: int | None = None) -> int:
+    """Members lost at or before `step` (None: by the end)."""
+    lost = result["lost_step"].values
+    return int(((lost >= 0) & (lost <= (np.inf if step is None else step))).sum())
+
+
+def lost_note(result: xr.Dataset, step: int | None = None) -> str:
+    """"3 of 8 lost", or nothing where no member was."""
+    count = lost_by(result, step)
+    return f"{count} of {result.sizes['member']} lost" if count else ""
+
+
+def thirds(result: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The first and the last third of a rollout's blocks, at least one block each, with the steps that lie in them."""
+    block = result["block"].values
+    count = max(1, len(block) // 3)
+    length = int(block[0])
+    cuts = {"early": slice(0, count), "late": slice(len(block) - count, None)}
+    parts = {}
+    for name, cut in cuts.items():
+        chosen = block[cut]
+        steps = (result["step"] > chosen[0] - length) & (result["step"] <= chosen[-1])
+        parts[name] = result.isel(block=cut, step=np.flatnonzero(steps.values))
+    return parts

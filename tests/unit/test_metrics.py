@@ -1,0 +1,147 @@
+"""Spectra that obey Parseval's identity, and temporal measures against travelling waves and sums done by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sns_core.metrics import kinetic_energy_spectrum, rate_of_change, spectrum_error, temporal_correlation
+from sns_core.metrics.spectra import shell_wavenumbers
+from sns_core.metrics.temporal import centred, lagged_correlation
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# --- spectra ---
+
+
+@pytest.mark.parametrize("length", [2 * math.pi, 1.0, 1e6])
+@pytest.mark.parametrize("n", [8, 16, 32])
+def test_spectrum_sums_to_the_mean_kinetic_energy(n, length):
+    # White noise fills the mean, the corners and the Nyquist modes, where a weight is easily wrong.
+    u, v = noise(3, n, n, seed=1) + 1, noise(3, n, n, seed=2)
+    k, energy = kinetic_energy_spectrum(u, v, length)
+    total = (energy * (2 * math.pi / length)).sum(1)
+    assert torch.allclose(total, (u**2 + v**2).mean((1, 2)) / 2, rtol=1e-13, atol=0)
+    assert energy.shape == (3, len(k))
+
+
+@pytest.mark.parametrize("length", [2 * math.pi, 1e6])
+@pytest.mark.parametrize("mode", [(0, 0), (3, 0), (0, 5), (3, 4), (-3, 4), (7, 7), (16, 0), (0, 16), (16, 16)])
+def test_a_single_mode_lands_in_its_shell_with_its_energy(mode, length):
+    x = torch.arange(32, dtype=torch.float64) * 2 * math.pi / 32
+    u = 2 * torch.cos(mode[0] * x[:, None] + mode[1] * x[None, :])
+    k, energy = kinetic_energy_spectrum(u[None], torch.zeros_like(u)[None], length)
+    shell, spacing = round(math.hypot(*mode)), 2 * math.pi / length
+    expected = torch.zeros(len(k), dtype=torch.float64)
+    expected[shell] = (u**2).mean() / 2 / spacing
+    assert torch.allclose(energy[0], expected, rtol=1e-12, atol=1e-14 * float(expected.max()))
+    assert float(k[shell]) == pytest.approx(shell * spacing)
+
+
+def test_shell_wavenumbers_are_those_of_the_spectrum():
+    k, _ = kinetic_energy_spectrum(noise(1, 16, 16), noise(1, 16, 16), 3.0)
+    assert shell_wavenumbers(16, 3.0) == pytest.approx(k.numpy(), rel=1e-14)
+
+
+def test_axes_between_members_and_space_are_averaged():
+    u, v = noise(2, 3, 4, 16, 16, seed=3), noise(2, 3, 4, 16, 16, seed=4)
+    _, energy = kinetic_energy_spectrum(u, v)
+    _, single = kinetic_energy_spectrum(u.flatten(0, 2), v.flatten(0, 2))
+    assert torch.allclose(energy, single.view(2, 12, -1).mean(1), rtol=1e-13)
+
+
+def test_float32_velocities_give_a_float32_spectrum():
+    u, v = noise(1, 16, 16, seed=5), noise(1, 16, 16, seed=6)
+    k, energy = kinetic_energy_spectrum(u.float(), v.float())
+    assert k.dtype == energy.dtype == torch.float32
+    assert torch.allclose(energy.double(), kinetic_energy_spectrum(u, v)[1], rtol=1e-5)
+
+
+def test_spectrum_error_by_hand():
+    reference = np.array([1.0, 1.0, 2.0, 4.0, 8.0])
+    energy = np.array([[9e9, 10.0, 0.2, 4.0, 9e9], [9e9, 1.0, 2.0, 0.004, 9e9]])
+    # Shells 1 .. 3: a decade above, a decade below, equal; then equal, equal, three decades below.
+    assert spectrum_error(energy, reference, (1, 3)) == pytest.approx([2 / 3, 1.0])
+
+
+def test_spectrum_error_stops_at_the_last_shell():
+    reference = np.ones(4)
+    energy = np.array([5.0, 10.0, 10.0, 1000.0])
+    assert spectrum_error(energy, reference, (1, 15)) == pytest.approx(5 / 3)
+
+
+# --- temporal coherence ---
+
+
+def travelling_wave(steps, phase_per_step):
+    x = torch.arange(32, dtype=torch.float64) * 2 * math.pi / 32
+    phases = torch.arange(steps, dtype=torch.float64) * phase_per_step
+    return torch.cos(3 * x[None, :] - phases[:, None])[None, :, None, None, :].expand(1, steps, 1, 32, 32)
+
+
+def test_correlation_at_no_lag_is_one():
+    correlation = temporal_correlation(noise(2, 7, 2, 8, 8))
+    assert correlation.shape == (7,)
+    assert float(correlation[0]) == pytest.approx(1, abs=1e-14)
+
+
+def test_correlation_of_a_travelling_wave_is_the_cosine_of_its_phase():
+    correlation = temporal_correlation(travelling_wave(12, 0.4), 9)
+    assert correlation.numpy() == pytest.approx(np.cos(0.4 * np.arange(10)), abs=1e-13)
+
+
+def test_correlation_ignores_the_scale_and_mean_of_a_frame():
+    frames = noise(2, 6, 2, 8, 8, seed=7)
+    scales = (1 + torch.arange(6, dtype=torch.float64)).view(1, 6, 1, 1, 1)
+    means = noise(2, 6, 2, 1, 1, seed=8)
+    assert torch.allclose(temporal_correlation(frames * scales + means), temporal_correlation(frames), atol=1e-13)
+
+
+def test_correlation_is_averaged_over_time_and_members():
+    frames = noise(2, 4, 1, 8, 8, seed=9)
+    pairs = [np.corrcoef(frames[b, t].flatten(), frames[b, t + 2].flatten())[0, 1] for b in range(2) for t in range(2)]
+    assert float(temporal_correlation(frames)[2]) == pytest.approx(np.mean(pairs), abs=1e-13)
+
+
+@pytest.mark.parametrize("part", [1, 3, 7])
+def test_streaming_correlation_equals_that_of_the_whole_series(part):
+    lags, frames = 4, noise(2, 4 + 21, 1, 8, 8, seed=10)
+    unit = centred(frames)
+    rows = [
+        lagged_correlation(unit[:, start - lags : start], unit[:, start : start + part])
+        for start in range(lags, 25, part)
+    ]
+    streamed = torch.cat(rows, 1)
+    assert streamed.shape == (2, 21, lags + 1)
+    for lag in range(lags + 1):
+        # Lag by lag, the streamed rows are those pairs of the series that end at frame 4 or later.
+        expected = temporal_correlation(frames[:, lags - lag :], lag)[lag]
+        assert float(streamed[..., lag].mean()) == pytest.approx(float(expected), abs=1e-13)
+
+
+def test_streaming_correlation_pairs_each_frame_with_those_before_it():
+    unit = centred(noise(1, 6, 1, 8, 8, seed=11))
+    rows = lagged_correlation(unit[:, :2], unit[:, 2:])
+    for t in range(4):
+        for lag in range(3):
+            expected = unit[0, 2 + t] @ unit[0, 2 + t - lag]
+            assert float(rows[0, t, lag]) == pytest.approx(float(expected), abs=1e-14)
+
+
+@pytest.mark.parametrize("max_lag", [-1, 5, 100])
+def test_a_lag_beyond_the_series_is_refused(max_lag):
+    with pytest.raises(ValueError, match=f"max_lag {max_lag} .* 0 .. 4"):
+        temporal_correlation(noise(1, 5, 1, 4, 4), max_lag)
+
+
+def test_rate_of_change_by_hand():
+    frames = torch.zeros(2, 3, 1, 2, 2)
+    frames[0, 1] = 1.0  # member 0 goes 0, 1, -1; member 1 rests but for one pixel at the last step
+    frames[0, 2] = -1.0
+    frames[1, 2, 0, 0, 0] = 4.0
+    # Means of |difference|: (1 + 0) / 2, then (2 + 4 / 4) / 2; over dt = 0.5.
+    assert rate_of_change(frames, 0.5).tolist() == [1.0, 3.0]

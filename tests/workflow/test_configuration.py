@@ -1,0 +1,145 @@
+"""Every mistake in a configuration is one line that names the key and the way out."""
+
+import configuration
+import pytest
+import yaml
+from configuration import ConfigurationError, resolve, segments, validate
+from fingerprint import fingerprint, modules
+
+from sns_core.catalogue import NEEDS, SYSTEMS
+from sns_core.data.pairs import SYMMETRIES
+from sns_core.diffusion import PATHS
+from sns_core.diffusion.readout import KINDS
+from sns_core.stages import STAGES
+from sns_core.training.models import OBJECTIVES
+
+SOLVER = "systems.kolmogorov.solver"
+
+# (key to set, value, what the message must hold); a value of None deletes the key.
+MISTAKES = {
+    "misspelt top key": ("rolout", {}, ["unknown key 'rolout'", "'rollout'"]),
+    "misspelt deep key": ("models.pointwise.training.leraning_rate", 1.0, ["models.pointwise.training", "'learning_rate'"]),
+    "missing key": ("rollout.block", None, ["rollout", "'block'", "missing"]),
+    "negative viscosity": (f"{SOLVER}.viscosity", -1e-3, [f"{SOLVER}.viscosity", "at least 0"]),
+    "viscosity as text": (f"{SOLVER}.viscosity", "1e-3", ["viscosity", "is not a number", "1.0e-3"]),
+    "a list for a number": ("rollout.steps", [3000], ["rollout.steps", "whole number"]),
+    "zero members": ("rollout.members", 0, ["rollout.members", "at least 1"]),
+    "odd grid": (f"{SOLVER}.resolution", 63, ["resolution", "a multiple of 2"]),
+    "unknown system class": (f"{SOLVER}.class", "KolmogorovFlo", ["class", "did you mean 'KolmogorovFlow'"]),
+    "unknown objective": ("models.pointwise.objective", "pointwse", ["objective", "did you mean 'pointwise'"]),
+    "unknown path": ("methods.sns.path", "left", ["methods.sns.path", "left_then_down"]),
+    "quantile out of range": ("methods.sns.readout.quantile", 1.5, ["readout.quantile", "less than 1"]),
+    "emulator step": ("systems.kolmogorov.emulator.step", 0.053, ["emulator.step", "not a multiple of solver.dt", "0.05"]),
+    "emulator finer than the solver": ("systems.kolmogorov.emulator.resolution", 128, ["emulator.resolution", "finer"]),
+    "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
+    "forcing unresolved": (f"{SOLVER}.forcing_wavenumber", 40, ["forcing_wavenumber", "at most 20"]),
+    "anchor needs longer data": ("models.sns_white.diffusion.anchor_gap", 200, ["models.sns_white", "402 frames"]),
+    "missing model role": ("methods.sns.models", {"surrogate": "pointwise"}, ["methods.sns.models", "needs a denoiser"]),
+    "no such model": ("methods.sns.models.denoiser", "sns_colored", ["no model 'sns_colored'", "'sns_coloured'"]),
+    "model of another objective": ("methods.sns.models.denoiser", "pointwise", ["objective 'pointwise'", "needs 'denoiser'"]),
+    "role without use": ("methods.pointwise.models.denoiser", "sns_white", ["has no use for a denoiser"]),
+    "unknown method in use": ("use.methods", ["solver", "pointwize"], ["use.methods", "did you mean 'pointwise'"]),
+    "no solver": ("use.methods", ["pointwise"], ["use.methods", "'solver'"]),
+    "more members than the test split": ("rollout.members", 17, ["rollout.members", "16 members"]),
+    "steps and blocks": ("rollout.steps", 3010, ["rollout.steps", "rollout.block 50"]),
+    "window and blocks": ("metrics.window", 130, ["metrics.window", "rollout.block 50"]),
+    "steps and log rows": ("models.pointwise.training.steps", 2050, ["training.steps", "log_every 100"]),
+    "run name leaves the folder": ("run", "../elsewhere", ["run", "letters, digits"]),
+    "results leave the folder": ("results", "../../etc", ["results", "relative path without .."]),
+    "absolute results": ("results", "/etc", ["results", "relative path"]),
+    "override of an unknown key": ("systems.kolmogorov.override", {"rollout": {"stepps": 3}}, ["override", "'steps'"]),
+    "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
+}  # fmt: skip
+
+
+def put(config: dict, key: str, value) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    if value is None:
+        del config[last]
+    else:
+        config[last] = value
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_clear_line(config, mistake):
+    key, value, fragments = MISTAKES[mistake]
+    put(config, key, value)
+    with pytest.raises(ConfigurationError) as caught:
+        validate(config)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 300
+    for fragment in fragments:
+        assert fragment in message, message
+
+
+def test_every_configuration_is_valid_on_top_of_the_default(root, config):
+    for overlay in (root / "config").glob("*.yaml"):
+        merged = configuration._merge(dict(config), yaml.safe_load(overlay.read_text()))
+        validate(merged)
+
+
+def test_schema_and_code_offer_the_same_words(root):
+    definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
+    method, model = definitions["method"]["properties"], definitions["model"]["properties"]
+    assert set(method["stepper"]["enum"]) == set(NEEDS)
+    # ACDM walks from a start of its own, which no stepper offers yet.
+    assert set(method["path"]["enum"]) == set(PATHS) - {"acdm"}
+    assert set(method["readout"]["properties"]["kind"]["enum"]) == set(KINDS)
+    assert set(model["objective"]["enum"]) == set(OBJECTIVES)
+    assert set(definitions["training"]["properties"]["symmetries"]["enum"]) == set(SYMMETRIES)
+    assert set(definitions["system"]["properties"]["solver"]["properties"]["class"]["enum"]) == set(SYSTEMS)
+
+
+def test_override_changes_one_system_only(config):
+    config["systems"]["kolmogorov"]["override"] = {"rollout": {"steps": 500}, "models": {"pointwise": {"network": {"width": 8}}}}
+    resolved = resolve(config, "kolmogorov")
+    assert resolved["rollout"]["steps"] == 500 and resolved["rollout"]["block"] == config["rollout"]["block"]
+    assert resolved["models"]["pointwise"]["network"]["width"] == 8
+    assert config["rollout"]["steps"] == 3000, "the shared configuration must stay as it was"
+
+
+def test_segments_cover_the_rollout_and_extension_keeps_the_old_ones():
+    rollout = {"steps": 100, "segment_steps": 40}
+    assert segments({}, rollout) == [(0, 40), (40, 40), (80, 20)]
+    assert segments({}, {**rollout, "steps": 200})[:2] == segments({}, rollout)[:2]
+    assert segments({"steps": 50, "segment_steps": 50}, rollout) == [(0, 50)]
+
+
+def test_fingerprint_follows_imports_to_the_defining_module():
+    used = modules("rollout_segment", "KolmogorovFlow")
+    for expected in ("rollout.steppers", "diffusion.plane", "networks.unet", "systems.kolmogorov", "systems.spectral"):
+        assert f"sns_core.{expected}" in used
+    assert not [name for name in used if name.startswith(("sns_core.figures", "sns_core.training.train", "sns_core.report"))]
+    assert "sns_core.training.train" not in modules("simulate_trajectories", "KolmogorovFlow")
+
+
+def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, root):
+    import shutil
+
+    import fingerprint as module
+
+    shutil.copytree(root / "sns_core", tmp_path / "sns_core", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def prints():
+        for cached in (module._tree, module.modules, module.fingerprint):
+            cached.cache_clear()
+        return {stage: fingerprint(stage, "KolmogorovFlow") for stage in STAGES}
+
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    before = prints()
+    schedule = tmp_path / "sns_core" / "diffusion" / "schedule.py"
+    text = schedule.read_text()
+    schedule.write_text("# a comment\n" + text.replace('"""The variance-preserving', '"""A variance-preserving'))
+    assert prints() == before
+    schedule.write_text(text.replace("offset: float = 0.008", "offset: float = 0.009"))
+    changed = {stage for stage, value in prints().items() if value != before[stage]}
+    assert changed == {"train_model", "rollout_segment", "diagnose_denoiser"}
+    schedule.write_text(text)
+    solver = tmp_path / "sns_core" / "systems" / "kolmogorov.py"
+    solver.write_text(solver.read_text().replace("0.1496590219993", "0.1496590219994"))
+    changed = {stage for stage, value in prints().items() if value != before[stage]}
+    assert "simulate_trajectories" in changed and "train_model" in changed
+    monkeypatch.undo()
+    prints()
