@@ -32,14 +32,18 @@ class NoiseColour:
             raise ValueError(
                 f"shell amplitudes of shape {tuple(amplitude.shape)} do not belong to a {resolution} x {resolution} grid"
             )
-        exponents = torch.as_tensor(exponent, dtype=torch.float64).expand(len(amplitude))
+        exponents = torch.as_tensor(exponent, dtype=torch.float64).reshape(-1)
+        if len(exponents) not in (1, len(amplitude)):
+            raise ValueError(f"{len(exponents)} colour exponents for {len(amplitude)} channels; give one, or one a channel")
+        exponents = exponents.expand(len(amplitude))
         self.exponent, self.resolution = exponents.tolist(), resolution
-        amplitude = torch.maximum(amplitude, self.FLOOR * amplitude.amax(1, keepdim=True))[:, shells]
+        bounded = torch.maximum(amplitude, self.FLOOR * amplitude.amax(1, keepdim=True))[:, shells]
+        amplitude = amplitude[:, shells]
         weight = torch.full(shells.shape, 2.0, dtype=torch.float64)
         weight[:, 0] = weight[:, -1] = 1.0
-        whitened = amplitude ** (1 - exponents[:, None, None])
+        whitened = amplitude * bounded ** -exponents[:, None, None]
         variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / resolution**2
-        factor = amplitude ** -exponents[:, None, None] / variance.sqrt()
+        factor = bounded ** -exponents[:, None, None] / variance.sqrt()
         self.factor = factor.to(device, torch.float32)
         self.inverse_factor = (1 / factor).to(device, torch.float32)
         self.white = not any(self.exponent)

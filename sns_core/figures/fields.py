@@ -76,7 +76,7 @@ def plot_fields(
                     if values is None:
                         empty_panel(axis, "not run")
                     elif not (np.abs(values) <= SHOWN_WITHIN * std).all():
-                        empty_panel(axis, text or "not finite")
+                        empty_panel(axis, text or f"beyond {SHOWN_WITHIN:g} σ")
                     else:
                         limit = COLOUR_LIMIT * std
                         image = axis.imshow(values, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from sns_core.files import whole_file
 
@@ -25,6 +25,7 @@ PREVIOUS, NEXT = "#7b5ea7", "#c8553d"  # the two frames of a pair: s2 of x_{t-1}
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so text is the same on every machine
     "font.size": 9.0,
+    "text.hinting": "none",  # hinted to whole pixels, bold letters lose their shape at screen sizes
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -107,7 +108,7 @@ def clip(axis: Axes, low: float, high: float, values=(), note: str = "beyond the
     finite = np.concatenate(drawn) if drawn else np.zeros(0)
     finite = finite[np.isfinite(finite)]
     if len(finite) and finite.max() > high:
-        corner(axis, f"↑ up to {short(finite.max())}, {note}", "upper right")
+        corner(axis, f"↑ up to {short(finite.max())}, {note}", "upper right", box=True)
 
 
 def short(value: float) -> str:
@@ -122,13 +123,14 @@ def short(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def corner(axis: Axes, text: str, where: str, color: str = MUTED, size: float = 7.5, line: int = 0) -> None:
-    """Small text in a corner of the axes, `line` lines away from it."""
+def corner(axis: Axes, text: str, where: str, color: str = MUTED, size: float = 7.5, line: int = 0, box=False) -> None:
+    """Small text in a corner of the axes, `line` lines away from it; `box`: on white, where it may cross lines."""
     top, right = "upper" in where, "right" in where
     axis.annotate(
         text, (1 if right else 0, 1 if top else 0), xycoords="axes fraction", textcoords="offset points",
         xytext=(-4 if right else 4, (-4 if top else 4) + (-1 if top else 1) * line * (size + 2.5)), color=color,
         fontsize=size, ha="right" if right else "left", va="top" if top else "bottom", zorder=6,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1} if box else None,
     )  # fmt: skip
 
 
@@ -149,6 +151,11 @@ def bare(axis: Axes) -> None:
     axis.grid(False)
     for spine in axis.spines.values():
         spine.set(visible=True, color=FAINT, linewidth=0.6)
+
+
+def integers(axis: Axes, which: str) -> None:
+    """Whole numbers on an axis that counts."""
+    (axis.xaxis if which == "x" else axis.yaxis).set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=2))
 
 
 def plain_minor(axis: Axes) -> None:

@@ -131,17 +131,17 @@ class _DenoisingStepper(_FrameStepper):
 class RefinementStepper(_DenoisingStepper):
     """SNS around a surrogate (paper, algorithm 2): predict, estimate the levels, noise to them, walk back.
 
-    `inherit_level`: the surrogate's output is read as no cleaner than its input (s1 at least s2). A drift is shared by
-    both frames, so the pair is consistent and s1 alone may look clean while s2 tells of the drift.
+    `joint`: read both frames at the higher of their two levels. A drift is shared by the two frames of a fed-back pair,
+    while the heads learnt from independent noise: they blame one frame or the other, and either may be wrong.
     `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
     """
 
     def __init__(
-        self, surrogate: PointwiseStepper, *arguments, inherit_level: bool = False, condition_level: int | None = None,
+        self, surrogate: PointwiseStepper, *arguments, joint: bool = False, condition_level: int | None = None,
         **options,
     ):  # fmt: skip
         super().__init__(*arguments, **options)
-        self.surrogate, self.inherit_level, self.condition_level = surrogate, inherit_level, condition_level
+        self.surrogate, self.joint, self.condition_level = surrogate, joint, condition_level
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         candidate = self.surrogate.predict(carry["frame"])
@@ -153,8 +153,8 @@ class RefinementStepper(_DenoisingStepper):
         z_prev, z_next, z_anchor = (self.colour.whiten(x) for x in (previous, candidate, anchor))
         levels = self.estimate(z_prev, z_next, z_anchor, streams)
         s_prev, s_next = levels.unbind(1)
-        if self.inherit_level:
-            s_next = torch.maximum(s_prev, s_next)
+        if self.joint:
+            s_prev = s_next = torch.maximum(s_prev, s_next)
         if self.condition_level is not None:
             s_prev = torch.full_like(s_prev, self.condition_level)
         # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
@@ -219,5 +219,5 @@ def build_stepper(
     if kind == "generation":
         return GenerationStepper(loaded["denoiser"], *common, **options)
     surrogate = PointwiseStepper(loaded["surrogate"], *common)
-    options |= {name: method[name] for name in ("inherit_level", "condition_level") if name in method}
+    options |= {name: method[name] for name in ("joint", "condition_level") if name in method}
     return RefinementStepper(surrogate, loaded["denoiser"], *common, **options)

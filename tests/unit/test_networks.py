@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.networks.unet import Attention, PeriodicConv2d
+from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d
 from sns_core.runtime import generator
 
 F64 = torch.float64
@@ -158,6 +158,7 @@ def test_attention_to_equal_values_returns_that_value():
         (dict(frames_in=3, channels=2, levels=20), 3, 2, 2, 48),
         (dict(frames_in=1, frames_out=1, channels=3, patch=2), 1, 1, 3, 32),
         (dict(frames_in=3, levels=5, multipliers=(1, 1, 2), head_features="encoder"), 3, 2, 1, 24),
+        (dict(levels=5, head_kind="ordinal"), 2, 2, 1, 16),
     ],
 )
 def test_frames_channels_and_resolution_are_arguments(changes, frames_in, frames_out, channels, resolution):
@@ -179,9 +180,11 @@ def test_an_untrained_network_predicts_nothing_but_passes_gradients_on():
     assert network.leave.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("head_features", ["bottleneck", "encoder"])
-def test_every_parameter_takes_part_in_the_output(head_features):
-    network = network_of(levels=6, attention=True, multipliers=(1, 2, 2), head_features=head_features)
+@pytest.mark.parametrize(("head_features", "head_kind"), [("bottleneck", "categorical"), ("encoder", "ordinal")])
+def test_every_parameter_takes_part_in_the_output(head_features, head_kind):
+    network = network_of(
+        levels=6, attention=True, multipliers=(1, 2, 2), head_features=head_features, head_kind=head_kind
+    )
     output, _ = network(frames_of(2, 2, 1, 16, 16))
     output.square().sum().backward()
     for name, parameter in network.named_parameters():
@@ -232,6 +235,57 @@ def test_heads_see_the_encoder_only_where_they_are_asked_to():
         assert torch.equal(first, second) != listens
     with pytest.raises(ValueError, match=r"'decoder'.*'bottleneck' nor 'encoder'"):
         PeriodicUNet(**SMALL, levels=4, head_features="decoder")
+
+
+def ordinal_heads(classes: int, weights, centres, log_widths) -> LevelHeads:
+    """Heads whose mixture is fixed for every input; arguments (2, 3), one row a frame."""
+    heads = LevelHeads(4, classes, 8, "ordinal")
+    with torch.no_grad():
+        heads.classify.weight.zero_()
+        rows = [torch.tensor(part) for part in (weights, centres, log_widths)]
+        heads.classify.bias.copy_(torch.cat(rows, 1).flatten())
+    return heads
+
+
+def test_ordinal_heads_are_the_mixture_of_logistics_written_out():
+    classes = 21
+    weights = [[0.3, -1.0, 0.5], [2.0, 0.0, 0.0]]
+    centres = [[0.0, 0.1, -0.2], [0.3, 0.0, 0.05]]
+    widths = [[0.5, -0.5, 0.0], [1.0, -1.0, 0.2]]
+    with torch.no_grad():
+        logits = ordinal_heads(classes, weights, centres, widths)([torch.randn(3, 4, 2, 2)])
+    assert logits.shape == (3, 2, classes) and logits.dtype == torch.float32
+    level = torch.arange(classes, dtype=F64)
+    for frame in range(2):
+        total = torch.zeros(classes, dtype=F64)
+        shares = torch.tensor(weights[frame], dtype=F64).softmax(0)
+        for component in range(3):
+            centre = (centres[frame][component] + (0.1, 0.4, 0.7)[component]) * classes
+            scale = classes * torch.tensor(widths[frame][component] - 2.5, dtype=F64).exp()
+            density = 1 / torch.cosh((level - centre) / (2 * scale)) ** 2
+            total += shares[component] * density / density.sum()
+        # float32 in the heads
+        torch.testing.assert_close(logits[1, frame].exp().double(), total, rtol=1e-4, atol=1e-7)
+        assert total.sum().item() == pytest.approx(1)
+
+
+def test_an_ordinal_head_moves_along_the_scale_and_stays_finite_far_outside_it():
+    classes, modes = 101, []
+    for centre in (-50.0, -0.1, 0.0, 0.2, 0.5, 50.0):
+        narrow = [[0.0, 0.0, 0.0]] * 2
+        # All three components at one place: what spreads them is taken off.
+        places = [[centre, centre - 0.3, centre - 0.6]] * 2
+        with torch.no_grad():
+            logits = ordinal_heads(classes, narrow, places, [[-30.0] * 3] * 2)([torch.randn(1, 4, 2, 2)])
+        assert torch.isfinite(logits).all()
+        torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(1, 2), rtol=0, atol=1e-4)
+        modes.append(logits[0, 0].argmax().item())
+    assert modes == [0, 0, 10, 30, 61, 100]
+
+
+def test_an_unknown_kind_of_head_is_refused():
+    with pytest.raises(ValueError, match=r"'gaussian'.*'categorical' nor 'ordinal'"):
+        PeriodicUNet(**SMALL, levels=4, head_kind="gaussian")
 
 
 @pytest.mark.parametrize(("patch", "multipliers", "divisor"), [(1, (1, 2), 2), (2, (1, 1, 1), 8), (1, (1,), 1)])

@@ -6,7 +6,6 @@ SYSTEMS = config["use"]["systems"]
 METHODS = config["use"]["methods"]
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
-STAGE = "OMP_NUM_THREADS={threads} python -m sns_core"
 ENVIRONMENT = Path(workflow.basedir, "envs", "sns.yaml")
 
 
@@ -97,3 +96,10 @@ def method_options(wildcards):
     method = RESOLVED[wildcards.system]["methods"][wildcards.method]
     kept = {key: value for key, value in method.items() if key not in ("label", "models", "steps", "segment_steps")}
     return configuration.as_parameter(kept)
+
+
+def restart_before(wildcards):
+    """Restart file of the segment before; none for the first."""
+    index = int(wildcards.index)
+    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}"
+    return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []

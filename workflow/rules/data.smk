@@ -20,7 +20,7 @@ rule simulate_trajectories:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " simulate_trajectories --system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
+        "OMP_NUM_THREADS={threads} python -m sns_core simulate_trajectories --system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
         " --members {params.members} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
         " --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
@@ -42,5 +42,5 @@ rule shard_dataset:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " shard_dataset --trajectories {input:q} --shard-members {params.shard_members} --threads {threads}"
+        "OMP_NUM_THREADS={threads} python -m sns_core shard_dataset --trajectories {input:q} --shard-members {params.shard_members} --threads {threads}"
         " --output {output:q} > {log:q} 2>&1"

@@ -1,2 +1,211 @@
+# One rule a figure. Methods keep the configuration's order (rows, colours), so these parameters are not sorted by key.
+import json
+
+FIGURES = {
+    "fields": "1 Fields",
+    "condition_error": "3 Condition and error",
+    "temporal": "5 Temporal coherence",
+    "levels": "7 Noise levels",
+    "error": "8 Distance from the solver",
+    "spectra": "9 Spectra",
+}
+
+
 def figure_names(system):
-    return []
+    """Base names of a run's figures; some need a denoiser around a surrogate."""
+    return [name for name in FIGURES if name not in ("condition_error", "levels") or refinements(system)]
+
+
+def labels(wildcards):
+    return json.dumps({name: method["label"] for name, method in RESOLVED[wildcards.system]["methods"].items()})
+
+
+def method_metrics(wildcards):
+    return [f"{RESULTS}/{wildcards.system}/metrics/{method}.nc" for method in METHODS]
+
+
+def method_segments(wildcards):
+    return [path for method in METHODS for path in segment_files(wildcards.system, method)]
+
+
+def method_diagnostics(wildcards):
+    return [f"{RESULTS}/{wildcards.system}/diagnostics/{method}.nc" for method in refinements(wildcards.system)]
+
+
+def by_method(files, methods=lambda system: METHODS):
+    """Parameter function: JSON of method -> its file."""
+    return lambda wildcards: json.dumps(dict(zip(methods(wildcards.system), files(wildcards))))
+
+
+def segments_by_method(wildcards):
+    return json.dumps({method: segment_files(wildcards.system, method) for method in METHODS})
+
+
+def surrogates(wildcards):
+    """JSON of refinement -> the method that runs its surrogate alone."""
+    system = wildcards.system
+    return json.dumps({method: surrogate_rollout(system, method) for method in refinements(system)})
+
+
+def drawn(name):
+    """Outputs of a figure: the PNG, with its caption in `snakemake --report`, and the same page as PDF."""
+    base = f"{RESULTS}/{{system}}/figures/{name}"
+    shown = report(
+        f"{base}.png", caption=f"../report/{name}.rst", category="{system}", labels={"figure": FIGURES[name]}
+    )
+    return {"png": shown, "pdf": f"{base}.pdf"}
+
+
+rule plot_fields:
+    input:
+        segments=method_segments,
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("fields"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_fields.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        segments=segments_by_method,
+        metrics=by_method(method_metrics),
+        steps=json.dumps(config["figures"]["fields"]["steps"]),
+        member=config["figures"]["fields"]["member"],
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_fields"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_fields --segments {params.segments:q} --metrics {params.metrics:q} --reference {input.reference:q}"
+        " --steps {params.steps:q} --member {params.member}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+
+
+rule plot_condition_error:
+    input:
+        diagnostics=method_diagnostics,
+    output:
+        **drawn("condition_error"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_condition_error.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        diagnostics=by_method(method_diagnostics, refinements),
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_condition_error"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_condition_error --diagnostics {params.diagnostics:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+
+
+rule plot_temporal:
+    input:
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("temporal"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_temporal.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_temporal"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_temporal --metrics {params.metrics:q} --reference {input.reference:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+
+
+rule plot_levels:
+    input:
+        metrics=method_metrics,
+        diagnostics=method_diagnostics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("levels"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_levels.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        diagnostics=by_method(method_diagnostics, refinements),
+        surrogates=surrogates,
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_levels"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_levels --metrics {params.metrics:q} --diagnostics {params.diagnostics:q}"
+        " --surrogates {params.surrogates:q} --reference {input.reference:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+
+
+rule plot_error:
+    input:
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("error"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_error.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_error"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_error --metrics {params.metrics:q} --reference {input.reference:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+
+
+rule plot_spectra:
+    input:
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+        windows=f"{RESULTS}/{{system}}/windows.csv",
+    output:
+        **drawn("spectra"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_spectra.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        shells=part("metrics", "shells"),
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_spectra"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_spectra --metrics {params.metrics:q} --reference {input.reference:q}"
+        " --windows {input.windows:q} --shells {params.shells:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"

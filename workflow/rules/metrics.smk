@@ -1,7 +1,7 @@
 rule compute_reference:
     input:
         manifest=manifest,
-        trajectories=f"{RESULTS}/{{system}}/data/test.nc",
+        trajectories=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
     output:
         f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
@@ -18,7 +18,7 @@ rule compute_reference:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " compute_reference --trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
+        "OMP_NUM_THREADS={threads} python -m sns_core compute_reference --trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
         " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --threads {threads}"
         " --output {output:q} > {log:q} 2>&1"
 
@@ -49,7 +49,7 @@ rule diagnose_denoiser:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " diagnose_denoiser --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        "OMP_NUM_THREADS={threads} python -m sns_core diagnose_denoiser --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
         " --grid {params.grid} --device {params.device} --precision {params.precision} --threads {threads}"
         " --output {output:q} > {log:q} 2>&1"
@@ -78,7 +78,7 @@ rule compute_metrics:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " compute_metrics --segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
+        "OMP_NUM_THREADS={threads} python -m sns_core compute_metrics --segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
         " --threads {threads} --output {output.metrics:q} --windows {output.windows:q} > {log:q} 2>&1"
 
@@ -103,6 +103,6 @@ rule aggregate_metrics:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " aggregate_metrics --metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
+        "OMP_NUM_THREADS={threads} python -m sns_core aggregate_metrics --metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
         " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
         " --output-windows {output.windows:q} > {log:q} 2>&1"

@@ -21,6 +21,6 @@ rule train_model:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " train_model --name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
+        "OMP_NUM_THREADS={threads} python -m sns_core train_model --name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
         " --device {params.device} --precision {params.precision} --threads {threads} --code {params.code}"
         " --output {output.model:q} --history {output.history:q} > {log:q} 2>&1"

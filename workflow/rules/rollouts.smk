@@ -1,14 +1,8 @@
-def restart_before(wildcards):
-    """Restart file of the segment before; none for the first."""
-    index = int(wildcards.index)
-    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}"
-    return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
-
-
 rule rollout_segment:
     input:
         manifest=manifest,
-        initial=f"{RESULTS}/{{system}}/data/test.nc",
+        # Its content is vouched for by the manifest; as a large file it would be compared by its date alone.
+        initial=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
         models=model_files,
         previous=restart_before,
     output:
@@ -38,7 +32,7 @@ rule rollout_segment:
     conda:
         ENVIRONMENT
     shell:
-        STAGE + " rollout_segment --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        "OMP_NUM_THREADS={threads} python -m sns_core rollout_segment --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
         " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
         " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"

@@ -1,0 +1,173 @@
+"""The whole DAG at the smoke scale, and what a user relies on: nothing is done twice, extension is cheap, kills lose nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import xarray as xr
+from safetensors.torch import load_file
+
+SYSTEM = Path("results/smoke/kolmogorov")
+
+
+def command(root: Path, folder: Path, *words: str, config: tuple[str, ...] = ()) -> list[str]:
+    extra = ["--config", *config] if config else []
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
+        "--workflow-profile", str(root / "profiles" / "default"), "--configfile", str(root / "config" / "smoke.yaml"),
+        "--cores", "2", *extra, "--", *words,
+    ]  # fmt: skip
+
+
+def environment() -> dict:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = (), config: tuple[str, ...] = ()):
+    """Run to the end; the finished process with its output in one stream."""
+    line = command(root, folder, *words, config=config)
+    line[-len(words) - 1 : -len(words) - 1] = flags
+    return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600)
+
+
+def planned(root: Path, folder: Path, *words: str, config: tuple[str, ...] = ()) -> set[str]:
+    """Rules that a dry run would execute."""
+    result = snakemake(root, folder, *words, flags=("--dry-run", "--quiet", "reason"), config=config)
+    assert result.returncode == 0, result.stdout
+    lines = result.stdout.splitlines()
+    return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
+
+
+@pytest.fixture(scope="session")
+def finished(root, tmp_path_factory) -> Path:
+    """A folder in which the smoke run is complete."""
+    folder = tmp_path_factory.mktemp("smoke")
+    result = snakemake(root, folder, "all")
+    assert result.returncode == 0, result.stdout[-4000:]
+    return folder
+
+
+def test_run_leaves_report_provenance_and_tables(finished):
+    report = (finished / "results/smoke/report.html").read_text()
+    assert "data:image/png;base64," in report and 'src="http' not in report
+    record = json.loads((finished / "results/smoke/provenance.json").read_text())
+    assert record["configuration"]["run"] == "smoke" and record["seed"] == 0
+    table = pd.read_csv(finished / SYSTEM / "metrics.csv")
+    assert sorted(table.groupby("method").size().items()) == [
+        ("pointwise", 2), ("sns", 2), ("sns_generation", 2), ("sns_published", 2), ("solver", 2),
+    ]  # fmt: skip
+    assert (finished / SYSTEM / "figures").is_dir() and list((finished / SYSTEM / "figures").glob("*.pdf"))
+
+
+def test_rollout_files_describe_themselves(finished):
+    segment = xr.open_dataset(finished / SYSTEM / "rollouts/sns/segment_0001.nc")
+    assert segment["vorticity"].dims == ("member", "time", "layer", "y", "x")
+    record = json.loads(segment.attrs["provenance"])
+    assert record["configuration"]["rollout"] == {"first_step": 30, "steps": 30, "members": [0, 1]}
+    assert record["seed"] == 0 and "commit" in record["code"] and "torch" in record["versions"]
+    assert segment["step"].values[[0, -1]].tolist() == [31, 60]
+
+
+def test_the_solver_rollout_starts_where_the_test_split_ends(finished):
+    test = xr.open_dataset(finished / SYSTEM / "data/test.nc")["vorticity"]
+    rollout = xr.open_dataset(finished / SYSTEM / "rollouts/solver/segment_0000.nc")["vorticity"]
+    last, first = test.isel(time=-1, member=slice(2)).values, rollout.isel(time=0).values
+    assert abs(last - first).max() < 1e-5 * abs(last).max()
+
+
+def test_second_call_does_nothing(root, finished):
+    result = snakemake(root, finished, "all")
+    assert result.returncode == 0 and "Nothing to be done" in result.stdout, result.stdout
+
+
+def test_touched_files_and_lost_metadata_of_the_checkout_rerun_nothing(root, finished):
+    for name in ("data/train.nc", "shards/manifest.json", "models/pointwise.safetensors"):
+        os.utime(finished / SYSTEM / name)
+    assert planned(root, finished, "models") == set()
+
+
+def test_raising_the_steps_runs_new_segments_only(root, finished):
+    result = snakemake(root, finished, "rollouts", flags=("--dry-run",), config=("rollout={steps: 90}",))
+    assert result.returncode == 0, result.stdout
+    jobs = planned(root, finished, "rollouts", config=("rollout={steps: 90}",))
+    assert jobs == {"rollout_segment", "rollouts"}
+    # Four of the five methods follow rollout.steps; each needs its third segment and no other.
+    line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
+    assert line.split()[1] == "4"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("figures={dpi: 61}", {"plot_"}),
+        ("rollout={frame_stride: 1}", {"rollout_segment"}),
+        ("models={sns_white: {training: {steps: 50}}}", {"train_model"}),
+        ("metrics={window: 30}", {"compute_metrics"}),
+    ],
+)
+def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, expected):
+    jobs = planned(root, finished, "all", config=(change,))
+    for name in expected:
+        assert any(job.startswith(name) for job in jobs), jobs
+    order = ["simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_metrics"]
+    first = next((order.index(name) for name in expected if name in order), len(order))
+    assert not [name for name in order[:first] if name in jobs], jobs
+
+
+def wait_for(condition, seconds: float, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline and process.poll() is None, "the moment to kill never came"
+        time.sleep(0.02)
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_kill_9_during_training_loses_nothing(root, finished, tmp_path):
+    """A killed workflow is unlocked, goes on from the training checkpoint and ends in the same bits."""
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        command(root, tmp_path, "models"), stdout=log, stderr=log, env=environment(), start_new_session=True
+    )
+    work = tmp_path / SYSTEM / "models/.work"
+    wait_for(lambda: list(work.glob("*/checkpoint.safetensors")), 120, process)
+    kill_tree(process)
+    assert not (tmp_path / SYSTEM / "models/sns_white.safetensors").exists() or list(work.glob("*"))
+    assert snakemake(root, tmp_path, "models", flags=("--unlock",)).returncode == 0
+    again = snakemake(root, tmp_path, "models")
+    assert again.returncode == 0, again.stdout
+    for model in ("pointwise", "sns_white", "sns_coloured"):
+        one, other = (load_file(folder / SYSTEM / f"models/{model}.safetensors") for folder in (finished, tmp_path))
+        assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one), model
+        history = [(folder / SYSTEM / f"models/{model}.csv").read_text() for folder in (finished, tmp_path)]
+        assert history[0] == history[1]
+
+
+def test_a_damaged_model_is_one_clear_line(root, finished, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    model = copy / SYSTEM / "models/pointwise.safetensors"
+    model.write_bytes(model.read_bytes()[:1000])
+    (copy / SYSTEM / "rollouts/pointwise/segment_0001.nc").unlink()
+    result = snakemake(root, copy, "rollouts")
+    assert result.returncode != 0
+    assert "pointwise.safetensors: truncated" in result.stdout
+
+
+def test_a_configuration_error_is_one_clear_line(root, tmp_path):
+    result = snakemake(root, tmp_path, "all", flags=("--dry-run",), config=("rolout={steps: 90}",))
+    assert result.returncode != 0
+    assert "unknown key 'rolout'; did you mean 'rollout'?" in result.stdout
+    assert "Traceback" not in result.stdout
