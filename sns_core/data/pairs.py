@@ -86,6 +86,8 @@ class PairSampler:
 
     def __init__(self, dataset: Dataset, frames: int = 2, anchor_gap: int | None = None, symmetries: str = "none"):
         length = dataset.frames
+        if length < frames:
+            raise UserError(f"samples of {frames} consecutive frames need longer trajectories, these have {length}")
         if anchor_gap is not None and length < 2 * anchor_gap + frames:
             raise UserError(
                 f"anchor_gap {anchor_gap} needs trajectories of {2 * anchor_gap + frames} frames or more, these have {length}"
@@ -106,7 +108,7 @@ class PairSampler:
         if self.anchor_gap is not None:
             # The frames that are far enough lie on a circle with the near ones cut out, so every pair can be drawn.
             gap = self.anchor_gap
-            far = [np.r_[0 : max(0, t - gap), min(length, t + frames + gap) : length] for t in first]
+            far = [np.r_[0 : max(0, t - gap + 1), min(length, t + frames - 1 + gap) : length] for t in first]
             picks = torch.rand(batch, generator=generator).numpy()
             anchors = np.array([f[int(p * len(f))] for f, p in zip(far, picks, strict=True)])
             times = np.concatenate([anchors[:, None], times], axis=1)

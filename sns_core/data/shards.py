@@ -44,9 +44,14 @@ def _shell_power(frames: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(shells.ravel(), (weight * p).ravel()) / counts for p in power])
 
 
-def _write_shard(block: np.ndarray, path: Path, with_statistics: bool) -> dict:
+def _write_shard(source: Path, variable: str, members: slice, path: Path, with_statistics: bool) -> dict:
+    with open_frames(source) as dataset:
+        try:
+            block = dataset[variable].isel(member=members).values
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{source}: damaged data ({error}); delete it and run again") from None
     if not np.isfinite(block).all():
-        raise UserError(f"{path}: its source holds NaN or infinite values; delete the source and run again")
+        raise UserError(f"{source}: holds NaN or infinite values; delete it and run again")
     block = np.ascontiguousarray(block, dtype=np.float32)
     with whole_file(path) as temporary, open(temporary, "wb") as handle:
         np.save(handle, block, allow_pickle=False)
@@ -87,26 +92,24 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     folder = Path(output).parent
     tasks, places, reference = [], [], None
     for path in map(Path, trajectories):
-        dataset = open_frames(path, member=shard_members, time=-1)
+        dataset = open_frames(path)
         made_by = json.loads(dataset.attrs["provenance"])["configuration"]
         made_by = {name: made_by[name] for name in ("system", "emulator")}
         if reference is None:
             reference, first = made_by, path
         if made_by != reference:
             raise UserError(f"{path}: made with another configuration than {first}; delete it and run again")
+        if path.stem == "train" and dataset.sizes["time"] < 2:
+            raise UserError(f"{path}: has a single frame, and statistics need two; raise data.frames and run again")
         variable = next(name for name in dataset.data_vars if name != "final_state")
-        for index, block in enumerate(dataset[variable].data.to_delayed().ravel()):
-            name = f"{path.stem}_{index:04d}.npy"
-            tasks.append(dask.delayed(_write_shard)(block, folder / name, path.stem == "train"))
+        for index, start in enumerate(range(0, dataset.sizes["member"], shard_members)):
+            name, block = f"{path.stem}_{index:04d}.npy", slice(start, start + shard_members)
+            tasks.append(dask.delayed(_write_shard)(path, variable, block, folder / name, path.stem == "train"))
             places.append((path.stem, name))
+        dataset.close()
     if not any(split == "train" for split, _ in places):
         raise UserError(f"{output}: no split named 'train' among {', '.join(map(str, trajectories))}")
-    try:
-        entries = dask.compute(*tasks, scheduler="threads", num_workers=threads)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{', '.join(map(str, trajectories))}: damaged data ({error}); delete the file and run again"
-        ) from None
+    entries = dask.compute(*tasks, scheduler="threads", num_workers=threads)
     splits: dict[str, list] = {}
     sums = []
     for (split, name), entry in zip(places, entries, strict=True):

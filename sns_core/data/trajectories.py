@@ -53,9 +53,12 @@ class FrameWriter:
             coordinate.units = units
             if values is not None:
                 coordinate[:] = values
-        layer = self.file.createVariable("layer", str, ("layer",))
-        for index, label in enumerate(system.layers):
-            layer[index] = label
+        # Characters, not variable-length strings: HDF5 crashes on those when a file is open twice (hdf5 issue 3649).
+        labels = np.array(system.layers, dtype="S")
+        self.file.createDimension("label", labels.dtype.itemsize)
+        layer = self.file.createVariable("layer", "S1", ("layer", "label"))
+        layer[:] = netCDF4.stringtochar(labels)
+        layer._Encoding = "utf-8"
         # One member a chunk: blocks of any number of members are read without touching the others.
         chunks = (1, FRAMES_A_CHUNK, system.channels, resolution, resolution)
         self.frames = self.variable(system.variable, tuple(sizes), system.units, chunks)
@@ -122,7 +125,7 @@ def simulate_trajectories(
     configuration = {
         "system": system, "emulator": emulator, "split": split, "members": members, "frames": frames, "spin_up": spin_up,
     }  # fmt: skip
-    work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed])}"
+    work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed, chunk])}"
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 

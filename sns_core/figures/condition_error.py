@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from sns_core.figures.inputs import read_each
-from sns_core.figures.style import FAINT, INK, MUTED, bare, looks, page
+from sns_core.figures.style import FAINT, INK, MUTED, bare, looks, page, wrapped
 
 CELL, GAP = 1.55, 0.06  # inches
-LEFT, RIGHT, TOP, BOTTOM, PLOT, BETWEEN = 1.0, 0.25, 0.48, 0.32, 2.3, 0.62
+LEFT, RIGHT, TOP, BOTTOM, PLOT, BETWEEN = 1.0, 0.25, 0.48, 0.32, 2.3, 0.74
 COLOUR_LIMIT = 3.0  # standard deviations
 
 
@@ -40,9 +40,9 @@ def plot_condition_error(*, diagnostics: dict, labels: dict, dpi: int, output: P
         span = examples * (CELL + GAP) - GAP
         beside = LEFT + span + 0.25 + GAP
         below = TOP + strip + BETWEEN / 2 + PLOT + BETWEEN
-        layer = "" if first.sizes["layer"] == 1 else f", {first['layer'].values[0]} layer" if "layer" in first.coords else ""
-        for text, y in ((f"estimate of $x_t${layer}", TOP - 0.1), (f"$x_{{t-1}}$ as the denoiser sees it{layer}", below - 0.1)):
-            figure.text(LEFT / width, 1 - y / height, text, weight="bold", fontsize=9.5)
+        layer = "" if first.sizes["layer"] == 1 else ", first layer"
+        for text, y in (("estimate of $x_t$", TOP), ("$x_{t-1}$ as the denoiser sees it", below)):
+            figure.text(LEFT / width, 1 - (y - 0.1) / height, text + layer, weight="bold", fontsize=9.5)
         for row, (method, result) in enumerate(results.items()):
             for example in range(examples):
                 left = LEFT + example * (CELL + GAP)
@@ -50,7 +50,7 @@ def plot_condition_error(*, diagnostics: dict, labels: dict, dpi: int, output: P
                 bottom = field(left, below + row * (CELL + GAP), result["example_condition"].values[example, 0])
                 if example == 0:
                     for axis in (top, bottom):
-                        axis.set_ylabel(style[method]["label"], color=style[method]["color"], weight="bold")
+                        axis.set_ylabel(wrapped(style[method]["label"]), color=style[method]["color"], weight="bold")
                 if row == rows - 1:
                     bottom.set_xlabel(f"$s_2$ = {int(result['example_level'][example])}", fontsize=8.5, color=INK)
         for title, top, name in (("true $x_t$", TOP, "example_truth"),):

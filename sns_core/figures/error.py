@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sns_core.figures.inputs import living, lost_note, read, read_each, step_size
+from sns_core.figures.inputs import lost_note, read, read_each, step_size
 from sns_core.figures.style import FAINT, MUTED, clip, corner, looks, page, plain_minor, time_label
 
 SATURATION = 2.0  # of two independent fields with mean 0 and variance 1
@@ -50,8 +50,8 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
             axis.set_yscale("log")
             axis.axhline(SATURATION, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
             if index == 0:
-                axis.annotate("2: independent fields", (1, SATURATION), (-3, 3), ("axes fraction", "data"), "offset points",
-                              ha="right", color=MUTED, fontsize=7.5)  # fmt: skip
+                axis.annotate("2: independent fields", (1, SATURATION), (-3, 7), ("axes fraction", "data"),
+                              "offset points", ha="right", color=MUTED, fontsize=7.5)  # fmt: skip
             lost = results[method]["lost_step"].values
             times = lost[lost >= 0] * size
             if len(times):

@@ -7,7 +7,17 @@ import xarray as xr
 
 from sns_core.figures.inputs import alive, living, lost_by, lost_note, read, read_each, step_size
 from sns_core.figures.style import (
-    INK, MUTED, REFERENCE, bare, corner, empty_panel, looks, page, unit, wavenumber_axis,
+    INK,
+    MUTED,
+    REFERENCE,
+    bare,
+    corner,
+    empty_panel,
+    looks,
+    page,
+    unit,
+    wavenumber_axis,
+    wrapped,
 )  # fmt: skip
 from sns_core.runtime import UserError
 
@@ -83,7 +93,9 @@ def plot_fields(
                         if text:
                             corner(axis, text, "lower left", INK)
                     if column == 0:
-                        axis.set_ylabel(style[method]["label"], color=style[method]["color"], weight="bold", labelpad=6)
+                        axis.set_ylabel(
+                            wrapped(style[method]["label"], 20), color=style[method]["color"], weight="bold", labelpad=6
+                        )
                     if row == 0 and layer == 0:
                         _column_title(axis, frames["solver"][column][0] if "solver" in frames else step, size, units)
             if len(layers) > 1:
@@ -108,8 +120,9 @@ def _colour_bar(figure, image, width, height, top, rows, columns, limit) -> None
     left = LEFT + columns * (PANEL + GAP) + 0.08
     middle = top + 0.5 * (rows * (PANEL + GAP) - GAP)
     axis = figure.add_axes((left / width, 1 - (middle + tall / 2) / height, 0.12 / width, tall / height))
-    bar = figure.colorbar(image, cax=axis, ticks=np.array([-1, -2 / 3, -1 / 3, 0, 1 / 3, 2 / 3, 1]) * limit, extend="both")
-    bar.ax.set_yticklabels([f"{tick:+.0f} σ" if tick else "0" for tick in (-3, -2, -1, 0, 1, 2, 3)])
+    ticks = np.arange(-COLOUR_LIMIT, COLOUR_LIMIT + 1)
+    bar = figure.colorbar(image, cax=axis, ticks=ticks / COLOUR_LIMIT * limit, extend="both")
+    bar.ax.set_yticklabels([f"{tick:+.0f} σ" if tick else "0" for tick in ticks])
     bar.ax.grid(False)
     bar.outline.set_linewidth(0.5)
     bar.ax.set_title(f"σ = {limit / COLOUR_LIMIT:.3g}", fontsize=8, weight="normal", pad=12, loc="left", color=MUTED)

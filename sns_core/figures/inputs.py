@@ -36,7 +36,7 @@ def step_size(result: xr.Dataset) -> float:
 
 
 def alive(result: xr.Dataset, axis: str) -> xr.DataArray:
-    """True where a member was not lost yet; (member, axis) with `axis` "step" or "block" (labelled by its last step)."""
+    """True where a member was not lost yet; (member, axis); `axis`: "step" or "block", which its last step labels."""
     lost = result["lost_step"]
     return (lost < 0) | (result[axis] < lost)
 
@@ -55,7 +55,7 @@ def lost_by(result: xr.Dataset, step: int | None = None) -> int:
 
 
 def lost_note(result: xr.Dataset, step: int | None = None) -> str:
-    """"3 of 8 lost", or nothing where no member was."""
+    """ "3 of 8 lost", or nothing where no member was."""
     count = lost_by(result, step)
     return f"{count} of {result.sizes['member']} lost" if count else ""
 

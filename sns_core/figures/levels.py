@@ -7,7 +7,18 @@ from matplotlib.ticker import NullLocator
 
 from sns_core.figures.inputs import living, lost_note, read, read_each
 from sns_core.figures.style import (
-    FAINT, INK, MUTED, NEXT, PREVIOUS, REFERENCE, clip, corner, integers, looks, page, panel_letter, plain_minor,
+    FAINT,
+    INK,
+    NEXT,
+    PREVIOUS,
+    REFERENCE,
+    clip,
+    corner,
+    integers,
+    looks,
+    page,
+    panel_letter,
+    plain_minor,
 )  # fmt: skip
 
 ENERGY = (0.1, 100.0)  # of the solver's kinetic energy: the axis reaches no further
@@ -116,9 +127,8 @@ def _along(axis, examined, surrogate, label) -> None:
     for index, colour, name in FRAMES:
         values = np.where(before, examined["rollout_level"].isel(frame=index).values, np.nan)
         shown = before.any(1)
-        low, mean, high = (
-            np.nanpercentile(values[shown], 10, 1), np.nanmean(values[shown], 1), np.nanpercentile(values[shown], 90, 1),
-        )  # fmt: skip
+        low, high = np.nanpercentile(values[shown], (10, 90), axis=1)
+        mean = np.nanmean(values[shown], 1)
         axis.fill_between(steps[shown], low, high, color=colour, alpha=0.15, linewidth=0)
         axis.plot(steps[shown], mean, color=colour, linewidth=1.1, label=name)
         highest = max(highest, float(high.max()))
@@ -145,7 +155,8 @@ def _energy(axis, surrogate, known, look) -> None:
     plain_minor(axis)
     axis.set(xlabel="step", ylabel="kinetic energy / solver's", xlim=(0, float(surrogate["step"][-1])))
     _lost_marks(axis, surrogate)
-    panel_letter(axis, "d", f"Kinetic energy of {look['label']} alone" + (" (▾ a member is lost)" if lost_note(surrogate) else ""))
+    lost = " (▾ a member is lost)" if lost_note(surrogate) else ""
+    panel_letter(axis, "d", f"Kinetic energy of {look['label']} alone{lost}")
 
 
 def _calibration(axis, examined) -> None:

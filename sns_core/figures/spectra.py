@@ -7,7 +7,17 @@ import pandas as pd
 
 from sns_core.figures.inputs import living, lost_note, read, read_each
 from sns_core.figures.style import (
-    MUTED, REFERENCE, clip, corner, empty_panel, looks, page, panel_letter, plain_minor, unit, wavenumber_axis,
+    MUTED,
+    REFERENCE,
+    clip,
+    empty_panel,
+    looks,
+    page,
+    panel_letter,
+    plain_minor,
+    unit,
+    wavenumber_axis,
+    wrapped,
 )  # fmt: skip
 
 DASHED = {"color": REFERENCE, "linewidth": 1.1, "linestyle": (0, (2, 1.4)), "zorder": 5}
@@ -127,7 +137,7 @@ def _maps(figure, grid, known, results, style) -> None:
             else:
                 empty_panel(axis, "no member\nis finite")
             if row == 0:
-                axis.set_title(label, color=colour, fontsize=8.5)
+                axis.set_title(wrapped(label), color=colour, fontsize=8.5)
             else:
                 axis.set_xlabel("distance r in x")
             if column == 0:

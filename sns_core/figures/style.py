@@ -5,6 +5,7 @@ written into it.
 """
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def page(output: Path, dpi: int, width: float, height: float, **options) -> Iter
             with whole_file(path) as temporary:
                 # The format stands here because the temporary's name ends otherwise.
                 figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
+            figure.set_layout_engine("none")  # the page is laid out once: both files show the same
 
 
 def unit(units: str, name: str = "") -> str:
@@ -132,6 +134,11 @@ def corner(axis: Axes, text: str, where: str, color: str = MUTED, size: float = 
         fontsize=size, ha="right" if right else "left", va="top" if top else "bottom", zorder=6,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1} if box else None,
     )  # fmt: skip
+
+
+def wrapped(label: str, width: int = 17) -> str:
+    """A label in lines that fit a narrow panel."""
+    return "\n".join(textwrap.wrap(label, width)) or label
 
 
 def panel_letter(axis: Axes, letter: str, title: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from sns_core.figures.inputs import living, lost_note, read, read_each, step_size, thirds
 from sns_core.figures.style import FAINT, MUTED, REFERENCE, clip, corner, looks, page, panel_letter, time_label, unit
 
+DOTTED = {"color": REFERENCE, "linewidth": 1.2, "linestyle": (0, (2, 1.4))}
 BEYOND = 3.0  # R(t) is drawn up to this many times the solver's mean
 
 
@@ -26,7 +27,7 @@ def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, out
             axis = figure.add_subplot(grid[0, column])
             truth = known["correlation"].values
             axis.fill_between(lag, truth.min(0), truth.max(0), color=REFERENCE, alpha=0.13, linewidth=0)
-            axis.plot(lag, truth.mean(0), color=REFERENCE, linewidth=1.2, linestyle=(0, (2, 1.4)), zorder=5)
+            axis.plot(lag, truth.mean(0), **DOTTED, zorder=5)
             for method, result in results.items():
                 chosen = thirds(result)[part]
                 mean = living(chosen, "correlation").mean(("member", "block")).values
@@ -39,13 +40,13 @@ def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, out
                 axis.tick_params(labelleft=False)
             else:
                 axis.set_ylabel("correlation with the frame τ before")
-                axis.plot([], [], color=REFERENCE, linewidth=1.2, linestyle=(0, (2, 1.4)), label="Solver ensemble, range")
+                axis.plot([], [], **DOTTED, label="Solver ensemble, range")
                 axis.legend(loc="upper right")
 
         axis = figure.add_subplot(grid[1, :])
         truth = known["rate_of_change"].values
         axis.axhspan(truth.min(), truth.max(), color=REFERENCE, alpha=0.13, linewidth=0)
-        axis.axhline(truth.mean(), color=REFERENCE, linewidth=1.2, linestyle=(0, (2, 1.4)), zorder=5)
+        axis.axhline(truth.mean(), **DOTTED, zorder=5)
         drawn = []
         for method, result in results.items():
             rate = living(result, "rate_of_change")
@@ -58,11 +59,12 @@ def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, out
         for cut in (longest / 3, 2 * longest / 3):
             axis.axvline(cut * size, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)))
         for x, text, side in ((longest / 3, "◂ first third", "right"), (2 * longest / 3, "last third ▸", "left")):
-            axis.annotate(text, (x * size, 0), (-3 if side == "right" else 3, 4), ("data", "axes fraction"), "offset points",
-                          ha=side, color=MUTED, fontsize=7.5)  # fmt: skip
-        axis.set(xlim=(0, longest * size), xlabel=time_label(time_units), ylabel="rate of change R(t)\n(σ per unit of time)")
+            axis.annotate(text, (x * size, 0), (-3 if side == "right" else 3, 4), ("data", "axes fraction"),
+                          "offset points", ha=side, color=MUTED, fontsize=7.5)  # fmt: skip
+        axis.set(xlim=(0, longest * size), xlabel=time_label(time_units), ylabel="R(t) (σ per unit of time)")
         high = np.nanmax(np.concatenate(drawn))
         clip(axis, 0, min(1.15 * max(high, truth.max()), BEYOND * truth.mean()), drawn)
         panel_letter(axis, "c", "Rate of change R(t), mean over members; bold: over a block of steps")
         for line, (method, result) in enumerate((m, r) for m, r in results.items() if lost_note(r)):
-            corner(axis, f"{style[method]['label']}: {lost_note(result)}", "upper left", style[method]["color"], line=line)
+            note = f"{style[method]['label']}: {lost_note(result)}"
+            corner(axis, note, "upper left", style[method]["color"], line=line)

@@ -105,28 +105,32 @@ class System:
         u, v = self.velocity(state)
         return (u.abs() + v.abs()).amax((-3, -2, -1)) * self.dt * self.resolution / self.length
 
-    def _check(self, before: Carry, after: Carry, done: int, block: int) -> None:
-        state, previous = self.state(after), self.state(before)
+    def _judge(self, state: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """CFL number of each member, and whether it is lost: not finite, or beyond the bound and on the move."""
         courant = self._courant(state)
         # A steady state has nothing to advect wrongly: the laminar flow is a fixed point for any dt.
-        moves = (state - previous).abs().amax((-3, -2, -1)) > 1e-9 * previous.abs().amax((-3, -2, -1))
-        bad = ~torch.isfinite(courant) | ((courant > self.cfl_limit) & moves)
-        if bool(bad.any()):
+        moves = (state - start).abs().amax((-3, -2, -1)) > 1e-9 * start.abs().amax((-3, -2, -1))
+        return courant, ~torch.isfinite(courant) | ((courant > self.cfl_limit) & moves)
+
+    def _check(self, before: Carry, after: Carry, done: int, block: int) -> None:
+        if bool(self._judge(self.state(after), self.state(before))[1].any()):
             self._explain(before, done, block)
 
     def _explain(self, carry: Carry, done: int, block: int) -> None:
         """Replay a failed block step by step to find the first offending step and member, and raise."""
-        courant = self._courant(self.state(carry))
+        start = self.state(carry)
+        courant = self._courant(start)
         for step in range(done + 1, done + block + 1):
             last, carry = courant, self.step(carry)
-            courant = self._courant(self.state(carry))
-            lost = ~torch.isfinite(courant)
-            bad = lost | (courant > self.cfl_limit)
+            courant, bad = self._judge(self.state(carry), start)
             if bool(bad.any()):
+                # A step from beyond the bound multiplies the state: the number before it is the one to go by.
+                numbers = torch.where(torch.isfinite(courant) & ~(last > self.cfl_limit), courant, last)
                 member = int(bad.nonzero()[0])
-                number = float(last[member] if lost[member] else courant[member])
-                reason = "became NaN" if lost[member] else f"broke the CFL bound {self.cfl_limit:.3g}"
-                raise InstabilityError(reason, member, step, number, self._safe_dt(number))
+                broke = bool(torch.isfinite(courant[member]))
+                reason = f"broke the CFL bound {self.cfl_limit:.3g}" if broke else "became NaN"
+                worst = float(numbers[bad].nan_to_num(nan=0.0).max())
+                raise InstabilityError(reason, member, step, float(numbers[member]), self._safe_dt(worst))
         raise AssertionError("a failed block passed its replay: the time step is not deterministic")
 
     def _safe_dt(self, courant: float) -> float:

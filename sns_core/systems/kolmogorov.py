@@ -55,16 +55,16 @@ class KolmogorovFlow(System):
         device: torch.device | str = "cpu",
     ):
         for name, value in {"viscosity": viscosity, "drag": drag}.items():
-            if value < 0:
-                raise ValueError(f"{name} {value} must not be negative")
-        if dt <= 0:
-            raise ValueError(f"dt {dt} must be positive")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} {value} must be finite and not negative")
+        if not 0 < dt < math.inf:
+            raise ValueError(f"dt {dt} must be finite and positive")
         if not 0 < forcing_wavenumber < resolution // 3:
             raise ValueError(f"forcing_wavenumber {forcing_wavenumber} must lie in 1 .. {resolution // 3 - 1}")
         self.resolution, self.viscosity, self.dt, self.drag = resolution, viscosity, dt, drag
         self.forcing_wavenumber, self.forcing_scale = forcing_wavenumber, forcing_scale
         self.dtype, self.device = dtype, torch.device(device)
-        self._grids: dict[int, SpectralGrid] = {}
+        self._grids: dict[tuple, SpectralGrid] = {}
         grid = SpectralGrid(resolution, self.length, torch.float64, device)
         complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
         self.filter = (self._symmetric_mask() if symmetric_filter else self._brick_wall()).to(self.device)
@@ -126,10 +126,10 @@ class KolmogorovFlow(System):
         return {"spectrum": make_hermitian(spectrum)}
 
     def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        n = state.shape[-1]
-        if n not in self._grids:
-            self._grids[n] = SpectralGrid(n, self.length, state.dtype, state.device)
-        grid = self._grids[n]
+        key = (state.shape[-1], state.dtype, state.device)
+        if key not in self._grids:
+            self._grids[key] = SpectralGrid(state.shape[-1], self.length, state.dtype, state.device)
+        grid = self._grids[key]
         streamfunction = -grid.inverse_laplacian * grid.forward(state)
         u = grid.inverse(1j * grid.k_last * streamfunction)
         v = grid.inverse(-1j * grid.k_first * streamfunction)
@@ -176,6 +176,8 @@ class KolmogorovFlow(System):
             noise = torch.randn(members, 2, n, n, generator=generator, device=generator.device, **options)
         else:
             noise = torch.stack([torch.randn(2, n, n, generator=g, device=g.device, **options) for g in generator])
+        if len(noise) != members:
+            raise ValueError(f"{len(noise)} random streams for {members} members; give one a member")
         velocity = self.solenoidal(self.filtered(noise.to(self.device)), max_speed)
         return self.curl(velocity).to(self.dtype)[:, None]
 

@@ -1,15 +1,35 @@
 """Figures and report from synthetic results: an exploded member, a NaN member and a short generation run among them."""
 
+import base64
+import hashlib
+import html
 import json
 import math
 import re
+import warnings
+from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from PIL import Image
 
+from sns_core.figures.condition_error import plot_condition_error
+from sns_core.figures.error import plot_error
+from sns_core.figures.fields import frame_at, plot_fields
+from sns_core.figures.inputs import living, lost_note, read, thirds
+from sns_core.figures.levels import plot_levels
+from sns_core.figures.spectra import plot_spectra
+from sns_core.figures.style import looks, short
+from sns_core.figures.temporal import plot_temporal
+from sns_core.report import judge, record_provenance, write_report
+from sns_core.runtime import UserError
+
+CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
+FIGURES = ("fields", "condition_error", "temporal", "levels", "error", "spectra")
 LABELS = {
     "solver": "Solver", "pointwise": "Pointwise", "published": "SNS <published> & co", "coloured": "SNS coloured",
     "generation": "SNS generation",
@@ -23,7 +43,9 @@ class Synthetic:
     `published` loses member 0 to 1e20 and member 1 to NaN; `pointwise` drifts; `generation` ends after a fifth.
     """
 
-    def __init__(self, folder: Path, steps=40, members=3, block=5, size=8, stride=2, lags=6, step=0.1, layers=("flow",)):
+    def __init__(
+        self, folder: Path, steps=40, members=3, block=5, size=8, stride=2, lags=6, step=0.1, layers=("flow",)
+    ):
         self.folder, self.steps, self.members, self.block, self.size = folder, steps, members, block, size
         self.stride, self.lags, self.step, self.layers = stride, lags, step, list(layers)
         self.random = np.random.default_rng(0)
@@ -74,7 +96,10 @@ class Synthetic:
             "rate_of_change": (("member",), 2.0 * one[:, 0, 0]),
             "relative_change": (("member",), 0.17 * one[:, 0, 0]),
             "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** one[:, 0]),
-            "map": (("member", "map_lag", "distance"), one * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None]),
+            "map": (
+                ("member", "map_lag", "distance"),
+                one[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
+            ),
         }
         path = self.folder / "reference.nc"
         xr.Dataset(values, {
@@ -122,7 +147,7 @@ class Synthetic:
             "member": np.arange(self.members), "layer": self.layers, "step": step, "block": block,
             "wavenumber": self.wavenumber, "lag": self.lag, "time": time * self.step,
         }  # fmt: skip
-        provenance = {"wall_seconds": 1.5, "code": {"commit": "abc", "dirty": False}, "host": {"name": "somewhere"}}
+        provenance = {"wall_seconds": 1.5, "code": {"commit": "abc", "dirty": False}, "device": "cpu"}
         self.segments[name] = []
         half = steps // 2 // self.block * self.block or steps
         for index, (start, stop) in enumerate(((0, half), (half, steps))):
@@ -152,7 +177,8 @@ class Synthetic:
                 bad = np.nan if lost[member] >= 0 else 1.0
                 rows.append({
                     "system": "kolmogorov", "method": name, "member": member, "steps": steps, "lost_step": lost[member],
-                    "calls_per_step": 0.25, "seconds_per_step": 0.02, "decorrelation_time": 0.7, "decorrelation_time_late": bad,
+                    "calls_per_step": 0.25, "seconds_per_step": 0.02, "decorrelation_time": 0.7,
+                    "decorrelation_time_late": bad,
                     "rate_of_change": 2.0 * bad, "relative_change": 0.17 * bad, "level_prev": 1.0, "level_next": 1.0,
                     "spectrum_error": 0.05 * bad, "spectrum_error_late": 0.06 * bad, "kinetic_energy": 0.95 * bad,
                     "kinetic_energy_solver": 0.9, "enstrophy": 9.5 * bad, "enstrophy_solver": 9.0,
@@ -165,7 +191,8 @@ class Synthetic:
                     windows.append({
                         "method": name, "first_step": start + 1, "last_step": start + width, "layer": layer,
                         "spectrum_error": error, "kinetic_energy": 1e40 if gone else 0.9, "kinetic_energy_solver": 0.9,
-                        "enstrophy": 9.0, "enstrophy_solver": 9.0, "relative_change": 0.17, "relative_change_solver": 0.17,
+                        "enstrophy": 9.0, "enstrophy_solver": 9.0, "relative_change": 0.17,
+                        "relative_change_solver": 0.17,
                         "calls_per_step": 0.25, "members_lost": gone,
                     })  # fmt: skip
         pd.DataFrame(rows).to_csv(self.table, index=False)
@@ -182,11 +209,265 @@ class Synthetic:
             "example_condition": (("example", "layer", "y", "x"), examples / 3),
             "example_estimate": (("example", "layer", "y", "x"), examples / 3),
             "example_truth": (("layer", "y", "x"), examples[0] / 3),
-            "estimated_level": (("level", "pair", "frame"), level[:, None, None] + random.integers(-2, 3, (6, pairs, 2))),
+            "estimated_level": (
+                ("level", "pair", "frame"),
+                level[:, None, None] + random.integers(-2, 3, (6, pairs, 2)),
+            ),
             "level_of_true_pair": (("pair", "frame"), random.integers(0, 3, (pairs, 2))),
             "level_of_surrogate": (("pair", "frame"), random.integers(0, 6, (pairs, 2))),
-            "rollout_level": (("rollout_step", "member", "frame"), (rise + random.uniform(0, 2, rise.shape)).astype(int)),
+            "rollout_level": (
+                ("rollout_step", "member", "frame"),
+                (rise + random.uniform(0, 2, rise.shape)).astype(int),
+            ),
             "rollout_step": (("rollout_step",), time),
         }
         self.diagnostics[name] = str(self.folder / f"{name}_diagnostics.nc")
         xr.Dataset(values, {"level": level}, {"method": name, "levels": 20}).to_netcdf(self.diagnostics[name])
+
+
+def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
+    """Figures of a set of results; returns name -> PNG."""
+    results = {"metrics": source.metrics, "reference": source.reference}
+    special = {
+        "fields": lambda **a: plot_fields(
+            segments=source.segments, steps=[0, 8, source.steps], member=0, **results, **a
+        ),
+        "condition_error": lambda **a: plot_condition_error(diagnostics=source.diagnostics, **a),
+        "temporal": lambda **a: plot_temporal(**results, **a),
+        "levels": lambda **a: plot_levels(diagnostics=source.diagnostics, surrogates=SURROGATES, **results, **a),
+        "error": lambda **a: plot_error(**results, **a),
+        "spectra": lambda **a: plot_spectra(windows=source.windows, shells=[1, 4], **results, **a),
+    }
+    output = {name: folder / f"{name}.png" for name in names}
+    for name, path in output.items():
+        special[name](labels=LABELS, dpi=40, output=path)
+    return output
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return Synthetic(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def drawn(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("figures")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return draw(source, folder)
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_is_a_picture_and_a_page(drawn, name):
+    image = pixels(drawn[name])
+    assert min(image.shape[:2]) > 100
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
+    ink = (image < 250).any(-1)
+    # The page is used: the picture reaches into every ninth of it, but for the corners of the fields' columns.
+    thirds = [part for row in np.array_split(ink, 3) for part in np.array_split(row, 3, axis=1)]
+    assert sum(part.mean() > 0.01 for part in thirds) >= 7
+    page = drawn[name].with_suffix(".pdf").read_bytes()
+    assert page.startswith(b"%PDF") and len(page) > 5000
+    assert b"CreationDate" not in page and b"Matplotlib" not in page
+
+
+def test_figures_are_the_same_byte_for_byte(source, drawn, tmp_path):
+    again = draw(source, tmp_path)
+    for name, path in drawn.items():
+        assert path.read_bytes() == again[name].read_bytes(), name
+        assert path.with_suffix(".pdf").read_bytes() == again[name].with_suffix(".pdf").read_bytes(), name
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{n}.{k}" for n in FIGURES for k in ("png", "pdf"))
+
+
+def test_the_user_s_own_settings_change_nothing(source, drawn, tmp_path):
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        plot_temporal(metrics=source.metrics, reference=source.reference, labels=LABELS, dpi=40,
+                      output=tmp_path / "temporal.png")  # fmt: skip
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "temporal.png").read_bytes() == drawn["temporal"].read_bytes()
+
+
+def test_layers_are_blocks_of_rows(source, drawn, tmp_path):
+    layered = Synthetic(tmp_path / "layered", layers=("upper", "lower"))
+    tall = draw(layered, tmp_path / "figures", ("fields", "spectra"))
+    assert pixels(tall["fields"]).shape[0] > 1.9 * pixels(drawn["fields"]).shape[0]
+    assert pixels(tall["spectra"]).shape[0] > pixels(drawn["spectra"]).shape[0]
+
+
+def test_a_failed_figure_leaves_nothing(source, tmp_path):
+    with pytest.raises(UserError, match="no member of the rollouts; known: 0, 1, 2"):
+        plot_fields(segments=source.segments, metrics=source.metrics, reference=source.reference, steps=[0, 8],
+                    member=7, labels=LABELS, dpi=40, output=tmp_path / "fields.png")  # fmt: skip
+    with pytest.raises(UserError, match="no file for the method 'other'"):
+        plot_temporal(metrics=source.metrics, reference=source.reference, labels={"other": "Other"}, dpi=40,
+                      output=tmp_path / "temporal.png")  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_says_what_is_lost_and_what_was_not_run(source):
+    size = 0.1
+    assert frame_at(source.segments["solver"], 0, 7, size)[0] == 6  # the stored frame before
+    assert frame_at(source.segments["generation"], 0, 40, size)[1] is None
+    step, values, _ = frame_at(source.segments["published"], 0, 40, size)
+    assert step == 40 and (values == np.float32(1e20)).all()
+
+
+def test_lost_members_count_until_they_are_lost(source):
+    result = read(source.metrics["published"])
+    assert source.lost("published").tolist() == [21, 30, -1]
+    rate = living(result, "rate_of_change")
+    assert np.isfinite(rate.values[0, :20]).all() and np.isnan(rate.values[0, 20:]).all()
+    spectrum = living(result, "energy_spectrum").isel(layer=0, wavenumber=1)
+    assert np.isfinite(spectrum.values[0]).tolist() == [True] * 4 + [False] * 4
+    assert np.isfinite(spectrum.values[1]).tolist() == [True] * 5 + [False] * 3
+    assert [lost_note(result, step) for step in (20, 21, 30, None)] == ["", "1 of 3 lost", "2 of 3 lost", "2 of 3 lost"]
+    parts = thirds(result)
+    assert parts["early"]["block"].values.tolist() == [5, 10] and parts["late"]["block"].values.tolist() == [35, 40]
+    assert parts["late"]["step"].values.tolist() == list(range(31, 41))
+    short_run = thirds(read(source.metrics["generation"]))
+    assert all(part.sizes["block"] == 1 for part in short_run.values())
+
+
+def test_colours_are_stable_and_distinct():
+    many = {"solver": "S", **{f"m{i}": f"M{i}" for i in range(9)}}
+    found = looks(many)
+    assert list(found) == list(many)
+    assert len({(look["color"], str(look["linestyle"])) for look in found.values()}) == len(many)
+    assert looks({"m0": "M0", "solver": "S"})["m0"] == found["m0"]
+
+
+def test_short_numbers():
+    assert [short(v) for v in (0.213, 17.4, 1234, 3.1e7, 1e20, math.inf, math.nan)] == [
+        "0.21", "17", "1234", "3×10⁷", "10²⁰", "∞", "NaN",
+    ]  # fmt: skip
+
+
+# The report
+
+CONFIGURATION = {"run": "synthetic", "systems": {"kolmogorov": {"emulator": {"step": 0.1}}}}
+METHODS = [
+    {"name": name, "label": label, "stepper": {"solver": "solver", "pointwise": "pointwise"}.get(name, "refinement")}
+    for name, label in LABELS.items()
+]
+
+
+@pytest.fixture(scope="module")
+def provenance(source):
+    folder = source.folder
+    manifest, model = folder / "manifest.json", folder / "model.safetensors"
+    manifest.write_text(json.dumps({"identity": "d" * 64}))
+    model.write_bytes(b"weights")
+    made = {"wall_seconds": 60.0, "code": {"commit": "abc", "dirty": True}, "device": "cpu"}
+    model.with_suffix(".json").write_text(json.dumps({"data": "d" * 64, "provenance": made}))
+    systems = {"kolmogorov": {
+        "manifest": str(manifest), "data": [source.segments["solver"][0]], "models": {"model": str(model)},
+        "segments": source.segments,
+    }}  # fmt: skip
+    record_provenance(configuration=CONFIGURATION, systems=systems, seed=3, output=folder / "provenance.json")
+    return folder / "provenance.json"
+
+
+def test_provenance_names_data_models_and_time(source, provenance):
+    record = json.loads(provenance.read_text())
+    assert record["configuration"] == CONFIGURATION and record["seed"] == 3 and record["device"] == "cpu"
+    assert {"commit", "dirty"} <= record["code"].keys() and "torch" in record["versions"]
+    system = record["systems"]["kolmogorov"]
+    assert system["data"] == "d" * 64
+    assert system["models"]["model"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    seconds = {(job["stage"], job["item"]): (job["files"], job["seconds"]) for job in system["wall_seconds"]}
+    assert seconds["train_model", "model"] == (1, 60.0)
+    assert seconds["rollout_segment", "pointwise"] == (2, 3.0)
+    assert len(record["code_of_results"]) == 2
+
+
+@pytest.fixture(scope="module")
+def report(source, drawn, provenance, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    systems = {"kolmogorov": {
+        "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
+        "windows": str(source.windows), "methods": METHODS,
+    }}  # fmt: skip
+    arguments = {"systems": systems, "captions": [CAPTIONS / f"{n}.rst" for n in FIGURES], "provenance": provenance}
+    write_report(**arguments, output=folder / "report.html")
+    write_report(**arguments, output=folder / "again.html")
+    assert sorted(p.name for p in folder.iterdir()) == ["again.html", "report.html"]
+    assert (folder / "again.html").read_bytes() == (folder / "report.html").read_bytes()
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Collector(HTMLParser):
+    """Tags that are open at the end, and every attribute that could load something."""
+
+    VOID = frozenset(("meta", "img", "br", "link", "hr", "input"))
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.images, self.identifiers = [], [], [], set()
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.identifiers |= {found["id"]} if "id" in found else set()
+        self.loads += [
+            (tag, name, value) for name, value in attributes if name in ("src", "href", "srcset", "data", "action")
+        ]
+        if tag == "img":
+            self.images.append(found)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_report_is_one_file_that_loads_nothing(report, drawn):
+    page = Collector()
+    page.feed(report)
+    assert not page.open
+    assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(|https?://", report)
+    for tag, name, value in page.loads:
+        assert value.startswith("data:image/png;base64," if tag == "img" else "#"), (tag, name, value[:40])
+        assert tag == "img" or value[1:] in page.identifiers
+    assert [base64.b64decode(image["src"].split(",")[1]) for image in page.images] == [
+        p.read_bytes() for p in drawn.values()
+    ]
+    assert all(image["alt"] for image in page.images)
+
+
+def test_report_escapes_what_it_is_given(report):
+    assert "SNS &lt;published&gt; &amp; co" in report
+    assert "<published>" not in report
+
+
+def test_report_tells_the_numbers(report):
+    text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"base64,[^\"]*", "", report))))
+    assert "Loses 2 of 3 members, the first at step 21." in text
+    assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
+    assert "its windows lie within 2 times the solver's own scatter" in text
+    assert "Figure 1. Fields along the rollouts" in text
+    assert "d" * 64 in text and "1 min 00 s" in text
+
+
+def test_report_words_follow_the_thresholds():
+    row = {"lost": 0, "members": 8, "steps": 10, "first_lost": None, "scatter": 0.05, "error_first": 0.05,
+           "error_last": 0.06, "error_worst": 0.08, "energy_worst": 1.1}  # fmt: skip
+    assert judge(row)[0] == "good"
+    assert judge(row | {"error_worst": 0.12})[0] == "fair"
+    assert judge(row | {"energy_worst": 0.5})[0] == "fair"
+    assert "0.5 times" in judge(row | {"energy_worst": 0.5})[1]
+    assert "drifts" in judge(row | {"error_last": 0.3, "error_worst": 0.3})[1]
+    assert "off by up to 0.6" in judge(row | {"error_first": 0.6, "error_last": 0.5, "error_worst": 0.6})[1]
+    assert judge(row | {"lost": 8, "first_lost": 4})[1] == "Loses every member, the first at step 4."
+    assert "∞" in judge(row | {"error_last": math.inf, "error_worst": math.inf})[1]
+
+
+def test_every_figure_of_the_workflow_has_a_caption():
+    rules = (CAPTIONS.parent / "rules" / "figures.smk").read_text()
+    assert re.findall(r"^rule plot_(\w+):", rules, re.M) == list(FIGURES)
+    for name in FIGURES:
+        title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
+        assert re.match(r"Figure \d\. \w", title) and paragraphs

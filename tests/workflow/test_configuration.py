@@ -93,7 +93,10 @@ def test_schema_and_code_offer_the_same_words(root):
 
 
 def test_override_changes_one_system_only(config):
-    config["systems"]["kolmogorov"]["override"] = {"rollout": {"steps": 500}, "models": {"pointwise": {"network": {"width": 8}}}}
+    config["systems"]["kolmogorov"]["override"] = {
+        "rollout": {"steps": 500},
+        "models": {"pointwise": {"network": {"width": 8}}},
+    }
     resolved = resolve(config, "kolmogorov")
     assert resolved["rollout"]["steps"] == 500 and resolved["rollout"]["block"] == config["rollout"]["block"]
     assert resolved["models"]["pointwise"]["network"]["width"] == 8
@@ -111,7 +114,9 @@ def test_fingerprint_follows_imports_to_the_defining_module():
     used = modules("rollout_segment", "KolmogorovFlow")
     for expected in ("rollout.steppers", "diffusion.plane", "networks.unet", "systems.kolmogorov", "systems.spectral"):
         assert f"sns_core.{expected}" in used
-    assert not [name for name in used if name.startswith(("sns_core.figures", "sns_core.training.train", "sns_core.report"))]
+    assert not [
+        name for name in used if name.startswith(("sns_core.figures", "sns_core.training.train", "sns_core.report"))
+    ]
     assert "sns_core.training.train" not in modules("simulate_trajectories", "KolmogorovFlow")
 
 

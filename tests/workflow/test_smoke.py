@@ -34,7 +34,9 @@ def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = ()
     """Run to the end; the finished process with its output in one stream."""
     line = command(root, folder, *words, config=config)
     line[-len(words) - 1 : -len(words) - 1] = flags
-    return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600)
+    return subprocess.run(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600
+    )
 
 
 def planned(root: Path, folder: Path, *words: str, config: tuple[str, ...] = ()) -> set[str]:

@@ -1,0 +1,229 @@
+"""The last two stages: what made a run (`provenance.json`), and the page that tells what came out of it.
+
+The page is one file: styles and pictures stand in it, nothing is loaded. Its words follow from the numbers in the
+tables by the thresholds below; none of them is fixed.
+"""
+
+import base64
+import json
+import math
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from sns_core.figures.style import looks, short
+from sns_core.files import provenance as made_by
+from sns_core.files import read_json, sha256, whole_file, write_json
+
+FORMAT = "sns-provenance-1"
+TEMPLATE = "report.html.j2"
+DRIFT = 0.25  # decades: a window whose spectrum error is larger has left the solver's statistics
+FLOOR = 2.0  # a method whose worst window is within this many times the solver's own worst cannot be told from it
+ENERGY = 1.5  # factor of the solver's kinetic energy, up or down, that is called a change of the mean energy
+FEW_CALLS = 0.5  # calls of the denoiser a step: below, most steps are the surrogate's own
+
+
+# Provenance
+
+
+def record_provenance(*, configuration: dict, systems: dict, seed: int, output: Path) -> None:
+    """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
+
+    `systems`: system -> {"manifest": file, "data": [files], "models": {name: file}, "segments": {method: [files]}}.
+    """
+    commits, devices, described = set(), set(), {}
+    for system, files in systems.items():
+        manifest = read_json(files["manifest"], "run `snakemake data` again")
+        jobs, models = [], {}
+        for path in files["data"]:
+            jobs.append(("simulate_trajectories", Path(path).stem, [_attribute(path)]))
+        for model, path in files["models"].items():
+            note = read_json(Path(path).with_suffix(".json"), "run `snakemake models` again")
+            jobs.append(("train_model", model, [note["provenance"]]))
+            models[model] = {"sha256": sha256(path), "data": note["data"]}
+        for method, paths in files["segments"].items():
+            jobs.append(("rollout_segment", method, [_attribute(path) for path in paths]))
+        for _, _, records in jobs:
+            commits |= {json.dumps(record["code"], sort_keys=True) for record in records}
+            devices |= {record["device"] for record in records}
+        described[system] = {
+            "data": manifest["identity"],
+            "models": models,
+            "wall_seconds": [
+                {
+                    "stage": stage,
+                    "item": item,
+                    "files": len(records),
+                    "seconds": sum(r["wall_seconds"] for r in records),
+                }
+                for stage, item, records in jobs
+            ],
+        }
+    record = made_by(configuration, seed, ", ".join(sorted(devices)))
+    record |= {"format": FORMAT, "systems": described, "code_of_results": [json.loads(c) for c in sorted(commits)]}
+    write_json(output, record)
+
+
+def _attribute(path) -> dict:
+    """The record that a netCDF file carries of what made it."""
+    import xarray as xr
+
+    with xr.open_dataset(path) as dataset:
+        return json.loads(dataset.attrs["provenance"])
+
+
+# What the tables say
+
+
+def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, methods: list[dict]) -> list[dict]:
+    """A row a method and layer: its scores, and what they amount to in words.
+
+    `metrics`: a row a method and member; `windows`: a row a method, layer and window; `methods`: name, label and
+    stepper of each, in order. Means are over the members that were not lost; windows count all members.
+    """
+    layers = [str(layer) for layer in windows["layer"].unique()]
+    scatter = {layer: _errors(windows, "solver", layer).max() for layer in layers}
+    return [_row(metrics, windows, method, layer, layers, scatter[layer]) for method in methods for layer in layers]
+
+
+def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
+    """Spectrum errors of a method's windows, in order; NaN becomes infinite."""
+    rows = windows[(windows["method"] == method) & (windows["layer"].astype(str) == layer)]
+    return rows["spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
+
+
+def _row(metrics, windows, method: dict, layer: str, layers: list[str], scatter: float) -> dict:
+    name, suffix = method["name"], "" if len(layers) == 1 else f"_{layer}"
+    mine = metrics[metrics["method"] == name]
+    own = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
+    kept = mine[mine["lost_step"] < 0]
+    lost = mine[mine["lost_step"] >= 0]["lost_step"]
+    errors = _errors(windows, name, layer)
+    energy = (own["kinetic_energy"] / own["kinetic_energy_solver"]).fillna(math.inf).to_numpy(dtype=float)
+    change = own["relative_change_solver"].mean()
+
+    def mean(column, by=None):
+        values = kept[column] / (kept[by] if by else 1.0)
+        return float(values.mean(skipna=False)) if len(values) else math.nan
+
+    row = {
+        "name": name, "label": method["label"], "stepper": method["stepper"], "layer": layer,
+        "steps": int(mine["steps"].max()), "members": len(mine), "lost": len(lost),
+        "first_lost": int(lost.min()) if len(lost) else None,
+        "error": mean("spectrum_error" + suffix), "error_late": mean("spectrum_error_late" + suffix),
+        "error_first": errors[0], "error_last": errors[-1], "error_worst": errors.max(), "windows": len(errors),
+        "energy_worst": energy[np.argmax(np.abs(np.log(np.maximum(energy, 1e-30))))],
+        "energy": mean("kinetic_energy" + suffix, "kinetic_energy_solver" + suffix),
+        "enstrophy": mean("enstrophy" + suffix, "enstrophy_solver" + suffix),
+        "change": mean("relative_change") / change,
+        "decorrelation": mean("decorrelation_time"), "decorrelation_late": mean("decorrelation_time_late"),
+        "calls": float(mine["calls_per_step"].mean()), "milliseconds": 1000 * float(mine["seconds_per_step"].mean()),
+        "window_rows": own.to_dict("records"), "scatter": scatter,
+    }  # fmt: skip
+    return {**row, **dict(zip(("tone", "verdict"), judge(row), strict=True)), "note": _note(row)}
+
+
+def judge(row: dict) -> tuple[str, str]:
+    """(tone, sentence) for a row: tone is "bad", "fair" or "good"."""
+    worst, last, first = row["error_worst"], row["error_last"], row["error_first"]
+    if row["lost"]:
+        count = "every member" if row["lost"] == row["members"] else f"{row['lost']} of {row['members']} members"
+        return "bad", f"Loses {count}, the first at step {row['first_lost']}."
+    if last > DRIFT >= first:
+        return "bad", f"Keeps all members and drifts: its spectrum error grows from {short(first)} to {short(last)}."
+    if worst > DRIFT:
+        return "bad", f"Keeps all members; its spectrum is off by up to {short(worst)} decades."
+    if not 1 / ENERGY <= row["energy_worst"] <= ENERGY:
+        return "fair", f"Keeps all members; kinetic energy reaches {short(row['energy_worst'])} times the solver's."
+    if worst <= FLOOR * row["scatter"]:
+        return "good", f"Keeps all members; its windows lie within {FLOOR:g} times the solver's own scatter."
+    return "fair", "Keeps all members and stays bounded; its spectrum is further off than sampling explains."
+
+
+def _note(row: dict) -> str:
+    if row["stepper"] == "refinement" and row["calls"] < FEW_CALLS:
+        return f"Fewer than {FEW_CALLS:g} denoiser calls a step: most steps are the surrogate's own."
+    return ""
+
+
+# The page
+
+
+def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
+    """Write the page of a run.
+
+    `systems`: system -> {"figures": {name: PNG}, "metrics": table, "windows": table, "methods": [{"name", "label",
+    "stepper"}]}, figures in the order shown, the first one at the top; `captions`: a text file a figure, named after
+    it, its first paragraph the title; `provenance`: file of `record_provenance`.
+    """
+    record = read_json(provenance, "delete it and run again")
+    texts = {Path(path).stem: _caption(path) for path in captions}
+    sections = []
+    for system, files in systems.items():
+        colours = looks({method["name"]: method["label"] for method in files["methods"]})
+        rows = summarise(pd.read_csv(files["metrics"]), pd.read_csv(files["windows"]), files["methods"])
+        figures = [{"name": name, "image": _inline(path), **texts[name]} for name, path in files["figures"].items()]
+        settings = record["configuration"]["systems"].get(system, {})
+        sections.append(
+            {
+                "name": system,
+                "rows": [{**row, "colour": colours[row["name"]]["color"]} for row in rows],
+                "layers": len({row["layer"] for row in rows}),
+                "figures": figures,
+                "members": rows[0]["members"],
+                "steps": max(row["steps"] for row in rows),
+                "step_size": settings.get("emulator", {}).get("step"),
+                "made": record["systems"].get(system, {}),
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "duration": duration}
+    page = environment.get_template(TEMPLATE).render(
+        sections=sections,
+        record=record,
+        run=record["configuration"].get("run", ""),
+        configuration=json.dumps(record["configuration"], indent=2),
+        thresholds={"drift": DRIFT, "floor": FLOOR, "energy": ENERGY},
+    )
+    with whole_file(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _caption(path) -> dict:
+    title, *paragraphs = Path(path).read_text(encoding="utf-8").strip().split("\n\n")
+    return {"title": " ".join(title.split()), "paragraphs": [" ".join(p.split()) for p in paragraphs]}
+
+
+def _inline(path) -> str:
+    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
+
+
+def number(value, digits: int = 2) -> str:
+    """A number for a table cell: a dash where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if not math.isfinite(value):
+        return "∞"
+    return f"{value:.{digits}f}" if abs(value) < 1000 else short(float(value))
+
+
+def percent(value) -> str:
+    return "–" if not math.isfinite(value) else f"{100 * value:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 42 s, 3 min 10 s or 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,87 @@
+# What figures and report are told. Methods keep the configuration's order (rows, colours), so the parameters here are not
+# sorted by key.
+import json
+
+FIGURES = {
+    "fields": "1 Fields",
+    "condition_error": "3 Condition and error",
+    "temporal": "5 Temporal coherence",
+    "levels": "7 Noise levels",
+    "error": "8 Distance from the solver",
+    "spectra": "9 Spectra",
+}
+
+
+def figure_names(system):
+    """Base names of a run's figures; some need a denoiser around a surrogate."""
+    return [name for name in FIGURES if name not in ("condition_error", "levels") or refinements(system)]
+
+
+def labels(wildcards):
+    return json.dumps({name: method["label"] for name, method in RESOLVED[wildcards.system]["methods"].items()})
+
+
+def method_metrics(wildcards):
+    return [f"{RESULTS}/{wildcards.system}/metrics/{method}.nc" for method in METHODS]
+
+
+def method_segments(wildcards):
+    return [path for method in METHODS for path in segment_files(wildcards.system, method)]
+
+
+def method_diagnostics(wildcards):
+    return [f"{RESULTS}/{wildcards.system}/diagnostics/{method}.nc" for method in refinements(wildcards.system)]
+
+
+def by_method(files, methods=lambda system: METHODS):
+    """Parameter function: JSON of method -> its file."""
+    return lambda wildcards: json.dumps(dict(zip(methods(wildcards.system), files(wildcards))))
+
+
+def segments_by_method(wildcards):
+    return json.dumps({method: segment_files(wildcards.system, method) for method in METHODS})
+
+
+def surrogates(wildcards):
+    """JSON of refinement -> the method that runs its surrogate alone."""
+    system = wildcards.system
+    return json.dumps({method: surrogate_rollout(system, method) for method in refinements(system)})
+
+
+def drawn(name):
+    """Outputs of a figure: the PNG, with its caption in `snakemake --report`, and the same page as PDF."""
+    base = f"{RESULTS}/{{system}}/figures/{name}"
+    shown = report(
+        f"{base}.png", caption=f"../report/{name}.rst", category="{system}", labels={"figure": FIGURES[name]}
+    )
+    return {"png": shown, "pdf": f"{base}.pdf"}
+
+
+def described(wildcards):
+    """JSON of each system's files that tell what made them."""
+    found = {}
+    for system in SYSTEMS:
+        folder = f"{RESULTS}/{system}"
+        found[system] = {
+            "manifest": f"{folder}/shards/manifest.json",
+            "data": [f"{folder}/data/{split}.nc" for split in ("train", "validation", "test")],
+            "models": {model: f"{folder}/models/{model}.safetensors" for model in models_used(system)},
+            "segments": {method: segment_files(system, method) for method in METHODS},
+        }
+    return json.dumps(found)
+
+
+def told(wildcards):
+    """JSON of what the page shows of each system; lists keep the configuration's order."""
+    found = {}
+    for system in SYSTEMS:
+        folder, methods = f"{RESULTS}/{system}", RESOLVED[system]["methods"]
+        found[system] = {
+            "metrics": f"{folder}/metrics.csv",
+            "windows": f"{folder}/windows.csv",
+            "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
+            "methods": [
+                {"name": name, "label": methods[name]["label"], "stepper": methods[name]["stepper"]} for name in methods
+            ],
+        }
+    return json.dumps(found)
