@@ -139,7 +139,10 @@ def judge(row: dict) -> tuple[str, str]:
         return "fair", f"Keeps all members; kinetic energy reaches {short(row['energy_worst'])} times the solver's."
     if worst <= FLOOR * row["scatter"]:
         return "good", f"Keeps all members; its windows lie within {FLOOR:g} times the solver's own scatter."
-    return "fair", "Keeps all members and stays bounded; its spectrum is further off than sampling explains."
+    return (
+        "fair",
+        f"Keeps all members; its spectrum is off by up to {short(worst)} decades, more than sampling explains.",
+    )
 
 
 def _note(row: dict) -> str:

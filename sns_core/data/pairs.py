@@ -42,6 +42,10 @@ class Dataset:
         described = self.manifest["system"]
         return build_system(described["name"], described["parameters"])
 
+    def first(self, frames: int | None) -> "Dataset":
+        """The same trajectories cut to their first frames (None: whole), with the statistics of the whole split."""
+        return self if frames is None else Dataset([shard[:, :frames] for shard in self.shards], self.manifest)
+
     def gather(self, members: np.ndarray, times: np.ndarray) -> torch.Tensor:
         """Normalised frames (n, layer, y, x) at (member, time), in units of the training split's std."""
         bounds = np.cumsum([0] + [len(shard) for shard in self.shards])

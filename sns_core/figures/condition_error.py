@@ -44,6 +44,9 @@ def plot_condition_error(*, diagnostics: dict, labels: dict, dpi: int, output: P
         for text, y in (("estimate of $x_t$", TOP), ("$x_{t-1}$ as the denoiser sees it", below)):
             figure.text(LEFT / width, 1 - (y - 0.1) / height, text + layer, weight="bold", fontsize=9.5)
         for row, (method, result) in enumerate(results.items()):
+            truth = field(beside, TOP + row * (CELL + GAP), result["example_truth"].values[0])
+            if row == 0:
+                truth.set_title("true $x_t$", fontsize=9.5)
             for example in range(examples):
                 left = LEFT + example * (CELL + GAP)
                 top = field(left, TOP + row * (CELL + GAP), result["example_estimate"].values[example, 0])
@@ -53,9 +56,6 @@ def plot_condition_error(*, diagnostics: dict, labels: dict, dpi: int, output: P
                         axis.set_ylabel(wrapped(style[method]["label"]), color=style[method]["color"], weight="bold")
                 if row == rows - 1:
                     bottom.set_xlabel(f"$s_2$ = {int(result['example_level'][example])}", fontsize=8.5, color=INK)
-        for title, top, name in (("true $x_t$", TOP, "example_truth"),):
-            axis = field(beside, top, first[name].values[0])
-            axis.set_title(title, fontsize=9, loc="left")
 
         axis = place(LEFT, TOP + strip + BETWEEN / 2, span, PLOT)
         for method, result in results.items():
@@ -81,8 +81,8 @@ def plot_condition_error(*, diagnostics: dict, labels: dict, dpi: int, output: P
             )  # fmt: skip
         if limit > 0.9:
             axis.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)))
-            axis.annotate("1: the error of answering the mean", (1, 1), (-4, 3), ("axes fraction", "data"),
-                          "offset points", ha="right", color=MUTED, fontsize=7.5)  # fmt: skip
+            axis.annotate("1: the error of answering the mean", (0, 1), (4, 3), ("axes fraction", "data"),
+                          "offset points", color=MUTED, fontsize=7.5)  # fmt: skip
         axis.set_xticks(np.unique(first["example_level"].values))
         axis.grid(axis="x", visible=False)
         axis.set_xlabel(f"noise level $s_2$ of the conditioning frame $x_{{t-1}}$ (of S = {top:g})")

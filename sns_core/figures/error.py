@@ -32,6 +32,7 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
     drawn = drawn[drawn > 0]
     low = 10 ** np.floor(np.log10(drawn.min())) if len(drawn) else 1e-3
     high = min(HIGHEST, max(4 * SATURATION, 1.5 * drawn.max())) if len(drawn) else HIGHEST
+    start = min((float(e["time"][0]) for e in error.values() if e.sizes["time"]), default=1e-3)
     end = max((float(result["time"][-1]) for result in results.values()), default=1.0)
 
     with page(output, dpi, 10.4, 0.5 + 2.55 * rows, layout="constrained") as figure:
@@ -47,7 +48,7 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
             for member in values["member"].values:
                 axis.plot(values["time"], values.sel(member=member), color=colour, alpha=0.35, linewidth=0.6)
             axis.plot(means[method]["time"], means[method], color=colour, linewidth=2.0)
-            axis.set_yscale("log")
+            axis.set(xscale="log", yscale="log")
             axis.axhline(SATURATION, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
             if index == 0:
                 axis.annotate("2: independent fields", (1, SATURATION), (-3, 7), ("axes fraction", "data"),
@@ -58,12 +59,14 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
                 axis.plot(times, np.full(len(times), 0.97), "v", color=colour, markersize=5, clip_on=False,
                           transform=axis.get_xaxis_transform())  # fmt: skip
             clip(axis, low, high)
-            plain_minor(axis)
             note = lost_note(results[method])
             axis.set_title(style[method]["label"] + (f", {note} (▾)" if note else ""), color=colour)
             if len(values["time"]) and float(values.max()) > high:
                 corner(axis, f"cut at {high:g}", "upper left")
-            axis.set_xlim(0, end)
+            axis.set_xlim(start, end)
+            ticks = [10.0**e for e in range(-6, 7) if start <= 10.0**e <= end]
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            plain_minor(axis)
             units = results[method]["lag"].attrs.get("units", "1")
             if index + COLUMNS >= len(results):
                 axis.set_xlabel(time_label(units))

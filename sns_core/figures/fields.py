@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.figures.inputs import alive, living, lost_by, lost_note, read, read_each, step_size
+from sns_core.figures.inputs import alive, living, lost_by, lost_note, read, read_each, shown_shells, step_size
 from sns_core.figures.style import (
     INK,
     MUTED,
@@ -130,9 +130,9 @@ def _colour_bar(figure, image, width, height, top, rows, columns, limit) -> None
 
 def _spectra(axis, known, results, style, layer: int, step: int, first: bool) -> None:
     """Spectra of the block that holds `step` (the first block for the initial state), mean over the members in it."""
-    wavenumber = known["wavenumber"].values
     truth = known["energy_spectrum"].isel(layer=layer).mean("member").values
-    line = 0
+    shells = shown_shells(truth)
+    wavenumber, truth, line = known["wavenumber"].values[shells], truth[shells], 0
     for method, result in results.items():
         blocks = result["block"].values
         if step > blocks[-1]:
@@ -141,15 +141,14 @@ def _spectra(axis, known, results, style, layer: int, step: int, first: bool) ->
         if alive(result, "block").isel(block=index).any():
             spectrum = living(result, "energy_spectrum").isel(layer=layer, block=index).mean("member").values
             look = {**style[method], "label": None}
-            axis.plot(wavenumber[1:], spectrum[1:], **look, linewidth=1.3, alpha=0.95)
+            axis.plot(wavenumber, spectrum[shells], **look, linewidth=1.3, alpha=0.95)
         if lost_by(result, int(blocks[index])):
             corner(axis, lost_note(result, int(blocks[index])), "upper right", style[method]["color"], line=line)
             line += 1
-    axis.plot(wavenumber[1:], truth[1:], color=REFERENCE, linewidth=1.0, linestyle=(0, (2, 1.4)), zorder=5)
+    axis.plot(wavenumber, truth, color=REFERENCE, linewidth=1.0, linestyle=(0, (2, 1.4)), zorder=5)
     axis.set_yscale("log")
     wavenumber_axis(axis, wavenumber)
-    positive = truth[1:][truth[1:] > 0]
-    axis.set_ylim(positive.min() / 10, positive.max() * 30)
+    axis.set_ylim(truth.min() / 10, truth.max() * 30)
     axis.set_xlabel("wavenumber k", labelpad=2)
     if first:
         axis.set_ylabel("energy density E(k)")

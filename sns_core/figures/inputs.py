@@ -60,6 +60,11 @@ def lost_note(result: xr.Dataset, step: int | None = None) -> str:
     return f"{count} of {result.sizes['member']} lost" if count else ""
 
 
+def shown_shells(truth: np.ndarray) -> slice:
+    """Shells of a spectrum (K,) from 1 to the last that holds more than rounding, which is what truncation leaves."""
+    return slice(1, int(np.flatnonzero(truth > 1e-9 * truth[1:].max())[-1]) + 1)
+
+
 def thirds(result: xr.Dataset) -> dict[str, xr.Dataset]:
     """The first and the last third of a rollout's blocks, at least one block each, with the steps that lie in them."""
     block = result["block"].values

@@ -19,6 +19,7 @@ from sns_core.figures.style import (
     page,
     panel_letter,
     plain_minor,
+    ratio_ticks,
 )  # fmt: skip
 
 ENERGY = (0.1, 100.0)  # of the solver's kinetic energy: the axis reaches no further
@@ -121,7 +122,7 @@ def _lost_marks(axis, result) -> None:
 def _along(axis, examined, surrogate, label) -> None:
     """Levels that the heads give to the surrogate's own rollout, to each member until it was lost."""
     lost = surrogate["lost_step"].values
-    steps = examined["rollout_step"].values
+    steps, length = examined["rollout_step"].values, int(surrogate["block"][0])
     before = (lost[None, :] < 0) | (steps[:, None] < lost[None, :])
     highest = 0.0
     for index, colour, name in FRAMES:
@@ -130,7 +131,10 @@ def _along(axis, examined, surrogate, label) -> None:
         low, high = np.nanpercentile(values[shown], (10, 90), axis=1)
         mean = np.nanmean(values[shown], 1)
         axis.fill_between(steps[shown], low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.plot(steps[shown], mean, color=colour, linewidth=1.1, label=name)
+        axis.plot(steps[shown], mean, color=colour, linewidth=0.6, alpha=0.4)
+        block = steps[shown] // length
+        inside = [block == b for b in np.unique(block)]
+        axis.plot([steps[shown][i].mean() for i in inside], [mean[i].mean() for i in inside], color=colour, label=name)
         highest = max(highest, float(high.max()))
     _level_axis(axis, highest, "y")
     axis.set_ylabel("estimated level")
@@ -152,7 +156,7 @@ def _energy(axis, surrogate, known, look) -> None:
     axis.set_yscale("log")
     finite = ratio.values[np.isfinite(ratio.values)]
     clip(axis, max(ENERGY[0], 0.7 * finite.min()), min(ENERGY[1], max(2.0, 1.4 * finite.max())), [finite])
-    plain_minor(axis)
+    ratio_ticks(axis)
     axis.set(xlabel="step", ylabel="kinetic energy / solver's", xlim=(0, float(surrogate["step"][-1])))
     _lost_marks(axis, surrogate)
     lost = " (▾ a member is lost)" if lost_note(surrogate) else ""

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sns_core.figures.inputs import living, lost_note, read, read_each
+from sns_core.figures.inputs import living, lost_note, read, read_each, shown_shells
 from sns_core.figures.style import (
+    INK,
     MUTED,
     REFERENCE,
     clip,
@@ -15,6 +16,7 @@ from sns_core.figures.style import (
     page,
     panel_letter,
     plain_minor,
+    ratio_ticks,
     unit,
     wavenumber_axis,
     wrapped,
@@ -22,6 +24,7 @@ from sns_core.figures.style import (
 
 DASHED = {"color": REFERENCE, "linewidth": 1.1, "linestyle": (0, (2, 1.4)), "zorder": 5}
 RATIO = (0.1, 10.0)
+CONTOURS = (0.0, 0.2, 0.5)
 WORST = 2.0  # decades: the spectrum error is drawn up to this
 
 
@@ -57,46 +60,55 @@ def plot_spectra(
         bottom.suptitle("d   Correlation C(r, τ) in space and time", weight="bold", fontsize=9.5, x=0.006, ha="left")
 
 
+def _means(result, layer: int, shells: slice):
+    """Time-mean spectrum of each member up to its loss, (member, shell); without those lost in the first block."""
+    spectrum = living(result, "energy_spectrum").isel(layer=layer, wavenumber=shells)
+    return spectrum.mean("block").dropna("member", how="all")
+
+
 def _spectrum(axis, known, results, style, layer) -> None:
-    wavenumber = known["wavenumber"].values
     truth = known["energy_spectrum"].isel(layer=layer).mean("member").values
+    shells = shown_shells(truth)
+    wavenumber, truth = known["wavenumber"].values[shells], truth[shells]
     for method, result in results.items():
-        each = living(result, "energy_spectrum").isel(layer=layer).mean("block").dropna("member", how="all")
-        note = lost_note(result)
+        each, note = _means(result, layer, shells), lost_note(result)
         label = style[method]["label"] + (f" ({note})" if note else "")
         axis.plot([], [], **{**style[method], "label": label})
         if each.sizes["member"]:
-            axis.fill_between(wavenumber[1:], each.min("member")[1:], each.max("member")[1:],
-                              color=style[method]["color"], alpha=0.15, linewidth=0)  # fmt: skip
-            axis.plot(wavenumber[1:], each.mean("member")[1:], **{**style[method], "label": None})
-    axis.plot(wavenumber[1:], truth[1:], **DASHED, label="Solver ensemble")
+            colour = style[method]["color"]
+            axis.fill_between(wavenumber, each.min("member"), each.max("member"), color=colour, alpha=0.15, linewidth=0)
+            axis.plot(wavenumber, each.mean("member"), **{**style[method], "label": None})
+    axis.plot(wavenumber, truth, **DASHED, label="Solver ensemble")
     axis.set_yscale("log")
     wavenumber_axis(axis, wavenumber)
-    positive = truth[1:][truth[1:] > 0]
-    axis.set_ylim(positive.min() / 5, positive.max() * 20)
+    axis.set_ylim(truth.min() / 5, truth.max() * 20)
     plain_minor(axis)
     axis.set(xlabel="wavenumber k", ylabel="E(k)")
 
 
 def _ratio(axis, known, results, style, layer, shells) -> None:
-    wavenumber = known["wavenumber"].values
-    ensemble = known["energy_spectrum"].isel(layer=layer)
-    truth = ensemble.mean("member").values
-    axis.fill_between(wavenumber[1:], (ensemble.min("member").values / truth)[1:],
-                      (ensemble.max("member").values / truth)[1:], color=REFERENCE, alpha=0.1, linewidth=0)  # fmt: skip
+    ensemble = known["energy_spectrum"].isel(layer=layer).values
+    shown = shown_shells(ensemble.mean(0))
+    wavenumber, ensemble = known["wavenumber"].values[shown], ensemble[:, shown]
+    truth = ensemble.mean(0)
+    axis.fill_between(
+        wavenumber, ensemble.min(0) / truth, ensemble.max(0) / truth, color=REFERENCE, alpha=0.1, linewidth=0
+    )
+    drawn = []
     for method, result in results.items():
-        each = living(result, "energy_spectrum").isel(layer=layer).mean("block").dropna("member", how="all")
+        each = _means(result, layer, shown)
         if each.sizes["member"]:
-            axis.plot(wavenumber[1:], (each.mean("member").values / truth)[1:], **style[method])
+            drawn.append(each.mean("member").values / truth)
+            axis.plot(wavenumber, drawn[-1], **style[method])
     axis.axhline(1, **DASHED)
     axis.set_yscale("log")
     wavenumber_axis(axis, wavenumber)
-    clip(axis, *RATIO)
-    axis.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
-    plain_minor(axis)
-    last = min(shells[1], len(wavenumber) - 1)
-    axis.axvspan(wavenumber[last] * 1.03, wavenumber[-1] * 1.1, color="#ececea", linewidth=0, zorder=0)
-    axis.set_xlabel("wavenumber k (grey: not in the error)" if last < len(wavenumber) - 1 else "wavenumber k")
+    clip(axis, *RATIO, drawn)
+    ratio_ticks(axis)
+    outside = wavenumber[wavenumber > known["wavenumber"].values[min(shells[1], known.sizes["wavenumber"] - 1)]]
+    if len(outside):
+        axis.axvspan(outside[0] * 0.985, wavenumber[-1] * 1.1, color="#ececea", linewidth=0, zorder=0)
+    axis.set_xlabel("wavenumber k" + (" (grey: not in the error)" if len(outside) else ""))
 
 
 def _errors(axis, table, style) -> None:
@@ -133,7 +145,9 @@ def _maps(figure, grid, known, results, style) -> None:
             if np.isfinite(values).all():
                 image = axis.pcolormesh(distance, lag, values, cmap="RdBu_r", vmin=-1, vmax=1, shading="gouraud",
                                         rasterized=True)  # fmt: skip
-                axis.contour(distance, lag, values, levels=[0.0, 0.5], colors=[MUTED, "#1b1b1b"], linewidths=(0.7, 0.9))
+                axis.contour(
+                    distance, lag, values, levels=CONTOURS, colors=[MUTED, INK, INK], linewidths=(0.7, 0.5, 1.0)
+                )
             else:
                 empty_panel(axis, "no member\nis finite")
             if row == 0:

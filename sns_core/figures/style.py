@@ -80,6 +80,8 @@ def page(output: Path, dpi: int, width: float, height: float, **options) -> Iter
         matplotlib.rcdefaults()  # not the user's own settings
         matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(width, height), **options)
+        if options.get("layout") == "constrained":
+            figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         yield figure
         nothing = {"CreationDate": None, "Creator": None, "Producer": None}
         for path, kind, metadata in (
@@ -152,6 +154,14 @@ def empty_panel(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=MUTED, fontsize=8.5)
 
 
+def ratio_ticks(axis: Axes) -> None:
+    """Plain labels for a logarithmic axis of ratios; call with the limits set."""
+    low, high = axis.get_ylim()
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= t <= high]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    plain_minor(axis)
+
+
 def bare(axis: Axes) -> None:
     """No ticks and no grid: for fields."""
     axis.set(xticks=[], yticks=[])
@@ -172,9 +182,9 @@ def plain_minor(axis: Axes) -> None:
 
 
 def wavenumber_axis(axis: Axes, wavenumber: np.ndarray) -> None:
-    """A logarithmic wavenumber axis from the first shell above 0, with its own few labels."""
+    """A logarithmic axis of the wavenumbers of the shells shown, with its own few labels."""
     axis.set_xscale("log")
-    first, last = wavenumber[1], wavenumber[-1]
+    first, last = wavenumber[0], wavenumber[-1]
     ticks = [first * factor for factor in (1, 2, 4, 8, 16, 32, 64, 128, 256) if first * factor <= last]
     axis.set_xlim(first * 0.9, last * 1.1)
     axis.set_xticks(ticks, [f"{tick:g}" if tick >= 1e-3 else f"{tick:.1e}" for tick in ticks])

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from sns_core.figures.inputs import living, lost_note, read, read_each, step_size, thirds
-from sns_core.figures.style import FAINT, MUTED, REFERENCE, clip, corner, looks, page, panel_letter, time_label, unit
+from sns_core.figures.style import FAINT, MUTED, REFERENCE, corner, looks, page, panel_letter, short, time_label, unit
 
 DOTTED = {"color": REFERENCE, "linewidth": 1.2, "linestyle": (0, (2, 1.4))}
-BEYOND = 3.0  # R(t) is drawn up to this many times the solver's mean
+BEYOND = 2.0  # R(t) is drawn up to this many times the solver's mean
 
 
 def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
@@ -47,7 +47,7 @@ def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, out
         truth = known["rate_of_change"].values
         axis.axhspan(truth.min(), truth.max(), color=REFERENCE, alpha=0.13, linewidth=0)
         axis.axhline(truth.mean(), **DOTTED, zorder=5)
-        drawn = []
+        drawn = {}
         for method, result in results.items():
             rate = living(result, "rate_of_change")
             each, steps = rate.mean("member").values, result["step"].values
@@ -55,16 +55,22 @@ def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, out
             block = each.reshape(-1, length).mean(1)
             axis.plot(steps * size, each, color=style[method]["color"], alpha=0.28, linewidth=0.6)
             axis.plot((result["block"].values - (length - 1) / 2) * size, block, **style[method])
-            drawn.append(block)
+            drawn[method] = block
         for cut in (longest / 3, 2 * longest / 3):
             axis.axvline(cut * size, color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)))
         for x, text, side in ((longest / 3, "◂ first third", "right"), (2 * longest / 3, "last third ▸", "left")):
             axis.annotate(text, (x * size, 0), (-3 if side == "right" else 3, 4), ("data", "axes fraction"),
                           "offset points", ha=side, color=MUTED, fontsize=7.5)  # fmt: skip
         axis.set(xlim=(0, longest * size), xlabel=time_label(time_units), ylabel="R(t) (σ per unit of time)")
-        high = np.nanmax(np.concatenate(drawn))
-        clip(axis, 0, min(1.15 * max(high, truth.max()), BEYOND * truth.mean()), drawn)
+        inside = np.concatenate([truth, *drawn.values()])
+        high = 1.25 * inside[inside <= BEYOND * truth.mean()].max()
+        axis.set_ylim(0, high)
         panel_letter(axis, "c", "Rate of change R(t), mean over members; bold: over a block of steps")
-        for line, (method, result) in enumerate((m, r) for m, r in results.items() if lost_note(r)):
-            note = f"{style[method]['label']}: {lost_note(result)}"
-            corner(axis, note, "upper left", style[method]["color"], line=line)
+        notes = []
+        for method, result in results.items():
+            beyond = np.nanmax(drawn[method], initial=0)
+            found = [lost_note(result), f"up to {short(beyond)}, beyond the axis" if beyond > high else ""]
+            if any(found):
+                notes.append((f"{style[method]['label']}: {', '.join(filter(None, found))}", style[method]["color"]))
+        for line, (note, colour) in enumerate(notes):
+            corner(axis, note, "upper right", colour, line=line, box=True)

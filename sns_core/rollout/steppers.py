@@ -133,15 +133,17 @@ class RefinementStepper(_DenoisingStepper):
 
     `joint`: read both frames at the higher of their two levels. A drift is shared by the two frames of a fed-back pair,
     while the heads learnt from independent noise: they blame one frame or the other, and either may be wrong.
+    `max_level`: bound of the levels that are acted upon, and so of the cost of a step (None: no bound).
     `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
     """
 
     def __init__(
-        self, surrogate: PointwiseStepper, *arguments, joint: bool = False, condition_level: int | None = None,
-        **options,
+        self, surrogate: PointwiseStepper, *arguments, joint: bool = False, max_level: int | None = None,
+        condition_level: int | None = None, **options,
     ):  # fmt: skip
         super().__init__(*arguments, **options)
-        self.surrogate, self.joint, self.condition_level = surrogate, joint, condition_level
+        self.surrogate, self.joint = surrogate, joint
+        self.max_level, self.condition_level = max_level, condition_level
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         candidate = self.surrogate.predict(carry["frame"])
@@ -152,7 +154,7 @@ class RefinementStepper(_DenoisingStepper):
         """Frames (B, C, m, m) -> refined candidate, estimated levels (B, 2), calls (B,)."""
         z_prev, z_next, z_anchor = (self.colour.whiten(x) for x in (previous, candidate, anchor))
         levels = self.estimate(z_prev, z_next, z_anchor, streams)
-        s_prev, s_next = levels.unbind(1)
+        s_prev, s_next = levels.clamp(max=self.max_level).unbind(1) if self.max_level else levels.unbind(1)
         if self.joint:
             s_prev = s_next = torch.maximum(s_prev, s_next)
         if self.condition_level is not None:
@@ -219,5 +221,5 @@ def build_stepper(
     if kind == "generation":
         return GenerationStepper(loaded["denoiser"], *common, **options)
     surrogate = PointwiseStepper(loaded["surrogate"], *common)
-    options |= {name: method[name] for name in ("joint", "condition_level") if name in method}
+    options |= {name: method[name] for name in ("joint", "max_level", "condition_level") if name in method}
     return RefinementStepper(surrogate, loaded["denoiser"], *common, **options)

@@ -170,9 +170,14 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
     if spec["objective"] == "denoiser" and spec["diffusion"]["anchor"]:
         needed = 2 * spec["diffusion"]["anchor_gap"] + 2
     for split in ("train", "validation"):
-        if splits[split]["frames"] < needed:
+        frames = splits[split]["frames"]
+        if split == "train" and training["frames"] is not None:
+            if training["frames"] > frames:
+                raise ConfigurationError(f"{where}.training.frames: {training['frames']} exceeds the {frames} of the train split")
+            frames = training["frames"]
+        if frames < needed:
             raise ConfigurationError(
-                f"{where}: needs {needed} frames a trajectory, the split {split!r} has {splits[split]['frames']}"
+                f"{where}: needs {needed} frames a trajectory, the split {split!r} gives {frames}"
             )
 
 
