@@ -54,7 +54,7 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
                 axis.annotate("2: independent fields", (1, SATURATION), (-3, 7), ("axes fraction", "data"),
                               "offset points", ha="right", color=MUTED, fontsize=7.5)  # fmt: skip
             lost = results[method]["lost_step"].values
-            times = lost[lost >= 0] * size
+            times = np.clip(lost[lost >= 0] * size, start, end)
             if len(times):
                 axis.plot(times, np.full(len(times), 0.97), "v", color=colour, markersize=5, clip_on=False,
                           transform=axis.get_xaxis_transform())  # fmt: skip
@@ -64,7 +64,8 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
             if len(values["time"]) and float(values.max()) > high:
                 corner(axis, f"cut at {high:g}", "upper left")
             axis.set_xlim(start, end)
-            ticks = [10.0**e for e in range(-6, 7) if start <= 10.0**e <= end]
+            lead = (1, 2, 5) if end < 100 * start else (1,)
+            ticks = [m * 10.0**e for e in range(-6, 7) for m in lead if start <= m * 10.0**e <= end]
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             plain_minor(axis)
             units = results[method]["lag"].attrs.get("units", "1")

@@ -14,6 +14,7 @@ from sns_core.figures.style import (
     REFERENCE,
     clip,
     corner,
+    empty_panel,
     integers,
     looks,
     page,
@@ -72,8 +73,10 @@ def _level_axis(axis, highest: float, which: str = "x") -> None:
 
 def _histogram(axis, result, levels) -> None:
     """How often each level was estimated, over the steps of all members until they were lost."""
-    values = living(result, "levels")
-    highest = 0
+    panel_letter(axis, "a", "Levels in use")
+    values, highest = living(result, "levels"), 0
+    if not np.isfinite(values).any():
+        return empty_panel(axis, "every member\nlost at once")
     for index, colour, label in FRAMES:
         one = values.isel(frame=index).values
         one = one[np.isfinite(one)].astype(int)
@@ -86,7 +89,6 @@ def _histogram(axis, result, levels) -> None:
     axis.set_yscale("log")
     _level_axis(axis, highest)
     axis.set(xlabel=f"estimated level (of S = {int(levels)})", ylabel="share of steps")
-    panel_letter(axis, "a", "Levels in use")
     axis.legend(loc="upper right")
     plain_minor(axis)
 
@@ -99,7 +101,10 @@ def counts_of(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _series(axis, result) -> None:
+    panel_letter(axis, "b", "Mean level")
     values = living(result, "levels").mean("member")
+    if not np.isfinite(values).any():
+        return empty_panel(axis, lost_note(result))
     length = int(result["block"][0])
     highest = 0.0
     for index, colour, _ in FRAMES:
@@ -108,7 +113,6 @@ def _series(axis, result) -> None:
         highest = max(highest, np.nanmax(mean, initial=0.0))
     _level_axis(axis, highest, "y")
     axis.set(xlabel="step", ylabel="mean level", xlim=(0, float(result["step"][-1])))
-    panel_letter(axis, "b", "Mean level")
     if lost_note(result):
         corner(axis, lost_note(result), "upper right")
 
@@ -154,7 +158,7 @@ def _energy(axis, surrogate, known, look) -> None:
         axis.plot(ratio["step"], ratio.sel(member=member), color=look["color"], alpha=0.35, linewidth=0.6)
     axis.plot(ratio["step"], ratio.mean("member"), color=look["color"], linewidth=1.8)
     axis.set_yscale("log")
-    finite = ratio.values[np.isfinite(ratio.values)]
+    finite = np.concatenate([ratio.values[np.isfinite(ratio.values)], spread.ravel()])
     clip(axis, max(ENERGY[0], 0.7 * finite.min()), min(ENERGY[1], max(2.0, 1.4 * finite.max())), [finite])
     ratio_ticks(axis)
     axis.set(xlabel="step", ylabel="kinetic energy / solver's", xlim=(0, float(surrogate["step"][-1])))

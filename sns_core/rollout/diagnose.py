@@ -37,7 +37,7 @@ def diagnose_denoiser(
     content = dataset.manifest
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
     stepper = build_stepper(method, models, system, content, chosen, precision)
-    stream = generator(seed, "diagnose", name)
+    stream = generator(seed, "diagnose")  # the same pairs for every denoiser
     sampler = PairSampler(dataset, 2, anchor_gap=content["splits"]["test"][0]["shape"][1] // 4)
     anchor, previous, true_next = sampler.draw(pairs, stream).to(chosen).unbind(1)
     levels = torch.unique(torch.linspace(0, stepper.schedule.levels, grid).round().long())

@@ -309,6 +309,26 @@ def test_a_failed_figure_leaves_nothing(source, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_method_that_loses_every_member_at_once_is_drawn(source, tmp_path):
+    metrics = dict(source.metrics)
+    with xr.open_dataset(metrics["published"]) as result:
+        gone = result.load().assign(lost_step=("member", [1, 1, 1]))
+    for name in ("kinetic_energy", "enstrophy", "energy_spectrum", "mse", "rate_of_change"):
+        gone[name] = gone[name] * np.nan
+    for name in ("published", "pointwise"):
+        metrics[name] = str(tmp_path / f"{name}.nc")
+        gone.to_netcdf(metrics[name])
+    common = {"metrics": metrics, "reference": source.reference, "labels": LABELS, "dpi": 40}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_levels(diagnostics=source.diagnostics, surrogates=SURROGATES, output=tmp_path / "levels.png", **common)
+        plot_error(output=tmp_path / "error.png", **common)
+        plot_temporal(output=tmp_path / "temporal.png", **common)
+        plot_spectra(windows=source.windows, shells=[1, 4], output=tmp_path / "spectra.png", **common)
+        plot_fields(segments=source.segments, steps=[0, 8], member=0, output=tmp_path / "fields.png", **common)
+    assert len(list(tmp_path.glob("*.png"))) == 5
+
+
 def test_fields_says_what_is_lost_and_what_was_not_run(source):
     size = 0.1
     assert frame_at(source.segments["solver"], 0, 7, size)[0] == 6  # the stored frame before

@@ -39,6 +39,13 @@ def validate(config: dict) -> None:
         if errors:
             raise ConfigurationError(f"systems.{system}.override: {_explain(_deepest(errors[0]))}")
         _check_system(system, resolved)
+        member, members = config["figures"]["fields"]["member"], resolved["rollout"]["members"]
+        if member >= members:
+            raise ConfigurationError(f"figures.fields.member: {member} is not among the {members} of rollout.members, counted from 0")
+        stride = resolved["rollout"]["frame_stride"]
+        for step in config["figures"]["fields"]["steps"]:
+            if step % stride:
+                raise ConfigurationError(f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}")
 
 
 def resolve(config: dict, system: str) -> dict:
