@@ -34,7 +34,13 @@ def steps_per_frame(step: float, dt: float) -> int:
 
 
 class FrameWriter:
-    """Appends frames to a netCDF4 file; `attributes` go into it as given, dicts as JSON."""
+    """Appends frames to a netCDF4 file; `attributes` go into it as given, dicts as JSON. Closed by a `with` block."""
+
+    def __enter__(self) -> "FrameWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.file.close()
 
     def __init__(self, path: Path, system: System, members, resolution: int, attributes: dict, time_step: float):
         self.file = netCDF4.Dataset(path, "w", format="NETCDF4")
@@ -81,9 +87,6 @@ class FrameWriter:
         self.frames[:, self.count : stop] = frames
         self.file["time"][self.count : stop] = (first_index + np.arange(frames.shape[1])) * self.time_step
         self.count = stop
-
-    def close(self) -> None:
-        self.file.close()
 
 
 def open_frames(
@@ -153,16 +156,12 @@ def simulate_trajectories(
             work / f"chunk_{index:05d}.safetensors", {"frames": torch.stack(kept, 1), **carry}, {"split": split}
         )
 
-    with whole_file(output) as temporary:
-        record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
-        writer = FrameWriter(
-            temporary,
-            flow,
-            range(members),
-            emulator["resolution"],
-            {"provenance": record, "dt": emulator["step"]},
-            emulator["step"],
-        )
+    record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
+    attributes = {"provenance": record, "dt": emulator["step"]}
+    with (
+        whole_file(output) as temporary,
+        FrameWriter(temporary, flow, range(members), emulator["resolution"], attributes, emulator["step"]) as writer,
+    ):
         for index, start in enumerate(starts):
             tensors, _ = read_tensors(work / f"chunk_{index:05d}.safetensors", f"delete {work}")
             writer.append(tensors["frames"].numpy(), start)
@@ -171,5 +170,4 @@ def simulate_trajectories(
         final = writer.variable("final_state", ("member", "layer", "row", "column"), flow.units)
         final.long_name = "solver state at the last frame, in the solver's own axes"
         final[:] = flow.state(carry).cpu().numpy()
-        writer.close()
     shutil.rmtree(work)

@@ -34,7 +34,9 @@ class NoiseColour:
             )
         exponents = torch.as_tensor(exponent, dtype=torch.float64).reshape(-1)
         if len(exponents) not in (1, len(amplitude)):
-            raise ValueError(f"{len(exponents)} colour exponents for {len(amplitude)} channels; give one, or one a channel")
+            raise ValueError(
+                f"{len(exponents)} colour exponents for {len(amplitude)} channels; give one, or one a channel"
+            )
         exponents = exponents.expand(len(amplitude))
         self.exponent, self.resolution = exponents.tolist(), resolution
         bounded = torch.maximum(amplitude, self.FLOOR * amplitude.amax(1, keepdim=True))[:, shells]

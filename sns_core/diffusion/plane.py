@@ -7,6 +7,7 @@ at (0, 0) does not depend on the path (paper, theorem 3.1); what differs is the 
 Every member has levels of its own. A member that has arrived is left exactly alone and costs no network call.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -188,7 +189,7 @@ def walk(
         raise ValueError(f"the path starts at level {int(levels.max())}, the schedule ends at {schedule.levels}")
     streams = spawn(generator, batch)
     x_prev, x_next, given = x_prev.clone(), x_next.clone(), x_prev
-    for here, there in zip(levels[:-1], levels[1:], strict=True):
+    for here, there in itertools.pairwise(levels):
         rows = (here != there).any(-1).nonzero()[:, 0]
         if not len(rows):
             continue

@@ -85,8 +85,10 @@ def compute_reference(
 
 
 def _write(dataset: xr.Dataset, path: Path) -> None:
+    # Characters instead of variable-length strings, on which HDF5 fails where a file is open more than once.
+    encoding = {"layer": {"dtype": "S1"}} if "layer" in dataset.coords else {}
     with whole_file(path) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4")
+        dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
 def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Dataset]:

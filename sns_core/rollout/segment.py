@@ -63,10 +63,11 @@ def rollout_segment(
         carry = {key.removeprefix(prefix): t.to(chosen) for key, t in tensors.items() if key.startswith(prefix)}
 
     began, stepping = time.monotonic(), 0.0
-    with whole_file(output) as temporary:
-        writer = FrameWriter(
-            temporary, system, members, resolution, {"method": name, "dt": step_size}, step_size * frame_stride
-        )
+    attributes, frame_step = {"method": name, "dt": step_size}, step_size * frame_stride
+    with (
+        whole_file(output) as temporary,
+        FrameWriter(temporary, system, members, resolution, attributes, frame_step) as writer,
+    ):
         kept, index = [], (first_step + frame_stride) // frame_stride
         if first_step == 0:
             kept, index = [stepper.frame(carry)], 0
@@ -94,7 +95,6 @@ def rollout_segment(
             wall_seconds=time.monotonic() - began,
         )  # fmt: skip
         writer.annotate(provenance=record, first_step=first_step, steps=steps, seconds_stepping=stepping)
-        writer.close()
     saved = {f"carry.{key}": tensor for key, tensor in carry.items()} | statistics.carry()
     write_tensors(restart, saved, {"format": FORMAT, "identity": identity, "step": first_step + steps})
 

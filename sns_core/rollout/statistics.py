@@ -49,7 +49,7 @@ class StreamingStatistics:
 
     def _reduce(self, first_step: int) -> None:
         frames = torch.stack(self._frames, 1)
-        members, count, channels, size, _ = frames.shape
+        members, count, channels = frames.shape[:3]
         known = torch.cat([self.ring, frames], 1)
 
         field = (frames * self.scale).flatten(0, 1)

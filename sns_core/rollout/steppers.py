@@ -11,9 +11,9 @@ from typing import Protocol
 
 import torch
 
+from sns_core.catalogue import NEEDS
 from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
-from sns_core.catalogue import NEEDS
 from sns_core.networks import NetworkDenoiser
 from sns_core.runtime import UserError, autocast, normal
 from sns_core.systems import System

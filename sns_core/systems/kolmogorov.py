@@ -145,6 +145,8 @@ class KolmogorovFlow(System):
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """The symmetries of the forced flow: translation in x and by 2 pi / n in y ("translations"); with "all" also
         rotation by pi, and reflection in x with half a forcing period in y, which turns the sign of the vorticity."""
+        if symmetries not in ("translations", "all"):
+            raise ValueError(f"symmetries {symmetries!r} is neither 'translations' nor 'all'")
         batch, _, _, height, width = frames.shape
         period = height // math.gcd(height, self.forcing_wavenumber)
         half_is_whole = height % (2 * self.forcing_wavenumber) == 0

@@ -64,7 +64,9 @@ class _Trainer:
         resolution = dataset.shards[0].shape[-1]
         self.objective = _objective(spec, dataset.statistics, resolution, device)
         gap = spec["diffusion"]["anchor_gap"] if self.objective.anchored else None
-        self.sampler = PairSampler(dataset.first(training["frames"]), self.objective.frames, gap, training["symmetries"])
+        self.sampler = PairSampler(
+            dataset.first(training["frames"]), self.objective.frames, gap, training["symmetries"]
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
             self.network = build_network(spec, channels)

@@ -41,11 +41,15 @@ def validate(config: dict) -> None:
         _check_system(system, resolved)
         member, members = config["figures"]["fields"]["member"], resolved["rollout"]["members"]
         if member >= members:
-            raise ConfigurationError(f"figures.fields.member: {member} is not among the {members} of rollout.members, counted from 0")
+            raise ConfigurationError(
+                f"figures.fields.member: {member} is not among the {members} of rollout.members, counted from 0"
+            )
         stride = resolved["rollout"]["frame_stride"]
         for step in config["figures"]["fields"]["steps"]:
             if step % stride:
-                raise ConfigurationError(f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}")
+                raise ConfigurationError(
+                    f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
+                )
 
 
 def resolve(config: dict, system: str) -> dict:
@@ -180,12 +184,12 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
         frames = splits[split]["frames"]
         if split == "train" and training["frames"] is not None:
             if training["frames"] > frames:
-                raise ConfigurationError(f"{where}.training.frames: {training['frames']} exceeds the {frames} of the train split")
+                raise ConfigurationError(
+                    f"{where}.training.frames: {training['frames']} exceeds the {frames} of the train split"
+                )
             frames = training["frames"]
         if frames < needed:
-            raise ConfigurationError(
-                f"{where}: needs {needed} frames a trajectory, the split {split!r} gives {frames}"
-            )
+            raise ConfigurationError(f"{where}: needs {needed} frames a trajectory, the split {split!r} gives {frames}")
 
 
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
