@@ -24,6 +24,7 @@ from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
 
 VALIDATION_BATCHES = 4
 CALIBRATION_PAIRS = 512
+HISTORY = ("step", "loss", "noise", "level", "validation", "learning_rate")
 
 
 def learning_rate(step: int, spec: dict) -> float:
@@ -208,7 +209,8 @@ def train_model(
         note["clean_probability"] = trainer.clean_probability(validation)
     with whole_file(history) as temporary:
         table = io.StringIO(newline="")
-        writer = csv.DictWriter(table, trainer.rows[0].keys(), lineterminator="\n")
+        columns = [name for name in HISTORY if name in trainer.rows[0]]
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(trainer.rows)
         temporary.write_text(table.getvalue())

@@ -1,0 +1,61 @@
+"""A tiny data set and two tiny trained models, made once for the tests of training and rollouts."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sns_core.data import shard_dataset, simulate_trajectories
+from sns_core.training import train_model
+
+SYSTEM = {"name": "KolmogorovFlow", "parameters": {"resolution": 32, "viscosity": 5e-3, "dt": 0.02}}
+EMULATOR = {"resolution": 16, "step": 0.1}
+NETWORK = {
+    "width": 8, "multipliers": [1, 2], "blocks": 1, "attention": False, "patch": 2, "head_features": "encoder",
+    "head_kind": "ordinal", "head_width": 16,
+}  # fmt: skip
+TRAINING = {
+    "steps": 30, "batch": 4, "learning_rate": 1e-3, "warmup": 5, "decay": "cosine", "weight_decay": 0.05, "clip": 1.0,
+    "ema": 0.9, "log_every": 10, "checkpoint_every": 10, "frames": None, "symmetries": "translations", "unroll": 1,
+    "input_noise": 0.0, "level_weight": 1.0,
+}  # fmt: skip
+SPECS = {
+    "pointwise": {"objective": "pointwise", "network": NETWORK, "training": TRAINING},
+    "denoiser": {
+        "objective": "denoiser", "network": NETWORK, "training": TRAINING,
+        "diffusion": {"levels": 20, "schedule": "cosine", "colour": 0.25, "anchor": True, "anchor_gap": 6},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def specs() -> dict:
+    return copy.deepcopy(SPECS)
+
+
+def train(folder: Path, manifest: Path, name: str, spec: dict, **more) -> Path:
+    output = folder / f"{name}.safetensors"
+    settings = {"seed": 3, "device": "cpu", "precision": "float32", "history": folder / f"{name}.csv"}
+    train_model(name=name, spec=spec, manifest=manifest, output=output, **{**settings, **more})
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> SimpleNamespace:
+    """manifest, test (its frames file) and models {"surrogate", "denoiser"}."""
+    folder = tmp_path_factory.mktemp("tiny")
+    splits = {"train": (3, 30), "validation": (2, 20), "test": (3, 24)}
+    files = [folder / f"{split}.nc" for split in splits]
+    for path, (members, frames) in zip(files, splits.values(), strict=True):
+        simulate_trajectories(
+            system=SYSTEM, emulator=EMULATOR, split=path.stem, members=members, frames=frames, spin_up=1.0, seed=3,
+            output=path, device="cpu",
+        )  # fmt: skip
+    manifest = folder / "shards" / "manifest.json"
+    shard_dataset(trajectories=files, output=manifest, shard_members=2)
+    models = {
+        role: train(folder, manifest, name, copy.deepcopy(SPECS[name]))
+        for role, name in (("surrogate", "pointwise"), ("denoiser", "denoiser"))
+    }
+    return SimpleNamespace(folder=folder, manifest=manifest, test=folder / "test.nc", models=models)

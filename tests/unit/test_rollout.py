@@ -1,0 +1,216 @@
+"""Rollouts: segments add up to the bit, members are on their own, and statistics are what they say."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sns_core.data import load_dataset, open_frames
+from sns_core.data.shards import shell_index
+from sns_core.files import read_json, read_tensors, write_tensors
+from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
+from sns_core.rollout import build_stepper, rollout_segment
+from sns_core.rollout import segment as engine
+from sns_core.rollout.steppers import StepRecord
+from sns_core.runtime import MemberStreams, UserError
+from sns_core.systems import build_system
+
+WALK = {"path": "left_then_down", "readout": {"kind": "argmax", "quantile": 0.1}, "sampler": {}, "stride": 1}
+METHODS = {
+    "solver": {"stepper": "solver"},
+    "pointwise": {"stepper": "pointwise"},
+    "published": {"stepper": "refinement", **WALK},
+    "joint": {
+        "stepper": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "quantile": 0.7},
+        "stride": 4, "joint": True, "max_level": 4,
+    },
+    "sampled": {"stepper": "refinement", **WALK, "path": "down_then_left", "readout": {"kind": "sample", "quantile": 0.1}},
+    "fixed": {"stepper": "refinement", **WALK, "path": "fixed_condition", "condition_level": 3},
+    "generation": {"stepper": "generation", **WALK, "stride": 5},
+}  # fmt: skip
+
+
+def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, method=None, **more):
+    """One segment; its (netCDF, restart) paths."""
+    tag = f"{name}_{first}_{steps}_{len(members)}"
+    output, restart = folder / f"{tag}.nc", folder / f"{tag}.safetensors"
+    settings = {"seed": 5, "frame_stride": 2, "block": 5, "lags": 4, "device": "cpu", "precision": "float32"}
+    rollout_segment(
+        name=name, method=method or METHODS[name], models=tiny.models, manifest=tiny.manifest, initial=tiny.test,
+        first_step=first, steps=steps, members=list(members), output=output, restart=restart, previous=previous,
+        **{**settings, **more},
+    )  # fmt: skip
+    return output, restart
+
+
+def read(path):
+    with xr.open_dataset(path) as dataset:
+        return dataset.load()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
+    whole, end = roll(tiny, tmp_path, name, 0, 15)
+    first, restart = roll(tiny, tmp_path, name, 0, 5)
+    second, final = roll(tiny, tmp_path, name, 5, 10, previous=restart)
+    one, parts = read(whole), [read(first), read(second)]
+    for variable in ("vorticity", "kinetic_energy", "levels", "calls", "energy_spectrum", "correlation", "max_abs"):
+        axis = next(a for a in ("time", "step", "block") if a in one[variable].dims)
+        joined = np.concatenate([p[variable].values for p in parts], one[variable].dims.index(axis))
+        np.testing.assert_array_equal(joined, one[variable].values, err_msg=variable)
+    np.testing.assert_array_equal(np.concatenate([p["time"].values for p in parts]), one["time"].values)
+    tensors, others = read_tensors(end, "")[0], read_tensors(final, "")[0]
+    assert all(torch.equal(tensors[key].nan_to_num(7.0), others[key].nan_to_num(7.0)) for key in tensors)
+
+
+@pytest.mark.parametrize("name", ["published", "joint", "generation"])
+def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
+    together = read(roll(tiny, tmp_path, name, 0, 5)[0])
+    alone = read(roll(tiny, tmp_path, name, 0, 5, members=(1,))[0])
+    # Convolutions sum in another order for another batch: equal to rounding over five steps, not to the bit.
+    scale = float(abs(together["vorticity"]).max())
+    difference = abs(together["vorticity"].sel(member=1) - alone["vorticity"].sel(member=1)).max()
+    assert float(difference) < 2e-4 * scale
+    np.testing.assert_array_equal(together["levels"].sel(member=1), alone["levels"].sel(member=1))
+
+
+def test_statistics_are_those_of_the_frames(tiny, tmp_path):
+    data = read(roll(tiny, tmp_path, "pointwise", 0, 10, frame_stride=1)[0])
+    frames = torch.from_numpy(data["vorticity"].values)
+    system = build_system("KolmogorovFlow", {"resolution": 32})
+    u, v = system.frame_velocity(frames[:, 1:].flatten(0, 1))
+    energy = (0.5 * (u**2 + v**2)).mean((1, 2, 3)).reshape(3, 10)
+    np.testing.assert_allclose(data["kinetic_energy"][:, :, 0], energy, rtol=1e-5)
+    spectrum = kinetic_energy_spectrum(u, v)[1].reshape(3, 2, 5, -1).mean(2)
+    np.testing.assert_allclose(data["energy_spectrum"][:, :, 0], spectrum, rtol=1e-4, atol=1e-10)
+    change = (frames[:, 1:] - frames[:, :-1]).square().mean((2, 3, 4)) / frames[:, :-1].square().mean((2, 3, 4))
+    np.testing.assert_allclose(data["relative_change"], change.sqrt(), rtol=1e-4)
+    # The streaming C(tau) of the last block looks back over frames that belong to the block before.
+    unit = (frames - frames.mean((-2, -1), keepdim=True)).flatten(2)
+    unit = unit / unit.norm(dim=-1, keepdim=True)
+    expected = torch.stack([(unit[:, 6:11] * unit[:, 6 - lag : 11 - lag]).sum(-1).mean(1) for lag in range(5)], -1)
+    np.testing.assert_allclose(data["correlation"][:, 1], expected, atol=1e-5)
+    assert temporal_correlation(frames, 4)[0] == pytest.approx(1.0, abs=1e-5)
+    assert data["wavenumber"].size == shell_index(16).max() + 1
+
+
+def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, monkeypatch):
+    one = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
+    monkeypatch.setattr(engine, "FRAME_BATCH", 2)
+    other = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
+    xr.testing.assert_equal(one["vorticity"], other["vorticity"])
+
+
+@pytest.fixture
+def stepper(tiny):
+    def build(name, **changes):
+        content = read_json(tiny.manifest, "")
+        system = build_system(content["system"]["name"], content["system"]["parameters"])
+        return build_stepper(
+            {**copy.deepcopy(METHODS[name]), **changes}, tiny.models, system, content, "cpu", "float32"
+        )
+
+    return build
+
+
+@pytest.fixture
+def states(tiny):
+    return torch.from_numpy(open_frames(tiny.test)["final_state"].values)
+
+
+class Fixed:
+    """A read-out that gives what it was told."""
+
+    kind = "fixed"
+
+    def __init__(self, levels):
+        self.levels = torch.tensor(levels)
+
+    def __call__(self, logits, uniform=None):
+        return self.levels[: len(logits)]
+
+
+def test_members_read_as_clean_keep_the_surrogates_bits(stepper, states):
+    refinement = stepper("published")
+    refinement.readout = Fixed([[5, 0], [3, 4], [0, 0]])
+    carry = refinement.start(states)
+    after, record = refinement.step(carry, MemberStreams("t", members=range(3)).at(1))
+    surrogate = refinement.surrogate.predict(carry["frame"])
+    assert torch.equal(after["frame"][[0, 2]], surrogate[[0, 2]]), "path A does not touch x_t where s1 = 0"
+    assert not torch.allclose(after["frame"][1], surrogate[1])
+    assert record.calls.tolist() == [0, 7, 0] and record.levels.tolist() == [[5, 0], [3, 4], [0, 0]]
+
+
+def test_joint_levels_bound_and_stride_give_one_call(stepper, states):
+    refinement = stepper("joint")
+    refinement.readout = Fixed([[9, 0], [0, 2], [0, 0]])
+    carry = refinement.start(states)
+    _, record = refinement.step(carry, MemberStreams("t", members=range(3)).at(1))
+    assert record.calls.tolist() == [1, 1, 0]
+    assert record.levels.tolist() == [[9, 0], [0, 2], [0, 0]], "what the heads said is recorded, not what was done"
+
+
+def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, monkeypatch):
+    good = read(roll(tiny, tmp_path, "published", 0, 10)[0])
+
+    class Breaks:
+        def __init__(self, inner):
+            self.inner, self.count = inner, 0
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def step(self, carry, streams):
+            carry, record = self.inner.step(carry, streams)
+            self.count += 1
+            if self.count == 4:
+                carry["frame"] = carry["frame"].clone()
+                carry["frame"][1] = float("nan")
+            assert isinstance(record, StepRecord)
+            return carry, record
+
+    build = engine.build_stepper
+    monkeypatch.setattr(engine, "build_stepper", lambda *arguments: Breaks(build(*arguments)))
+    bad = read(roll(tiny, tmp_path, "published", 0, 10)[0])
+    assert bad["lost_step"].values.tolist() == [-1, 4, -1]
+    others = [0, 2]
+    np.testing.assert_array_equal(bad["vorticity"][others], good["vorticity"][others])
+    assert bad["calls"].sel(member=1).values[4:].sum() == 0, "a lost member costs no walk"
+
+
+def test_generation_starts_from_the_noisiest_level(stepper, states):
+    generation = stepper("generation")
+    _, record = generation.step(generation.start(states), MemberStreams("t", members=range(3)).at(1))
+    assert record.levels[:, 1].tolist() == [20, 20, 20] and (record.calls >= 4).all()
+
+
+def test_mistakes_are_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="needs the restart file"):
+        roll(tiny, tmp_path, "pointwise", 5, 5)
+    with pytest.raises(UserError, match="blocks of 5"):
+        roll(tiny, tmp_path, "pointwise", 0, 7)
+    with pytest.raises(UserError, match="unknown stepper 'pointwize'"):
+        roll(tiny, tmp_path, "pointwise", 0, 5, method={"stepper": "pointwize"})
+    _, restart = roll(tiny, tmp_path, "pointwise", 0, 5)
+    with pytest.raises(UserError, match="not the restart file of this rollout at step 10"):
+        roll(tiny, tmp_path, "pointwise", 10, 5, previous=restart)
+    with pytest.raises(UserError, match="not the restart file"):
+        roll(tiny, tmp_path, "pointwise", 5, 5, previous=restart, seed=6)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(restart.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cut\.safetensors: truncated"):
+        roll(tiny, tmp_path, "pointwise", 5, 5, previous=cut)
+    foreign = tmp_path / "foreign.safetensors"
+    write_tensors(foreign, {"a": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="not the restart file"):
+        roll(tiny, tmp_path, "pointwise", 5, 5, previous=foreign)
+
+
+def test_a_missing_model_is_named(tiny):
+    content = load_dataset(tiny.manifest, "train").manifest
+    system = build_system(content["system"]["name"], content["system"]["parameters"])
+    only = {"surrogate": tiny.models["surrogate"]}
+    with pytest.raises(UserError, match="'refinement' needs a denoiser"):
+        build_stepper(METHODS["published"], only, system, content, "cpu")

@@ -1,0 +1,192 @@
+"""Training resumes to the same bits, and a model file is refused where it does not fit."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SPECS, train
+
+from sns_core.data import load_dataset
+from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.files import read_tensors, write_tensors
+from sns_core.runtime import UserError, generator
+from sns_core.training import load_model
+from sns_core.training import train as loop
+from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
+
+
+def weights(path):
+    return read_tensors(path, "")[0]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ["pointwise", "denoiser"])
+def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, name):
+    done = loop._Trainer.train_step
+
+    def dies_at_17(trainer):
+        if trainer.step == 17:
+            raise KeyboardInterrupt
+        done(trainer)
+
+    monkeypatch.setattr(loop._Trainer, "train_step", dies_at_17)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, tiny.manifest, name, SPECS[name])
+    monkeypatch.undo()
+    checkpoint = next((tmp_path / ".work").glob("*/checkpoint.safetensors"))
+    assert read_tensors(checkpoint, "")[1]["step"] == 10
+    again = train(tmp_path, tiny.manifest, name, SPECS[name])
+    whole = tiny.folder / f"{name}.safetensors"
+    assert same(weights(again), weights(whole))
+    assert again.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
+    assert not list((tmp_path / ".work").glob("*")), "a finished training leaves no checkpoint"
+
+
+def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, specs):
+    spec = specs["pointwise"]
+    spec["training"] |= {"steps": 2000, "log_every": 500, "checkpoint_every": 2000}
+    words = [
+        sys.executable, "-m", "sns_core", "train_model", "--name", "pointwise", "--spec", json.dumps(spec), "--manifest",
+        str(tiny.manifest), "--seed", "3", "--device", "cpu", "--precision", "float32", "--output",
+        str(tmp_path / "m.safetensors"), "--history", str(tmp_path / "m.csv"),
+    ]  # fmt: skip
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    work = tmp_path / ".work"
+    # Training has begun when the process catches SIGTERM.
+    handled = Path(f"/proc/{process.pid}/status")
+    deadline = time.monotonic() + 60
+    while not int(re.search(r"SigCgt:\s*(\w+)", handled.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    assert process.returncode == 128 + signal.SIGTERM, process.stderr.read()
+    note = read_tensors(next(work.glob("*/checkpoint.safetensors")), "")[1]
+    assert 0 < note["step"] < 2000
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monkeypatch):
+    done = loop._Trainer.train_step
+
+    def dies(trainer):
+        if trainer.step == 15:
+            raise KeyboardInterrupt
+        done(trainer)
+
+    monkeypatch.setattr(loop._Trainer, "train_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="old")
+    started = []
+    monkeypatch.setattr(loop._Trainer, "train_step", lambda trainer: (started.append(trainer.step), done(trainer)))
+    train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="new")
+    assert started[0] == 0
+
+
+def test_training_learns(tiny):
+    history = pd.read_csv(tiny.folder / "denoiser.csv")
+    assert history["step"].tolist() == [10, 20, 30]
+    assert history["noise"].iloc[-1] < history["noise"].iloc[0]
+
+
+def test_a_loss_that_is_not_finite_names_the_model(tiny, tmp_path, specs):
+    specs["pointwise"]["training"] |= {"learning_rate": 1e30, "warmup": 0, "clip": 1e30}
+    with pytest.raises(UserError, match=r"models\.pointwise: the loss became .*learning_rate"):
+        train(tmp_path, tiny.manifest, "pointwise", specs["pointwise"])
+
+
+def test_learning_rates():
+    spec = {"learning_rate": 1.0, "steps": 110, "warmup": 10, "decay": "cosine"}
+    assert loop.learning_rate(0, spec) == 0.1 and loop.learning_rate(9, spec) == 1.0
+    assert loop.learning_rate(60, spec) == pytest.approx(0.5) and loop.learning_rate(110, spec) == pytest.approx(0)
+    steps = [loop.learning_rate(s, {**spec, "decay": "step"}) for s in (59, 60, 85)]
+    assert steps == pytest.approx([1.0, 0.1, 0.01])
+    with pytest.raises(UserError, match=r"training\.decay"):
+        loop.learning_rate(50, {**spec, "decay": "cosin"})
+
+
+def test_the_denoising_loss_of_the_true_noise_is_zero(tiny):
+    """The objective noises the last two frames, leaves the anchor clean, and asks for exactly that noise."""
+    statistics = load_dataset(tiny.manifest, "train").statistics
+    colour = NoiseColour(0.25, statistics["shell_amplitude"], 16)
+    schedule = NoiseSchedule.cosine(20)
+    batch = torch.randn(6, 3, 1, 16, 16, generator=generator("batch"))
+    seen = {}
+
+    def network(stack):
+        stream = generator("objective")
+        levels = torch.randint(21, (6, 2), generator=stream)
+        noise = torch.randn(6, 2, 1, 16, 16, generator=stream)
+        seen["levels"], seen["stack"], seen["noise"] = levels, stack, noise
+        return noise, 50.0 * torch.nn.functional.one_hot(levels, 21).float()
+
+    parts = DenoiserObjective(schedule, colour, anchored=True, level_weight=0.1)(network, batch, generator("objective"))
+    assert parts["noise"] == 0 and parts["level"] < 1e-6
+    z = colour.whiten(batch)
+    assert torch.equal(seen["stack"][:, 0], z[:, 0])
+    expected = schedule.add_noise(z[:, 1], seen["levels"][:, 0], seen["noise"][:, 0])
+    assert torch.allclose(seen["stack"][:, 1], expected)
+
+
+def test_the_pointwise_loss_feeds_back_its_own_output():
+    batch = torch.cumsum(torch.ones(2, 4, 1, 8, 8), 1)
+    objective = PointwiseObjective(torch.full((1, 1, 1), 0.5), unroll=3)
+    inputs = []
+
+    def network(x):
+        inputs.append(x[0, 0, 0, 0, 0].item())
+        return torch.full_like(x, 2.0), None  # a step of 2 * 0.5 = 1: exact
+
+    assert objective(network, batch, generator("x"))["loss"] == 0
+    assert inputs == [1.0, 2.0, 3.0]
+
+
+def damaged(path, folder, change):
+    tensors, note = read_tensors(path, "")
+    change(tensors, note)
+    copy = folder / "copy.safetensors"
+    write_tensors(copy, tensors, note)
+    return copy
+
+
+def test_model_files_that_do_not_fit_are_refused_with_the_reason(tiny, tmp_path):
+    path = tiny.models["surrogate"]
+    with pytest.raises(UserError, match="objective 'pointwise' where 'denoiser'"):
+        load_model(path, "denoiser")
+    with pytest.raises(UserError, match="trained on other data"):
+        load_model(path, "pointwise", identity="0" * 64)
+    wider = damaged(path, tmp_path, lambda t, note: note["spec"]["network"].update(width=16))
+    with pytest.raises(UserError, match=r"copy\.safetensors: a checkpoint of another shape"):
+        load_model(wider, "pointwise")
+    lacking = damaged(path, tmp_path, lambda t, note: t.pop("enter.weight"))
+    with pytest.raises(UserError, match=r"enter\.weight is absent"):
+        load_model(lacking, "pointwise")
+    foreign = tmp_path / "foreign.safetensors"
+    write_tensors(foreign, {"a": torch.zeros(1)}, {"format": "other"})
+    with pytest.raises(UserError, match="not a model of this project"):
+        load_model(foreign, "pointwise")
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"cut\.safetensors: truncated"):
+        load_model(cut, "pointwise")
+    with pytest.raises(UserError, match=r"none\.safetensors: missing"):
+        load_model(tmp_path / "none.safetensors", "pointwise")
+
+
+def test_the_note_says_what_made_the_model(tiny):
+    note = json.loads(tiny.models["denoiser"].with_suffix(".json").read_text())
+    assert note["spec"] == SPECS["denoiser"] and note["provenance"]["seed"] == 3
+    quantiles = torch.tensor(note["clean_probability"])
+    assert quantiles.shape == (2, 101) and (quantiles.diff(dim=1) >= 0).all()
