@@ -1,0 +1,78 @@
+"""The command line reads stages' arguments by their annotations and ends mistakes in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from sns_core.__main__ import main, read_arguments
+from sns_core.stages import STAGES
+
+
+def stage(
+    *,
+    name: str,
+    count: int,
+    scale: float = 1.0,
+    spec: dict,
+    files: list[Path],
+    pair: list,
+    previous: Path | None = None,
+):
+    """A signature with every kind of argument."""
+
+
+def test_words_become_what_the_annotations_say():
+    words = [
+        "--name",
+        "x",
+        "--count",
+        "3",
+        "--scale",
+        "0.5",
+        "--spec",
+        '{"a":',
+        "1}",
+        "--files",
+        "a.nc",
+        "b.nc",
+        "--pair",
+        "[1,",
+        "15]",
+        "--previous",
+        "r.st",
+    ]
+    read = read_arguments(stage, words)
+    assert read == {
+        "name": "x", "count": 3, "scale": 0.5, "spec": {"a": 1}, "files": [Path("a.nc"), Path("b.nc")], "pair": [1, 15],
+        "previous": Path("r.st"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nane", "x"], "unknown argument --nane"),
+        (["--name", "x"], "missing argument --count"),
+        (["x"], "before any argument"),
+        (["--name", "x", "y", "--count", "1", "--spec", "{}", "--files", "a", "--pair", "[]"], "takes one value"),
+    ],
+)
+def test_wrong_words_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        read_arguments(stage, words)
+
+
+def test_every_stage_exists_under_its_name():
+    import importlib
+
+    for name, module in STAGES.items():
+        assert callable(getattr(importlib.import_module(module), name)), name
+
+
+def test_mistakes_end_as_one_line(capsys, tmp_path):
+    assert main(["no_such_stage"]) == 2
+    capsys.readouterr()
+    missing = str(tmp_path / "missing.nc")
+    assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and error[0].startswith("shard_dataset: ") and missing in error[0]
