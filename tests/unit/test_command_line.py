@@ -22,25 +22,8 @@ def stage(
 
 
 def test_words_become_what_the_annotations_say():
-    words = [
-        "--name",
-        "x",
-        "--count",
-        "3",
-        "--scale",
-        "0.5",
-        "--spec",
-        '{"a":',
-        "1}",
-        "--files",
-        "a.nc",
-        "b.nc",
-        "--pair",
-        "[1,",
-        "15]",
-        "--previous",
-        "r.st",
-    ]
+    words = ["--name", "x", "--count", "3", "--scale", "0.5", "--spec", '{"a": 1}', "--files", "a.nc", "b.nc"]
+    words += ["--pair", "[1,", "15]", "--previous", "r.st"]
     read = read_arguments(stage, words)
     assert read == {
         "name": "x", "count": 3, "scale": 0.5, "spec": {"a": 1}, "files": [Path("a.nc"), Path("b.nc")], "pair": [1, 15],
