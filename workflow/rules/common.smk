@@ -75,13 +75,18 @@ def surrogate_rollout(system, method):
     for name, other in methods.items():
         if other["stepper"] == "pointwise" and other["models"]["surrogate"] == surrogate:
             return name
-    raise WorkflowError(f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods")
+    raise WorkflowError(
+        f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods"
+    )
 
 
 def model_files(wildcards):
     """Files of the models that a method needs."""
     folder = f"{RESULTS}/{wildcards.system}/models"
-    return [f"{folder}/{model}.safetensors" for model in RESOLVED[wildcards.system]["methods"][wildcards.method]["models"].values()]
+    return [
+        f"{folder}/{model}.safetensors"
+        for model in RESOLVED[wildcards.system]["methods"][wildcards.method]["models"].values()
+    ]
 
 
 def model_roles(wildcards):

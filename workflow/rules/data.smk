@@ -3,6 +3,13 @@ rule simulate_trajectories:
         f"{RESULTS}/{{system}}/data/{{split}}.nc",
     log:
         f"{RESULTS}/{{system}}/logs/simulate_{{split}}.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+        gpu=gpus(),
     params:
         system=part("system"),
         emulator=part("emulator"),
@@ -12,13 +19,6 @@ rule simulate_trajectories:
         seed=config["seed"],
         device=config["device"],
         code=code("simulate_trajectories"),
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
-        gpu=gpus(),
-    conda:
-        ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core simulate_trajectories --system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
         " --members {params.members} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
@@ -32,15 +32,15 @@ rule shard_dataset:
         f"{RESULTS}/{{system}}/shards/manifest.json",
     log:
         f"{RESULTS}/{{system}}/logs/shard.log",
-    params:
-        shard_members=part("data", "shard_members"),
-        code=code("shard_dataset"),
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
-    conda:
-        ENVIRONMENT
+    params:
+        shard_members=part("data", "shard_members"),
+        code=code("shard_dataset"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core shard_dataset --trajectories {input:q} --shard-members {params.shard_members} --threads {threads}"
         " --output {output:q} > {log:q} 2>&1"

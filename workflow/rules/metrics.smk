@@ -6,17 +6,17 @@ rule compute_reference:
         f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
         f"{RESULTS}/{{system}}/logs/reference.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         lags=part("rollout", "lags"),
         frame_stride=part("rollout", "frame_stride"),
         map_lags=part("metrics", "map_lags"),
         code=code("compute_reference"),
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    conda:
-        ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core compute_reference --trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
         " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --threads {threads}"
@@ -27,11 +27,20 @@ rule diagnose_denoiser:
     input:
         manifest=manifest,
         models=model_files,
-        segments=lambda wildcards: segment_files(wildcards.system, surrogate_rollout(wildcards.system, wildcards.method)),
+        segments=lambda wildcards: segment_files(
+            wildcards.system, surrogate_rollout(wildcards.system, wildcards.method)
+        ),
     output:
         f"{RESULTS}/{{system}}/diagnostics/{{method}}.nc",
     log:
         f"{RESULTS}/{{system}}/logs/diagnose_{{method}}.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+        gpu=gpus(),
     params:
         method=method_options,
         models=model_roles,
@@ -41,13 +50,6 @@ rule diagnose_denoiser:
         device=config["device"],
         precision=config["precision"],
         code=code("diagnose_denoiser"),
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-        gpu=gpus(),
-    conda:
-        ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core diagnose_denoiser --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
@@ -66,17 +68,17 @@ rule compute_metrics:
         windows=f"{RESULTS}/{{system}}/metrics/{{method}}_windows.csv",
     log:
         f"{RESULTS}/{{system}}/logs/metrics_{{method}}.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         window=part("metrics", "window"),
         shells=part("metrics", "shells"),
         map_lags=part("metrics", "map_lags"),
         code=code("compute_metrics"),
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
-    conda:
-        ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core compute_metrics --segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
@@ -93,15 +95,15 @@ rule aggregate_metrics:
         windows=f"{RESULTS}/{{system}}/windows.csv",
     log:
         f"{RESULTS}/{{system}}/logs/aggregate.log",
-    params:
-        shells=part("metrics", "shells"),
-        code=code("aggregate_metrics"),
+    conda:
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
-    conda:
-        ENVIRONMENT
+    params:
+        shells=part("metrics", "shells"),
+        code=code("aggregate_metrics"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core aggregate_metrics --metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
         " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"

@@ -7,19 +7,19 @@ rule train_model:
         history=f"{RESULTS}/{{system}}/models/{{model}}.csv",
     log:
         f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+        gpu=gpus(),
     params:
         spec=part("models", "{model}"),
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
         code=code("train_model"),
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-        gpu=gpus(),
-    conda:
-        ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core train_model --name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
         " --device {params.device} --precision {params.precision} --threads {threads} --code {params.code}"

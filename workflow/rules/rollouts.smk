@@ -10,6 +10,13 @@ rule rollout_segment:
         restart=f"{RESULTS}/{{system}}/rollouts/{{method}}/restart_{{index}}.safetensors",
     log:
         f"{RESULTS}/{{system}}/logs/rollout_{{method}}_{{index}}.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+        gpu=gpus(),
     params:
         method=method_options,
         models=model_roles,
@@ -24,13 +31,6 @@ rule rollout_segment:
         device=config["device"],
         precision=config["precision"],
         code=code("rollout_segment"),
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
-        gpu=gpus(),
-    conda:
-        ENVIRONMENT
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core rollout_segment --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
