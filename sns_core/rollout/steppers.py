@@ -152,7 +152,7 @@ class RefinementStepper(_DenoisingStepper):
 
     def refine(self, previous: torch.Tensor, candidate: torch.Tensor, anchor: torch.Tensor, streams):
         """Frames (B, C, m, m) -> refined candidate, estimated levels (B, 2), calls (B,)."""
-        z_prev, z_next, z_anchor = (self.colour.whiten(x) for x in (previous, candidate, anchor))
+        z_prev, z_next, z_anchor = self.colour.whiten(torch.stack([previous, candidate, anchor]))
         levels = self.estimate(z_prev, z_next, z_anchor, streams)
         s_prev, s_next = levels.clamp(max=self.max_level).unbind(1) if self.max_level else levels.unbind(1)
         if self.joint:

@@ -16,12 +16,16 @@ from safetensors.torch import load_file
 SYSTEM = Path("results/smoke/kolmogorov")
 
 
-def command(root: Path, folder: Path, *words: str, config: tuple[str, ...] = ()) -> list[str]:
-    extra = ["--config", *config] if config else []
+def command(root: Path, folder: Path, *words: str, overlay: str = "") -> list[str]:
+    """The words of a call; `overlay` is a further configuration file's text."""
+    extra = []
+    if overlay:
+        extra = [str(folder / f"overlay_{abs(hash(overlay))}.yaml")]
+        Path(extra[0]).write_text(overlay)
     return [
         sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
-        "--workflow-profile", str(root / "profiles" / "default"), "--configfile", str(root / "config" / "smoke.yaml"),
-        "--cores", "2", *extra, "--", *words,
+        "--workflow-profile", str(root / "profiles" / "default"), "--configfile", str(root / "config" / "smoke.yaml"), *extra,
+        "--cores", "2", "--", *words,
     ]  # fmt: skip
 
 
@@ -30,18 +34,18 @@ def environment() -> dict:
     return {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = (), config: tuple[str, ...] = ()):
+def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = (), overlay: str = ""):
     """Run to the end; the finished process with its output in one stream."""
-    line = command(root, folder, *words, config=config)
+    line = command(root, folder, *words, overlay=overlay)
     line[-len(words) - 1 : -len(words) - 1] = flags
     return subprocess.run(
         line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600
     )
 
 
-def planned(root: Path, folder: Path, *words: str, config: tuple[str, ...] = ()) -> set[str]:
+def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str]:
     """Rules that a dry run would execute."""
-    result = snakemake(root, folder, *words, flags=("--dry-run", "--quiet", "reason"), config=config)
+    result = snakemake(root, folder, *words, flags=("--dry-run", "--quiet", "reason"), overlay=overlay)
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
     return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
@@ -96,9 +100,9 @@ def test_touched_files_and_lost_metadata_of_the_checkout_rerun_nothing(root, fin
 
 
 def test_raising_the_steps_runs_new_segments_only(root, finished):
-    result = snakemake(root, finished, "rollouts", flags=("--dry-run",), config=("rollout={steps: 90}",))
+    result = snakemake(root, finished, "rollouts", flags=("--dry-run",), overlay="rollout: {steps: 90}")
     assert result.returncode == 0, result.stdout
-    jobs = planned(root, finished, "rollouts", config=("rollout={steps: 90}",))
+    jobs = planned(root, finished, "rollouts", overlay="rollout: {steps: 90}")
     assert jobs == {"rollout_segment", "rollouts"}
     # Four of the five methods follow rollout.steps; each needs its third segment and no other.
     line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
@@ -108,14 +112,14 @@ def test_raising_the_steps_runs_new_segments_only(root, finished):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ("figures={dpi: 61}", {"plot_"}),
-        ("rollout={frame_stride: 1}", {"rollout_segment"}),
-        ("models={sns_white: {training: {steps: 50}}}", {"train_model"}),
-        ("metrics={window: 30}", {"compute_metrics"}),
+        ("figures: {dpi: 61}", {"plot_"}),
+        ("rollout: {frame_stride: 1}", {"rollout_segment"}),
+        ("models: {sns_white: {training: {steps: 50}}}", {"train_model"}),
+        ("metrics: {window: 30}", {"compute_metrics"}),
     ],
 )
 def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, expected):
-    jobs = planned(root, finished, "all", config=(change,))
+    jobs = planned(root, finished, "all", overlay=change)
     for name in expected:
         assert any(job.startswith(name) for job in jobs), jobs
     order = ["simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_metrics"]
@@ -169,7 +173,7 @@ def test_a_damaged_model_is_one_clear_line(root, finished, tmp_path):
 
 
 def test_a_configuration_error_is_one_clear_line(root, tmp_path):
-    result = snakemake(root, tmp_path, "all", flags=("--dry-run",), config=("rolout={steps: 90}",))
+    result = snakemake(root, tmp_path, "all", flags=("--dry-run",), overlay="rolout: {steps: 90}")
     assert result.returncode != 0
     assert "unknown key 'rolout'; did you mean 'rollout'?" in result.stdout
     assert "Traceback" not in result.stdout
