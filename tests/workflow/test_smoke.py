@@ -45,7 +45,7 @@ def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = ()
 
 def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str]:
     """Rules that a dry run would execute."""
-    result = snakemake(root, folder, *words, flags=("--dry-run", "--quiet", "reason"), overlay=overlay)
+    result = snakemake(root, folder, *words, flags=("--dry-run",), overlay=overlay)
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
     return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
@@ -146,7 +146,7 @@ def test_kill_9_during_training_loses_nothing(root, finished, tmp_path):
         command(root, tmp_path, "models"), stdout=log, stderr=log, env=environment(), start_new_session=True
     )
     work = tmp_path / SYSTEM / "models/.work"
-    wait_for(lambda: list(work.glob("*/checkpoint.safetensors")), 120, process)
+    wait_for(lambda: list(work.glob("*/checkpoint.safetensors")), 400, process)
     kill_tree(process)
     assert not (tmp_path / SYSTEM / "models/sns_white.safetensors").exists() or list(work.glob("*"))
     assert snakemake(root, tmp_path, "models", flags=("--unlock",)).returncode == 0

@@ -1,5 +1,6 @@
 # Names and helpers that the rules share. Every parameter is the slice of the configuration that its rule uses, as JSON
 # with sorted keys, and a fingerprint of the code behind it: a rule reruns when one of these changes, and only then.
+# A stage that fails ends its log with one line that says why; the rules show that line.
 import shutil
 
 SYSTEMS = config["use"]["systems"]

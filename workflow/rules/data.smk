@@ -22,7 +22,7 @@ rule simulate_trajectories:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core simulate_trajectories --system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
         " --members {params.members} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
-        " --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        " --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule shard_dataset:
@@ -43,4 +43,4 @@ rule shard_dataset:
         code=code("shard_dataset"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core shard_dataset --trajectories {input:q} --shard-members {params.shard_members} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"

@@ -27,7 +27,7 @@ rule plot_fields:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_fields --segments {params.segments:q} --metrics {params.metrics:q} --reference {input.reference:q}"
         " --steps {params.steps:q} --member {params.member}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule plot_condition_error:
@@ -50,7 +50,7 @@ rule plot_condition_error:
         code=code("plot_condition_error"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_condition_error --diagnostics {params.diagnostics:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule plot_temporal:
@@ -74,7 +74,7 @@ rule plot_temporal:
         code=code("plot_temporal"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_temporal --metrics {params.metrics:q} --reference {input.reference:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule plot_levels:
@@ -102,7 +102,7 @@ rule plot_levels:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_levels --metrics {params.metrics:q} --diagnostics {params.diagnostics:q}"
         " --surrogates {params.surrogates:q} --reference {input.reference:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule plot_error:
@@ -126,7 +126,7 @@ rule plot_error:
         code=code("plot_error"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_error --metrics {params.metrics:q} --reference {input.reference:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule plot_spectra:
@@ -153,4 +153,4 @@ rule plot_spectra:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_spectra --metrics {params.metrics:q} --reference {input.reference:q}"
         " --windows {input.windows:q} --shells {params.shells:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"

@@ -20,7 +20,7 @@ rule compute_reference:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core compute_reference --trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
         " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule diagnose_denoiser:
@@ -54,7 +54,7 @@ rule diagnose_denoiser:
         "OMP_NUM_THREADS={threads} python -m sns_core diagnose_denoiser --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
         " --grid {params.grid} --device {params.device} --precision {params.precision} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1"
+        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule compute_metrics:
@@ -82,7 +82,7 @@ rule compute_metrics:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core compute_metrics --segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
-        " --threads {threads} --output {output.metrics:q} --windows {output.windows:q} > {log:q} 2>&1"
+        " --threads {threads} --output {output.metrics:q} --windows {output.windows:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule aggregate_metrics:
@@ -107,4 +107,4 @@ rule aggregate_metrics:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core aggregate_metrics --metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
         " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
-        " --output-windows {output.windows:q} > {log:q} 2>&1"
+        " --output-windows {output.windows:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"

@@ -23,4 +23,4 @@ rule train_model:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core train_model --name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
         " --device {params.device} --precision {params.precision} --threads {threads} --code {params.code}"
-        " --output {output.model:q} --history {output.history:q} > {log:q} 2>&1"
+        " --output {output.model:q} --history {output.history:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"

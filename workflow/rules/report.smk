@@ -31,7 +31,7 @@ rule record_provenance:
         code=fingerprint("record_provenance"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core record_provenance --configuration {params.configuration:q}"
-        " --systems {params.systems:q} --seed {params.seed} --output {output:q} > {log:q} 2>&1"
+        " --systems {params.systems:q} --seed {params.seed} --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule write_report:
@@ -56,4 +56,4 @@ rule write_report:
         code=fingerprint("write_report"),
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core write_report --systems {params.systems:q}"
-        " --captions {input.captions:q} --provenance {input.provenance:q} --output {output:q} > {log:q} 2>&1"
+        " --captions {input.captions:q} --provenance {input.provenance:q} --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"

@@ -36,4 +36,4 @@ rule rollout_segment:
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
         " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
         " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"
-        " --threads {threads} --output {output.segment:q} --restart {output.restart:q} > {log:q} 2>&1"
+        " --threads {threads} --output {output.segment:q} --restart {output.restart:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
