@@ -7,6 +7,7 @@ gives all but a small share of held-out true pairs; this takes the arbitrary bia
 the decision. How far: to the median of the head's distribution, at least level 1.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,11 @@ class LevelReadout:
         threshold = uniform.double().unsqueeze(-1) if threshold is None else threshold
         level = (probability.cumsum(-1) < threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
         if self.kind == "calibrated":
-            usual = torch.quantile(self.clean_probability.double(), self.quantile, dim=-1).to(logits.device)
-            level = torch.where(probability[..., 0] < usual, level.clamp(min=1), 0)
+            unusual = probability[..., 0] < self.usual_probability.to(logits.device)
+            level = torch.where(unusual, level.clamp(min=1), 0)
         return level
+
+    @functools.cached_property
+    def usual_probability(self) -> torch.Tensor:
+        """(2,) the probability of level 0 that all but the share `quantile` of held-out true pairs reach."""
+        return torch.quantile(self.clean_probability.double(), self.quantile, dim=-1)
