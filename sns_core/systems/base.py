@@ -5,6 +5,7 @@ with everything that continuing bit for bit needs (spectra, for multi-step schem
 A *frame* is what an emulator sees: fields (B, C, m, m) with axes (y, x).
 """
 
+import abc
 import importlib
 import math
 
@@ -28,11 +29,11 @@ class InstabilityError(FloatingPointError):
         )
 
 
-class System:
+class System(abc.ABC):
     """A dynamical system on a doubly periodic square, batched over members.
 
-    Subclasses set `channels`, `resolution`, `length`, `dt`, `cfl_limit`, `mean_flow_speed` and the methods that raise
-    here. No class knows how its frames are learnt.
+    Subclasses set `channels`, `resolution`, `length`, `dt`, `cfl_limit`, the names and units of files, and the abstract methods.
+    No class knows how its frames are learnt.
     """
 
     channels: int
@@ -47,39 +48,40 @@ class System:
     layers: tuple[str, ...]
     check_every = 32  # steps between looks at the state; a look costs a transform and, on a GPU, a synchronisation
 
+    @abc.abstractmethod
     def initial_state(self, members: int, generator) -> torch.Tensor:
-        raise NotImplementedError
+        """Random states (members, C, N, N) from one generator, or from a list with one a member."""
 
+    @abc.abstractmethod
     def start(self, state: torch.Tensor) -> Carry:
         """Carry of a fresh integration from `state`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def state(self, carry: Carry) -> torch.Tensor:
         """Real fields (B, C, N, N) of a carry."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def step(self, carry: Carry) -> Carry:
         """One time step; must not modify `carry`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Velocity (u, v), each (B, C, N, N), of a state at any resolution."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
         """Frame (B, C, m, m), axes (y, x), that an emulator sees of a state."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Velocity (u, v), each (B, C, m, m), of frames as `observe` makes them."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames.
 
         `symmetries`: "translations" or "all".
         """
-        raise NotImplementedError
 
     def advance(self, state: torch.Tensor, steps: int) -> torch.Tensor:
         """Integrate `state` (B, C, N, N) over `steps` time steps of `dt`.
