@@ -3,8 +3,9 @@
 `argmax` is the published read-out. `quantile` takes the smallest level whose cumulative probability reaches q: in a
 flat posterior argmax jumps about, while a small q asks for evidence against "clean" before anything is refined.
 `calibrated` separates the two questions. Whether to refine: where a head gives level 0 less probability than a chosen
-quantile of what it gives held-out true pairs, so that this share of them would be refined; this takes the arbitrary bias among a head's lowest levels out of
-the decision. How far: to the median of the head's distribution, at least level 1.
+quantile of what it gives held-out true pairs, so that this share of them would be refined; this takes the arbitrary
+bias among a head's lowest levels out of the decision. How far: to the median of the head's distribution, at least
+level 1.
 """
 
 import functools
