@@ -42,9 +42,14 @@ class Dataset:
         described = self.manifest["system"]
         return build_system(described["name"], described["parameters"])
 
-    def first(self, frames: int | None) -> "Dataset":
-        """The same trajectories cut to their first frames (None: whole), with the statistics of the whole split."""
-        return self if frames is None else Dataset([shard[:, :frames] for shard in self.shards], self.manifest)
+    def first(self, trajectories: int | None = None, frames: int | None = None) -> "Dataset":
+        """The first frames of the first trajectories (None: all), with the statistics of the whole split."""
+        shards, left = [], self.members if trajectories is None else trajectories
+        for shard in self.shards:
+            if left > 0:
+                shards.append(shard[:left, :frames])
+                left -= len(shard)
+        return Dataset(shards, self.manifest)
 
     def gather(self, members: np.ndarray, times: np.ndarray) -> torch.Tensor:
         """Normalised frames (n, layer, y, x) at (member, time), in units of the training split's std."""

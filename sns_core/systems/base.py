@@ -83,6 +83,14 @@ class System(abc.ABC):
         `symmetries`: "translations" or "all".
         """
 
+    @staticmethod
+    def _rearranged(frames: torch.Tensor, y: torch.Tensor, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+        """Pick rows y (B, H) and columns x (B, W), periodically, of samples (B, F, C, H, W), times `sign` (B, 1)."""
+        batch, _, _, height, width = frames.shape
+        rows = torch.arange(batch, device=frames.device)[:, None, None]
+        picked = frames.permute(0, 3, 4, 1, 2)[rows, (y % height)[:, :, None], (x % width)[:, None, :]]
+        return picked.permute(0, 3, 4, 1, 2) * sign.to(frames.dtype).view(batch, 1, 1, 1, 1)
+
     def advance(self, state: torch.Tensor, steps: int) -> torch.Tensor:
         """Integrate `state` (B, C, N, N) over `steps` time steps of `dt`.
 

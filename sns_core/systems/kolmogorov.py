@@ -161,11 +161,9 @@ class KolmogorovFlow(System):
         shift_y = shift_y + reflect * (period // 2)
         sign_y = 1 - 2 * rotate
         sign_x = sign_y * (1 - 2 * reflect)
-        y = (sign_y * torch.arange(height, device=frames.device) + shift_y) % height
-        x = (sign_x * torch.arange(width, device=frames.device) + shift_x) % width
-        rows = torch.arange(batch, device=frames.device)[:, None, None]
-        moved = frames.permute(0, 3, 4, 1, 2)[rows, y[:, :, None], x[:, None, :]].permute(0, 3, 4, 1, 2)
-        return moved * (1 - 2 * reflect).to(frames.dtype).view(batch, 1, 1, 1, 1)
+        y = sign_y * torch.arange(height, device=frames.device) + shift_y
+        x = sign_x * torch.arange(width, device=frames.device) + shift_x
+        return self._rearranged(frames, y, x, 1 - 2 * reflect)
 
     def initial_state(self, members: int, generator: Generators, max_speed: float = 7.0) -> torch.Tensor:
         """Vorticity (members, 1, N, N) of filtered random velocities with peak wavenumber 4.

@@ -180,14 +180,11 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
     needed = training["unroll"] + 1
     if spec["objective"] == "denoiser" and spec["diffusion"]["anchor"]:
         needed = 2 * spec["diffusion"]["anchor_gap"] + 2
+    for key, there in {"trajectories": splits["train"]["members"], "frames": splits["train"]["frames"]}.items():
+        if (training[key] or 0) > there:
+            raise ConfigurationError(f"{where}.training.{key}: {training[key]} exceeds the {there} of the train split")
     for split in ("train", "validation"):
-        frames = splits[split]["frames"]
-        if split == "train" and training["frames"] is not None:
-            if training["frames"] > frames:
-                raise ConfigurationError(
-                    f"{where}.training.frames: {training['frames']} exceeds the {frames} of the train split"
-                )
-            frames = training["frames"]
+        frames = (training["frames"] if split == "train" else None) or splits[split]["frames"]
         if frames < needed:
             raise ConfigurationError(f"{where}: needs {needed} frames a trajectory, the split {split!r} gives {frames}")
 

@@ -1,0 +1,246 @@
+"""Two-layer quasi-geostrophic flow on a beta plane, driven by a vertical shear of the mean flow.
+
+    dq_i/dt + (u_i + U_i) dq_i/dx + v_i dq_i/dy + Qy_i dpsi_i/dx = -delta_{i2} rek laplacian(psi_2) + small scales,
+    q_1 = laplacian(psi_1) + F1 (psi_2 - psi_1),   q_2 = laplacian(psi_2) + F2 (psi_1 - psi_2),
+
+q the anomaly of potential vorticity, u = -dpsi/dy, v = dpsi/dx, Qy_i the gradient of the mean. Arrays are
+[layer, y, x], the real transform over x; lengths are metres and times seconds. Numerics are those of pyqg's `QGModel`:
+advection in flux form, third-order Adams-Bashforth started by Euler and AB2, and an exponential filter that multiplies
+each new state in place of viscosity.
+
+Good values: the defaults, the jet of the paper (dt 3600; 64 to 256 points); `EDDY` for isotropic eddies, dt 7200.
+"""
+
+import math
+
+import torch
+
+from sns_core.runtime import Generators, spawn
+from sns_core.systems.base import Carry, System
+from sns_core.systems.spectral import SpectralGrid, make_hermitian
+
+# Weights of the newest tendency and of those stored, by how many are stored: Euler, AB2, AB3.
+ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))
+
+# Parameters that make eddies instead of jets (Ross et al. 2023, doi 10.1029/2022MS003258).
+EDDY = {"beta": 1.5e-11, "bottom_drag": 5.787e-7, "layer_ratio": 0.25}
+
+# AB3 is stable for advection up to |lambda| dt = 0.72 on the imaginary axis; the filter leaves scales down to
+# theta = 0.65 pi undamped, where |lambda| <= 0.65 pi (|u| + |v|) / dx.
+FILTER_START = 0.65 * math.pi
+CFL_LIMIT = 0.72 / FILTER_START
+
+
+class TwoLayerQG(System):
+    """Potential vorticity anomaly (B, 2, N, N) in 1/s, upper layer first, axes [y, x].
+
+    Parameters: `resolution` N (even); `dt` in s; `length` of the square in m; `beta` in 1/(m s); `bottom_drag` rek >= 0
+    in 1/s; `layer_ratio` delta = H1 / H2; `deformation_radius` rd in m; `upper_velocity` and `lower_velocity` of the mean
+    flow in m/s; `filter_strength` of the exponential filter; `eddy_frames`: frames are the deviation from the zonal
+    mean (the paper) instead of the whole anomaly. Raises ValueError out of range.
+    """
+
+    channels = 2
+    cfl_limit = CFL_LIMIT
+    variable, units, length_units, time_units = "potential_vorticity", "s-1", "m", "s"
+    layers = ("upper", "lower")
+
+    def __init__(
+        self,
+        resolution: int = 64,
+        dt: float = 3600.0,
+        length: float = 1e6,
+        beta: float = 1e-11,
+        bottom_drag: float = 7e-8,
+        layer_ratio: float = 0.1,
+        deformation_radius: float = 15e3,
+        upper_velocity: float = 0.025,
+        lower_velocity: float = 0.0,
+        filter_strength: float = 23.6,
+        eddy_frames: bool = True,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ):
+        positive = {"dt": dt, "length": length, "layer_ratio": layer_ratio, "deformation_radius": deformation_radius}
+        for name, value in positive.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} {value} must be finite and positive")
+        for name, value in {"bottom_drag": bottom_drag, "filter_strength": filter_strength}.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} {value} must be finite and not negative")
+        for name, value in {"beta": beta, "upper_velocity": upper_velocity, "lower_velocity": lower_velocity}.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} {value} must be finite")
+        self.resolution, self.dt, self.length = resolution, dt, length
+        self.bottom_drag, self.eddy_frames = bottom_drag, eddy_frames
+        self.dtype, self.device = dtype, torch.device(device)
+        self.depth_share = (layer_ratio / (1 + layer_ratio), 1 / (1 + layer_ratio))  # H_i / H
+        # Coupling of the layers, and the gradients of the mean potential vorticity.
+        f1 = deformation_radius**-2 / (1 + layer_ratio)
+        self.coupling = (f1, layer_ratio * f1)
+        shear = upper_velocity - lower_velocity
+        self.mean_velocity = (upper_velocity, lower_velocity)
+        self.mean_gradient = (beta + self.coupling[0] * shear, beta - self.coupling[1] * shear)
+
+        grid = SpectralGrid(resolution, length, torch.float64, device)
+        self.filter = self._exponential_filter(grid, filter_strength)
+        self._inversions: dict[tuple, torch.Tensor] = {}
+        complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
+        inversion = self._inversion(grid)
+        ones = torch.ones_like(grid.k_squared)
+        k, l = grid.k_last * ones, grid.k_first * ones
+        self.linear = self._linear(grid, inversion, bottom_drag)  # (N, N // 2 + 1, 2, 2) complex128
+        # What a step multiplies spectra by: q and (u, v) from q_hat, minus the divergence of the fluxes, the linear part.
+        velocity = torch.stack([-1j * l, 1j * k])[:, None, None] * inversion.permute(2, 3, 0, 1)
+        self._velocity = velocity.to(complex_type)  # (2: u v, 2: layer, 2: of q, N, N // 2 + 1)
+        self._minus_divergence = (-1j * torch.stack([k, l])).to(complex_type)
+        self._linear_columns = self.linear.permute(3, 2, 0, 1).contiguous().to(complex_type)  # (of q, layer, ...)
+        self._filter = self.filter.to(dtype)
+
+    @staticmethod
+    def _exponential_filter(grid: SpectralGrid, strength: float) -> torch.Tensor:
+        theta = ((grid.k_last * grid.spacing) ** 2 + (grid.k_first * grid.spacing) ** 2).sqrt()
+        return torch.where(theta <= FILTER_START, 1.0, torch.exp(-strength * (theta - FILTER_START) ** 4))
+
+    def _inversion(self, grid: SpectralGrid) -> torch.Tensor:
+        """psi_hat_i = sum_j [..., i, j] q_hat_j: (N, N // 2 + 1, 2, 2), zero for the mean."""
+        (f1, f2), square = self.coupling, grid.k_squared
+        determinant = square * (square + f1 + f2)
+        gain = torch.where(determinant > 0, -1 / torch.where(determinant > 0, determinant, 1.0), 0.0)
+        rows = [(square + f2) * gain, f1 * gain, f2 * gain, (square + f1) * gain]
+        return torch.stack(rows, -1).unflatten(-1, (2, 2))
+
+    def _linear(self, grid: SpectralGrid, inversion: torch.Tensor, drag: float) -> torch.Tensor:
+        """The linear part of dq_hat/dt = L q_hat: advection by and of the mean flow, and the drag of the lower layer."""
+        velocity = torch.tensor(self.mean_velocity, dtype=torch.float64, device=self.device)
+        gradient = torch.tensor(self.mean_gradient, dtype=torch.float64, device=self.device)
+        advection = torch.diag(velocity) + gradient[:, None] * inversion
+        linear = -1j * grid.k_last[..., None, None] * advection
+        linear[..., 1, :] += drag * grid.k_squared[..., None] * inversion[..., 1, :]
+        return linear
+
+    def growth_rates(self, bottom_drag: bool = True) -> torch.Tensor:
+        """Growth rate in 1/s, (N, N // 2 + 1), of the fastest small disturbance of each wavenumber (l, k)."""
+        linear = self.linear
+        if not bottom_drag:
+            grid = SpectralGrid(self.resolution, self.length, torch.float64, self.device)
+            linear = self._linear(grid, self._inversion(grid), 0.0)
+        return torch.linalg.eigvals(linear).real.amax(-1)
+
+    def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """dq_hat/dt before the filter: (B, 2, N, N // 2 + 1) -> the same."""
+        n = self.resolution
+        q1, q2 = spectrum[:, None, 0:1], spectrum[:, None, 1:2]
+        velocity = (self._velocity[:, :, 0] * q1).addcmul_(self._velocity[:, :, 1], q2)
+        flux = torch.fft.rfft2(torch.fft.irfft2(velocity, s=(n, n)).mul_(torch.fft.irfft2(spectrum, s=(n, n))[:, None]))
+        result = (self._linear_columns[0] * q1[:, 0]).addcmul_(self._linear_columns[1], q2[:, 0])
+        for component in range(2):
+            result.addcmul_(self._minus_divergence[component], flux[:, component])
+        return result
+
+    def start(self, state: torch.Tensor) -> Carry:
+        n = self.resolution
+        if state.ndim != 4 or state.shape[1:] != (2, n, n):
+            raise ValueError(f"potential vorticity of shape {tuple(state.shape)}, expected (B, 2, {n}, {n})")
+        spectrum = torch.fft.rfft2(state.to(self.device, torch.float64))
+        return {"spectrum": spectrum.to(self._minus_divergence.dtype)}
+
+    def state(self, carry: Carry) -> torch.Tensor:
+        return torch.fft.irfft2(carry["spectrum"], s=(self.resolution, self.resolution))
+
+    def step(self, carry: Carry) -> Carry:
+        """The carry holds the tendencies of the last two steps; a fresh one has none and starts with Euler and AB2."""
+        stored = [carry[name] for name in ("tendency_1", "tendency_2") if name in carry]
+        newest = self.tendency(carry["spectrum"])
+        weights = ADAMS_BASHFORTH[len(stored)]
+        spectrum = torch.add(carry["spectrum"], newest, alpha=weights[0] * self.dt)
+        for weight, tendency in zip(weights[1:], stored, strict=True):
+            spectrum.add_(tendency, alpha=weight * self.dt)
+        following = {"spectrum": make_hermitian(spectrum.mul_(self._filter)), "tendency_1": newest}
+        return {**following, "tendency_2": stored[0]} if stored else following
+
+    def _streamfunction(self, state: torch.Tensor) -> tuple[SpectralGrid, torch.Tensor]:
+        key = (state.shape[-1], state.dtype, state.device)
+        if key not in self._inversions:
+            grid = SpectralGrid(state.shape[-1], self.length, torch.float64, state.device)
+            inversion = self._inversion(grid).permute(3, 2, 0, 1).to(state.dtype)
+            self._inversions[key] = SpectralGrid(state.shape[-1], self.length, state.dtype, state.device), inversion
+        grid, (of_upper, of_lower) = self._inversions[key]
+        q = grid.forward(state)
+        return grid, of_upper * q[..., :1, :, :] + of_lower * q[..., 1:, :, :]
+
+    def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the anomaly; the mean flow comes on top."""
+        grid, psi = self._streamfunction(state)
+        return grid.inverse(-1j * grid.k_first * psi), grid.inverse(1j * grid.k_last * psi)
+
+    def _courant(self, state: torch.Tensor) -> torch.Tensor:
+        u, v = self.velocity(state)
+        mean = torch.tensor(self.mean_velocity, dtype=u.dtype, device=u.device)[:, None, None]
+        return ((u + mean).abs() + v.abs()).amax((-3, -2, -1)) * self.dt * self.resolution / self.length
+
+    def diagnostics(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As pyqg defines them, of states (B, 2, N, N); spectra (B, 2, N, N // 2 + 1) hold half of all modes.
+
+        `kinetic_energy_spectrum` |k psi_hat|^2 and `enstrophy_spectrum` |q_hat|^2 in units of a squared field;
+        `eddy_kinetic_energy` (B, 2) in m^2/s^2, of the whole anomaly; `drag_dissipation` (B,) and `energy_generation`
+        (B,) by the mean shear in m^2/s^3, averaged over the depth.
+        """
+        grid, psi = self._streamfunction(state)
+        u, v = self.velocity(state)
+        shear = self.mean_velocity[0] - self.mean_velocity[1]
+        # The mean flow gives energy where heat is carried down its gradient: F1 H1 / H (U1 - U2) <psi1 v2>.
+        transport = (grid.inverse(psi)[..., 0, :, :] * v[..., 1, :, :]).mean((-2, -1))
+        return {
+            "kinetic_energy_spectrum": grid.k_squared * psi.abs() ** 2 / state.shape[-1] ** 4,
+            "enstrophy_spectrum": grid.forward(state).abs() ** 2 / state.shape[-1] ** 4,
+            "eddy_kinetic_energy": 0.5 * (u**2 + v**2).mean((-2, -1)),
+            "drag_dissipation": self.bottom_drag * self.depth_share[1] * (u**2 + v**2)[..., 1, :, :].mean((-2, -1)),
+            "energy_generation": self.coupling[0] * self.depth_share[0] * shear * transport,
+        }
+
+    def energy(self, state: torch.Tensor) -> torch.Tensor:
+        """Total energy of the anomaly (B,) in m^2/s^2, kinetic and available potential, averaged over the depth."""
+        grid, psi = self._streamfunction(state)
+        u, v = self.velocity(state)
+        share = torch.tensor(self.depth_share, dtype=u.dtype, device=u.device)
+        kinetic = (share * 0.5 * (u**2 + v**2).mean((-2, -1))).sum(-1)
+        upper, lower = grid.inverse(psi).unbind(-3)
+        return kinetic + 0.5 * self.coupling[0] * self.depth_share[0] * ((upper - lower) ** 2).mean((-2, -1))
+
+    def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
+        """Deviation from the zonal mean (with `eddy_frames`), block means down to (B, 2, m, m)."""
+        if self.resolution % resolution:
+            raise ValueError(f"cannot take block means of {self.resolution} points down to {resolution}: no divisor")
+        if self.eddy_frames:
+            state = state - state.mean(-1, keepdim=True)
+        factor = self.resolution // resolution
+        return torch.nn.functional.avg_pool2d(state, factor) if factor > 1 else state
+
+    def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.velocity(frames)
+
+    def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
+        """Translations in x and y; with "all" also reflection in y, which turns the sign of the potential vorticity."""
+        batch, _, _, height, width = frames.shape
+
+        def draw(high):
+            return torch.randint(high, (batch, 1), generator=generator, device=generator.device).to(frames.device)
+
+        x, y = draw(width) + torch.arange(width, device=frames.device), torch.arange(height, device=frames.device)
+        shift_y, reflect = draw(height), draw(2) if symmetries == "all" else 0 * x[:, :1]
+        sign = 1 - 2 * reflect
+        return self._rearranged(frames, sign * y + shift_y, x, sign)
+
+    def initial_state(self, members: int, generator: Generators) -> torch.Tensor:
+        """Random upper layer and still lower layer (members, 2, N, N), as pyqg's default start: 1e-7 r(y, x) + 1e-6 r(x)
+        with r uniform on [0, 1).
+
+        `generator`: one torch.Generator for all members, or a list with one a member.
+        """
+        n = self.resolution
+        options = {"dtype": torch.float64}
+        streams = spawn(generator, members)
+        numbers = torch.stack([torch.rand(n + 1, n, generator=g, device=g.device, **options) for g in streams])
+        upper = 1e-7 * numbers[:, :n] + 1e-6 * numbers[:, n:]
+        return torch.stack([upper, torch.zeros_like(upper)], 1).to(self.device, self.dtype)
