@@ -88,12 +88,12 @@ class TwoLayerQG(System):
         complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
         inversion = self._inversion(grid)
         ones = torch.ones_like(grid.k_squared)
-        k, l = grid.k_last * ones, grid.k_first * ones
+        kx, ky = grid.k_last * ones, grid.k_first * ones
         self.linear = self._linear(grid, inversion, bottom_drag)  # (N, N // 2 + 1, 2, 2) complex128
         # What a step multiplies spectra by: q and (u, v) from q_hat, minus the divergence of the fluxes, the linear part.
-        velocity = torch.stack([-1j * l, 1j * k])[:, None, None] * inversion.permute(2, 3, 0, 1)
+        velocity = torch.stack([-1j * ky, 1j * kx])[:, None, None] * inversion.permute(2, 3, 0, 1)
         self._velocity = velocity.to(complex_type)  # (2: u v, 2: layer, 2: of q, N, N // 2 + 1)
-        self._minus_divergence = (-1j * torch.stack([k, l])).to(complex_type)
+        self._minus_divergence = (-1j * torch.stack([kx, ky])).to(complex_type)
         self._linear_columns = self.linear.permute(3, 2, 0, 1).contiguous().to(complex_type)  # (of q, layer, ...)
         self._filter = self.filter.to(dtype)
 

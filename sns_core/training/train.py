@@ -66,7 +66,10 @@ class _Trainer:
         self.objective = _objective(spec, dataset.statistics, resolution, device)
         gap = spec["diffusion"]["anchor_gap"] if self.objective.anchored else None
         self.sampler = PairSampler(
-            dataset.first(training["trajectories"], training["frames"]), self.objective.frames, gap, training["symmetries"]
+            dataset.first(training["trajectories"], training["frames"]),
+            self.objective.frames,
+            gap,
+            training["symmetries"],
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
