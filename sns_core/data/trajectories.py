@@ -124,7 +124,7 @@ def simulate_trajectories(
     chosen = select_device(device)
     flow = build_system(system["name"], system["parameters"], dtype=torch.float32, device=chosen)
     stride = steps_per_frame(emulator["step"], flow.dt)
-    spin_up_steps = round(spin_up / flow.dt)
+    settling, rest = divmod(round(spin_up / flow.dt), stride)  # the spin-up, in emulator steps
     configuration = {
         "system": system, "emulator": emulator, "split": split, "members": members, "frames": frames, "spin_up": spin_up,
     }  # fmt: skip
@@ -132,29 +132,26 @@ def simulate_trajectories(
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
-    # Checkpoint i holds frames up to i * chunk and the carry from which the next one is computed.
-    starts = list(range(0, frames, chunk))
-    done = 0
-    while done < len(starts) and (work / f"chunk_{done:05d}.safetensors").exists():
-        done += 1
+    # Chunk i holds the frames and energies of its emulator steps, and the carry from which the next one is computed.
+    starts = list(range(0, settling + frames, chunk))
+    files = [work / f"chunk_{index:05d}.safetensors" for index in range(len(starts))]
+    done = next((index for index, path in enumerate(files) if not path.exists()), len(files))
     if done:
-        carry = read_tensors(work / f"chunk_{done - 1:05d}.safetensors", f"delete {work}")[0]
-        carry.pop("frames")
-        carry = {name: tensor.to(chosen) for name, tensor in carry.items()}
+        tensors = read_tensors(files[done - 1], f"delete {work}")[0]
+        carry = {name: tensor.to(chosen) for name, tensor in tensors.items() if name not in ("frames", "energy")}
     else:
         streams = [generator(seed, "initial state", split, member) for member in range(members)]
-        carry = flow.start(flow.initial_state(members, streams))
-        for _ in progress(spin_up_steps // stride, f"{split}: spin-up"):
+        carry = flow.run(flow.start(flow.initial_state(members, streams)), rest)
+    for index in progress(len(starts), f"{split}: {chunk} emulator steps a chunk", start=done):
+        kept, energy = [torch.empty(members, 0, flow.channels, *2 * [emulator["resolution"]])], []
+        for step in range(starts[index], min(starts[index] + chunk, settling + frames)):
             carry = flow.run(carry, stride)
-        carry = flow.run(carry, spin_up_steps % stride)
-    for index in progress(len(starts), f"{split}: {chunk} frames a chunk", start=done):
-        kept = []
-        for _ in range(min(chunk, frames - starts[index])):
-            carry = flow.run(carry, stride)
-            kept.append(flow.observe(flow.state(carry), emulator["resolution"]).cpu())
-        write_tensors(
-            work / f"chunk_{index:05d}.safetensors", {"frames": torch.stack(kept, 1), **carry}, {"split": split}
-        )
+            state = flow.state(carry)
+            energy.append(flow.kinetic_energy(state).cpu())
+            if step >= settling:
+                kept.append(flow.observe(state, emulator["resolution"]).cpu()[:, None])
+        series = {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)}
+        write_tensors(files[index], {**series, **carry}, {"split": split})
 
     record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
     attributes = {"provenance": record, "dt": emulator["step"]}
@@ -162,9 +159,17 @@ def simulate_trajectories(
         whole_file(output) as temporary,
         FrameWriter(temporary, flow, range(members), emulator["resolution"], attributes, emulator["step"]) as writer,
     ):
-        for index, start in enumerate(starts):
-            tensors, _ = read_tensors(work / f"chunk_{index:05d}.safetensors", f"delete {work}")
-            writer.append(tensors["frames"].numpy(), start)
+        writer.file.createDimension("clock", settling + frames)
+        clock = writer.variable("clock", ("clock",), flow.time_units, kind="f8")
+        clock.long_name = "time since the initial state, spin-up included"
+        clock[:] = rest * flow.dt + (1 + np.arange(settling + frames)) * emulator["step"]
+        energies = writer.variable("kinetic_energy", ("member", "clock", "layer"), flow.energy_units)
+        energies.long_name = "mean kinetic energy of the solver's state"
+        for start, path in zip(starts, files, strict=True):
+            tensors, _ = read_tensors(path, f"delete {work}")
+            energies[:, start : start + tensors["energy"].shape[1]] = tensors["energy"].numpy()
+            if tensors["frames"].shape[1]:
+                writer.append(tensors["frames"].numpy(), max(0, start - settling))
         for name in ("row", "column"):
             writer.file.createDimension(name, flow.resolution)
         final = writer.variable("final_state", ("member", "layer", "row", "column"), flow.units)

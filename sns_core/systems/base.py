@@ -45,6 +45,7 @@ class System(abc.ABC):
     units: str
     length_units: str
     time_units: str
+    energy_units: str
     layers: tuple[str, ...]
     check_every = 32  # steps between looks at the state; a look costs a transform and, on a GPU, a synchronisation
 
@@ -109,6 +110,11 @@ class System(abc.ABC):
             self._check(before, carry, done, block)
             done += block
         return carry
+
+    def kinetic_energy(self, state: torch.Tensor) -> torch.Tensor:
+        """Mean of (u^2 + v^2) / 2 in each layer, (B, C)."""
+        u, v = self.velocity(state)
+        return 0.5 * (u.square() + v.square()).mean((-2, -1))
 
     def _courant(self, state: torch.Tensor) -> torch.Tensor:
         """CFL number (|u| + |v|) dt / dx of each member."""

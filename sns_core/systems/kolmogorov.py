@@ -39,7 +39,7 @@ class KolmogorovFlow(System):
     channels = 1
     length = 2 * math.pi
     cfl_limit = CFL_LIMIT
-    variable, units, length_units, time_units = "vorticity", "1", "1", "1"
+    variable, units, length_units, time_units, energy_units = "vorticity", "1", "1", "1", "1"
     layers = ("flow",)
 
     def __init__(

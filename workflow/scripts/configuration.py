@@ -136,6 +136,11 @@ def _check_system(name: str, resolved: dict) -> None:
         raise ConfigurationError(
             f"{where}.emulator.resolution: {emulator['resolution']} is finer than solver.resolution {solver['resolution']}"
         )
+    if resolved["system"]["name"] == "TwoLayerQG" and solver["resolution"] % emulator["resolution"]:
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: {emulator['resolution']} does not divide solver.resolution "
+            f"{solver['resolution']}, of which block means are taken"
+        )
     wavenumber = solver.get("forcing_wavenumber", 0)
     if wavenumber >= solver["resolution"] // 3:
         raise ConfigurationError(
