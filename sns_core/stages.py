@@ -13,6 +13,8 @@ STAGES = {
     "plot_condition_error": "sns_core.figures.condition_error",
     "plot_temporal": "sns_core.figures.temporal",
     "plot_levels": "sns_core.figures.levels",
+    "plot_spin_up": "sns_core.figures.spin_up",
+    "plot_zonal": "sns_core.figures.zonal",
     "plot_error": "sns_core.figures.error",
     "plot_spectra": "sns_core.figures.spectra",
     "write_report": "sns_core.report",

@@ -5,7 +5,17 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.figures.inputs import alive, living, lost_by, lost_note, read, read_each, shown_shells, step_size
+from sns_core.figures.inputs import (
+    alive,
+    in_shown_units,
+    living,
+    lost_by,
+    lost_note,
+    read,
+    read_each,
+    shown_shells,
+    step_size,
+)
 from sns_core.figures.style import (
     INK,
     MUTED,
@@ -32,7 +42,8 @@ def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[in
     """The stored frame (C, H, W) at or last before `step`: its own step, its values (None: not run so far), units."""
     chosen, found, units = step, None, "1"
     for path in paths:
-        with xr.open_dataset(path) as segment:
+        with xr.open_dataset(path) as opened:
+            segment = in_shown_units(opened)
             name = next(n for n, v in segment.data_vars.items() if v.dims == ("member", "time", "layer", "y", "x"))
             steps = np.rint(segment["time"].values / size).astype(int)
             if member not in segment["member"].values:

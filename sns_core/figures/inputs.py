@@ -12,14 +12,26 @@ import xarray as xr
 
 from sns_core.runtime import UserError
 
+# Units of the files -> those of the figures, and what one is worth in the other.
+SHOWN_UNITS = {"s": ("d", 1 / 86400), "1/(s)": ("1/d", 86400.0), "m": ("km", 1e-3), "1/(m)": ("1/km", 1e3)}
+
 
 def read(path: Path) -> xr.Dataset:
-    """A result file, in memory; UserError where it is missing or no netCDF."""
+    """A result file, in memory and in the figures' units; UserError where it is missing or no netCDF."""
     try:
         with xr.open_dataset(path) as dataset:
-            return dataset.load()
+            return in_shown_units(dataset.load())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as netCDF ({error}); delete it and run again") from None
+
+
+def in_shown_units(dataset: xr.Dataset) -> xr.Dataset:
+    """Days for seconds and kilometres for metres; numbers without units stay as they are."""
+    for name, variable in dataset.variables.items():
+        if variable.attrs.get("units") in SHOWN_UNITS:
+            units, factor = SHOWN_UNITS[variable.attrs["units"]]
+            dataset[name] = (variable.dims, variable.values * factor, {**variable.attrs, "units": units})
+    return dataset
 
 
 def read_each(paths: dict[str, Path], names: Iterable[str]) -> dict[str, xr.Dataset]:

@@ -37,6 +37,16 @@ def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
     return np.stack(rows)
 
 
+def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
+    """Mean over x of the velocity along x, (member, time, layer, y), of frames (member, time, layer, y, x)."""
+    parts = []
+    for start in range(0, frames.sizes["time"], CHUNK):
+        chosen = torch.from_numpy(frames.isel(time=slice(start, start + CHUNK)).values)
+        u, _ = system.frame_velocity(chosen.flatten(0, 1))
+        parts.append(u.mean(-1).unflatten(0, chosen.shape[:2]).numpy())
+    return xr.DataArray(np.concatenate(parts, 1), dims=("member", "time", "layer", "y"))
+
+
 def _system(manifest: dict) -> System:
     return build_system(manifest["system"]["name"], manifest["system"]["parameters"], dtype=torch.float32)
 
@@ -72,6 +82,7 @@ def compute_reference(
                     (), float((change.square().mean((1, 2, 3)) / scaled[:-1].square().mean((1, 2, 3))).sqrt().mean()),
                 ),
                 "correlation": (("lag",), lagged_correlation(unit[:, :lags], unit[:, lags:])[0].mean(0).numpy()),
+                "zonal_velocity": (("layer", "y"), u.mean(-1).mean(0).numpy()),
                 "map": (("map_lag", "distance"), space_time_correlation(frames.numpy()[::frame_stride], map_lags)),
             }
         )  # fmt: skip
@@ -81,6 +92,11 @@ def compute_reference(
         map_lag=np.arange(map_lags + 1) * step * frame_stride,
         distance=np.arange(result.sizes["distance"]) * system.length / frames.shape[-1], layer=list(system.layers),
     )  # fmt: skip
+    per = {"lag": system.time_units, "map_lag": system.time_units, "distance": system.length_units,
+           "wavenumber": f"1/({system.length_units})", "rate_of_change": f"1/({system.time_units})"}  # fmt: skip
+    for name, units in per.items():
+        result[name].attrs["units"] = units
+    result = result.assign_coords(y=dataset["y"])
     _write(result, output)
 
 
@@ -135,6 +151,7 @@ def compute_metrics(
     difference = (field.isel(time=slice(common)) - truth[system.variable].isel(time=slice(common))) / std
     result = statistics.assign(mse=(difference**2).mean(("layer", "y", "x")).compute())
 
+    result["zonal_velocity"] = zonal_velocity(field, system)
     span = max(map_lags + 2, common // 6)
     late = slice(field.sizes["time"] - span, None)
     for name, part in (("map_early", slice(0, span)), ("map_late", late)):

@@ -118,5 +118,6 @@ def _write_statistics(writer: FrameWriter, statistics, system, resolution, first
     }  # fmt: skip
     for name, values in {**series, **blocks}.items():
         kind = "i4" if values.dtype.kind == "i" else "f4"
-        writer.variable(name, dimensions.get(name, ("member", "step")), kind=kind)[:] = values
+        units = f"1/({system.time_units})" if name == "rate_of_change" else "1"
+        writer.variable(name, dimensions.get(name, ("member", "step")), units, kind=kind)[:] = values
     writer.variable("lost_step", ("member",), kind="i8")[:] = statistics.lost_step.numpy()

@@ -20,16 +20,18 @@ from PIL import Image
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
-from sns_core.figures.inputs import living, lost_note, read, thirds
+from sns_core.figures.inputs import in_shown_units, living, lost_note, read, thirds
 from sns_core.figures.levels import plot_levels
 from sns_core.figures.spectra import plot_spectra
+from sns_core.figures.spin_up import plot_spin_up
 from sns_core.figures.style import looks, short
 from sns_core.figures.temporal import plot_temporal
+from sns_core.figures.zonal import plot_zonal
 from sns_core.report import judge, record_provenance, write_report
 from sns_core.runtime import UserError
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
-FIGURES = ("fields", "condition_error", "temporal", "levels", "error", "spectra")
+FIGURES = ("fields", "condition_error", "temporal", "levels", "error", "spectra", "zonal", "spin_up")
 LABELS = {
     "solver": "Solver", "pointwise": "Pointwise", "published": "SNS <published> & co", "coloured": "SNS coloured",
     "generation": "SNS generation",
@@ -63,6 +65,7 @@ class Synthetic:
         self._tables()
         for name in SURROGATES:
             self._diagnostics(name)
+        self.trajectories = {split: self._trajectory(split) for split in ("train", "test")}
 
     def length(self, name):
         return self.steps // self.block // 5 * self.block if name == "generation" else self.steps
@@ -104,8 +107,20 @@ class Synthetic:
         path = self.folder / "reference.nc"
         xr.Dataset(values, {
             "layer": self.layers, "wavenumber": self.wavenumber, "lag": self.lag, "map_lag": lag, "distance": distance,
+            "y": np.arange(self.size) * 0.5,
         }).to_netcdf(path)  # fmt: skip
         return path
+
+    def _trajectory(self, split):
+        """Energy that grows from noise and saturates, in the unit of a system with dimensions."""
+        clock = np.arange(1, 61) * 86400.0
+        energy = 0.9 * (1 - np.exp(-clock / 6e5))[None, :, None] * np.ones((self.members, 1, len(self.layers)))
+        path = self.folder / f"{split}.nc"
+        time = ("time", np.arange(20) * 86400.0, {"units": "s"})
+        clock = ("clock", clock, {"units": "s"})
+        fields = {"kinetic_energy": (("member", "clock", "layer"), energy, {"units": "m2 s-2"})}
+        xr.Dataset(fields, {"layer": self.layers, "clock": clock, "time": time}).to_netcdf(path)
+        return str(path)
 
     def _method(self, name):
         steps, random = self.length(name), self.random
@@ -165,6 +180,7 @@ class Synthetic:
         result = result.assign(
             mse=(("member", "time"), mse), map_early=(("map_lag", "distance"), maps),
             map_late=(("map_lag", "distance"), maps if name != "published" else np.full_like(maps, np.nan)),
+            zonal_velocity=(("member", "time", "layer", "y"), field.mean(-1)),
         )  # fmt: skip
         self.metrics[name] = str(self.folder / f"{name}.nc")
         result.assign_coords(map_lag=self.map_lag, distance=self.distance).to_netcdf(self.metrics[name])
@@ -237,6 +253,8 @@ def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
         "levels": lambda **a: plot_levels(diagnostics=source.diagnostics, surrogates=SURROGATES, **results, **a),
         "error": lambda **a: plot_error(**results, **a),
         "spectra": lambda **a: plot_spectra(windows=source.windows, shells=[1, 4], **results, **a),
+        "zonal": lambda **a: plot_zonal(member=0, **results, **a),
+        "spin_up": lambda labels, **a: plot_spin_up(trajectories=source.trajectories, **a),
     }
     output = {name: folder / f"{name}.png" for name in names}
     for name, path in output.items():
@@ -490,4 +508,15 @@ def test_every_figure_of_the_workflow_has_a_caption():
     assert re.findall(r"^rule plot_(\w+):", rules, re.M) == list(FIGURES)
     for name in FIGURES:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
-        assert re.match(r"Figure \d\. \w", title) and paragraphs
+        assert re.match(r"Figure \d+\. \w", title) and paragraphs
+
+
+def test_seconds_are_shown_as_days_and_metres_as_kilometres():
+    days, kilometres = ("time", [0.0, 43200.0], {"units": "s"}), ("y", [0.0, 5e3], {"units": "m"})
+    rate = ("time", [1e-5, 2e-5], {"units": "1/(s)"})
+    plain = ("time", [1.0, 2.0], {"units": "1"})
+    shown = in_shown_units(xr.Dataset({"rate": rate, "plain": plain}, {"time": days, "y": kilometres}))
+    assert shown["time"].values.tolist() == [0.0, 0.5] and shown["time"].attrs["units"] == "d"
+    assert shown["y"].values.tolist() == [0.0, 5.0] and shown["y"].attrs["units"] == "km"
+    assert np.allclose(shown["rate"], [0.864, 1.728]) and shown["rate"].attrs["units"] == "1/d"
+    assert shown["plain"].values.tolist() == [1.0, 2.0]

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from sns_core.metrics import kinetic_energy_spectrum, rate_of_change, spectrum_error, temporal_correlation
+from sns_core.metrics.compute import CHUNK, zonal_velocity
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.temporal import centred, lagged_correlation
+from sns_core.metrics.temporal import centred, lagged_correlation, saturation_time
+from sns_core.systems import KolmogorovFlow
 
 
 def noise(*shape, seed=0):
@@ -145,3 +148,32 @@ def test_rate_of_change_by_hand():
     frames[1, 2, 0, 0, 0] = 4.0
     # Means of |difference|: (1 + 0) / 2, then (2 + 4 / 4) / 2; over dt = 0.5.
     assert rate_of_change(frames, 0.5).tolist() == [1.0, 3.0]
+
+
+# --- the mean flow and the spin-up ---
+
+
+def test_zonal_velocity_is_that_of_a_shear_flow_whatever_rides_on_it():
+    flow, n, count = KolmogorovFlow(16), 16, CHUNK + 3  # more frames than are held at a time
+    x = torch.arange(n) * 2 * math.pi / n
+    speed = torch.linspace(0.5, 1.5, count)
+    # u = speed sin(2 y), hence a vorticity of -2 speed cos(2 y), and an eddy without a zonal mean.
+    frames = -2 * speed[:, None, None] * torch.cos(2 * x)[:, None] + torch.cos(3 * x)[None, None, :]
+    found = zonal_velocity(
+        xr.DataArray(frames[None, :, None].numpy(), dims=("member", "time", "layer", "y", "x")), flow
+    )
+    assert found.dims == ("member", "time", "layer", "y")
+    expected = speed[:, None] * torch.sin(2 * x)
+    assert np.allclose(found.values[0, :, 0], expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_saturation_is_where_a_series_comes_near_its_later_mean(sign):
+    time = np.linspace(0, 100, 1001)
+    energy = 2.0 + sign * np.exp(-time / 5)  # within 10 % of 2 once exp(-t / 5) < 0.2
+    assert saturation_time(time, energy) == pytest.approx(5 * math.log(5), abs=0.1)
+
+
+def test_a_series_that_never_settles_saturates_at_its_end():
+    time = np.arange(6.0)
+    assert saturation_time(time, np.array([1.0, -1.0, 1.0, -1.0, 9.0, -1.0])) == 5.0

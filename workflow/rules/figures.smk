@@ -154,3 +154,50 @@ rule plot_spectra:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_spectra --metrics {params.metrics:q} --reference {input.reference:q}"
         " --windows {input.windows:q} --shells {params.shells:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+
+
+rule plot_zonal:
+    input:
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("zonal"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_zonal.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        member=config["figures"]["fields"]["member"],
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_zonal"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_zonal --metrics {params.metrics:q} --reference {input.reference:q}"
+        " --member {params.member} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+
+
+rule plot_spin_up:
+    input:
+        manifest=manifest,
+        trajectories=ancient(trajectory_files),
+    output:
+        **drawn("spin_up"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_spin_up.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        trajectories=trajectories_by_split,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_spin_up"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_spin_up --trajectories {params.trajectories:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"

@@ -9,6 +9,8 @@ FIGURES = {
     "levels": "7 Noise levels",
     "error": "8 Distance from the solver",
     "spectra": "9 Spectra",
+    "zonal": "10 Zonal flow",
+    "spin_up": "11 Spin-up",
 }
 
 
@@ -23,6 +25,14 @@ def labels(wildcards):
 
 def method_metrics(wildcards):
     return [f"{RESULTS}/{wildcards.system}/metrics/{method}.nc" for method in METHODS]
+
+
+def trajectory_files(wildcards):
+    return [f"{RESULTS}/{wildcards.system}/data/{split}.nc" for split in ("train", "validation", "test")]
+
+
+def trajectories_by_split(wildcards):
+    return json.dumps({Path(path).stem: path for path in trajectory_files(wildcards)})
 
 
 def method_segments(wildcards):

@@ -98,7 +98,11 @@ def _explain(error) -> str:
         return f"{place}: the key {missing!r} is missing"
     if rule == "type":
         wanted = {"object": "a mapping", "array": "a list", "integer": "a whole number"}.get(error.validator_value)
-        hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if isinstance(value, str) and wanted is None else ""
+        hint = (
+            " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
+            if isinstance(value, str) and wanted is None
+            else ""
+        )
         return f"{place}: {shown} is not {wanted or 'a ' + str(error.validator_value)}{hint}"
     if rule == "enum":
         allowed = [str(v) for v in error.validator_value]

@@ -1,0 +1,46 @@
+"""How the solver came to its statistics: kinetic energy from the random start through the spin-up and the data."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sns_core.figures.inputs import read
+from sns_core.figures.style import MUTED, NEXT, REFERENCE, corner, page, panel_letter, time_label, unit
+from sns_core.metrics.temporal import saturation_time
+
+COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}
+
+
+def plot_spin_up(*, trajectories: dict, dpi: int, output: Path) -> None:
+    """Mean kinetic energy of every trajectory against time, a panel a layer; `trajectories`: split -> its file.
+
+    The energy counts as saturated when the mean over a split's members first reaches 90 % of its later mean.
+    """
+    results = {split: read(path) for split, path in trajectories.items()}
+    first = next(iter(results.values()))
+    layers = [str(layer) for layer in first["layer"].values]
+    with page(output, dpi, 10.4, 0.5 + 2.6 * len(layers), layout="constrained") as figure:
+        axes = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
+        for index, (layer, axis) in enumerate(zip(layers, axes, strict=True)):
+            saturated = []
+            for split, result in results.items():
+                clock, energy = result["clock"].values, result["kinetic_energy"].isel(layer=index).values
+                axis.plot(clock, energy.T, color=COLOURS[split], linewidth=0.5, alpha=0.3)
+                label = f"{split}, {len(energy)} members"
+                axis.plot(clock, energy.mean(0), color=COLOURS[split], linewidth=1.8, label=label)
+                saturated.append(saturation_time(clock, energy.mean(0)))
+            frames_from = first["clock"].values[-1] - first["time"].values[-1]
+            axis.axvspan(0, frames_from, color=MUTED, alpha=0.1, linewidth=0)
+            axis.axvline(max(saturated), color=NEXT, linewidth=1.1, linestyle=(0, (4, 2)))
+            units = first["clock"].attrs.get("units", "1")
+            axis.annotate(f"saturated at {max(saturated):.3g}", (max(saturated), 1), (3, -3), ("data", "axes fraction"),
+                          "offset points", va="top", color=NEXT, fontsize=7.5)  # fmt: skip
+            corner(axis, "grey: spin-up, of which no frame is kept", "lower right")
+            axis.set_yscale("log" if np.ptp(np.log10(energy[:, 0] / energy[:, -1])) > 2 else "linear")
+            suffix = "" if len(layers) == 1 else f", {layer} layer"
+            panel_letter(axis, "abcd"[index], f"Kinetic energy of the solver{suffix}")
+            axis.set_ylabel("kinetic energy" + unit(first["kinetic_energy"].attrs.get("units", "1")))
+            axis.axhline(energy[:, -len(clock) // 3 :].mean(), color=REFERENCE, linewidth=1.0, linestyle=(0, (2, 1.4)))
+            axis.set_xlim(0, clock[-1])
+        axes[0].legend(loc="upper right" if energy[:, 0].mean() < energy.mean() else "right")
+        axes[-1].set_xlabel(time_label(units))
