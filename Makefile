@@ -1,4 +1,5 @@
 # make demo   the default run on all cores, from a fresh clone to results/demo/report.html
+# make demo-qg   the same for two-layer quasi-geostrophic flow, to results/qg-demo/report.html
 # make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
@@ -8,11 +9,15 @@ LOCK ?= envs/requirements-cpu.txt
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo test lint clean
+.PHONY: demo demo-qg test lint clean
 
 demo: $(STAMP)
 	snakemake --cores all
 	@echo; echo "Report: $(CURDIR)/results/demo/report.html"
+
+demo-qg: $(STAMP)
+	snakemake --cores all --configfile config/qg-demo.yaml
+	@echo; echo "Report: $(CURDIR)/results/qg-demo/report.html"
 
 test: $(STAMP) lint
 	python -m pytest tests
