@@ -31,6 +31,7 @@ include: "workflow/rules/rollouts.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/theory.smk"
 
 
 rule all:
@@ -63,6 +64,12 @@ rule metrics:
 rule figures:
     input:
         [f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
+
+
+# The theorems on a Gaussian process: apart from every system and method, so not part of `all`.
+rule theory:
+    input:
+        f"{RESULTS}/theory/theory.png",
 
 
 rule report:

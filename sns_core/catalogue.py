@@ -3,10 +3,22 @@
 # Class of a system -> the module that defines it.
 SYSTEMS = {"KolmogorovFlow": "sns_core.systems.kolmogorov", "TwoLayerQG": "sns_core.systems.two_layer_qg"}
 
-# Role of each model that a stepper asks for -> the objective that the model must have been trained for.
+# Role of each model that a stepper asks for -> the objectives of which the model must have been trained for one.
 NEEDS = {
     "solver": {},
-    "pointwise": {"surrogate": "pointwise"},
-    "refinement": {"surrogate": "pointwise", "denoiser": "denoiser"},
-    "generation": {"denoiser": "denoiser"},
+    "pointwise": {"surrogate": ("pointwise",)},
+    "refinement": {"surrogate": ("pointwise",), "denoiser": ("denoiser",)},
+    "thermalizer": {"surrogate": ("pointwise",), "denoiser": ("unconditional", "denoiser")},
+    "generation": {"denoiser": ("denoiser",)},
+    "acdm": {"denoiser": ("acdm", "denoiser")},
+}
+
+# Options of a configured method that each stepper takes besides its models.
+OPTIONS = {
+    "solver": (),
+    "pointwise": (),
+    "refinement": ("path", "readout", "sampler", "stride", "joint", "max_level", "condition_level", "fixed"),
+    "thermalizer": ("readout", "sampler", "stride", "max_level", "threshold"),
+    "generation": ("path", "readout", "sampler", "stride", "condition_level"),
+    "acdm": ("sampler", "stride", "begin"),
 }

@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from sns_core.diffusion.plane import Path, Sampler
+from sns_core.diffusion.plane import Path, Sampler, predictable
 from sns_core.diffusion.schedule import Levels, NoiseSchedule
 
 
@@ -91,6 +91,11 @@ class GaussianOracle:
         log_density = torch.stack(rows).permute(2, 0, 1)
         return log_density.flatten(1).softmax(1).view(-1, count, count)
 
+    def _noise_map(self, levels: torch.Tensor) -> torch.Tensor:
+        """(2 d, 2 d): the predicted noise of a pair at levels (1, 2) is this times the pair."""
+        _, sigma = self._scales(levels[:, 0], levels[:, 1])
+        return sigma[0][:, None] * torch.linalg.inv(self.noised_covariance(levels[:, 0], levels[:, 1])[0])
+
     def propagate(self, path: Path, mean: torch.Tensor, covariance: torch.Tensor, sampler: Sampler | None = None):
         """Mean (2 d,) and covariance (2 d, 2 d) of a Gaussian pair after a walk along a one-member `path`.
 
@@ -101,8 +106,7 @@ class GaussianOracle:
             raise ValueError("propagation needs a path of one member, without renoising, and a sampler without clip")
         d = self.size
         for here, there in zip(path.levels[:-1], path.levels[1:], strict=True):
-            _, sigma = self._scales(here[:, 0], here[:, 1])
-            predict = sigma[0][:, None] * torch.linalg.inv(self.noised_covariance(here[:, 0], here[:, 1])[0])
+            predict = self._noise_map(here)
             coefficients = [
                 self.schedule.reverse_coefficients(here[:, side], there[:, side], sampler.eta, sampler.variance)
                 if here[0, side] != there[0, side]
@@ -113,5 +117,8 @@ class GaussianOracle:
                 torch.cat([c.double().expand(d) for c in pair]) for pair in zip(*coefficients, strict=True)
             )
             step = torch.diag(of_x) + of_noise[:, None] * predict
+            if sampler.order == 2 and bool(predictable(here, there)):
+                predict = 0.5 * (predict + self._noise_map(there) @ step)
+                step = torch.diag(of_x) + of_noise[:, None] * predict
             mean, covariance = step @ mean, step @ covariance @ step.mT + torch.diag(fresh**2)
         return mean, covariance

@@ -125,7 +125,7 @@ class Path:
 
     @property
     def calls(self) -> torch.Tensor:
-        """(B,) network calls that each member needs."""
+        """(B,) moves of each member: its network calls with a sampler of order 1."""
         return (self.levels.diff(dim=0) != 0).any(-1).sum(0)
 
 
@@ -141,11 +141,25 @@ def _moves(distance: torch.Tensor, stride: int) -> torch.Tensor:
 @dataclass(frozen=True)
 class Sampler:
     """How a reverse step is taken: `eta` 1 ancestral, 0 deterministic (DDIM); `variance` as in NoiseSchedule;
-    `clip` bounds the clean estimate, in standard deviations (None: no bound)."""
+    `clip` bounds the clean estimate, in standard deviations (None: no bound); `order` 2 repeats each step that does not
+    end at level 0 with the mean of the noise predicted at its two ends (Heun's rule; Karras et al. 2022)."""
 
     eta: float = 1.0
     variance: str = "posterior"
     clip: float | None = None
+    order: int = 1
+
+    def __post_init__(self):
+        if self.order not in (1, 2):
+            raise ValueError(f"order {self.order} of the sampler is neither 1 nor 2")
+        if self.order == 2 and self.eta:
+            raise ValueError("a sampler of order 2 is deterministic: it needs eta 0")
+
+    def calls(self, path: "Path") -> torch.Tensor:
+        """(B,) network calls that each member needs along a path."""
+        here, there = path.levels[:-1], path.levels[1:]
+        twice = (here != there).any(-1) & predictable(here, there)
+        return path.calls + twice.sum(0) * (self.order == 2)
 
     def step(self, schedule: NoiseSchedule, x, noise, start: Levels, stop: Levels, streams) -> torch.Tensor:
         """Members x (B, C, H, W) from level `start` to level `stop` <= start with predicted `noise`."""
@@ -161,6 +175,23 @@ class Sampler:
             rows = rows.to(x.device)
             moved = moved.index_add(0, rows, per_member(fresh[fresh > 0], x) * draws)
         return moved
+
+
+def predictable(here: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Whether the noise can be predicted again where a move (..., 2) ends: no frame has just become clean."""
+    return ((there == here) | (there > 0)).all(-1)
+
+
+def _move(sampler, schedule, pair, noise, here, there, streams, hold_prev: bool) -> list[torch.Tensor]:
+    """Both frames after one move (B, 2) -> (B, 2); a frame that does not move stays exactly as it is."""
+    ends = []
+    for side, (x, predicted) in enumerate(zip(pair, noise, strict=True)):
+        moves = there[:, side] < here[:, side]
+        if moves.any() and not (side == 0 and hold_prev):
+            moved = sampler.step(schedule, x, predicted, here[:, side], there[:, side], streams)
+            x = torch.where(per_member(moves, moved).bool(), moved, x)
+        ends.append(x)
+    return ends
 
 
 @torch.no_grad()
@@ -185,6 +216,8 @@ def walk(
     levels = path.levels.expand(-1, batch, -1) if path.levels.shape[1] == 1 else path.levels
     if levels.shape[1] != batch:
         raise ValueError(f"a path of {levels.shape[1]} members for a batch of {batch}")
+    if path.renoise and sampler.order == 2:
+        raise ValueError("a path that renoises the previous frame has no second order: its moves are not one flow")
     if int(levels.max()) > schedule.levels:
         raise ValueError(f"the path starts at level {int(levels.max())}, the schedule ends at {schedule.levels}")
     streams = spawn(generator, batch)
@@ -194,18 +227,26 @@ def walk(
         if not len(rows):
             continue
         on_device, own = rows.to(x_prev.device), [streams[row] for row in rows.tolist()]
-        (s_prev, s_next), (r_prev, r_next) = here[rows].unbind(-1), there[rows].unbind(-1)
         prev, nxt = x_prev[on_device], x_next[on_device]
         if path.renoise:
-            prev = schedule.add_noise(given[on_device], s_prev, normal(own, prev.shape[1:], prev))
-        noise_prev, noise_next = denoiser(
-            prev, nxt, s_prev.to(prev.device), s_next.to(prev.device), None if anchor is None else anchor[on_device]
-        )
-        moves_prev, moves_next = r_prev < s_prev, r_next < s_next
-        if not path.renoise and moves_prev.any():
-            moved = sampler.step(schedule, prev, noise_prev, s_prev, r_prev, own)
-            x_prev[on_device] = torch.where(per_member(moves_prev, moved).bool(), moved, prev)
-        if moves_next.any():
-            moved = sampler.step(schedule, nxt, noise_next, s_next, r_next, own)
-            x_next[on_device] = torch.where(per_member(moves_next, moved).bool(), moved, nxt)
+            prev = schedule.add_noise(given[on_device], here[rows, 0], normal(own, prev.shape[1:], prev))
+        context = None if anchor is None else anchor[on_device]
+
+        def predict(pair, levels, chosen):
+            own_context = None if context is None else context[chosen]
+            return denoiser(*pair, *(s.to(prev.device) for s in levels.unbind(-1)), own_context)
+
+        everyone = slice(None)
+        noise = predict((prev, nxt), here[rows], everyone)
+        ends = _move(sampler, schedule, (prev, nxt), noise, here[rows], there[rows], own, path.renoise)
+        again = predictable(here[rows], there[rows]).nonzero()[:, 0] if sampler.order == 2 else ()
+        if len(again):
+            chosen = again.to(prev.device)
+            later = predict([end[chosen] for end in ends], there[rows][again], chosen)
+            mean = [0.5 * (first[chosen] + second) for first, second in zip(noise, later, strict=True)]
+            start, few = (prev[chosen], nxt[chosen]), [own[row] for row in again.tolist()]
+            corrected = _move(sampler, schedule, start, mean, here[rows][again], there[rows][again], few, path.renoise)
+            ends = [end.index_copy(0, chosen, c) for end, c in zip(ends, corrected, strict=True)]
+        x_prev[on_device] = x_prev[on_device] if path.renoise else ends[0]
+        x_next[on_device] = ends[1]
     return x_prev, x_next

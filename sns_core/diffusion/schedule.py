@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+PREDICTIONS = ("noise", "velocity", "clean")
+
 Levels = torch.Tensor  # int64, one level a member
 
 
@@ -79,6 +81,32 @@ class NoiseSchedule:
     def add_noise(self, x: torch.Tensor, level: Levels, noise: torch.Tensor) -> torch.Tensor:
         """Forward-diffuse clean x (B, ...) to `level` (B,); a member at level 0 is returned exactly as it is."""
         return per_member(self.signal(level), x) * x + per_member(self.sigma(level), x) * noise
+
+    def target(self, prediction: str, x: torch.Tensor, noise: torch.Tensor, level: Levels) -> torch.Tensor:
+        """What a network of the kind `prediction` learns to give for x (B, ...) noised to `level` with `noise`.
+
+        "velocity" is sqrt(a) eps - sqrt(1 - a) x (Salimans and Ho 2022): the noise at low levels, minus the clean frame at
+        high ones, where an error of the predicted noise would be divided by sqrt(a).
+        """
+        if prediction == "noise":
+            return noise
+        if prediction == "clean":
+            return x
+        if prediction == "velocity":
+            return per_member(self.signal(level), x) * noise - per_member(self.sigma(level), x) * x
+        raise ValueError(f"unknown prediction {prediction!r}; known: {', '.join(PREDICTIONS)}")
+
+    def noise_from(self, prediction: str, output: torch.Tensor, noised: torch.Tensor, level: Levels) -> torch.Tensor:
+        """The predicted noise that the output (B, ...) of such a network means for the frame `noised` at `level`.
+
+        Zero at level 0 for "clean", which says nothing of a noise that is not there.
+        """
+        if prediction == "noise":
+            return output
+        signal, sigma = per_member(self.signal(level), noised), per_member(self.sigma(level), noised)
+        if prediction == "velocity":
+            return signal * output + sigma * noised
+        return torch.where(sigma > 0, (noised - signal * output) / sigma.clamp(min=1e-12), 0.0)
 
     def reverse_coefficients(self, start: Levels, stop: Levels, eta: float = 1.0, variance: str = "posterior"):
         """Coefficients (of x^s, of eps_hat, of fresh noise), each float64 like `start`, of a reverse step.

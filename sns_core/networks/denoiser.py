@@ -4,37 +4,60 @@ import contextlib
 
 import torch
 
+from sns_core.diffusion.schedule import NoiseSchedule
 from sns_core.networks.unet import PeriodicUNet
 
 
 class NetworkDenoiser:
-    """`Denoiser` around a PeriodicUNet with heads: frames are stacked as (anchor, previous, next).
+    """`Denoiser` around a PeriodicUNet: frames are stacked as (anchor, previous, next), or the next one stands alone.
 
-    `anchor`: whether the network was trained with an anchor frame; it is then required at every call. `context` is
-    the precision in which the network runs (`runtime.autocast`); what comes out is float32.
+    `anchor`: whether the network was trained with an anchor frame; it is then required at every call. `prediction` is
+    what the network gives (NoiseSchedule.target); other than noise, it becomes noise by the `schedule` at the levels where
+    the walk stands, of which a network with heads is told nothing. `context` is the precision in which the network runs (`runtime.autocast`); what
+    comes out is float32.
     """
 
-    def __init__(self, network: PeriodicUNet, anchor: bool, context=None):
-        self.network, self.anchor = network, anchor
+    def __init__(
+        self, network: PeriodicUNet, anchor: bool, context=None, schedule: NoiseSchedule | None = None,
+        prediction: str = "noise",
+    ):  # fmt: skip
+        self.network, self.anchor, self.schedule, self.prediction = network, anchor, schedule, prediction
+        self.alone = network.frames_out == 1
         self.context = context or contextlib.nullcontext()
 
     def stack(self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None) -> torch.Tensor:
         """(B, F, C, H, W); ValueError where an anchor is needed and missing."""
         if self.anchor and anchor is None:
             raise ValueError("this denoiser was trained with an anchor frame; give one")
-        return torch.stack([anchor, x_prev, x_next] if self.anchor else [x_prev, x_next], 1)
+        frames = [x_next] if self.alone else [x_prev, x_next]
+        return torch.stack([anchor, *frames] if self.anchor else frames, 1)
 
     @torch.no_grad()
     def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
+        levels = torch.stack([s_next] if self.alone else [s_prev, s_next], 1) if self.network.told else None
         with self.context:
-            noise, _ = self.network(self.stack(x_prev, x_next, anchor))
-        return noise.float().unbind(1)
+            output, _ = self.network(self.stack(x_prev, x_next, anchor), levels)
+        output = output.float().unbind(1)
+        if self.alone:
+            # Nothing is known of the previous frame, which stands at pure noise and is never moved.
+            return torch.zeros_like(x_prev), self._noise(output[0], x_next, s_next)
+        return tuple(map(self._noise, output, (x_prev, x_next), (s_prev, s_next)))
+
+    def _noise(self, output, noised, level):
+        return (
+            output if self.prediction == "noise" else self.schedule.noise_from(self.prediction, output, noised, level)
+        )
 
     @torch.no_grad()
     def level_logits(
         self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits (B, 2, S + 1), previous frame first; one pass of the encoder serves both heads."""
+        """Logits (B, 2, S + 1), previous frame first; one pass of the encoder serves all heads.
+
+        A network of the next frame alone gives the same logits for both. ValueError for a network without heads.
+        """
+        if self.network.heads is None:
+            raise ValueError("this denoiser is told the noise levels and cannot estimate them")
         with self.context:
             _, _, logits = self.network.encode(self.stack(x_prev, x_next, anchor))
-        return logits.float()
+        return logits.float().expand(-1, 2, -1)

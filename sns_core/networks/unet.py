@@ -1,8 +1,9 @@
-"""One periodic U-Net for every task: frames in, frames out, with two optional noise-level heads.
+"""One periodic U-Net for every task: frames in, frames out, with optional noise levels, estimated or told.
 
-The encoder is told no noise level. Where heads are asked for, they classify the level of the previous and of the next
-frame from the encoder's features, and their softmax, embedded, conditions the decoder (paper, section 4). Padding is
-circular everywhere, upsampling included, and nothing is normalised, so amplitudes stay visible to the heads.
+The encoder is told no noise level. Where heads are asked for, they classify the level of every frame that is given out
+(for the pair: of the previous and of the next one) from the encoder's features, and their softmax, embedded, conditions
+the decoder (paper, section 4). A network that is told the levels instead has the same embedding and no heads. Padding
+is circular everywhere, upsampling included, and nothing is normalised, so amplitudes stay visible to the heads.
 """
 
 import torch
@@ -64,7 +65,7 @@ class Attention(nn.Module):
 
 
 class LevelHeads(nn.Module):
-    """Two classifiers over S + 1 levels from pooled features: the mean and the log-power of every channel.
+    """A classifier a frame over S + 1 levels, from pooled features: the mean and the log-power of every channel.
 
     `kind` "categorical" gives every level a logit of its own (the paper). "ordinal" describes the distribution over
     levels as a mixture of COMPONENTS discretised logistics: neighbouring levels share what is learnt, and frames
@@ -73,24 +74,24 @@ class LevelHeads(nn.Module):
 
     COMPONENTS = 3
 
-    def __init__(self, features: int, classes: int, hidden: int, kind: str = "categorical"):
+    def __init__(self, features: int, classes: int, hidden: int, kind: str = "categorical", frames: int = 2):
         super().__init__()
         if kind not in ("categorical", "ordinal"):
             raise ValueError(f"head_kind {kind!r} is neither 'categorical' nor 'ordinal'")
-        self.kind, self.classes = kind, classes
+        self.kind, self.classes, self.frames = kind, classes, frames
         self.trunk = nn.Sequential(nn.Linear(2 * features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
-        self.classify = nn.Linear(hidden, 2 * (classes if kind == "categorical" else 3 * self.COMPONENTS))
+        self.classify = nn.Linear(hidden, frames * (classes if kind == "categorical" else 3 * self.COMPONENTS))
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """List of (B, C_i, H_i, W_i) -> logits (B, 2, classes) in float32."""
+        """List of (B, C_i, H_i, W_i) -> logits (B, frames, classes) in float32."""
         with torch.autocast(features[0].device.type, enabled=False):
             wide = [f.float() for f in features]
             pooled = [f.mean((-2, -1)) for f in wide] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in wide]
-            output = self.classify(self.trunk(torch.cat(pooled, 1))).unflatten(1, (2, -1))
+            output = self.classify(self.trunk(torch.cat(pooled, 1))).unflatten(1, (self.frames, -1))
             return output if self.kind == "categorical" else self._mixture(output)
 
     def _mixture(self, output: torch.Tensor) -> torch.Tensor:
-        """(B, 2, 3 * COMPONENTS) weights, centres and log-widths -> normalised log-probabilities (B, 2, classes)."""
+        """(B, F, 3 * COMPONENTS) weights, centres and log-widths -> normalised log-probabilities (B, F, classes)."""
         weight, centre, width = output.unsqueeze(-2).chunk(3, -1)
         spread = torch.linspace(0.1, 0.7, self.COMPONENTS, device=output.device)
         centre = (centre + spread) * self.classes
@@ -106,20 +107,20 @@ class PeriodicUNet(nn.Module):
 
     Parameters: `channels` C; `frames_in`, `frames_out`; `width` of the first level and `multipliers` of it, one a
     level, each level half as fine; `blocks` a level; `attention` at the bottom and in the middle; `patch`, pixels
-    (patch x patch) folded into channels at the entrance; `levels`, S of the noise-level heads (None: no heads);
-    `head_features` "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads.
+    (patch x patch) folded into channels at the entrance; `levels`, S of the noise levels that condition the decoder (None:
+    no levels); `told`, whether they are given with each call instead of read by heads; `head_features` "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads.
     """
 
     def __init__(
         self, *, channels: int, frames_in: int, frames_out: int, width: int = 64, multipliers: tuple[int, ...] = (2, 2, 2),
         blocks: int = 2, attention: bool = True, patch: int = 1, levels: int | None = None, head_features: str = "bottleneck",
-        head_kind: str = "categorical", head_width: int = 128,
+        head_kind: str = "categorical", head_width: int = 128, told: bool = False,
     ):  # fmt: skip
         super().__init__()
         if head_features not in ("bottleneck", "encoder"):
             raise ValueError(f"head_features {head_features!r} is neither 'bottleneck' nor 'encoder'")
         self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
-        self.levels, self.head_features = levels, head_features
+        self.levels, self.head_features, self.told = levels, head_features, told
         self.divisor = patch * 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         condition = head_width if levels else 0
@@ -135,11 +136,16 @@ class PeriodicUNet(nn.Module):
         self.bottom_attention = Attention(current) if attention else nn.Identity()
         self.middle_in = Block(current, current)
         self.middle_attention = Attention(current) if attention else nn.Identity()
+        self.heads = None
         if levels:
             pooled = current if head_features == "bottleneck" else current + width + sum(widths)
-            self.heads = LevelHeads(pooled, levels + 1, head_width, head_kind)
+            if not told:
+                self.heads = LevelHeads(pooled, levels + 1, head_width, head_kind, frames_out)
             self.embed = nn.Sequential(
-                nn.Linear(2 * (levels + 1), head_width), nn.GELU(), nn.Linear(head_width, head_width), nn.GELU()
+                nn.Linear(frames_out * (levels + 1), head_width),
+                nn.GELU(),
+                nn.Linear(head_width, head_width),
+                nn.GELU(),
             )
         self.middle_out = Block(current, current, condition)
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
@@ -161,7 +167,7 @@ class PeriodicUNet(nn.Module):
             )
 
     def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
-        """Frames (B, F, C, H, W) -> skips, bottleneck features, logits (B, 2, S + 1) or None."""
+        """Frames (B, F, C, H, W) -> skips, bottleneck features, logits (B, F_out, S + 1) or None."""
         self.check_resolution(frames.shape[-1])
         h = self.enter(F.pixel_unshuffle(frames.flatten(1, 2), self.patch))
         entrance, skips = h, []
@@ -172,13 +178,13 @@ class PeriodicUNet(nn.Module):
             if index < len(self.downs):
                 h = self.downs[index](h)
         h = self.middle_attention(self.middle_in(self.bottom_attention(h)))
-        if self.levels is None:
+        if self.heads is None:
             return skips, h, None
         return skips, h, self.heads([h] if self.head_features == "bottleneck" else [entrance, *skips, h])
 
-    def decode(self, skips: list[torch.Tensor], h: torch.Tensor, logits: torch.Tensor | None) -> torch.Tensor:
-        """The output of `encode` -> frames (B, F_out, C, H, W)."""
-        condition = None if logits is None else self.embed(logits.softmax(-1).flatten(1))
+    def decode(self, skips: list[torch.Tensor], h: torch.Tensor, probabilities: torch.Tensor | None) -> torch.Tensor:
+        """Features as `encode` gives them, and the probability of each level (B, F_out, S + 1) -> (B, F_out, C, H, W)."""
+        condition = None if probabilities is None else self.embed(probabilities.flatten(1))
         h = self.middle_out(h, condition)
         for index, (stage, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
             h = torch.cat([h, skip], 1)
@@ -188,7 +194,18 @@ class PeriodicUNet(nn.Module):
                 h = self.ups[index](F.interpolate(h, scale_factor=2, mode="nearest"))
         return F.pixel_shuffle(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Frames (B, F, C, H, W) -> output (B, F_out, C, H, W) and logits (B, 2, S + 1) or None."""
+    def forward(
+        self, frames: torch.Tensor, levels: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Frames (B, F, C, H, W) -> output (B, F_out, C, H, W) and logits (B, F_out, S + 1) or None.
+
+        `levels`: (B, F_out) int64, for a network that is told them; ValueError where it is not given.
+        """
         skips, bottom, logits = self.encode(frames)
-        return self.decode(skips, bottom, logits), logits
+        if self.told and levels is None:
+            raise ValueError("this network is told the noise levels; give them")
+        if self.told:
+            probabilities = F.one_hot(levels, self.levels + 1).to(bottom)
+        else:
+            probabilities = None if logits is None else logits.softmax(-1)
+        return self.decode(skips, bottom, probabilities), logits

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from sns_core.catalogue import NEEDS
+from sns_core.catalogue import NEEDS, OPTIONS
 from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
 from sns_core.networks import NetworkDenoiser
@@ -95,18 +95,25 @@ class PointwiseStepper(_FrameStepper):
 
 
 class _DenoisingStepper(_FrameStepper):
-    """What refinement and generation share: the denoiser, its coordinates, the read-out, the path and the sampler."""
+    """What all that denoise share: the denoiser, its coordinates, the read-out, the path and the sampler."""
 
     def __init__(
-        self, denoiser: TrainedModel, precision: str, system: System, resolution: int, *, path: str, readout: dict,
-        sampler: dict, stride: int,
+        self, denoiser: TrainedModel, precision: str, system: System, resolution: int, *, path: str = "diagonal",
+        readout: dict | None = None, sampler: dict | None = None, stride: int = 1,
     ):  # fmt: skip
         super().__init__(system, resolution, denoiser.per_channel("std"))
         self.denoiser: NetworkDenoiser = denoiser.denoiser(precision)
         self.schedule, self.colour = denoiser.schedule(), denoiser.colour()
         self.path = getattr(Path, path)
-        self.readout = LevelReadout(**readout, clean_probability=torch.tensor(denoiser.note["clean_probability"]))
-        self.sampler, self.stride = Sampler(**sampler), stride
+        usual = denoiser.note.get("clean_probability")  # a network that is told the levels has none
+        self.readout = LevelReadout(
+            **(readout or {}), clean_probability=None if usual is None else torch.tensor(usual).expand(2, -1)
+        )
+        self.sampler, self.stride = Sampler(**(sampler or {})), stride
+
+    def whitened(self, *frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Frames in the coordinates of the diffusion."""
+        return self.colour.whiten(torch.stack(frames)).unbind(0)
 
     def estimate(self, prev: torch.Tensor, nxt: torch.Tensor, anchor, streams) -> torch.Tensor:
         """Levels (B, 2) at which the pair seems to stand, on the CPU, where the timetable is made."""
@@ -127,6 +134,14 @@ class _DenoisingStepper(_FrameStepper):
         noise = normal([streams[row] for row in rows.tolist()], z.shape[1:], z)
         return z.index_copy(0, where, self.schedule.add_noise(z[where], level[rows], noise))
 
+    def walked(self, path: Path, z_prev: torch.Tensor, z_next: torch.Tensor, z_anchor, streams) -> torch.Tensor:
+        """The next frame (B, C, m, m) at the end of a path."""
+        _, z = walk(
+            self.denoiser, path, z_prev, z_next, schedule=self.schedule, generator=streams, anchor=z_anchor,
+            sampler=self.sampler,
+        )  # fmt: skip
+        return self.colour.unwhiten(z)
+
 
 class RefinementStepper(_DenoisingStepper):
     """SNS around a surrogate (paper, algorithm 2): predict, estimate the levels, noise to them, walk back.
@@ -135,61 +150,138 @@ class RefinementStepper(_DenoisingStepper):
     while the heads learnt from independent noise: they blame one frame or the other, and either may be wrong.
     `max_level`: bound of the levels that are acted upon, and so of the cost of a step (None: no bound).
     `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
+    `fixed`: a control that estimates nothing: {"level", "every", "random"} noises both frames to one level at every n-th
+    step, or at each step with probability 1 / n.
     """
 
     def __init__(
         self, surrogate: PointwiseStepper, *arguments, joint: bool = False, max_level: int | None = None,
-        condition_level: int | None = None, **options,
+        condition_level: int | None = None, fixed: dict | None = None, **options,
     ):  # fmt: skip
         super().__init__(*arguments, **options)
         self.surrogate, self.joint = surrogate, joint
-        self.max_level, self.condition_level = max_level, condition_level
+        self.max_level, self.condition_level, self.fixed = max_level, condition_level, fixed
+
+    def start(self, states: torch.Tensor) -> Carry:
+        carry = super().start(states)
+        return {**carry, "count": torch.zeros(len(states), dtype=torch.int64)} if self.fixed else carry
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         candidate = self.surrogate.predict(carry["frame"])
-        frame, levels, calls = self.refine(carry["frame"], candidate, carry["anchor"], streams)
-        return {**carry, "frame": frame}, StepRecord(levels, calls)
+        following = {"count": carry["count"] + 1} if self.fixed else {}
+        frame, record = self.refine(carry["frame"], candidate, carry["anchor"], streams, following.get("count"))
+        return {**carry, **following, "frame": frame}, record
 
-    def refine(self, previous: torch.Tensor, candidate: torch.Tensor, anchor: torch.Tensor, streams):
-        """Frames (B, C, m, m) -> refined candidate, estimated levels (B, 2), calls (B,)."""
-        z_prev, z_next, z_anchor = self.colour.whiten(torch.stack([previous, candidate, anchor]))
-        levels = self.estimate(z_prev, z_next, z_anchor, streams)
-        s_prev, s_next = levels.clamp(max=self.max_level).unbind(1) if self.max_level else levels.unbind(1)
+    def levels(self, z_prev, z_next, z_anchor, streams, count) -> torch.Tensor:
+        """Levels (B, 2) of the pair: estimated, or those of the control at the step `count` (B,)."""
+        if not self.fixed:
+            return self.estimate(z_prev, z_next, z_anchor, streams)
+        if self.fixed["random"]:
+            draws = torch.cat([torch.rand(1, generator=g, device=g.device) for g in streams]).cpu()
+            due = draws * self.fixed["every"] < 1
+        else:
+            due = count.cpu() % self.fixed["every"] == 0
+        return (self.fixed["level"] * due)[:, None].expand(-1, 2)
+
+    def starts(self, levels: torch.Tensor) -> torch.Tensor:
+        """Where in the plane (B, 2) the walk begins for such levels."""
+        acted = levels.clamp(max=self.max_level) if self.max_level else levels
+        s_prev, s_next = acted.unbind(1)
         if self.joint:
             s_prev = s_next = torch.maximum(s_prev, s_next)
         if self.condition_level is not None:
             s_prev = torch.full_like(s_prev, self.condition_level)
+        return torch.stack([s_prev, s_next], 1)
+
+    def condition(self, z_prev: torch.Tensor, level: torch.Tensor, streams) -> torch.Tensor:
+        """The previous frame as it stands at the start of the walk."""
+        return self.diffuse(z_prev, level, streams)
+
+    def refine(self, previous: torch.Tensor, candidate: torch.Tensor, anchor: torch.Tensor, streams, count=None):
+        """Frames (B, C, m, m) -> refined candidate, and what the step tells of itself."""
+        z_prev, z_next, z_anchor = self.whitened(previous, candidate, anchor)
+        levels = self.levels(z_prev, z_next, z_anchor, streams, count)
+        s_prev, s_next = self.starts(levels).unbind(1)
         # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
-        s_prev = torch.where(s_next > 0, s_prev, 0)
-        path = self.path(s_prev, s_next, self.stride)
+        path = self.path(torch.where(s_next > 0, s_prev, 0), s_next, self.stride)
+        record = StepRecord(levels, self.sampler.calls(path) * (s_next > 0))
         rows = s_next.nonzero()[:, 0]
         if not len(rows):
-            return candidate, levels, path.calls
+            return candidate, record
         own, where = [streams[row] for row in rows.tolist()], rows.to(candidate.device)
-        noised = [self.diffuse(z[where], s[rows], own) for z, s in ((z_prev, s_prev), (z_next, s_next))]
-        _, refined = walk(
-            self.denoiser, Path(path.levels[:, rows], path.renoise), *noised, schedule=self.schedule, generator=own,
-            anchor=z_anchor[where], sampler=self.sampler,
-        )  # fmt: skip
-        return candidate.index_copy(0, where, self.colour.unwhiten(refined)), levels, path.calls
+        noised = self.condition(z_prev[where], s_prev[rows], own), self.diffuse(z_next[where], s_next[rows], own)
+        refined = self.walked(Path(path.levels[:, rows], path.renoise), *noised, z_anchor[where], own)
+        return candidate.index_copy(0, where, refined), record
+
+
+class ThermalizerStepper(RefinementStepper):
+    """The Thermalizer (Pedersen et al. 2025): the level of x_t alone, and a walk down without any condition.
+
+    From a denoiser of single frames as published, or from one of pairs whose previous frame is pure noise. `threshold`:
+    lower levels are left alone.
+    """
+
+    def __init__(self, *arguments, threshold: int = 1, **options):
+        super().__init__(*arguments, path="unconditional", **options)
+        self.threshold = threshold
+
+    def estimate(self, prev, nxt, anchor, streams) -> torch.Tensor:
+        return super().estimate(normal(streams, prev.shape[1:], prev), nxt, anchor, streams)
+
+    def starts(self, levels: torch.Tensor) -> torch.Tensor:
+        s_next = super().starts(levels)[:, 1]
+        s_next = torch.where(s_next >= self.threshold, s_next, 0)
+        return torch.stack([torch.full_like(s_next, self.schedule.levels), s_next], 1)
+
+    def condition(self, z_prev, level, streams) -> torch.Tensor:
+        return normal(streams, z_prev.shape[1:], z_prev)
 
 
 class GenerationStepper(_DenoisingStepper):
-    """SNS alone (paper, algorithm 3): x_t from pure noise at level S, the previous frame's level estimated beside it."""
+    """SNS alone (paper, algorithm 3): x_t from pure noise at level S, the previous frame's level estimated beside it.
+
+    `condition_level`: hold the previous frame at this level instead; 0 is clean conditioning.
+    """
+
+    def __init__(self, *arguments, condition_level: int | None = None, **options):
+        super().__init__(*arguments, **options)
+        self.condition_level = condition_level
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
-        z_prev, z_anchor = self.colour.whiten(carry["frame"]), self.colour.whiten(carry["anchor"])
+        z_prev, z_anchor = self.whitened(carry["frame"], carry["anchor"])
         top = torch.full((len(z_prev),), self.schedule.levels)
         z_next = normal(streams, z_prev.shape[1:], z_prev)
-        s_prev = self.estimate(z_prev, z_next, z_anchor, streams)[:, 0]
+        if self.condition_level is None:
+            s_prev = self.estimate(z_prev, z_next, z_anchor, streams)[:, 0]
+        else:
+            s_prev = torch.full_like(top, self.condition_level)
         path = self.path(s_prev, top, self.stride)
-        z_prev = self.diffuse(z_prev, s_prev, streams)
-        _, z = walk(
-            self.denoiser, path, z_prev, z_next, schedule=self.schedule, generator=streams, anchor=z_anchor,
-            sampler=self.sampler,
-        )  # fmt: skip
-        record = StepRecord(torch.stack([s_prev, top], 1), path.calls)
-        return {**carry, "frame": self.colour.unwhiten(z)}, record
+        frame = self.walked(path, self.diffuse(z_prev, s_prev, streams), z_next, z_anchor, streams)
+        return {**carry, "frame": frame}, StepRecord(torch.stack([s_prev, top], 1), self.sampler.calls(path))
+
+
+class AcdmStepper(_DenoisingStepper):
+    """ACDM (Kohl et al. 2023): both frames at one level all along, the previous one noised afresh at each.
+
+    From a network trained for it, which is told the level, or from a denoiser of pairs. `begin`: "noise", or "previous"
+    for the authors' variant that starts from the previous frame noised to the highest level.
+    """
+
+    def __init__(self, *arguments, begin: str = "noise", **options):
+        super().__init__(*arguments, path="acdm", **options)
+        if begin not in ("noise", "previous"):
+            raise UserError(f"begin: {begin!r} is neither noise nor previous")
+        self.begin = begin
+
+    def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
+        z_prev, z_anchor = self.whitened(carry["frame"], carry["anchor"])
+        top = torch.full((len(z_prev),), self.schedule.levels)
+        z_next = normal(streams, z_prev.shape[1:], z_prev)
+        if self.begin == "previous":
+            z_next = self.schedule.add_noise(z_prev, top, z_next)
+        path = self.path(top, top, self.stride)
+        frame = self.walked(path, z_prev, z_next, z_anchor, streams)
+        return {**carry, "frame": frame}, StepRecord(torch.stack([top, top], 1), self.sampler.calls(path))
 
 
 def build_stepper(
@@ -208,18 +300,21 @@ def build_stepper(
         raise UserError(f"the stepper {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
     resolution, step_size = manifest["emulator"]["resolution"], manifest["emulator"]["step"]
     loaded = {
-        role: load_model(models[role], objective, device, manifest["identity"])
-        for role, objective in NEEDS[kind].items()
+        role: load_model(models[role], objectives, device, manifest["identity"])
+        for role, objectives in NEEDS[kind].items()
     }
     if kind == "solver":
         scale = torch.tensor(manifest["statistics"]["std"], dtype=torch.float32, device=device)[:, None, None]
         return SolverStepper(system, resolution, step_size, scale)
     common = (precision, system, resolution)
-    options = {name: method[name] for name in ("path", "readout", "sampler", "stride") if name in method}
+    options = {name: method[name] for name in OPTIONS[kind] if name in method}
+    surrogate = PointwiseStepper(loaded["surrogate"], *common) if "surrogate" in loaded else None
     if kind == "pointwise":
-        return PointwiseStepper(loaded["surrogate"], *common)
+        return surrogate
+    if kind == "refinement":
+        return RefinementStepper(surrogate, loaded["denoiser"], *common, **options)
+    if kind == "thermalizer":
+        return ThermalizerStepper(surrogate, loaded["denoiser"], *common, **options)
     if kind == "generation":
         return GenerationStepper(loaded["denoiser"], *common, **options)
-    surrogate = PointwiseStepper(loaded["surrogate"], *common)
-    options |= {name: method[name] for name in ("joint", "max_level", "condition_level") if name in method}
-    return RefinementStepper(surrogate, loaded["denoiser"], *common, **options)
+    return AcdmStepper(loaded["denoiser"], *common, **options)

@@ -15,7 +15,7 @@ from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.runtime import UserError, autocast
 
 FORMAT = "sns-model-1"
-OBJECTIVES = ("pointwise", "denoiser")
+OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 
 
 def build_network(spec: dict, channels: int) -> PeriodicUNet:
@@ -23,10 +23,13 @@ def build_network(spec: dict, channels: int) -> PeriodicUNet:
     shape = {"channels": channels, **spec["network"]}
     if spec["objective"] == "pointwise":
         return PeriodicUNet(frames_in=1, frames_out=1, levels=None, **shape)
-    if spec["objective"] == "denoiser":
-        diffusion = spec["diffusion"]
-        return PeriodicUNet(frames_in=2 + diffusion["anchor"], frames_out=2, levels=diffusion["levels"], **shape)
-    raise UserError(f"unknown objective {spec['objective']!r}; known: {', '.join(OBJECTIVES)}")
+    if spec["objective"] not in OBJECTIVES:
+        raise UserError(f"unknown objective {spec['objective']!r}; known: {', '.join(OBJECTIVES)}")
+    diffusion, frames = spec["diffusion"], 1 if spec["objective"] == "unconditional" else 2
+    return PeriodicUNet(
+        frames_in=frames + diffusion["anchor"], frames_out=frames, levels=diffusion["levels"],
+        told=spec["objective"] == "acdm", **shape,
+    )  # fmt: skip
 
 
 @dataclass
@@ -53,13 +56,14 @@ class TrainedModel:
         return NoiseColour(diffusion["colour"], statistics["shell_amplitude"], self.note["resolution"], self.device)
 
     def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
-        return NetworkDenoiser(self.network, self.spec["diffusion"]["anchor"], autocast(self.device, precision))
+        diffusion, context = self.spec["diffusion"], autocast(self.device, precision)
+        return NetworkDenoiser(self.network, diffusion["anchor"], context, self.schedule(), diffusion["prediction"])
 
 
 def load_model(
-    path: Path, objective: str, device: torch.device | str = "cpu", identity: str | None = None
+    path: Path, objective: str | tuple[str, ...], device: torch.device | str = "cpu", identity: str | None = None
 ) -> TrainedModel:
-    """Read a model file.
+    """Read a model file; `objective`: one that it must have been trained for, or several of which one will do.
 
     Raises UserError where the file is missing, truncated, foreign, of another objective or shape than it says, or
     (with `identity`) trained on other data.
@@ -68,8 +72,9 @@ def load_model(
     tensors, note = read_tensors(path, remedy)
     if note.get("format") != FORMAT:
         raise UserError(f"{path}: not a model of this project (its format is not {FORMAT!r}); {remedy}")
-    if note["spec"]["objective"] != objective:
-        raise UserError(f"{path}: a model with objective {note['spec']['objective']!r} where {objective!r} is needed")
+    wanted, found = (objective,) if isinstance(objective, str) else objective, note["spec"]["objective"]
+    if found not in wanted:
+        raise UserError(f"{path}: a model with objective {found!r} where {' or '.join(map(repr, wanted))} is needed")
     if identity is not None and note["data"] != identity:
         raise UserError(f"{path}: trained on other data than this run's (manifest {note['data'][:12]}); {remedy}")
     network = build_network(note["spec"], note["channels"])

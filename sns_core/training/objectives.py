@@ -4,15 +4,20 @@ Pointwise surrogate: the mean of p(x_t | x_{t-1}), as a residual in units of the
 
     x_t = x_{t-1} + increment_std * network(x_{t-1}),   squared error (over `unroll` fed-back steps).
 
-Denoiser: multi-noise-level denoising score matching (paper, section 2 and algorithm 1): s2 and s1 uniform over
-0 .. S and independent, both frames noised, in the coordinates of the noise colour,
+Denoisers: a frame or a pair is noised in the coordinates of the noise colour, and what the network gives (the noise, or
+as `prediction` says) is compared with what was added; heads, where there are any, with the levels:
 
-    L = |eps_hat - eps|^2 (both frames, mean) + level_weight * (CE(s2) + CE(s1)).
+    L = |output - target|^2 (all frames, mean) + level_weight * (sum of CE over the frames).
+
+"denoiser" is multi-noise-level denoising score matching (paper, section 2 and algorithm 1): s2 and s1 uniform over 0 .. S
+and independent. "acdm" noises both frames to one level, with different noise, and tells the network (Kohl et al. 2023).
+"unconditional" knows the next frame alone (the Thermalizer, Pedersen et al. 2025).
 """
 
 import torch
 import torch.nn.functional as F
 
+from sns_core.data.shards import shell_index
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 
 
@@ -38,21 +43,51 @@ class PointwiseObjective:
 
 
 class DenoiserObjective:
-    """See the module docstring; `anchored`: batches carry an anchor frame in front, which stays clean."""
+    """See the module docstring; `kind`: denoiser, acdm or unconditional; `anchored`: batches carry an anchor frame in
+    front, which stays clean; `shell_weight` r: an error in shell K counts K^-r times as much, with mean 1 over all modes.
 
-    frames = 2
+    The large scales are few modes of many, and a network that minimises the plain mean learns them last, though they
+    hold the energy. A weight of each mode changes nothing in the minimiser, which is the conditional mean mode by mode.
+    """
 
-    def __init__(self, schedule: NoiseSchedule, colour: NoiseColour, anchored: bool, level_weight: float = 0.1):
+    def __init__(
+        self, schedule: NoiseSchedule, colour: NoiseColour, anchored: bool, level_weight: float = 0.1,
+        kind: str = "denoiser", prediction: str = "noise", shell_weight: float = 0.0,
+    ):  # fmt: skip
         self.schedule, self.colour, self.anchored, self.level_weight = schedule, colour, anchored, level_weight
+        self.kind, self.prediction, self.frames = kind, prediction, 1 if kind == "unconditional" else 2
+        self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
 
     def __call__(self, network, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Batch (B, 2 or 3, C, H, W) -> {"loss", "noise", "level"}."""
+        """Batch (B, frames, C, H, W), the anchor before them -> {"loss", "noise", "level"}."""
         z = self.colour.whiten(batch)
-        pair = z[:, -2:]
-        levels = torch.randint(self.schedule.levels + 1, (len(z), 2), generator=generator)
-        noise = torch.randn(pair.shape, generator=generator).to(pair)
-        noised = self.schedule.add_noise(pair.flatten(0, 1), levels.flatten(), noise.flatten(0, 1)).view_as(pair)
-        predicted, logits = network(torch.cat([z[:, :-2], noised], 1))
-        noise_loss = F.mse_loss(predicted.float(), noise)
-        level_loss = 2 * F.cross_entropy(logits.flatten(0, 1), levels.flatten().to(logits.device))
-        return {"loss": noise_loss + self.level_weight * level_loss, "noise": noise_loss, "level": level_loss}
+        clean = z[:, -self.frames :]
+        drawn = 1 if self.kind == "acdm" else self.frames
+        levels = torch.randint(self.schedule.levels + 1, (len(z), drawn), generator=generator).expand(-1, self.frames)
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        flat = clean.flatten(0, 1), noise.flatten(0, 1), levels.flatten()
+        noised = self.schedule.add_noise(flat[0], flat[2], flat[1]).view_as(clean)
+        target = self.schedule.target(self.prediction, *flat).view_as(clean)
+        told = levels.to(z.device) if self.kind == "acdm" else None
+        output, logits = network(torch.cat([z[:, : -self.frames], noised], 1), told)
+        parts = {"noise": self.distance(output.float() - target)}
+        if logits is not None:
+            cross_entropy = F.cross_entropy(logits.flatten(0, 1), levels.flatten().to(logits.device))
+            parts["level"] = self.frames * cross_entropy
+        return {"loss": parts["noise"] + self.level_weight * parts.get("level", 0.0), **parts}
+
+    def distance(self, error: torch.Tensor) -> torch.Tensor:
+        """Mean square of an error (..., N, N), its shells weighted."""
+        if self.weight is None:
+            return error.square().mean()
+        return (torch.fft.rfft2(error, norm="forward").abs().square() * self.weight).sum((-2, -1)).mean()
+
+
+def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
+    """What each mode of a half spectrum (N, N // 2 + 1) counts: K^-exponent, the mean as K = 1, with mean 1 over all N x N
+    modes, and twice that where a mode stands for its mirror image too."""
+    shells = torch.from_numpy(shell_index(resolution)).clamp(min=1).double()
+    twice = torch.full_like(shells, 2.0)
+    twice[:, 0] = twice[:, -1] = 1.0
+    weight = shells**-exponent
+    return twice * weight * (resolution**2 / (twice * weight).sum())

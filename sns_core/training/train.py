@@ -53,6 +53,9 @@ def _objective(spec: dict, statistics: dict, resolution: int, device: torch.devi
         NoiseColour(diffusion["colour"], statistics["shell_amplitude"], resolution, device),
         diffusion["anchor"],
         training["level_weight"],
+        spec["objective"],
+        diffusion["prediction"],
+        training["shell_weight"],
     )
 
 
@@ -208,7 +211,7 @@ def train_model(
         "step": dataset.manifest["emulator"]["step"], "seed": seed,
     }  # fmt: skip
     trainer.adopt(trainer.average)
-    if spec["objective"] == "denoiser":
+    if trainer.network.heads is not None:
         note["clean_probability"] = trainer.clean_probability(validation)
     with whole_file(history) as temporary:
         table = io.StringIO(newline="")

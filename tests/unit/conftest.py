@@ -18,13 +18,20 @@ NETWORK = {
 TRAINING = {
     "steps": 30, "batch": 4, "learning_rate": 1e-3, "warmup": 5, "decay": "cosine", "weight_decay": 0.05, "clip": 1.0,
     "ema": 0.9, "log_every": 10, "checkpoint_every": 10, "trajectories": None, "frames": None, "symmetries": "translations", "unroll": 1,
-    "input_noise": 0.0, "level_weight": 1.0,
+    "input_noise": 0.0, "shell_weight": 0.0, "level_weight": 1.0,
+}  # fmt: skip
+DIFFUSION = {
+    "levels": 20, "schedule": "cosine", "prediction": "noise", "colour": 0.25, "anchor": True, "anchor_gap": 6,
 }  # fmt: skip
 SPECS = {
     "pointwise": {"objective": "pointwise", "network": NETWORK, "training": TRAINING},
-    "denoiser": {
-        "objective": "denoiser", "network": NETWORK, "training": TRAINING,
-        "diffusion": {"levels": 20, "schedule": "cosine", "colour": 0.25, "anchor": True, "anchor_gap": 6},
+    "denoiser": {"objective": "denoiser", "network": NETWORK, "training": TRAINING, "diffusion": DIFFUSION},
+    "unconditional": {
+        "objective": "unconditional", "network": NETWORK, "training": TRAINING, "diffusion": {**DIFFUSION, "anchor": False},
+    },
+    "acdm": {
+        "objective": "acdm", "network": NETWORK, "training": TRAINING,
+        "diffusion": {**DIFFUSION, "schedule": "linear", "prediction": "velocity", "colour": 0.0, "anchor": False},
     },
 }  # fmt: skip
 
@@ -43,7 +50,7 @@ def train(folder: Path, manifest: Path, name: str, spec: dict, **more) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> SimpleNamespace:
-    """manifest, test (its frames file) and models {"surrogate", "denoiser"}."""
+    """manifest, test (its frames file) and models {"surrogate", "denoiser", "unconditional", "acdm"}."""
     folder = tmp_path_factory.mktemp("tiny")
     splits = {"train": (3, 30), "validation": (2, 20), "test": (3, 24)}
     files = [folder / f"{split}.nc" for split in splits]
@@ -56,6 +63,6 @@ def tiny(tmp_path_factory) -> SimpleNamespace:
     shard_dataset(trajectories=files, output=manifest, shard_members=2)
     models = {
         role: train(folder, manifest, name, copy.deepcopy(SPECS[name]))
-        for role, name in (("surrogate", "pointwise"), ("denoiser", "denoiser"))
+        for role, name in {"surrogate": "pointwise", **{name: name for name in SPECS if name != "pointwise"}}.items()
     }
     return SimpleNamespace(folder=folder, manifest=manifest, test=folder / "test.nc", models=models)

@@ -1334,3 +1334,72 @@ def test_readouts_that_do_not_exist_are_refused():
     for q in (0.0, 1.0, -0.1, 2.0):
         with pytest.raises(ValueError, match="between 0 and 1"):
             LevelReadout("quantile", q)
+
+
+# --- what a network predicts, and steps of second order ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_exact_prediction_gives_back_the_noise(prediction):
+    schedule, level = NoiseSchedule.cosine(20), torch.tensor([1, 7, 19, 20])
+    x, noise = torch.randn(2, 4, 1, 3, 3, generator=generator("prediction"), dtype=torch.float64)
+    noised = schedule.add_noise(x, level, noise)
+    output = schedule.target(prediction, x, noise, level)
+    assert torch.allclose(schedule.noise_from(prediction, output, noised, level), noise, atol=1e-9)
+
+
+def test_velocity_is_the_noise_at_level_0_and_minus_the_frame_at_pure_noise():
+    schedule = NoiseSchedule(torch.tensor([1.0, 0.5, 1e-12], dtype=torch.float64))
+    x, noise = torch.randn(2, 2, 1, 3, 3, generator=generator("velocity"), dtype=torch.float64)
+    target = schedule.target("velocity", x, noise, torch.tensor([0, 2]))
+    assert torch.equal(target[0], noise[0]) and torch.allclose(target[1], -x[1], atol=1e-5)
+
+
+def test_a_clean_frame_holds_no_noise_for_a_network_that_predicts_it():
+    schedule, level = NoiseSchedule.cosine(4), torch.zeros(2, dtype=torch.int64)
+    x = torch.randn(2, 1, 3, 3, generator=generator("clean"))
+    assert not schedule.noise_from("clean", x + 1, x, level).any()
+
+
+def test_unknown_predictions_are_refused():
+    schedule, x = NoiseSchedule.cosine(4), torch.zeros(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="unknown prediction 'score'; known: noise, velocity, clean"):
+        schedule.target("score", x, x, torch.zeros(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("path", ["left_then_down", "down_then_left", "diagonal"])
+def test_a_deterministic_walk_is_the_linear_map_that_is_propagated(path, order):
+    schedule = NoiseSchedule.cosine(20)
+    oracle = GaussianOracle(torch.tensor([[0.8, 0.1], [0.0, 0.7]]), 0.3 * torch.eye(2), schedule)
+    chosen, sampler = getattr(Path, path)(9, 14, 3), Sampler(eta=0.0, order=order)
+    x_prev, x_next = torch.randn(2, 1, 1, 1, 2, generator=generator("heun"), dtype=torch.float64)
+    walked = walk(oracle, chosen, x_prev, x_next, schedule=schedule, generator=generator("w"), sampler=sampler)
+    pair = torch.cat([x_prev.flatten(), x_next.flatten()])
+    mean, _ = oracle.propagate(chosen, pair, torch.zeros(4, 4, dtype=torch.float64), sampler)
+    assert torch.allclose(torch.cat([x.flatten() for x in walked]), mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("path", ["left_then_down", "down_then_left", "diagonal"])
+def test_second_order_steps_come_closer_with_fewer_calls(path):
+    def error_and_calls(levels, order):
+        schedule, sampler = NoiseSchedule.cosine(levels), Sampler(eta=0.0, order=order)
+        oracle = GaussianOracle(torch.tensor([[0.9]]), torch.tensor([[0.19]]), schedule)
+        chosen = getattr(Path, path)(round(0.45 * levels), round(0.6 * levels))
+        start = oracle.noised_covariance(*chosen.start.unbind(1))[0]
+        _, covariance = oracle.propagate(chosen, torch.zeros(2, dtype=torch.float64), start, sampler)
+        return float((covariance - oracle.covariance).abs().max()), int(sampler.calls(chosen)[0])
+
+    euler, heun = error_and_calls(80, 1), error_and_calls(20, 2)
+    assert heun[0] < euler[0] and heun[1] < 0.5 * euler[1]
+
+
+def test_order_2_is_refused_where_it_means_nothing():
+    with pytest.raises(ValueError, match="needs eta 0"):
+        Sampler(order=2)
+    with pytest.raises(ValueError, match="order 3"):
+        Sampler(eta=0.0, order=3)
+    schedule = NoiseSchedule.cosine(4)
+    oracle, x = GaussianOracle(torch.tensor([[0.5]]), torch.tensor([[0.75]]), schedule), torch.zeros(1, 1, 1, 1)
+    with pytest.raises(ValueError, match="no second order"):
+        walk(oracle, Path.acdm(4, 4), x, x, schedule=schedule, generator=generator("w"), sampler=Sampler(0.0, order=2))

@@ -17,11 +17,13 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from sns_core.figures.ablation import plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
 from sns_core.figures.inputs import in_shown_units, living, lost_note, read, thirds
 from sns_core.figures.levels import plot_levels
+from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
 from sns_core.figures.style import looks, short
@@ -31,7 +33,9 @@ from sns_core.report import judge, record_provenance, write_report
 from sns_core.runtime import UserError
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
-FIGURES = ("fields", "condition_error", "temporal", "levels", "error", "spectra", "zonal", "spin_up")
+FIGURES = (
+    "fields", "phase_space", "condition_error", "temporal", "ablation", "levels", "error", "spectra", "zonal", "spin_up",
+)  # fmt: skip
 LABELS = {
     "solver": "Solver", "pointwise": "Pointwise", "published": "SNS <published> & co", "coloured": "SNS coloured",
     "generation": "SNS generation",
@@ -253,6 +257,8 @@ def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
         "levels": lambda **a: plot_levels(diagnostics=source.diagnostics, surrogates=SURROGATES, **results, **a),
         "error": lambda **a: plot_error(**results, **a),
         "spectra": lambda **a: plot_spectra(windows=source.windows, shells=[1, 4], **results, **a),
+        "phase_space": lambda labels, **a: plot_phase_space(**a),
+        "ablation": lambda **a: plot_ablation(tables=source.table, **results, **a),
         "zonal": lambda **a: plot_zonal(member=0, **results, **a),
         "spin_up": lambda labels, **a: plot_spin_up(trajectories=source.trajectories, **a),
     }

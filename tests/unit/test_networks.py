@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sns_core.diffusion import NoiseSchedule
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d
 from sns_core.runtime import generator
@@ -211,14 +212,14 @@ def test_the_encoder_alone_makes_the_logits_and_the_decoder_listens_to_them():
         skips, bottom, logits = network.encode(x)
         output, same = network(x)
         assert torch.equal(logits, same)
-        assert torch.equal(network.decode(skips, bottom, logits), output)
+        assert torch.equal(network.decode(skips, bottom, logits.softmax(-1)), output)
         # Adding a constant to all logits of a head changes no probability.
-        same_levels = network.decode(skips, bottom, logits + torch.tensor([[[3.0], [-2.0]]]))
+        same_levels = network.decode(skips, bottom, (logits + torch.tensor([[[3.0], [-2.0]]])).softmax(-1))
         torch.testing.assert_close(same_levels, output, rtol=1e-4, atol=1e-4 * output.abs().max().item())
         for side in range(2):
-            told = logits.clone()
+            told = logits.softmax(-1)
             told[:, side] = 0.0
-            told[:, side, 7] = 50.0
+            told[:, side, 7] = 1.0
             assert (network.decode(skips, bottom, told) - output).abs().max() > 1e-2 * output.abs().max()
 
 
@@ -352,11 +353,13 @@ def test_networks_of_the_published_size_can_be_built_without_memory():
 
 
 class Echo:
-    """Stands in for a network: its predicted noise of a frame is that frame."""
+    """Stands in for a network: what it gives for a frame is that frame."""
 
-    def __call__(self, frames):
-        self.frames = frames
-        return frames[:, -2:], None
+    frames_out, told, heads = 2, False, None
+
+    def __call__(self, frames, levels=None):
+        self.frames, self.levels = frames, levels
+        return frames[:, -self.frames_out :], None
 
 
 def test_the_denoiser_stacks_anchor_previous_and_next_in_that_order():
@@ -391,6 +394,40 @@ def test_the_denoiser_is_told_no_level():
     for first, second in zip(*answers, strict=True):
         assert torch.equal(first, second) and first.shape == x_prev.shape
     assert not torch.allclose(*answers[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "clean"])
+def test_other_predictions_become_noise_at_the_levels_of_the_walk(prediction):
+    schedule, level = NoiseSchedule.cosine(9), torch.tensor([0, 4, 9])
+    denoiser = NetworkDenoiser(Echo(), False, schedule=schedule, prediction=prediction)
+    x_prev, x_next = frames_of(2, 3, 1, 4, 4).unbind(0)
+    noise_prev, noise_next = denoiser(x_prev, x_next, level.flip(0), level)
+    assert torch.equal(noise_prev, schedule.noise_from(prediction, x_prev, x_prev, level.flip(0)))
+    assert torch.equal(noise_next, schedule.noise_from(prediction, x_next, x_next, level))
+
+
+def test_a_network_of_the_next_frame_alone_sees_nothing_of_the_previous_one():
+    network = network_of(frames_in=1, frames_out=1, levels=9)
+    denoiser = NetworkDenoiser(network, anchor=False)
+    x_prev, x_next = frames_of(2, 2, 1, 16, 16).unbind(0)
+    level = torch.zeros(2, dtype=torch.int64)
+    noise_prev, noise_next = denoiser(x_prev, x_next, level, level)
+    assert not noise_prev.any() and noise_next.std() > 0
+    assert torch.equal(noise_next, denoiser(x_prev + 1, x_next, level, level)[1])
+    logits = denoiser.level_logits(x_prev, x_next)
+    assert logits.shape == (2, 2, 10) and torch.equal(logits[:, 0], logits[:, 1])
+
+
+def test_a_network_that_is_told_the_levels_uses_them_and_estimates_none():
+    network = network_of(levels=9, told=True)
+    denoiser = NetworkDenoiser(network, anchor=False)
+    x_prev, x_next = frames_of(2, 3, 1, 16, 16).unbind(0)
+    low, high = torch.full((3,), 1), torch.full((3,), 8)
+    assert not torch.allclose(denoiser(x_prev, x_next, low, low)[1], denoiser(x_prev, x_next, low, high)[1], atol=1e-4)
+    with pytest.raises(ValueError, match="told the noise levels"):
+        denoiser.level_logits(x_prev, x_next)
+    with pytest.raises(ValueError, match="give them"):
+        network(frames_of(1, 2, 1, 16, 16))
 
 
 def test_level_logits_are_those_of_the_network():

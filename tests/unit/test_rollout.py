@@ -18,6 +18,7 @@ from sns_core.runtime import MemberStreams, UserError
 from sns_core.systems import build_system
 
 WALK = {"path": "left_then_down", "readout": {"kind": "argmax", "quantile": 0.1}, "sampler": {}, "stride": 1}
+STEADY = {"readout": {"kind": "calibrated", "quantile": 0.5}, "sampler": {}, "stride": 1}
 METHODS = {
     "solver": {"stepper": "solver"},
     "pointwise": {"stepper": "pointwise"},
@@ -28,17 +29,27 @@ METHODS = {
     },
     "sampled": {"stepper": "refinement", **WALK, "path": "down_then_left", "readout": {"kind": "sample", "quantile": 0.1}},
     "fixed": {"stepper": "refinement", **WALK, "path": "fixed_condition", "condition_level": 3},
+    "periodic": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": False}},
+    "random": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": True}},
+    "heun": {"stepper": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
     "generation": {"stepper": "generation", **WALK, "stride": 5},
+    "clean": {"stepper": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
+    "thermalizer": {"stepper": "thermalizer", **STEADY, "denoiser": "unconditional", "threshold": 2},
+    "thermalizer of pairs": {"stepper": "thermalizer", **STEADY},
+    "acdm": {"stepper": "acdm", "sampler": {}, "stride": 5, "denoiser": "acdm"},
+    "acdm of pairs": {"stepper": "acdm", "sampler": {}, "stride": 5, "begin": "previous"},
 }  # fmt: skip
 
 
 def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, method=None, **more):
     """One segment; its (netCDF, restart) paths."""
-    tag = f"{name}_{first}_{steps}_{len(members)}"
+    tag = f"{name.replace(' ', '_')}_{first}_{steps}_{len(members)}"
     output, restart = folder / f"{tag}.nc", folder / f"{tag}.safetensors"
+    method = dict(method or METHODS[name])
+    models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
     settings = {"seed": 5, "frame_stride": 2, "block": 5, "lags": 4, "device": "cpu", "precision": "float32"}
     rollout_segment(
-        name=name, method=method or METHODS[name], models=tiny.models, manifest=tiny.manifest, initial=tiny.test,
+        name=name, method=method, models=models, manifest=tiny.manifest, initial=tiny.test,
         first_step=first, steps=steps, members=list(members), output=output, restart=restart, previous=previous,
         **{**settings, **more},
     )  # fmt: skip
@@ -214,3 +225,123 @@ def test_a_missing_model_is_named(tiny):
     only = {"surrogate": tiny.models["surrogate"]}
     with pytest.raises(UserError, match="'refinement' needs a denoiser"):
         build_stepper(METHODS["published"], only, system, content, "cpu")
+
+
+# --- the strategies: what each shows to the denoiser ---
+
+
+class Watched:
+    """A stepper of the tiny models, with every pair of frames and levels that its denoiser is asked about."""
+
+    def __init__(self, tiny, name):
+        method = dict(METHODS[name])
+        manifest = read_json(tiny.manifest, "")
+        system = build_system(manifest["system"]["name"], manifest["system"]["parameters"])
+        models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
+        self.stepper = build_stepper(method, models, system, manifest, torch.device("cpu"), "float32")
+        self.states = torch.from_numpy(open_frames(tiny.test, "final_state")["final_state"].values)
+        self.asked, inner = [], self.stepper.denoiser
+
+        class Spy(type(inner)):
+            def __call__(spy, x_prev, x_next, s_prev, s_next, anchor=None):  # noqa: N805
+                self.asked.append((x_prev.clone(), x_next.clone(), s_prev.tolist(), s_next.tolist()))
+                return super().__call__(x_prev, x_next, s_prev, s_next, anchor)
+
+        inner.__class__ = Spy
+
+    def run(self, steps=1):
+        carry, records = self.stepper.start(self.states), []
+        streams = MemberStreams(0, "watched", members=range(len(self.states)))
+        for step in range(steps):
+            carry, record = self.stepper.step(carry, streams.at(step))
+            records.append(record)
+        return carry, records
+
+
+def test_clean_conditioning_shows_the_previous_frame_as_it_is(tiny):
+    watched = Watched(tiny, "clean")
+    shown = watched.stepper.colour.whiten(watched.stepper.start(watched.states)["frame"])
+    _, (record,) = watched.run()
+    assert len(watched.asked) == 4 and record.levels.tolist() == [[0, 20]] * 3
+    assert all(torch.equal(x_prev, shown) and s_prev == [0] * 3 for x_prev, _, s_prev, _ in watched.asked)
+
+
+@pytest.mark.parametrize("name", ["acdm", "acdm of pairs"])
+def test_acdm_shows_both_frames_at_one_level_with_fresh_noise(tiny, name):
+    watched = Watched(tiny, name)
+    watched.run()
+    levels = [s_prev for _, _, s_prev, _ in watched.asked]
+    assert levels == [s_next for *_, s_next in watched.asked] == [[s] * 3 for s in (20, 15, 10, 5)]
+    noise = [x_prev - x_next for x_prev, x_next, *_ in watched.asked]
+    assert all(float(a.std()) > 0.1 for a in noise)
+    first, second = (x_prev for x_prev, *_ in watched.asked[:2])
+    assert not torch.allclose(first, second, atol=0.05)
+
+
+def test_acdm_may_begin_at_the_noised_previous_frame(tiny):
+    watched = Watched(tiny, "acdm of pairs")
+    stepper, state = watched.stepper, watched.stepper.start(watched.states)
+    stepper.schedule = type(stepper.schedule)(torch.tensor([1.0, 0.9], dtype=torch.float64))  # one level, little noise
+    stepper.stride = 1
+    streams = MemberStreams(0, "watched", members=range(3))
+    stepper.step(state, streams.at(0))
+    z = stepper.colour.whiten(state["frame"])
+    assert float((watched.asked[0][1] - z).std()) < 0.5 * float(z.std())
+
+
+@pytest.mark.parametrize("name", ["thermalizer", "thermalizer of pairs"])
+def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
+    watched = Watched(tiny, name)
+    stepper, state = watched.stepper, watched.stepper.start(watched.states)
+    stepper.threshold = 1
+    stepper.levels = lambda *_: torch.tensor([[0, 3], [0, 1], [0, 2]])
+    candidate = stepper.surrogate.predict(state["frame"])
+    streams = MemberStreams(0, "watched", members=range(3))
+    results = [
+        stepper.refine(previous, candidate, state["anchor"], streams.at(0))
+        for previous in (state["frame"], torch.zeros_like(candidate))
+    ]
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1].calls.tolist() == [3, 1, 2]
+    assert {s for _, _, s_prev, _ in watched.asked for s in s_prev} == {20}
+    assert float(watched.asked[0][0].std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_thermalizer_leaves_alone_what_is_below_its_threshold(tiny):
+    watched = Watched(tiny, "thermalizer")
+    stepper, state = watched.stepper, watched.stepper.start(watched.states)
+    stepper.levels = lambda *_: torch.tensor([[0, 1], [0, 5], [0, 0]])  # the threshold is 2
+    candidate = stepper.surrogate.predict(state["frame"])
+    frame, record = stepper.refine(
+        state["frame"], candidate, state["anchor"], MemberStreams(0, "w", members=range(3)).at(0)
+    )
+    assert torch.equal(frame[0], candidate[0]) and torch.equal(frame[2], candidate[2])
+    assert not torch.allclose(frame[1], candidate[1], atol=1e-3)
+    assert record.calls.tolist() == [0, 5, 0]
+
+
+def test_the_periodic_control_refines_at_every_third_step_from_its_level(tiny):
+    _, records = Watched(tiny, "periodic").run(7)
+    assert [record.levels[0].tolist() for record in records] == [[0, 0], [0, 0], [2, 2]] * 2 + [[0, 0]]
+    assert [record.calls.tolist() for record in records] == [[0] * 3, [0] * 3, [4] * 3] * 2 + [[0] * 3]
+
+
+def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(tiny):
+    watched = Watched(tiny, "random")
+    stepper, count = watched.stepper, torch.zeros(3, dtype=torch.int64)
+    streams = MemberStreams(0, "watched", members=range(3))
+    levels = torch.stack([stepper.levels(None, None, None, streams.at(step), count)[:, 1] for step in range(600)])
+    assert set(levels.unique().tolist()) == {0, 2}
+    assert float((levels > 0).double().mean()) == pytest.approx(1 / 3, abs=0.05)
+    assert not torch.equal(levels[:, 0], levels[:, 1])
+
+
+def test_heun_asks_twice_but_where_a_move_ends_at_a_clean_frame(tiny):
+    watched = Watched(tiny, "heun")
+    stepper, state = watched.stepper, watched.stepper.start(watched.states)
+    stepper.levels = lambda *_: torch.tensor([[6, 6]] * 3)
+    candidate = stepper.surrogate.predict(state["frame"])
+    streams = MemberStreams(0, "watched", members=range(3))
+    _, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
+    assert [s_next[0] for *_, s_next in watched.asked] == [6, 4, 4, 2, 2]
+    assert record.calls.tolist() == [5] * 3

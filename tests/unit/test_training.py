@@ -125,7 +125,7 @@ def test_the_denoising_loss_of_the_true_noise_is_zero(tiny):
     batch = torch.randn(6, 3, 1, 16, 16, generator=generator("batch"))
     seen = {}
 
-    def network(stack):
+    def network(stack, told):
         stream = generator("objective")
         levels = torch.randint(21, (6, 2), generator=stream)
         noise = torch.randn(6, 2, 1, 16, 16, generator=stream)
@@ -140,12 +140,37 @@ def test_the_denoising_loss_of_the_true_noise_is_zero(tiny):
     assert torch.allclose(seen["stack"][:, 1], expected)
 
 
+@pytest.mark.parametrize("prediction", ["noise", "velocity", "clean"])
+@pytest.mark.parametrize("kind", ["acdm", "unconditional"])
+def test_what_the_networks_of_other_methods_are_shown(tiny, kind, prediction):
+    statistics = load_dataset(tiny.manifest, "train").statistics
+    colour, schedule = NoiseColour(0.25, statistics["shell_amplitude"], 16), NoiseSchedule.cosine(20)
+    frames = 1 if kind == "unconditional" else 2
+    batch, seen = torch.randn(6, frames, 1, 16, 16, generator=generator("batch")), {}
+    stream = generator("objective")
+    level = torch.randint(21, (6, 1), generator=stream).expand(-1, frames)
+    noise = torch.randn(6, frames, 1, 16, 16, generator=stream)
+    z = colour.whiten(batch)
+
+    def network(stack, told):
+        seen["stack"], seen["told"] = stack, told
+        flat = schedule.target(prediction, z.flatten(0, 1), noise.flatten(0, 1), level.flatten())
+        return flat.view_as(z), None
+
+    objective = DenoiserObjective(schedule, colour, False, kind=kind, prediction=prediction)
+    parts = objective(network, batch, generator("objective"))
+    assert parts.keys() == {"loss", "noise"} and parts["loss"] < 1e-12
+    expected = schedule.add_noise(z.flatten(0, 1), level.flatten(), noise.flatten(0, 1)).view_as(z)
+    assert torch.allclose(seen["stack"], expected)
+    assert torch.equal(seen["told"], level) if kind == "acdm" else seen["told"] is None
+
+
 def test_the_pointwise_loss_feeds_back_its_own_output():
     batch = torch.cumsum(torch.ones(2, 4, 1, 8, 8), 1)
     objective = PointwiseObjective(torch.full((1, 1, 1), 0.5), unroll=3)
     inputs = []
 
-    def network(x):
+    def network(x, levels=None):
         inputs.append(x[0, 0, 0, 0, 0].item())
         return torch.full_like(x, 2.0), None  # a step of 2 * 0.5 = 1: exact
 

@@ -1,15 +1,18 @@
 """Every mistake in a configuration is one line that names the key and the way out."""
 
+import copy
+
 import configuration
 import pytest
 import yaml
 from configuration import ConfigurationError, resolve, segments, validate
 from fingerprint import fingerprint, modules
 
-from sns_core.catalogue import NEEDS, SYSTEMS
+from sns_core.catalogue import NEEDS, OPTIONS, SYSTEMS
 from sns_core.data.pairs import SYMMETRIES
 from sns_core.diffusion import PATHS
 from sns_core.diffusion.readout import KINDS
+from sns_core.diffusion.schedule import PREDICTIONS
 from sns_core.stages import STAGES
 from sns_core.training.models import OBJECTIVES
 
@@ -79,7 +82,7 @@ def test_mistake_is_one_clear_line(config, mistake):
 
 def test_every_configuration_is_valid_on_top_of_the_default(root, config):
     for overlay in (root / "config").glob("*.yaml"):
-        merged = configuration._merge(dict(config), yaml.safe_load(overlay.read_text()))
+        merged = configuration._merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
         validate(merged)
 
 
@@ -87,8 +90,13 @@ def test_schema_and_code_offer_the_same_words(root):
     definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
     method, model = definitions["method"]["properties"], definitions["model"]["properties"]
     assert set(method["stepper"]["enum"]) == set(NEEDS)
-    # ACDM walks from a start of its own, which no stepper offers yet.
+    # ACDM walks from a start of its own, by a stepper of its own.
     assert set(method["path"]["enum"]) == set(PATHS) - {"acdm"}
+    taken = {option for options in OPTIONS.values() for option in options}
+    assert set(method) - {"label", "stepper", "models", "steps", "segment_steps"} == taken
+    assert set(OPTIONS) == set(NEEDS)
+    diffusion = definitions["diffusion"]["properties"]
+    assert set(diffusion["prediction"]["enum"]) == set(PREDICTIONS)
     assert set(method["readout"]["properties"]["kind"]["enum"]) == set(KINDS)
     assert set(model["objective"]["enum"]) == set(OBJECTIVES)
     assert set(definitions["training"]["properties"]["symmetries"]["enum"]) == set(SYMMETRIES)

@@ -30,6 +30,24 @@ rule plot_fields:
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
+rule plot_phase_space:
+    output:
+        **drawn("phase_space"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_phase_space.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        dpi=config["figures"]["dpi"],
+        code=code("plot_phase_space"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_phase_space --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+
+
 rule plot_condition_error:
     input:
         diagnostics=method_diagnostics,
@@ -75,6 +93,30 @@ rule plot_temporal:
     shell:
         "OMP_NUM_THREADS={threads} python -m sns_core plot_temporal --metrics {params.metrics:q} --reference {input.reference:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+
+
+rule plot_ablation:
+    input:
+        tables=f"{RESULTS}/{{system}}/metrics.csv",
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("ablation"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_ablation.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_ablation"),
+    shell:
+        "OMP_NUM_THREADS={threads} python -m sns_core plot_ablation --tables {input.tables:q} --metrics {params.metrics:q} --reference {input.reference:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
 
 
 rule plot_levels:

@@ -4,8 +4,10 @@ import json
 
 FIGURES = {
     "fields": "1 Fields",
+    "phase_space": "2 Phase space",
     "condition_error": "3 Condition and error",
     "temporal": "5 Temporal coherence",
+    "ablation": "6 Accuracy and cost",
     "levels": "7 Noise levels",
     "error": "8 Distance from the solver",
     "spectra": "9 Spectra",

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
-from sns_core.catalogue import NEEDS
+from sns_core.catalogue import NEEDS, OPTIONS
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
@@ -187,7 +187,7 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
             f"{where}.training.steps: {training['steps']} is not a multiple of log_every {training['log_every']}"
         )
     needed = training["unroll"] + 1
-    if spec["objective"] == "denoiser" and spec["diffusion"]["anchor"]:
+    if "diffusion" in spec and spec["diffusion"]["anchor"]:
         needed = 2 * spec["diffusion"]["anchor_gap"] + 2
     for key, there in {"trajectories": splits["train"]["members"], "frames": splits["train"]["frames"]}.items():
         if (training[key] or 0) > there:
@@ -200,7 +200,7 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
 
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
     needs, given = NEEDS[spec["stepper"]], spec["models"]
-    for role, objective in needs.items():
+    for role, objectives in needs.items():
         if role not in given:
             raise ConfigurationError(
                 f"{where}.models: the stepper {spec['stepper']!r} needs a {role}; name a model as {role}: …"
@@ -209,13 +209,21 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         if model not in resolved["models"]:
             raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{_nearest(model, resolved['models'])}")
         found = resolved["models"][model]["objective"]
-        if found != objective:
+        if found not in objectives:
+            needed = " or ".join(map(repr, objectives))
             raise ConfigurationError(
-                f"{where}.models.{role}: {model!r} has the objective {found!r}, a {role} needs {objective!r}"
+                f"{where}.models.{role}: {model!r} has the objective {found!r}, the {role} of a {spec['stepper']} stepper "
+                f"needs {needed}"
             )
     for role in given:
         if role not in needs:
             raise ConfigurationError(f"{where}.models: the stepper {spec['stepper']!r} has no use for a {role}")
+    shared = ("label", "stepper", "models", "steps", "segment_steps")
+    for key in spec:
+        if key not in shared and key not in OPTIONS[spec["stepper"]]:
+            raise ConfigurationError(
+                f"{where}.{key}: the stepper {spec['stepper']!r} has no use for it; it takes {', '.join(OPTIONS[spec['stepper']])}"
+            )
     block = resolved["rollout"]["block"]
     for key in ("steps", "segment_steps"):
         value = spec.get(key, resolved["rollout"][key])

@@ -1,0 +1,65 @@
+"""Figure 2: the plane of noise levels, and the path that each strategy takes through it."""
+
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+
+from sns_core.diffusion import Path
+from sns_core.figures.style import FAINT, INK, MUTED, NEXT, PALETTE, PREVIOUS, page, panel_letter
+
+LEVELS, STRIDE = 12, 1  # of the plane that is drawn
+ESTIMATED = (4, 7)  # an example of estimated levels (s2, s1)
+
+
+def strategies() -> dict[str, tuple[str, Path, str]]:
+    """Title -> (what starts where, timetable, the paper's name of the path)."""
+    top, (s_prev, s_next) = LEVELS, ESTIMATED
+    return {
+        "Clean conditioning": ("$x_t$ pure noise, $x_{t-1}$ clean", Path.clean(0, top), "down"),
+        "ACDM": ("both pure noise; $x_{t-1}$ noised afresh", Path.acdm(top, top, 2), "jump, then down"),
+        "Thermalizer": ("$x_t$ at its estimated level, no condition", Path.unconditional(top, s_next), "down"),
+        "SNS generation": ("$x_t$ pure noise, $s_2$ estimated", Path.left_then_down(s_prev, top), "left, then down"),
+        "SNS refinement, path A": ("both levels estimated", Path.left_then_down(s_prev, s_next), "left, then down"),
+        "SNS refinement, path B": ("both levels estimated", Path.down_then_left(s_prev, s_next), "down, then left"),
+        "SNS refinement, path C": ("both levels estimated", Path.diagonal(s_prev, s_next), "to the diagonal, along it"),
+        "SNS refinement, fixed $s_2$": ("$x_{t-1}$ held", Path.fixed_condition(s_prev, s_next), "down"),
+    }
+
+
+def plot_phase_space(*, dpi: int, output: FilePath) -> None:
+    """A panel a strategy, each drawn from the timetable that the walk itself follows."""
+    with page(output, dpi, 11.4, 6.4, layout="constrained") as figure:
+        axes = figure.subplots(2, 4, sharex=True, sharey=True)
+        for index, (axis, (title, (start, path, name))) in enumerate(zip(axes.flat, strategies().items(), strict=True)):
+            points = path.levels[:, 0].double()
+            axis.plot([0, LEVELS], [0, LEVELS], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+            if path.renoise:
+                points = _with_jumps(points)
+            colour = PALETTE[index % len(PALETTE)]
+            for (x, y), (to_x, to_y) in zip(points[:-1].tolist(), points[1:].tolist(), strict=True):
+                jump = to_x > x
+                style = {"color": PREVIOUS if jump else colour, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+                axis.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "-|>", "mutation_scale": 7, **style})
+            first, last = points[0].tolist(), points[-1].tolist()
+            axis.plot(*first, "o", color=colour, markersize=7, zorder=4)
+            axis.plot(*last, "o", color="white", markeredgecolor=INK, markersize=7, zorder=4)
+            axis.set(xlim=(-0.9, LEVELS + 0.9), ylim=(-0.9, LEVELS + 0.9), aspect="equal")
+            ticks = np.array([0, LEVELS])
+            axis.set_xticks(ticks, ["0", "S"])
+            axis.set_yticks(ticks, ["0", "S"])
+            panel_letter(axis, "abcdefgh"[index], title)
+            axis.text(0.56, 0.11, f"{start}\n{name}", transform=axis.transAxes, ha="center", color=MUTED, fontsize=7.5)
+        for axis in axes[-1]:
+            axis.set_xlabel("$s_2$, level of $x_{t-1}$", color=PREVIOUS)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("$s_1$, level of $x_t$", color=NEXT)
+
+
+def _with_jumps(points: torch.Tensor) -> torch.Tensor:
+    """The course of a renoised walk: the previous frame is clean before each jump to the level of the next one."""
+    course = []
+    for here, there in zip(points[:-1], points[1:], strict=True):
+        clean = torch.stack([torch.zeros_like(here[0]), here[1]])
+        course += [clean, here, torch.stack([here[0], there[1]])]
+    return torch.stack([*course, points[-1]])
