@@ -182,6 +182,11 @@ def predictable(here: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     return ((there == here) | (there > 0)).all(-1)
 
 
+def _ask(denoiser: Denoiser, pair, levels: torch.Tensor, anchor) -> tuple[torch.Tensor, torch.Tensor]:
+    s_prev, s_next = levels.to(pair[0].device).unbind(-1)
+    return denoiser(*pair, s_prev, s_next, anchor)
+
+
 def _move(sampler, schedule, pair, noise, here, there, streams, hold_prev: bool) -> list[torch.Tensor]:
     """Both frames after one move (B, 2) -> (B, 2); a frame that does not move stays exactly as it is."""
     ends = []
@@ -230,23 +235,17 @@ def walk(
         prev, nxt = x_prev[on_device], x_next[on_device]
         if path.renoise:
             prev = schedule.add_noise(given[on_device], here[rows, 0], normal(own, prev.shape[1:], prev))
-        context = None if anchor is None else anchor[on_device]
-
-        def predict(pair, levels, chosen):
-            own_context = None if context is None else context[chosen]
-            return denoiser(*pair, *(s.to(prev.device) for s in levels.unbind(-1)), own_context)
-
-        everyone = slice(None)
-        noise = predict((prev, nxt), here[rows], everyone)
-        ends = _move(sampler, schedule, (prev, nxt), noise, here[rows], there[rows], own, path.renoise)
+        context, pair = None if anchor is None else anchor[on_device], (prev, nxt)
+        noise = _ask(denoiser, pair, here[rows], context)
+        ends = _move(sampler, schedule, pair, noise, here[rows], there[rows], own, path.renoise)
         again = predictable(here[rows], there[rows]).nonzero()[:, 0] if sampler.order == 2 else ()
         if len(again):
-            chosen = again.to(prev.device)
-            later = predict([end[chosen] for end in ends], there[rows][again], chosen)
-            mean = [0.5 * (first[chosen] + second) for first, second in zip(noise, later, strict=True)]
-            start, few = (prev[chosen], nxt[chosen]), [own[row] for row in again.tolist()]
-            corrected = _move(sampler, schedule, start, mean, here[rows][again], there[rows][again], few, path.renoise)
-            ends = [end.index_copy(0, chosen, c) for end, c in zip(ends, corrected, strict=True)]
+            some, few = again.to(prev.device), [own[row] for row in again.tolist()]
+            start, stop = here[rows][again], there[rows][again]
+            later = _ask(denoiser, [x[some] for x in ends], stop, None if context is None else context[some])
+            mean = [0.5 * (first[some] + second) for first, second in zip(noise, later, strict=True)]
+            corrected = _move(sampler, schedule, [x[some] for x in pair], mean, start, stop, few, path.renoise)
+            ends = [end.index_copy(0, some, x) for end, x in zip(ends, corrected, strict=True)]
         x_prev[on_device] = x_prev[on_device] if path.renoise else ends[0]
         x_next[on_device] = ends[1]
     return x_prev, x_next

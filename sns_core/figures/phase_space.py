@@ -1,5 +1,6 @@
 """Figure 2: the plane of noise levels, and the path that each strategy takes through it."""
 
+import itertools
 from pathlib import Path as FilePath
 
 import numpy as np
@@ -59,7 +60,7 @@ def plot_phase_space(*, dpi: int, output: FilePath) -> None:
 def _with_jumps(points: torch.Tensor) -> torch.Tensor:
     """The course of a renoised walk: the previous frame is clean before each jump to the level of the next one."""
     course = []
-    for here, there in zip(points[:-1], points[1:], strict=True):
+    for here, there in itertools.pairwise(points):
         clean = torch.stack([torch.zeros_like(here[0]), here[1]])
         course += [clean, here, torch.stack([here[0], there[1]])]
     return torch.stack([*course, points[-1]])

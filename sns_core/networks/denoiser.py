@@ -12,9 +12,9 @@ class NetworkDenoiser:
     """`Denoiser` around a PeriodicUNet: frames are stacked as (anchor, previous, next), or the next one stands alone.
 
     `anchor`: whether the network was trained with an anchor frame; it is then required at every call. `prediction` is
-    what the network gives (NoiseSchedule.target); other than noise, it becomes noise by the `schedule` at the levels where
-    the walk stands, of which a network with heads is told nothing. `context` is the precision in which the network runs (`runtime.autocast`); what
-    comes out is float32.
+    what the network gives (NoiseSchedule.target); other than noise, it becomes noise by the `schedule` at the levels
+    where the walk stands, of which a network with heads is told nothing. `context` is the precision in which the network
+    runs (`runtime.autocast`); what comes out is float32.
     """
 
     def __init__(

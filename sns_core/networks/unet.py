@@ -107,8 +107,9 @@ class PeriodicUNet(nn.Module):
 
     Parameters: `channels` C; `frames_in`, `frames_out`; `width` of the first level and `multipliers` of it, one a
     level, each level half as fine; `blocks` a level; `attention` at the bottom and in the middle; `patch`, pixels
-    (patch x patch) folded into channels at the entrance; `levels`, S of the noise levels that condition the decoder (None:
-    no levels); `told`, whether they are given with each call instead of read by heads; `head_features` "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads.
+    (patch x patch) folded into channels at the entrance; `levels`, S of the noise levels that condition the decoder
+    (None: no levels); `told`, whether they are given with each call instead of read by heads; `head_features`
+    "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads.
     """
 
     def __init__(
@@ -204,8 +205,7 @@ class PeriodicUNet(nn.Module):
         skips, bottom, logits = self.encode(frames)
         if self.told and levels is None:
             raise ValueError("this network is told the noise levels; give them")
+        probabilities = None if logits is None else logits.softmax(-1)
         if self.told:
             probabilities = F.one_hot(levels, self.levels + 1).to(bottom)
-        else:
-            probabilities = None if logits is None else logits.softmax(-1)
         return self.decode(skips, bottom, probabilities), logits

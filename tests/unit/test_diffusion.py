@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sns_core.diffusion import PATHS, GaussianOracle, LevelReadout, NoiseColour, NoiseSchedule, Path, Sampler, walk
+from sns_core.diffusion.schedule import PREDICTIONS
 from sns_core.runtime import generator
 
 F64 = torch.float64

@@ -243,7 +243,9 @@ class Watched:
         self.asked, inner = [], self.stepper.denoiser
 
         class Spy(type(inner)):
-            def __call__(spy, x_prev, x_next, s_prev, s_next, anchor=None):  # noqa: N805
+            asked = self.asked
+
+            def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
                 self.asked.append((x_prev.clone(), x_next.clone(), s_prev.tolist(), s_next.tolist()))
                 return super().__call__(x_prev, x_next, s_prev, s_next, anchor)
 
