@@ -67,7 +67,8 @@ def test_run_leaves_report_provenance_and_tables(finished):
     assert record["configuration"]["run"] == "smoke" and record["seed"] == 0
     table = pd.read_csv(finished / SYSTEM / "metrics.csv")
     assert sorted(table.groupby("method").size().items()) == [
-        ("pointwise", 2), ("sns", 2), ("sns_generation", 2), ("sns_published", 2), ("solver", 2),
+        ("acdm", 2), ("pointwise", 2), ("sns", 2), ("sns_clean", 2), ("sns_generation", 2), ("sns_published", 2),
+        ("solver", 2), ("thermalizer", 2),
     ]  # fmt: skip
     assert (finished / SYSTEM / "figures").is_dir() and list((finished / SYSTEM / "figures").glob("*.pdf"))
 
@@ -104,9 +105,9 @@ def test_raising_the_steps_runs_new_segments_only(root, finished):
     assert result.returncode == 0, result.stdout
     jobs = planned(root, finished, "rollouts", overlay="rollout: {steps: 90}")
     assert jobs == {"rollout_segment", "rollouts"}
-    # Four of the five methods follow rollout.steps; each needs its third segment and no other.
+    # Five of the eight methods follow rollout.steps; each needs its third segment and no other.
     line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
-    assert line.split()[1] == "4"
+    assert line.split()[1] == "5"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,36 @@ def test_kill_9_during_training_loses_nothing(root, finished, tmp_path):
         assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one), model
         history = [(folder / SYSTEM / f"models/{model}.csv").read_text() for folder in (finished, tmp_path)]
         assert history[0] == history[1]
+
+
+QG = """
+run: qg
+use: {systems: [qg], methods: [solver, pointwise, sns, sns_generation]}
+systems:
+  qg:
+    solver: {class: TwoLayerQG, resolution: 32, length: 1.0e+6, beta: 1.5e-11, bottom_drag: 5.787e-7, layer_ratio: 0.25,
+             deformation_radius: 15000.0, upper_velocity: 0.025, lower_velocity: 0.0, eddy_frames: true, dt: 14400.0}
+    emulator: {resolution: 16, step: 172800.0}
+    data: {spin_up: 3.0e+6, shard_members: 2, splits: {train: {members: 4, frames: 40},
+           validation: {members: 2, frames: 24}, test: {members: 4, frames: 60}}}
+    override: {}
+"""
+
+
+def test_the_second_system_runs_through_the_same_rules(root, tmp_path):
+    result = snakemake(root, tmp_path, "all", overlay=QG)
+    assert result.returncode == 0, result.stdout[-4000:]
+    windows = pd.read_csv(tmp_path / "results/qg/qg/windows.csv")
+    assert set(windows["layer"]) == {"upper", "lower"} and windows["kinetic_energy_solver"].min() > 0
+    assert "upper" in (tmp_path / "results/qg/report.html").read_text()
+
+
+def test_the_theory_target_stands_alone(root, tmp_path):
+    result = snakemake(root, tmp_path, "theory")
+    assert result.returncode == 0, result.stdout[-4000:]
+    theory = xr.open_dataset(tmp_path / "results/smoke/theory/theory.nc")
+    assert float(theory["score_difference"]) < 1e-12
+    assert (tmp_path / "results/smoke/theory/theory.png").exists()
 
 
 def test_a_damaged_model_is_one_clear_line(root, finished, tmp_path):
