@@ -588,3 +588,14 @@ def test_unknown_symmetries_are_refused():
 def test_shards_are_read_where_they_are_asked_for(manifest):
     assert all(isinstance(block, np.memmap) for block in load_dataset(manifest, "train").shards)
     assert all(Path(block.filename).parent == manifest.parent for block in load_dataset(manifest, "train").shards)
+
+
+def test_a_model_may_learn_from_the_first_frames_of_the_first_trajectories():
+    shards = [np.arange(2 * 5).reshape(2, 5, 1, 1, 1), 100 + np.arange(3 * 5).reshape(3, 5, 1, 1, 1)]
+    dataset = Dataset(shards, {"statistics": {}})
+    cut = dataset.first(3, 2)
+    assert [shard[:, :, 0, 0, 0].tolist() for shard in cut.shards] == [[[0, 1], [5, 6]], [[100, 101]]]
+    assert (cut.members, cut.frames) == (3, 2)
+    one = dataset.first(1)
+    assert (one.members, one.frames) == (1, 5) and len(one.shards) == 1
+    assert (dataset.first().members, dataset.first(frames=4).frames) == (5, 4)

@@ -20,7 +20,7 @@ from sns_core.files import read_tensors, write_tensors
 from sns_core.runtime import UserError, generator
 from sns_core.training import load_model
 from sns_core.training import train as loop
-from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
+from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, shell_weights
 
 
 def weights(path):
@@ -163,6 +163,28 @@ def test_what_the_networks_of_other_methods_are_shown(tiny, kind, prediction):
     expected = schedule.add_noise(z.flatten(0, 1), level.flatten(), noise.flatten(0, 1)).view_as(z)
     assert torch.allclose(seen["stack"], expected)
     assert torch.equal(seen["told"], level) if kind == "acdm" else seen["told"] is None
+
+
+@pytest.mark.parametrize("resolution", [8, 16])
+def test_shell_weights_keep_the_mean_and_fall_with_the_wavenumber(resolution):
+    error = torch.randn(2, 1, resolution, resolution, generator=generator("error"), dtype=torch.float64)
+    half = torch.fft.rfft2(error, norm="forward").abs().square()
+    plain = (half * shell_weights(resolution, 0.0)).sum((-2, -1)).mean()
+    assert float(plain) == pytest.approx(float(error.square().mean()), rel=1e-12)  # Parseval
+    weight = shell_weights(resolution, 1.0)
+    assert float(weight.sum()) == pytest.approx(resolution**2, rel=1e-12)
+    assert float(weight[0, 1] / weight[0, 3]) == pytest.approx(3.0)
+    assert float(weight[2, 0] / weight[0, 2]) == pytest.approx(0.5)  # that column holds both of a pair
+    assert weight[0, 0] == weight[1, 0]  # the mean counts as shell 1
+
+
+def test_weighted_errors_of_large_scales_count_more():
+    statistics = {"shell_amplitude": [[1.0] * 12]}
+    colour = NoiseColour(0.0, statistics["shell_amplitude"], 16)
+    objective = DenoiserObjective(NoiseSchedule.cosine(4), colour, False, shell_weight=1.0)
+    x = torch.arange(16) * 2 * torch.pi / 16
+    large, small = (torch.cos(k * x).expand(1, 1, 16, 16) for k in (1, 6))
+    assert float(objective.distance(large) / objective.distance(small)) == pytest.approx(6.0, rel=1e-5)
 
 
 def test_the_pointwise_loss_feeds_back_its_own_output():

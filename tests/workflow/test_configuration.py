@@ -54,6 +54,10 @@ MISTAKES = {
     "figure of a missing member": ("figures.fields.member", 8, ["figures.fields.member", "8 of rollout.members"]),
     "figure of a step that is not stored": ("figures.fields.steps", [0, 201], ["figures.fields.steps", "frame_stride 4"]),
     "more training frames than there are": ("models.pointwise.training.frames", 500, ["training.frames", "the 400 of"]),
+    "more trajectories than there are": ("models.pointwise.training.trajectories", 65, ["training.trajectories", "the 64 of"]),
+    "an option of another stepper": ("methods.pointwise.stride", 2, ["methods.pointwise.stride", "has no use for it"]),
+    "order of the sampler": ("methods.sns.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
+    "theory without levels": ("theory.levels", [10], ["theory.levels"]),
     "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
 }  # fmt: skip
 
