@@ -17,7 +17,7 @@ NEEDS = {
 OPTIONS = {
     "solver": (),
     "pointwise": (),
-    "refinement": ("path", "readout", "sampler", "stride", "joint", "max_level", "condition_level", "fixed"),
+    "refinement": ("path", "readout", "sampler", "stride", "joint", "max_level", "condition_level", "fixed", "renoise"),
     "thermalizer": ("readout", "sampler", "stride", "max_level", "threshold"),
     "generation": ("path", "readout", "sampler", "stride", "condition_level"),
     "acdm": ("sampler", "stride", "begin"),

@@ -1,6 +1,7 @@
 """A trained network as the denoiser that the walk asks, and as the judge of the levels at which a pair stands."""
 
 import contextlib
+from dataclasses import dataclass
 
 import torch
 
@@ -33,31 +34,62 @@ class NetworkDenoiser:
         return torch.stack([anchor, *frames] if self.anchor else frames, 1)
 
     @torch.no_grad()
-    def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
-        levels = torch.stack([s_next] if self.alone else [s_prev, s_next], 1) if self.network.told else None
+    def look(self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None) -> "Look":
+        """What the encoder sees in a pair."""
         with self.context:
-            output, _ = self.network(self.stack(x_prev, x_next, anchor), levels)
-        output = output.float().unbind(1)
+            skips, bottom, logits = self.network.encode(self.stack(x_prev, x_next, anchor))
+        return Look(x_prev, x_next, skips, bottom, logits)
+
+    @torch.no_grad()
+    def answer(self, look: "Look", s_prev: torch.Tensor, s_next: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The noise (B, C, H, W) of both frames that were looked at, at the levels (B,)."""
+        probabilities = None if look.logits is None else look.logits.softmax(-1)
+        if self.network.told:
+            probabilities = self.network.certain(
+                torch.stack([s_next] if self.alone else [s_prev, s_next], 1), look.bottom
+            )
+        with self.context:
+            output = self.network.decode(look.skips, look.bottom, probabilities).float().unbind(1)
         if self.alone:
             # Nothing is known of the previous frame, which stands at pure noise and is never moved.
-            return torch.zeros_like(x_prev), self._noise(output[0], x_next, s_next)
-        return tuple(map(self._noise, output, (x_prev, x_next), (s_prev, s_next)))
+            return torch.zeros_like(look.x_prev), self._noise(output[0], look.x_next, s_next)
+        return tuple(map(self._noise, output, (look.x_prev, look.x_next), (s_prev, s_next)))
+
+    def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
+        return self.answer(self.look(x_prev, x_next, anchor), s_prev, s_next)
 
     def _noise(self, output, noised, level):
         return (
             output if self.prediction == "noise" else self.schedule.noise_from(self.prediction, output, noised, level)
         )
 
-    @torch.no_grad()
-    def level_logits(
-        self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def level_logits(self, x_prev, x_next, anchor=None) -> torch.Tensor:
         """Logits (B, 2, S + 1), previous frame first; one pass of the encoder serves all heads.
 
         A network of the next frame alone gives the same logits for both. ValueError for a network without heads.
         """
-        if self.network.heads is None:
+        return self.logits(self.look(x_prev, x_next, anchor))
+
+    def logits(self, look: "Look") -> torch.Tensor:
+        """`level_logits` of a pair that was looked at."""
+        if look.logits is None:
             raise ValueError("this denoiser is told the noise levels and cannot estimate them")
-        with self.context:
-            _, _, logits = self.network.encode(self.stack(x_prev, x_next, anchor))
-        return logits.float().expand(-1, 2, -1)
+        return look.logits.float().expand(-1, 2, -1)
+
+
+@dataclass
+class Look:
+    """A pair as the encoder sees it: the frames (B, C, H, W), features and logits."""
+
+    x_prev: torch.Tensor
+    x_next: torch.Tensor
+    skips: list[torch.Tensor]
+    bottom: torch.Tensor
+    logits: torch.Tensor | None
+
+    def at(self, rows: torch.Tensor) -> "Look":
+        """The same for some members of the batch."""
+        logits = None if self.logits is None else self.logits[rows]
+        return Look(
+            self.x_prev[rows], self.x_next[rows], [skip[rows] for skip in self.skips], self.bottom[rows], logits
+        )

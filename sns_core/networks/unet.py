@@ -206,6 +206,8 @@ class PeriodicUNet(nn.Module):
         if self.told and levels is None:
             raise ValueError("this network is told the noise levels; give them")
         probabilities = None if logits is None else logits.softmax(-1)
-        if self.told:
-            probabilities = F.one_hot(levels, self.levels + 1).to(bottom)
-        return self.decode(skips, bottom, probabilities), logits
+        return self.decode(skips, bottom, self.certain(levels, bottom) if self.told else probabilities), logits
+
+    def certain(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Probabilities (B, F_out, S + 1) of levels (B, F_out) that are known."""
+        return F.one_hot(levels, self.levels + 1).to(like)

@@ -90,7 +90,7 @@ def _calibration(stepper, anchor, previous, true_next, levels, stream) -> dict:
     streams = [stream] * len(z_prev)
 
     def read(prev, nxt):
-        return stepper.estimate(prev, nxt, z_anchor, streams).numpy()
+        return stepper.estimate(stepper.denoiser.look(prev, nxt, z_anchor), streams).numpy()
 
     estimated = [
         read(_noised(stepper, z_prev, s, stream), _noised(stepper, z_next, s, stream)) for s in levels.tolist()
@@ -113,7 +113,7 @@ def _along_rollout(stepper, segments, system, content, device) -> dict:
         anchor = frame if anchor is None else anchor
         candidate = stepper.surrogate.predict(frame)
         z = [stepper.colour.whiten(x) for x in (frame, candidate, anchor)]
-        read.append(stepper.estimate(*z, streams).numpy())
+        read.append(stepper.estimate(stepper.denoiser.look(*z), streams).numpy())
     step = np.rint(frames["time"].values / content["emulator"]["step"]).astype(int)
     return {
         "rollout_level": (("rollout_step", "member", "frame"), np.stack(read)),

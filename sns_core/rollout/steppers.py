@@ -14,7 +14,8 @@ import torch
 from sns_core.catalogue import NEEDS, OPTIONS
 from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
-from sns_core.networks import NetworkDenoiser
+from sns_core.diffusion.schedule import per_member
+from sns_core.networks import Look, NetworkDenoiser
 from sns_core.runtime import UserError, autocast, normal
 from sns_core.systems import System
 from sns_core.training import TrainedModel, load_model
@@ -115,9 +116,9 @@ class _DenoisingStepper(_FrameStepper):
         """Frames in the coordinates of the diffusion."""
         return self.colour.whiten(torch.stack(frames)).unbind(0)
 
-    def estimate(self, prev: torch.Tensor, nxt: torch.Tensor, anchor, streams) -> torch.Tensor:
-        """Levels (B, 2) at which the pair seems to stand, on the CPU, where the timetable is made."""
-        logits = self.denoiser.level_logits(prev, nxt, anchor).cpu()
+    def estimate(self, look: Look, streams) -> torch.Tensor:
+        """Levels (B, 2) at which a pair seems to stand, on the CPU, where the timetable is made."""
+        logits = self.denoiser.logits(look).cpu()
         uniform = None
         if self.readout.kind == "sample":
             uniform = torch.stack([torch.rand(2, generator=g, device=g.device) for g in streams]).cpu()
@@ -152,14 +153,16 @@ class RefinementStepper(_DenoisingStepper):
     `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
     `fixed`: a control that estimates nothing: {"level", "every", "random"} noises both frames to one level at every n-th
     step, or at each step with probability 1 / n.
+    `renoise`: false takes the estimate at its word: a frame that looks noised to level s is treated as standing there, and
+    no noise is added. A walk of one move then needs no further look at the pair, only the decoder.
     """
 
     def __init__(
         self, surrogate: PointwiseStepper, *arguments, joint: bool = False, max_level: int | None = None,
-        condition_level: int | None = None, fixed: dict | None = None, **options,
+        condition_level: int | None = None, fixed: dict | None = None, renoise: bool = True, **options,
     ):  # fmt: skip
         super().__init__(*arguments, **options)
-        self.surrogate, self.joint = surrogate, joint
+        self.surrogate, self.joint, self.renoise = surrogate, joint, renoise
         self.max_level, self.condition_level, self.fixed = max_level, condition_level, fixed
 
     def start(self, states: torch.Tensor) -> Carry:
@@ -172,10 +175,13 @@ class RefinementStepper(_DenoisingStepper):
         frame, record = self.refine(carry["frame"], candidate, carry["anchor"], streams, following.get("count"))
         return {**carry, **following, "frame": frame}, record
 
-    def levels(self, z_prev, z_next, z_anchor, streams, count) -> torch.Tensor:
+    def look(self, z_prev, z_next, z_anchor, streams) -> Look:
+        return self.denoiser.look(z_prev, z_next, z_anchor)
+
+    def levels(self, look: Look, streams, count) -> torch.Tensor:
         """Levels (B, 2) of the pair: estimated, or those of the control at the step `count` (B,)."""
         if not self.fixed:
-            return self.estimate(z_prev, z_next, z_anchor, streams)
+            return self.estimate(look, streams)
         if self.fixed["random"]:
             draws = torch.cat([torch.rand(1, generator=g, device=g.device) for g in streams]).cpu()
             due = draws * self.fixed["every"] < 1
@@ -193,14 +199,19 @@ class RefinementStepper(_DenoisingStepper):
             s_prev = torch.full_like(s_prev, self.condition_level)
         return torch.stack([s_prev, s_next], 1)
 
+    def placed(self, z: torch.Tensor, level: torch.Tensor, streams) -> torch.Tensor:
+        """A frame where its walk begins: noised to its level, or taken to stand there already."""
+        return self.diffuse(z, level, streams) if self.renoise else per_member(self.schedule.signal(level), z) * z
+
     def condition(self, z_prev: torch.Tensor, level: torch.Tensor, streams) -> torch.Tensor:
         """The previous frame as it stands at the start of the walk."""
-        return self.diffuse(z_prev, level, streams)
+        return self.placed(z_prev, level, streams)
 
     def refine(self, previous: torch.Tensor, candidate: torch.Tensor, anchor: torch.Tensor, streams, count=None):
         """Frames (B, C, m, m) -> refined candidate, and what the step tells of itself."""
         z_prev, z_next, z_anchor = self.whitened(previous, candidate, anchor)
-        levels = self.levels(z_prev, z_next, z_anchor, streams, count)
+        look = self.look(z_prev, z_next, z_anchor, streams)
+        levels = self.levels(look, streams, count)
         s_prev, s_next = self.starts(levels).unbind(1)
         # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
         path = self.path(torch.where(s_next > 0, s_prev, 0), s_next, self.stride)
@@ -209,8 +220,14 @@ class RefinementStepper(_DenoisingStepper):
         if not len(rows):
             return candidate, record
         own, where = [streams[row] for row in rows.tolist()], rows.to(candidate.device)
-        noised = self.condition(z_prev[where], s_prev[rows], own), self.diffuse(z_next[where], s_next[rows], own)
-        refined = self.walked(Path(path.levels[:, rows], path.renoise), *noised, z_anchor[where], own)
+        placed = self.condition(z_prev[where], s_prev[rows], own), self.placed(z_next[where], s_next[rows], own)
+        if self.renoise or len(path.levels) > 2:
+            refined = self.walked(Path(path.levels[:, rows], path.renoise), *placed, z_anchor[where], own)
+        else:  # the pair was looked at where it stands
+            start = s_prev[rows].to(where.device), s_next[rows].to(where.device)
+            _, noise = self.denoiser.answer(look.at(where), *start)
+            z = self.sampler.step(self.schedule, placed[1], noise, s_next[rows], path.levels[1, rows, 1], own)
+            refined = self.colour.unwhiten(z)
         return candidate.index_copy(0, where, refined), record
 
 
@@ -225,8 +242,8 @@ class ThermalizerStepper(RefinementStepper):
         super().__init__(*arguments, path="unconditional", **options)
         self.threshold = threshold
 
-    def estimate(self, prev, nxt, anchor, streams) -> torch.Tensor:
-        return super().estimate(normal(streams, prev.shape[1:], prev), nxt, anchor, streams)
+    def look(self, z_prev, z_next, z_anchor, streams) -> Look:
+        return super().look(normal(streams, z_prev.shape[1:], z_prev), z_next, z_anchor, streams)
 
     def starts(self, levels: torch.Tensor) -> torch.Tensor:
         s_next = super().starts(levels)[:, 1]
@@ -252,7 +269,7 @@ class GenerationStepper(_DenoisingStepper):
         top = torch.full((len(z_prev),), self.schedule.levels)
         z_next = normal(streams, z_prev.shape[1:], z_prev)
         if self.condition_level is None:
-            s_prev = self.estimate(z_prev, z_next, z_anchor, streams)[:, 0]
+            s_prev = self.estimate(self.denoiser.look(z_prev, z_next, z_anchor), streams)[:, 0]
         else:
             s_prev = torch.full_like(top, self.condition_level)
         path = self.path(s_prev, top, self.stride)

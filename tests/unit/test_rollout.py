@@ -29,6 +29,14 @@ METHODS = {
     },
     "sampled": {"stepper": "refinement", **WALK, "path": "down_then_left", "readout": {"kind": "sample", "quantile": 0.1}},
     "fixed": {"stepper": "refinement", **WALK, "path": "fixed_condition", "condition_level": 3},
+    "in place": {
+        "stepper": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "quantile": 0.7},
+        "stride": 4, "joint": True, "max_level": 4, "renoise": False,
+    },
+    "in place, several moves": {
+        "stepper": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "quantile", "quantile": 0.5},
+        "stride": 3, "joint": True, "renoise": False,
+    },
     "periodic": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": False}},
     "random": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": True}},
     "heun": {"stepper": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
@@ -332,7 +340,7 @@ def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(
     watched = Watched(tiny, "random")
     stepper, count = watched.stepper, torch.zeros(3, dtype=torch.int64)
     streams = MemberStreams(0, "watched", members=range(3))
-    levels = torch.stack([stepper.levels(None, None, None, streams.at(step), count)[:, 1] for step in range(600)])
+    levels = torch.stack([stepper.levels(None, streams.at(step), count)[:, 1] for step in range(600)])
     assert set(levels.unique().tolist()) == {0, 2}
     assert float((levels > 0).double().mean()) == pytest.approx(1 / 3, abs=0.05)
     assert not torch.equal(levels[:, 0], levels[:, 1])
@@ -347,3 +355,35 @@ def test_heun_asks_twice_but_where_a_move_ends_at_a_clean_frame(tiny):
     _, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
     assert [s_next[0] for *_, s_next in watched.asked] == [6, 4, 4, 2, 2]
     assert record.calls.tolist() == [5] * 3
+
+
+def test_in_place_a_pair_is_looked_at_once_and_moved_as_the_walk_would_move_it(tiny):
+    watched = Watched(tiny, "in place")
+    stepper, state = watched.stepper, watched.stepper.start(watched.states)
+    stepper.levels = lambda *_: torch.tensor([[4, 4], [0, 0], [2, 2]])
+    candidate = stepper.surrogate.predict(state["frame"])
+    streams = MemberStreams(0, "watched", members=range(3))
+    frame, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
+    assert not watched.asked and record.calls.tolist() == [1, 0, 1]
+    assert torch.equal(frame[1], candidate[1])
+    # One deterministic step to level 0: x - sigma / sqrt(a) times the noise that the network sees in the pair.
+    z = [stepper.colour.whiten(x) for x in (state["frame"], candidate, state["anchor"])]
+    level = torch.tensor([4, 0, 2])
+    _, noise = stepper.denoiser(z[0], z[1], level, level, z[2])
+    ratio = (stepper.schedule.sigma(level) / stepper.schedule.signal(level)).float().view(3, 1, 1, 1)
+    expected = stepper.colour.unwhiten(z[1] - ratio * noise)
+    assert torch.allclose(frame, expected, atol=1e-4)
+
+
+def test_without_noise_a_longer_walk_starts_from_the_frames_themselves(tiny):
+    watched = Watched(tiny, "in place, several moves")
+    stepper, state = watched.stepper, watched.stepper.start(watched.states)
+    stepper.levels = lambda *_: torch.tensor([[6, 6]] * 3)
+    candidate = stepper.surrogate.predict(state["frame"])
+    streams = MemberStreams(0, "watched", members=range(3))
+    _, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
+    x_prev, x_next, *_ = watched.asked[0]
+    signal = float(stepper.schedule.signal(torch.tensor(6)))
+    assert torch.allclose(x_prev, signal * stepper.colour.whiten(state["frame"]), atol=1e-5)
+    assert torch.allclose(x_next, signal * stepper.colour.whiten(candidate), atol=1e-5)
+    assert record.calls.tolist() == [2] * 3 == [len(watched.asked)] * 3
