@@ -92,7 +92,7 @@ class PointwiseStepper(_FrameStepper):
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         frame = self.predict(carry["frame"])
-        return {**carry, "frame": frame}, StepRecord.nothing(len(frame))
+        return {**carry, "frame": self.system.admissible(frame)}, StepRecord.nothing(len(frame))
 
 
 class _DenoisingStepper(_FrameStepper):
@@ -173,7 +173,7 @@ class RefinementStepper(_DenoisingStepper):
         candidate = self.surrogate.predict(carry["frame"])
         following = {"count": carry["count"] + 1} if self.fixed else {}
         frame, record = self.refine(carry["frame"], candidate, carry["anchor"], streams, following.get("count"))
-        return {**carry, **following, "frame": frame}, record
+        return {**carry, **following, "frame": self.system.admissible(frame)}, record
 
     def look(self, z_prev, z_next, z_anchor, streams) -> Look:
         return self.denoiser.look(z_prev, z_next, z_anchor)
@@ -274,7 +274,8 @@ class GenerationStepper(_DenoisingStepper):
             s_prev = torch.full_like(top, self.condition_level)
         path = self.path(s_prev, top, self.stride)
         frame = self.walked(path, self.diffuse(z_prev, s_prev, streams), z_next, z_anchor, streams)
-        return {**carry, "frame": frame}, StepRecord(torch.stack([s_prev, top], 1), self.sampler.calls(path))
+        record = StepRecord(torch.stack([s_prev, top], 1), self.sampler.calls(path))
+        return {**carry, "frame": self.system.admissible(frame)}, record
 
 
 class AcdmStepper(_DenoisingStepper):
@@ -298,7 +299,8 @@ class AcdmStepper(_DenoisingStepper):
             z_next = self.schedule.add_noise(z_prev, top, z_next)
         path = self.path(top, top, self.stride)
         frame = self.walked(path, z_prev, z_next, z_anchor, streams)
-        return {**carry, "frame": frame}, StepRecord(torch.stack([top, top], 1), self.sampler.calls(path))
+        record = StepRecord(torch.stack([top, top], 1), self.sampler.calls(path))
+        return {**carry, "frame": self.system.admissible(frame)}, record
 
 
 def build_stepper(

@@ -77,6 +77,10 @@ class System(abc.ABC):
     def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Velocity (u, v), each (B, C, m, m), of frames as `observe` makes them."""
 
+    def admissible(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames (..., C, m, m) without what no frame of the system can hold; learnt steps are brought back by it."""
+        return frames
+
     @abc.abstractmethod
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames.

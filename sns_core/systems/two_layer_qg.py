@@ -37,7 +37,7 @@ class TwoLayerQG(System):
     Parameters: `resolution` N (even); `dt` in s; `length` of the square in m; `beta` in 1/(m s); `bottom_drag` rek >= 0
     in 1/s; `layer_ratio` delta = H1 / H2; `deformation_radius` rd in m; `upper_velocity` and `lower_velocity` of the mean
     flow in m/s; `filter_strength` of the exponential filter; `eddy_frames`: frames are the deviation from the zonal
-    mean (the paper) instead of the whole anomaly. Raises ValueError out of range.
+    mean (the paper) instead of from the mean of the whole square. Raises ValueError out of range.
     """
 
     channels = 2
@@ -209,13 +209,15 @@ class TwoLayerQG(System):
         return kinetic + 0.5 * self.coupling[0] * self.depth_share[0] * ((upper - lower) ** 2).mean((-2, -1))
 
     def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
-        """Deviation from the zonal mean (with `eddy_frames`), block means down to (B, 2, m, m)."""
+        """Deviation from the mean, with `eddy_frames` from the zonal mean, in block means down to (B, 2, m, m)."""
         if self.resolution % resolution:
             raise ValueError(f"cannot take block means of {self.resolution} points down to {resolution}: no divisor")
-        if self.eddy_frames:
-            state = state - state.mean(-1, keepdim=True)
-        factor = self.resolution // resolution
+        factor, state = self.resolution // resolution, self.admissible(state)
         return torch.nn.functional.avg_pool2d(state, factor) if factor > 1 else state
+
+    def admissible(self, frames: torch.Tensor) -> torch.Tensor:
+        """The mean of the potential vorticity neither moves anything nor ever changes, so a learnt one would drift unseen."""
+        return frames - frames.mean(-1 if self.eddy_frames else (-2, -1), keepdim=True)
 
     def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.velocity(frames)

@@ -222,8 +222,14 @@ def test_frames_are_block_means_of_the_eddy_part():
     eddy = state - state.mean(-1, keepdim=True)
     assert torch.allclose(frame[1, 0, 2, 3], eddy[1, 0, 8:12, 12:16].mean(), rtol=1e-12)
     assert float(frame.mean(-1).abs().max()) < 1e-20
-    whole = TwoLayerQG(32, eddy_frames=False).observe(state, 8)
-    assert torch.allclose(whole.mean((-2, -1)), state.mean((-2, -1)), rtol=1e-12)
+    whole = TwoLayerQG(32, eddy_frames=False)
+    anomaly = state - state.mean((-2, -1), keepdim=True)
+    assert torch.allclose(whole.observe(state, 8)[1, 0, 2, 3], anomaly[1, 0, 8:12, 12:16].mean(), rtol=1e-12)
+    for system in (qg, whole):
+        once = system.admissible(state)
+        assert torch.allclose(system.admissible(once), once, atol=1e-20)
+        # Nothing is taken that moves the flow: of the whole anomaly the velocity stays as it is.
+    assert torch.allclose(whole.velocity(whole.admissible(state))[0], whole.velocity(state)[0], atol=1e-12)
     with pytest.raises(ValueError, match="32 points down to 12"):
         qg.observe(state, 12)
 
