@@ -140,7 +140,7 @@ def _colour_bar(figure, image, width, height, top, rows, columns, limit) -> None
 
 
 def _spectra(axis, known, results, style, layer: int, step: int, first: bool) -> None:
-    """Spectra of the block that holds `step` (the first block for the initial state), mean over the members in it."""
+    """Spectra of the block that holds `step` (the first block for the initial state), mean and range of the members."""
     truth = known["energy_spectrum"].isel(layer=layer).mean("member").values
     shells = shown_shells(truth)
     wavenumber, truth, line = known["wavenumber"].values[shells], truth[shells], 0
@@ -150,9 +150,11 @@ def _spectra(axis, known, results, style, layer: int, step: int, first: bool) ->
             continue
         index = int(np.searchsorted(blocks, step))
         if alive(result, "block").isel(block=index).any():
-            spectrum = living(result, "energy_spectrum").isel(layer=layer, block=index).mean("member").values
-            look = {**style[method], "label": None}
-            axis.plot(wavenumber, spectrum[shells], **look, linewidth=1.3, alpha=0.95)
+            spectrum = living(result, "energy_spectrum").isel(layer=layer, block=index, wavenumber=shells)
+            colour, look = style[method]["color"], {**style[method], "label": None}
+            low, high = spectrum.min("member"), spectrum.max("member")
+            axis.fill_between(wavenumber, low, high, color=colour, alpha=0.13, linewidth=0)
+            axis.plot(wavenumber, spectrum.mean("member"), **look, linewidth=1.3, alpha=0.95)
         if lost_by(result, int(blocks[index])):
             corner(axis, lost_note(result, int(blocks[index])), "upper right", style[method]["color"], line=line)
             line += 1
