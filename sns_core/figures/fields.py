@@ -25,7 +25,6 @@ from sns_core.figures.style import (
     empty_panel,
     looks,
     page,
-    unit,
     wavenumber_axis,
     wrapped,
 )  # fmt: skip
@@ -120,7 +119,7 @@ def plot_fields(
 
 
 def _column_title(axis, step: int, size: float, units: str) -> None:
-    axis.annotate(f"t = {step * size:g}{unit(units)}", (0.5, 1), (0, 17), "axes fraction", "offset points",
+    axis.annotate(f"t = {step * size:g}" + ("" if units == "1" else f" {units}"), (0.5, 1), (0, 17), "axes fraction", "offset points",
                   ha="center", weight="bold", fontsize=10)  # fmt: skip
     axis.annotate(f"step {step}", (0.5, 1), (0, 5), "axes fraction", "offset points", ha="center", color=MUTED,
                   fontsize=8)  # fmt: skip

@@ -185,8 +185,10 @@ def wavenumber_axis(axis: Axes, wavenumber: np.ndarray) -> None:
     """A logarithmic axis of the wavenumbers of the shells shown, with its own few labels."""
     axis.set_xscale("log")
     first, last = wavenumber[0], wavenumber[-1]
-    ticks = [first * factor for factor in (1, 2, 4, 8, 16, 32, 64, 128, 256) if first * factor <= last]
+    whole = first == round(first)
+    factors = (1, 2, 4, 8, 16, 32, 64, 128, 256) if whole else (1, 4, 16, 64)
+    ticks = [first * factor for factor in factors if first * factor <= last]
     axis.set_xlim(first * 0.9, last * 1.1)
-    axis.set_xticks(ticks, [f"{tick:g}" if tick >= 1e-3 else f"{tick:.1e}" for tick in ticks])
+    axis.set_xticks(ticks, [f"{tick:g}" if whole else short(tick) for tick in ticks])
     plain_minor(axis)
     axis.tick_params(axis="x", which="minor", length=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sns_core.figures.inputs import read, read_each, step_size
-from sns_core.figures.style import FAINT, MUTED, REFERENCE, corner, empty_panel, looks, page, time_label, wrapped
+from sns_core.figures.style import FAINT, MUTED, REFERENCE, corner, empty_panel, looks, page, time_label, unit, wrapped
 
 SILENT = 1e-5  # of the root-mean-square velocity: frames whose zonal mean was removed
 
@@ -37,9 +37,9 @@ def plot_zonal(*, metrics: dict, reference: Path, labels: dict, member: int, dpi
                 if len(late) and not removed:
                     profile.plot(late.mean(0), y, **style[name])
             profile.set(xlim=(-1.6 * limit, 1.6 * limit) if limit else None, ylim=(y[0], y[-1]))
-            suffix = "" if len(layers) == 1 else f"{layer}: "
-            profile.set_title(f"{suffix}mean of the last third")
-            profile.set_ylabel("y")
+            if len(layers) > 1:
+                profile.set_title(layer)
+            profile.set_ylabel("y" + unit(known["y"].attrs.get("units", "1")))
             for column, (name, course) in enumerate(fields.items(), 1):
                 axis = axes[row, column]
                 axis.grid(False)
@@ -57,7 +57,7 @@ def plot_zonal(*, metrics: dict, reference: Path, labels: dict, member: int, dpi
                 if row == len(layers) - 1:
                     axis.set_xlabel(time_label(results[name]["lag"].attrs.get("units", "1")))
             if row == len(layers) - 1:
-                profile.set_xlabel("zonal-mean velocity")
+                profile.set_xlabel("zonal-mean velocity, last third")
             bar = figure.colorbar(image, ax=axes[row, -1], shrink=0.8, extend="both")
             bar.outline.set_linewidth(0.5)
 

@@ -71,7 +71,7 @@ def compute_reference(
             kinetic_energy_spectrum(u[:, [c]], v[:, [c]], system.length)[1].mean(0) for c in range(system.channels)
         ]
         scaled, change = frames / std, frames.diff(dim=0) / std
-        unit = centred(frames)[None]
+        unit = centred(scaled)[None]  # layers count alike, as they do along rollouts
         members.append(
             {
                 "energy_spectrum": (("layer", "wavenumber"), torch.stack(spectra).numpy()),
@@ -83,7 +83,7 @@ def compute_reference(
                 ),
                 "correlation": (("lag",), lagged_correlation(unit[:, :lags], unit[:, lags:])[0].mean(0).numpy()),
                 "zonal_velocity": (("layer", "y"), u.mean(-1).mean(0).numpy()),
-                "map": (("map_lag", "distance"), space_time_correlation(frames.numpy()[::frame_stride], map_lags)),
+                "map": (("map_lag", "distance"), space_time_correlation(scaled.numpy()[::frame_stride], map_lags)),
             }
         )  # fmt: skip
     result = xr.concat([xr.Dataset(values) for values in members], "member")
@@ -155,7 +155,7 @@ def compute_metrics(
     span = max(map_lags + 2, common // 6)
     late = slice(field.sizes["time"] - span, None)
     for name, part in (("map_early", slice(0, span)), ("map_late", late)):
-        chosen = field.isel(time=part).values
+        chosen = (field.isel(time=part) / std).transpose(*field.dims).values
         maps = [space_time_correlation(member, map_lags) for member in chosen if np.isfinite(member).all()]
         empty = np.full((map_lags + 1, chosen.shape[-1] // 2 + 1), np.nan)
         result[name] = ("map_lag", "distance"), np.mean(maps, 0) if maps else empty
