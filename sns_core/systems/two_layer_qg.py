@@ -27,9 +27,9 @@ ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))
 EDDY = {"beta": 1.5e-11, "bottom_drag": 5.787e-7, "layer_ratio": 0.25}
 
 # AB3 is stable for advection up to |lambda| dt = 0.72 on the imaginary axis; the filter leaves scales down to
-# theta = 0.65 pi undamped, where |lambda| <= 0.65 pi (|u| + |v|) / dx.
+# theta = 0.65 pi undamped, where |lambda| <= 0.65 pi speed / dx; |u| + |v| is at most sqrt(2) times the speed.
 FILTER_START = 0.65 * math.pi
-CFL_LIMIT = 0.72 / FILTER_START
+CFL_LIMIT = 0.72 / FILTER_START * math.sqrt(2)
 
 
 class TwoLayerQG(System):
