@@ -6,11 +6,13 @@ Every stage runs at full size (solver, networks, batch), for a few steps only; t
 """
 
 import datetime
+import itertools
 import platform
 import re
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -52,7 +54,7 @@ def memory(device) -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
 
 
-def solver_rows(resolved: dict, device) -> list[tuple]:
+def solver_rows(resolved: dict, device) -> Iterator[tuple]:
     system, data, members = resolved["system"], resolved["data"], 4
     flow = build_system(system["name"], system["parameters"], torch.float32, device)
     carry = flow.start(flow.initial_state(members, [generator("benchmark", m) for m in range(members)]))
@@ -63,11 +65,11 @@ def solver_rows(resolved: dict, device) -> list[tuple]:
         split["members"] * (round(data["spin_up"] / flow.dt) + split["frames"] * stride)
         for split in data["splits"].values()
     )
-    return [("solver, 4 members", "step", seconds, memory(device), total / members, "data of all splits")]
+    yield "solver, 4 members", "step", seconds, memory(device), total / members, "data of all splits"
 
 
-def network_rows(resolved: dict, device, channels: int) -> list[tuple]:
-    rows, resolution = [], resolved["emulator"]["resolution"]
+def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
+    resolution = resolved["emulator"]["resolution"]
     for name in ("pointwise", "sns_white"):
         spec = resolved["models"][name]
         training, network = spec["training"], build_network(spec, channels).to(device)
@@ -81,16 +83,15 @@ def network_rows(resolved: dict, device, channels: int) -> list[tuple]:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
-        seconds = timed(device, step, 2)
+        seconds = timed(device, step, 1)
         parameters = sum(p.numel() for p in network.parameters()) / 1e6
         label = f"training {name}, {parameters:.1f} M parameters, batch {training['batch']}"
-        rows.append((label, "step", seconds, memory(device), training["steps"], "the whole training"))
+        yield label, "step", seconds, memory(device), training["steps"], "the whole training"
         members, rollout = resolved["rollout"]["members"], resolved["rollout"]["steps"]
         with torch.no_grad(), autocast(device):
             seconds = timed(device, lambda n=network, f=frames[:members]: n(f), 2)
         label = f"rollout, one call of {name}, {members} members"
-        rows.append((label, "call", seconds, memory(device), rollout, f"{rollout} steps of one call each"))
-    return rows
+        yield label, "call", seconds, memory(device), rollout, f"{rollout} steps of one call each"
 
 
 def main(names: list[str]) -> None:
@@ -106,9 +107,8 @@ def main(names: list[str]) -> None:
     for name in names or config["use"]["systems"]:
         resolved = configuration.resolve(config, name)
         channels = getattr(sns_core.systems, resolved["system"]["name"]).channels
-        for work, unit, seconds, peak, count, meaning in (
-            *solver_rows(resolved, device), *network_rows(resolved, device, channels),
-        ):  # fmt: skip
+        rows = itertools.chain(solver_rows(resolved, device), network_rows(resolved, device, channels))
+        for work, unit, seconds, peak, count, meaning in rows:
             hours = seconds * count / 3600
             lines.append(
                 f"| {name} | {work} | {seconds:.3g} a {unit} | {peak} | {count:.3g} ({meaning}) | {hours:.3g} |"
