@@ -90,6 +90,27 @@ def test_every_configuration_is_valid_on_top_of_the_default(root, config):
         validate(merged)
 
 
+def test_no_two_models_of_the_default_are_one_object(root):
+    """An overlay is merged in place: what an alias makes one object would change everywhere."""
+    seen = []
+
+    def walk(value):
+        if isinstance(value, dict):
+            assert id(value) not in [id(other) for other in seen]
+            seen.append(value)
+            for inner in value.values():
+                walk(inner)
+
+    walk(yaml.safe_load((root / "config" / "config.yaml").read_text()))
+
+
+def test_an_override_of_one_model_leaves_the_others(config):
+    config["models"]["sns_white"]["network"] = config["models"]["pointwise"]["network"]
+    config["systems"]["kolmogorov"]["override"] = {"models": {"pointwise": {"network": {"attention": True}}}}
+    models = resolve(config, "kolmogorov")["models"]
+    assert models["pointwise"]["network"]["attention"] and not models["sns_white"]["network"]["attention"]
+
+
 def test_schema_and_code_offer_the_same_words(root):
     definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
     method, model = definitions["method"]["properties"], definitions["model"]["properties"]

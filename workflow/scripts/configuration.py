@@ -55,7 +55,8 @@ def validate(config: dict) -> None:
 def resolve(config: dict, system: str) -> dict:
     """Models, methods, rollout and metrics as they hold for one system, beside its solver, emulator and data."""
     block = config["systems"][system]
-    shared = {key: copy.deepcopy(config[key]) for key in ("models", "methods", "rollout", "metrics")}
+    # Through JSON, so that what YAML aliases made one object becomes a copy each, and a change of one stays there.
+    shared = {key: json.loads(json.dumps(config[key])) for key in ("models", "methods", "rollout", "metrics")}
     resolved = _merge(shared, block["override"])
     resolved["methods"] = {name: resolved["methods"][name] for name in config["use"]["methods"]}
     parameters = {key: value for key, value in block["solver"].items() if key != "class"}
