@@ -233,7 +233,7 @@ def test_frames_are_block_means_of_the_eddy_part():
     for system in (qg, whole):
         once = system.admissible(state)
         assert torch.allclose(system.admissible(once), once, atol=1e-20)
-        # Nothing is taken that moves the flow: of the whole anomaly the velocity stays as it is.
+    # Of the whole anomaly nothing is taken that moves the flow.
     assert torch.allclose(whole.velocity(whole.admissible(state))[0], whole.velocity(state)[0], atol=1e-12)
     with pytest.raises(ValueError, match="32 points down to 12"):
         qg.observe(state, 12)
