@@ -47,7 +47,7 @@ def plot_spectra(
         for layer, label in enumerate(layers):
             suffix = "" if len(layers) == 1 else f", {label}"
             _spectrum(axes[layer, 0], known, results, style, layer)
-            panel_letter(axes[layer, 0], "a", f"Energy spectrum, mean over time{suffix}")
+            panel_letter(axes[layer, 0], "a", f"Mean energy spectrum{suffix}")
             _ratio(axes[layer, 1], known, results, style, layer, shells)
             panel_letter(axes[layer, 1], "b", f"Ratio to the solver's{suffix}")
             _errors(axes[layer, 2], table[table["layer"] == label], style)
