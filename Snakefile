@@ -3,6 +3,7 @@
 #   snakemake --cores 2                 the default run (config/config.yaml), all targets
 #   snakemake --cores 2 figures         one stage and what it needs: data, models, rollouts, metrics, figures, report
 #   snakemake --cores 2 --configfile config/smoke.yaml     another scale, as an overlay on the default
+import shlex
 import sys
 from pathlib import Path
 
@@ -75,3 +76,34 @@ rule theory:
 rule report:
     input:
         f"{RESULTS}/report.html",
+
+
+def questioned(question):
+    """The command that holds the folder against this configuration."""
+    words = [
+        "python",
+        Path(workflow.basedir, "workflow", "scripts", "state.py"),
+        question,
+        "--snakefile",
+        workflow.snakefile,
+    ]
+    return " ".join(
+        [shlex.quote(str(word)) for word in words]
+        + ["--configuration", shlex.quote(configuration.as_parameter(config))]
+    )
+
+
+# What is there against what the configuration asks for, from the records beside the results; .snakemake is not asked.
+# While another call is at work: snakemake --nolock status.
+rule verify:
+    params:
+        command=questioned("verify"),
+    shell:
+        "{params.command}"
+
+
+rule status:
+    params:
+        command=questioned("status"),
+    shell:
+        "{params.command}"

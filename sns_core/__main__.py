@@ -1,17 +1,27 @@
 """Command line: `python -m sns_core <stage> --argument value …`, one stage a call.
 
 A stage is a function with keyword-only arguments; its annotations say how the words of the command line are read:
-numbers and paths as such, lists as repeated words, dicts as JSON. Mistakes end as one line on stderr and exit status 1.
+numbers and paths as such, lists as repeated words, dicts as JSON. Every stage may also be given
+
+    --threads N   of the numerical libraries     --log FILE   for stderr     --code NAME   the state of the code
+
+Mistakes end as one line on stderr (and in the log) and exit status 1. What a stage makes gets its record beside it.
 """
 
+import contextlib
 import importlib
 import inspect
 import json
+import os
 import sys
+import time
+import traceback
 import typing
 from pathlib import Path
 
 from sns_core.stages import STAGES
+
+COMMON = ("threads", "log", "code")
 
 
 def read_arguments(function, words: list[str]) -> dict:
@@ -48,19 +58,75 @@ def _convert(name: str, values: list[str], hint):
     return hint(values[0]) if hint in (int, float, Path) else values[0]
 
 
+def _common(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What every stage may be given (COMMON), and the words that are the stage's own."""
+    found, rest = {}, []
+    waiting = iter(words)
+    for word in waiting:
+        if word.startswith("--") and word[2:] in COMMON:
+            found[word[2:]] = next(waiting, "")
+        else:
+            rest.append(word)
+    return found, rest
+
+
+@contextlib.contextmanager
+def _logged(path: Path | None):
+    """Send stderr, that of compiled libraries too, into the file `path`; gives the stderr from before."""
+    if path is None:
+        yield sys.stderr
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    before = os.dup(2)
+    with path.open("w") as handle, os.fdopen(before, "w") as terminal:
+        os.dup2(handle.fileno(), 2)
+        try:
+            yield terminal
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+
+
 def main(words: list[str]) -> int:
     if not words or words[0] not in STAGES:
         print(f"usage: python -m sns_core STAGE --argument value …\nstages: {', '.join(STAGES)}", file=sys.stderr)
         return 2
-    from sns_core.runtime import UserError
+    stage, (common, own) = words[0], _common(words[1:])
+    if "threads" in common:
+        os.environ["OMP_NUM_THREADS"] = common["threads"]  # read once, when torch and BLAS are loaded
+    log = Path(common["log"]) if "log" in common else None
+    with _logged(log) as terminal:
+        try:
+            _run(stage, common, own, log)
+        except Exception as error:
+            from sns_core.files import set_aside
+            from sns_core.runtime import DamagedFile, UserError
 
-    function = getattr(importlib.import_module(STAGES[words[0]]), words[0])
-    try:
-        function(**read_arguments(function, words[1:]))
-    except (UserError, ValueError, FloatingPointError, OSError) as error:
-        print(f"{words[0]}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+            told = " ".join(str(error).split())
+            if isinstance(error, DamagedFile):
+                told = f"{error.reason}; {set_aside(error.paths)}"
+            if not isinstance(error, UserError | ValueError | FloatingPointError | OSError):
+                traceback.print_exc()
+                told = f"{type(error).__name__}: {told}"
+            reason = f"{stage}: {told}"
+            print(reason, file=sys.stderr)
+            if log is not None:
+                print(reason, file=terminal, flush=True)
+            return 1
     return 0
+
+
+def _run(stage: str, common: dict[str, str], own: list[str], log: Path | None) -> None:
+    from sns_core.record import recorded
+
+    function = getattr(importlib.import_module(STAGES[stage]), stage)
+    taken = inspect.signature(function).parameters
+    for name in ("threads", "code"):
+        own += [f"--{name}", common[name]] if name in common and name in taken else []
+    arguments = read_arguments(function, own)
+    with recorded(stage, arguments, common.get("code", ""), log, time.monotonic):
+        function(**arguments)
 
 
 if __name__ == "__main__":

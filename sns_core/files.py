@@ -4,11 +4,13 @@ Tensors go into safetensors, everything else into JSON or netCDF4; nothing is ev
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -18,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from sns_core.runtime import UserError
+from sns_core.runtime import DamagedFile, UserError
 
 
 @functools.cache
@@ -28,6 +30,22 @@ def _umask() -> int:
     return mask
 
 
+def _explained(error: Exception, path: Path) -> Exception:
+    """What went wrong while `path` was being written: HDF5 and safetensors do not tell a full disk from other failures."""
+    full = shutil.disk_usage(path.parent).free < 2**16 or getattr(error, "errno", 0) in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+    )
+    told = ("HDF error", "NetCDF", "os error", "I/O error", "Input/output", " requested and ")
+    if full or (any(words in str(error) for words in told) and not isinstance(error, UserError)):
+        reason = "no space is left there." if full else "is the disk full, or a quota reached?"
+        return UserError(
+            f"{path}: could not be written ({error}); {reason} Free some space, and run the same call again"
+        )
+    return error
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not."""
@@ -35,9 +53,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        try:
+            yield temporary
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+        except (RuntimeError, SafetensorError, OSError) as error:
+            raise _explained(error, path) from None
         temporary.chmod(0o666 & ~_umask())  # some writers leave files that only their owner may read
         os.replace(temporary, path)
     finally:
@@ -54,41 +75,72 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def set_aside(paths: list[Path]) -> str:
+    """Rename damaged files to `<name>.damaged`, so that the next call makes them anew; the words that say so."""
+    there = [path for path in paths if path.exists()]
+    for path in there:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
+    named = " and ".join(f"{path.name}.damaged" for path in there)
+    return f"set aside as {named}; the same call again makes it anew" if there else "the same call again makes it anew"
+
+
+def missing(path: Path) -> UserError:
+    return UserError(f"{path}: missing; run the stage that makes it (`snakemake` does)")
+
+
 def write_json(path: Path, value) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path, remedy: str) -> dict:
-    """The JSON object in `path`; UserError with `remedy` where it is missing or no JSON object."""
+def read_json(path: Path) -> dict:
+    """The JSON object in `path`; UserError where it is missing, DamagedFile where it is no JSON object."""
     try:
         value = json.loads(Path(path).read_text())
     except FileNotFoundError:
-        raise UserError(f"{path}: missing; {remedy}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+        raise missing(path) from None
+    except ValueError as error:
+        raise DamagedFile(path, f"not readable as JSON ({error})") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object; {remedy}")
+        raise DamagedFile(path, "holds no JSON object")
     return value
 
 
+def _checksum(tensors: dict[str, torch.Tensor], note: str) -> str:
+    """sha256 of tensors on the CPU and their note, whatever the order they were written in."""
+    total = hashlib.sha256(note.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], note: dict) -> None:
-    """Tensors and a JSON-able note in one safetensors file, so the two cannot fall apart."""
+    """Tensors and a JSON-able note in one safetensors file, so the two cannot fall apart, with a checksum of both."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    told = json.dumps(note, sort_keys=True)
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={"note": json.dumps(note, sort_keys=True)})
+        save_file(contiguous, temporary, metadata={"note": told, "sha256": _checksum(contiguous, told)})
 
 
-def read_tensors(path: Path, remedy: str) -> tuple[dict[str, torch.Tensor], dict]:
-    """Tensors and note that `write_tensors` wrote; UserError with `remedy` for any other file."""
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors and note that `write_tensors` wrote; UserError where the file is missing, DamagedFile for any other file and
+    for one in which a bit has changed."""
     try:
         with safe_open(path, framework="pt") as handle:
-            note = json.loads((handle.metadata() or {})["note"])
-            return {name: handle.get_tensor(name) for name in handle.keys()}, note  # noqa: SIM118
+            written = handle.metadata() or {}
+            note = json.loads(written["note"])
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise UserError(f"{path}: missing; {remedy}") from None
+        raise missing(path) from None
+    except PermissionError:
+        raise
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: truncated, or not a file of this project ({error}); {remedy}") from None
+        raise DamagedFile(path, f"truncated, or not a file of this project ({error})") from None
+    if written.get("sha256") != _checksum(tensors, written["note"]):
+        raise DamagedFile(path, "altered since it was written (its checksum differs)")
+    return tensors, note
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The last two stages: what made a run (`provenance.json`), and the page that tells what came out of it.
+"""The last stage: the page that tells what came out of a run.
 
 The page is one file: styles and pictures stand in it, nothing is loaded. Its words follow from the numbers in the
 tables by the thresholds below; none of them is fixed.
@@ -14,64 +14,13 @@ import numpy as np
 import pandas as pd
 
 from sns_core.figures.style import looks, short
-from sns_core.files import provenance as made_by
-from sns_core.files import read_json, sha256, whole_file, write_json
+from sns_core.files import read_json, whole_file
 
-FORMAT = "sns-provenance-1"
 TEMPLATE = "report.html.j2"
 DRIFT = 0.25  # decades: a window whose spectrum error is larger has left the solver's statistics
 FLOOR = 2.0  # a method whose worst window is within this many times the solver's own worst cannot be told from it
 ENERGY = 1.5  # factor of the solver's kinetic energy, up or down, that is called a change of the mean energy
 FEW_CALLS = 0.5  # calls of the denoiser a step: below, most steps are the surrogate's own
-
-
-# Provenance
-
-
-def record_provenance(*, configuration: dict, systems: dict, seed: int, output: Path) -> None:
-    """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
-
-    `systems`: system -> {"manifest": file, "data": [files], "models": {name: file}, "segments": {method: [files]}}.
-    """
-    commits, devices, described = set(), set(), {}
-    for system, files in systems.items():
-        manifest = read_json(files["manifest"], "run `snakemake data` again")
-        jobs, models = [], {}
-        for path in files["data"]:
-            jobs.append(("simulate_trajectories", Path(path).stem, [_attribute(path)]))
-        for model, path in files["models"].items():
-            note = read_json(Path(path).with_suffix(".json"), "run `snakemake models` again")
-            jobs.append(("train_model", model, [note["provenance"]]))
-            models[model] = {"sha256": sha256(path), "data": note["data"]}
-        for method, paths in files["segments"].items():
-            jobs.append(("rollout_segment", method, [_attribute(path) for path in paths]))
-        for _, _, records in jobs:
-            commits |= {json.dumps(record["code"], sort_keys=True) for record in records}
-            devices |= {record["device"] for record in records}
-        described[system] = {
-            "data": manifest["identity"],
-            "models": models,
-            "wall_seconds": [
-                {
-                    "stage": stage,
-                    "item": item,
-                    "files": len(records),
-                    "seconds": sum(r["wall_seconds"] for r in records),
-                }
-                for stage, item, records in jobs
-            ],
-        }
-    record = made_by(configuration, seed, ", ".join(sorted(devices)))
-    record |= {"format": FORMAT, "systems": described, "code_of_results": [json.loads(c) for c in sorted(commits)]}
-    write_json(output, record)
-
-
-def _attribute(path) -> dict:
-    """The record that a netCDF file carries of what made it."""
-    import xarray as xr
-
-    with xr.open_dataset(path) as dataset:
-        return json.loads(dataset.attrs["provenance"])
 
 
 # What the tables say
@@ -161,7 +110,7 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
     "stepper"}]}, figures in the order shown, the first one at the top; `captions`: a text file a figure, named after
     it, its first paragraph the title; `provenance`: file of `record_provenance`.
     """
-    record = read_json(provenance, "delete it and run again")
+    record = read_json(provenance)
     texts = {Path(path).stem: _caption(path) for path in captions}
     sections = []
     for system, files in systems.items():

@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -18,6 +20,18 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 class UserError(Exception):
     """A mistake that the user can mend: printed as one line that names what is wrong and the way out."""
+
+
+class DamagedFile(UserError):
+    """A file that is not what it should be: truncated, altered, foreign, or made for something else.
+
+    Deleting it loses nothing that cannot be made again. The command line sets such files aside (`also`: those that vouch
+    for it, too), so that the next call makes them anew.
+    """
+
+    def __init__(self, path, reason: str, *also):
+        super().__init__(f"{path}: {reason}; delete it and run again")
+        self.paths, self.reason = [Path(path), *map(Path, also)], f"{path}: {reason}"
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -93,12 +107,29 @@ def normal(streams: Sequence[torch.Generator], shape: Sequence[int], like: torch
     return torch.stack(rows).to(like.device)
 
 
-def progress(total: int, label: str, start: int = 0, every: float = 10.0) -> Iterator[int]:
+def copy_out(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Start to copy a tensor to the host; what is returned waits for the end of it and gives the array."""
+    if tensor.device.type != "cuda":
+        return tensor.numpy
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> np.ndarray:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait
+
+
+def progress(total: int, label: str, start: int = 0, every: float = 10.0, aloud: float = 30.0) -> Iterator[int]:
     """Yield start .. total - 1, telling on stderr every few seconds the rate and the time left.
 
-    Stages write stderr to their log; on a terminal the line replaces itself.
+    On a terminal the line replaces itself. Where stderr goes to a log, a job that lasts longer than `aloud` seconds tells
+    as often on stdout, too, so that whoever waits sees it live.
     """
-    began = last = time.monotonic()
+    began = last = spoken = time.monotonic()
     for index in range(start, total):
         yield index
         now = time.monotonic()
@@ -106,6 +137,8 @@ def progress(total: int, label: str, start: int = 0, every: float = 10.0) -> Ite
             last = now
             rate = (index + 1 - start) / (now - began)
             left = (total - index - 1) / rate
-            end = "\r" if sys.stderr.isatty() else "\n"
             line = f"{label}: {index + 1}/{total}, {rate:.1f} a second, {left / 60:.1f} min left"
-            print(line, file=sys.stderr, end=end, flush=True)
+            print(line, file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n", flush=True)
+            if now - spoken >= aloud and not sys.stderr.isatty():
+                spoken = now
+                print(line, flush=True)

@@ -22,5 +22,5 @@ STAGES = {
     "plot_error": "sns_core.figures.error",
     "plot_spectra": "sns_core.figures.spectra",
     "write_report": "sns_core.report",
-    "record_provenance": "sns_core.report",
+    "record_provenance": "sns_core.record",
 }

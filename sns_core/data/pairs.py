@@ -12,7 +12,7 @@ import torch
 
 from sns_core.data.shards import FORMAT
 from sns_core.files import read_json, sha256
-from sns_core.runtime import UserError
+from sns_core.runtime import DamagedFile, UserError
 from sns_core.systems import System, build_system
 
 SYMMETRIES = ("none", "translations", "all")
@@ -63,25 +63,22 @@ class Dataset:
 def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
     """Open one split of a sharded data set.
 
-    Raises UserError that names the file where the manifest is foreign, the split is missing, or a shard is missing,
-    truncated or altered (its checksum is compared unless `verify` is false).
+    Raises UserError for a missing split, and DamagedFile where the manifest is foreign or a shard is missing, truncated or
+    altered (its checksum is compared unless `verify` is false).
     """
     manifest = Path(manifest)
-    remedy = "run `snakemake data` again"
-    content = read_json(manifest, remedy)
+    content = read_json(manifest)
     if content.get("format") != FORMAT:
-        raise UserError(f"{manifest}: not a manifest of shards (its format is not {FORMAT!r}); {remedy}")
+        raise DamagedFile(manifest, f"not a manifest of shards (its format is not {FORMAT!r})")
     if split not in content["splits"]:
         raise UserError(f"{manifest}: has no split {split!r}; it has {', '.join(content['splits'])}")
     shards = []
     for entry in content["splits"][split]:
         path = manifest.parent / entry["file"]
         if not path.exists():
-            raise UserError(f"{path}: missing, though {manifest} lists it; delete the manifest and {remedy}")
+            raise DamagedFile(manifest, f"lists {path}, which is missing")
         if verify and sha256(path) != entry["sha256"]:
-            raise UserError(
-                f"{path}: truncated or altered (its checksum differs); delete it and the manifest, and {remedy}"
-            )
+            raise DamagedFile(path, "truncated or altered (its checksum differs)", manifest)
         shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return Dataset(shards, content)
 

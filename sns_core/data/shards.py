@@ -18,7 +18,7 @@ import numpy as np
 
 from sns_core.data.trajectories import open_frames
 from sns_core.files import sha256, whole_file, write_json
-from sns_core.runtime import UserError
+from sns_core.runtime import DamagedFile, UserError
 
 FORMAT = "sns-shards-1"
 
@@ -49,9 +49,9 @@ def _write_shard(source: Path, variable: str, members: slice, path: Path, with_s
         try:
             block = dataset[variable].isel(member=members).values
         except (OSError, RuntimeError) as error:
-            raise UserError(f"{source}: damaged data ({error}); delete it and run again") from None
+            raise DamagedFile(source, f"damaged data ({error})") from None
     if not np.isfinite(block).all():
-        raise UserError(f"{source}: holds NaN or infinite values; delete it and run again")
+        raise DamagedFile(source, "holds NaN or infinite values")
     block = np.ascontiguousarray(block, dtype=np.float32)
     with whole_file(path) as temporary, open(temporary, "wb") as handle:
         np.save(handle, block, allow_pickle=False)
@@ -98,7 +98,7 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
         if reference is None:
             reference, first = made_by, path
         if made_by != reference:
-            raise UserError(f"{path}: made with another configuration than {first}; delete it and run again")
+            raise DamagedFile(path, f"made with another configuration than {first}")
         if path.stem == "train" and dataset.sizes["time"] < 2:
             raise UserError(f"{path}: has a single frame, and statistics need two; raise data.frames and run again")
         variable = next(name for name in dataset.data_vars if name != "final_state")

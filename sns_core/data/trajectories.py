@@ -6,7 +6,9 @@ checksum, so a flipped bit is an error on reading.
 """
 
 import json
+import math
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
-from sns_core.runtime import UserError, generator, progress, select_device, use_threads
+from sns_core.files import digest, missing, provenance, read_tensors, whole_file, write_tensors
+from sns_core.runtime import DamagedFile, UserError, generator, progress, select_device, use_threads
 from sns_core.systems import System, build_system
 
 FORMAT = "sns-frames-1"
@@ -77,8 +79,14 @@ class FrameWriter:
         )
 
     def variable(self, name, dimensions, units="1", chunks=None, kind="f4"):
+        members = len(self.file.dimensions["member"])
+        if chunks is None and "member" in dimensions:
+            chunks = tuple(1 if d == "member" else len(self.file.dimensions[d]) for d in dimensions)
         variable = self.file.createVariable(name, kind, dimensions, fletcher32=True, chunksizes=chunks)
         variable.units = units
+        if chunks:
+            # HDF5 keeps up to 16 MiB of each variable, which would look like memory that grows with the file.
+            variable.set_var_chunk_cache(2 * members * variable.dtype.itemsize * math.prod(chunks))
         return variable
 
     def append(self, frames: np.ndarray, first_index: int) -> None:
@@ -89,35 +97,50 @@ class FrameWriter:
         self.count = stop
 
 
-def open_frames(
-    path: Path, variable: str | None = None, remedy: str = "delete it and run again", **chunks
-) -> xr.Dataset:
+def open_frames(path: Path, variable: str | None = None, **chunks) -> xr.Dataset:
     """Open a file of frames, lazily where `chunks` are given.
 
-    Raises UserError, naming the file and the remedy, where it is missing, truncated, foreign or lacks `variable`.
+    Raises UserError where it is missing, DamagedFile where it is truncated, foreign or lacks `variable`.
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: missing; {remedy}")
+        raise missing(path)
     try:
         dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks or None)
+    except PermissionError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: truncated, or not netCDF4 ({error}); {remedy}") from None
+        raise DamagedFile(path, f"truncated, or not netCDF4 ({error})") from None
     if dataset.attrs.get("format") != FORMAT:
-        raise UserError(f"{path}: a foreign netCDF file (its attribute format is not {FORMAT!r}); {remedy}")
+        raise DamagedFile(path, f"a foreign netCDF file (its attribute format is not {FORMAT!r})")
     if variable is not None and variable not in dataset:
-        raise UserError(f"{path}: holds no {variable!r}; {remedy}")
+        raise DamagedFile(path, f"holds no {variable!r}")
     return dataset
+
+
+def _usable(files: list[Path]) -> tuple[int, dict[str, torch.Tensor]]:
+    """How many of the checkpoints a killed call has left whole, and the content of the last of those."""
+    last: dict[str, torch.Tensor] = {}
+    for index, path in enumerate(files):
+        if not path.exists():
+            return index, last
+        try:
+            last = read_tensors(path)[0]
+        except DamagedFile as error:
+            print(f"{error.reason}; going on from before it", file=sys.stderr)
+            return index, last
+    return len(files), last
 
 
 def simulate_trajectories(
     *, system: dict, emulator: dict, split: str, members: int, frames: int, spin_up: float, seed: int, output: Path,
-    device: str = "auto", threads: int = 1, chunk: int = 100,
+    device: str = "auto", threads: int = 1, chunk: int = 100, code: str = "",
 ) -> None:  # fmt: skip
     """Integrate one split of the data and write its trajectories to `output`.
 
     Parameters: `system` {"name", "parameters"}; `emulator` {"resolution", "step"}; `frames` kept per member after
-    `spin_up` time units; `chunk` frames between checkpoints, kept beside `output`, from which a killed call goes on.
+    `spin_up` time units; `chunk` frames between checkpoints, kept beside `output`, from which a killed call goes on
+    (`code`: any string that names the code's state; checkpoints of another state are not taken up).
     Initial conditions are addressed by (seed, split, member), so splits never share one.
     """
     use_threads(threads)
@@ -128,16 +151,15 @@ def simulate_trajectories(
     configuration = {
         "system": system, "emulator": emulator, "split": split, "members": members, "frames": frames, "spin_up": spin_up,
     }  # fmt: skip
-    work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed, chunk])}"
+    work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed, chunk, code])}"
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
     # Chunk i holds the frames and energies of its emulator steps, and the carry from which the next one is computed.
     starts = list(range(0, settling + frames, chunk))
     files = [work / f"chunk_{index:05d}.safetensors" for index in range(len(starts))]
-    done = next((index for index, path in enumerate(files) if not path.exists()), len(files))
+    done, tensors = _usable(files)
     if done:
-        tensors = read_tensors(files[done - 1], f"delete {work}")[0]
         carry = {name: tensor.to(chosen) for name, tensor in tensors.items() if name not in ("frames", "energy")}
     else:
         streams = [generator(seed, "initial state", split, member) for member in range(members)]
@@ -166,7 +188,7 @@ def simulate_trajectories(
         energies = writer.variable("kinetic_energy", ("member", "clock", "layer"), flow.energy_units)
         energies.long_name = "mean kinetic energy of the solver's state"
         for start, path in zip(starts, files, strict=True):
-            tensors, _ = read_tensors(path, f"delete {work}")
+            tensors, _ = read_tensors(path)
             energies[:, start : start + tensors["energy"].shape[1]] = tensors["energy"].numpy()
             if tensors["frames"].shape[1]:
                 writer.append(tensors["frames"].numpy(), max(0, start - settling))

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.runtime import UserError
+from sns_core.files import missing
+from sns_core.runtime import DamagedFile, UserError
 
 # Units of the files -> those of the figures, and what one is worth in the other.
 SHOWN_UNITS = {"s": ("d", 1 / 86400), "1/(s)": ("1/d", 86400.0), "m": ("km", 1e-3), "1/(m)": ("1/km", 1e3)}
@@ -21,8 +22,10 @@ def read(path: Path) -> xr.Dataset:
     try:
         with xr.open_dataset(path) as dataset:
             return in_shown_units(dataset.load())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as netCDF ({error}); delete it and run again") from None
+    except FileNotFoundError:
+        raise missing(path) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DamagedFile(path, f"not readable as netCDF ({error})") from None
 
 
 def in_shown_units(dataset: xr.Dataset) -> xr.Dataset:

@@ -6,18 +6,24 @@ rollout, scored like any other method, shows the floor that sampling sets.
 
 from pathlib import Path
 
+import dask
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
 from sns_core.data.trajectories import open_frames
 from sns_core.files import read_json, whole_file
+from sns_core.metrics.distributions import CENTRES, histogram, velocity_scale, wasserstein
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers, spectrum_error
 from sns_core.metrics.temporal import centred, lagged_correlation
-from sns_core.runtime import UserError, use_threads
+from sns_core.runtime import DamagedFile, UserError, use_threads
 from sns_core.systems import System, build_system
 
 CHUNK = 128  # frames of one member in memory at a time
+LONG = {"step": 20_000, "block": 400}  # steps and blocks of one member in memory at a time
+MAP_FRAMES = 600  # frames that C(r, tau) is taken over, at the start of a rollout and at its end
+RESAMPLES = 200  # of the bootstrap
 
 
 def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
@@ -59,9 +65,11 @@ def compute_reference(
     `lags`: steps that C(tau) looks back; `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau).
     """
     use_threads(threads)
-    content = read_json(manifest, "run `snakemake data` again")
+    content = read_json(manifest)
     system, step = _system(content), content["emulator"]["step"]
     dataset = open_frames(trajectories, system.variable, member=1, time=CHUNK)
+    states = torch.from_numpy(open_frames(trajectories, "final_state")["final_state"].values)
+    unit = velocity_scale(system, states, dataset.sizes["x"])[:, None, None]
     std = np.asarray(content["statistics"]["std"], dtype=np.float32)[:, None, None]
     members = []
     for member in range(dataset.sizes["member"]):
@@ -71,7 +79,7 @@ def compute_reference(
             kinetic_energy_spectrum(u[:, [c]], v[:, [c]], system.length)[1].mean(0) for c in range(system.channels)
         ]
         scaled, change = frames / std, frames.diff(dim=0) / std
-        unit = centred(scaled)[None]  # layers count alike, as they do along rollouts
+        aligned = centred(scaled)[None]  # layers count alike, as they do along rollouts
         members.append(
             {
                 "energy_spectrum": (("layer", "wavenumber"), torch.stack(spectra).numpy()),
@@ -81,7 +89,11 @@ def compute_reference(
                 "relative_change": (
                     (), float((change.square().mean((1, 2, 3)) / scaled[:-1].square().mean((1, 2, 3))).sqrt().mean()),
                 ),
-                "correlation": (("lag",), lagged_correlation(unit[:, :lags], unit[:, lags:])[0].mean(0).numpy()),
+                "vorticity_counts": (("layer", "bin"), histogram(scaled.transpose(0, 1)[None])[0].numpy()),
+                "velocity_counts": (
+                    ("layer", "bin"), histogram((torch.stack([u, v], 1) / unit).transpose(0, 2)[None])[0].numpy(),
+                ),
+                "correlation": (("lag",), lagged_correlation(aligned[:, :lags], aligned[:, lags:])[0].mean(0).numpy()),
                 "zonal_velocity": (("layer", "y"), u.mean(-1).mean(0).numpy()),
                 "map": (("map_lag", "distance"), space_time_correlation(scaled.numpy()[::frame_stride], map_lags)),
             }
@@ -91,6 +103,7 @@ def compute_reference(
         wavenumber=shell_wavenumbers(frames.shape[-1], system.length), lag=np.arange(lags + 1) * step,
         map_lag=np.arange(map_lags + 1) * step * frame_stride,
         distance=np.arange(result.sizes["distance"]) * system.length / frames.shape[-1], layer=list(system.layers),
+        bin=CENTRES,
     )  # fmt: skip
     per = {"lag": system.time_units, "map_lag": system.time_units, "distance": system.length_units,
            "wavenumber": f"1/({system.length_units})", "rate_of_change": f"1/({system.time_units})"}  # fmt: skip
@@ -108,15 +121,18 @@ def _write(dataset: xr.Dataset, path: Path) -> None:
 
 
 def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """A chain of segments as (lazily opened frames, statistics in memory), each along its own time axis."""
-    opened = [open_frames(path, variable, member=1, time=CHUNK) for path in paths]
+    """A chain of segments as (frames, statistics), both lazily opened, each along its own time axis.
+
+    Raises UserError where a segment has been damaged.
+    """
+    opened = [open_frames(path, variable, member=1, time=CHUNK, **LONG) for path in paths]
     frames = xr.concat([d[[variable]] for d in opened], "time")
     along = {"step": [], "block": [], None: []}
     for name in opened[0].data_vars:
         if name != variable:
             axis = next((a for a in ("step", "block") if a in opened[0][name].dims), None)
             along[axis].append(name)
-    parts = [xr.concat([d[along[axis]].load() for d in opened], axis) for axis in ("step", "block")]
+    parts = [xr.concat([d[along[axis]] for d in opened], axis) for axis in ("step", "block")]
     last = opened[-1][along[None]].load()
     statistics = xr.merge([*parts, last], join="outer").drop_vars("time", errors="ignore")
     seconds = sum(float(d.attrs["seconds_stepping"]) for d in opened)
@@ -135,7 +151,34 @@ def compute_metrics(
     step, early and late C(r, tau)) and `windows` (CSV, one row a window and layer).
     """
     use_threads(threads)
-    content = read_json(manifest, "run `snakemake data` again")
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        try:
+            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags)
+            _write(result, output)
+        except (RuntimeError, UserError) as error:  # netCDF4's word for a checksum that does not hold is RuntimeError
+            if broken := _damaged([*segments, *solver]):
+                raise DamagedFile(broken, "damaged data (a checksum in it does not hold)") from error
+            raise
+    with whole_file(windows) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def _damaged(paths: list[Path]) -> Path | None:
+    """The first file of which some data cannot be read."""
+    for path in paths:
+        try:
+            with xr.open_dataset(path) as dataset:
+                for name in dataset.variables:
+                    for member in range(dataset.sizes["member"]):
+                        dataset[name].isel(member=member, missing_dims="ignore").load()
+        except (OSError, RuntimeError):
+            return path
+    return None
+
+
+def _score(segments, solver, reference, manifest, window, shells, map_lags):
+    """The series, lazily, with what they are compared to, and the table of windows."""
+    content = read_json(manifest)
     system = _system(content)
     frames, statistics = open_segments(segments, system.variable)
     truth, _ = open_segments(solver, system.variable)
@@ -149,47 +192,66 @@ def compute_metrics(
     field = frames[system.variable]
     common = min(field.sizes["time"], truth.sizes["time"])
     difference = (field.isel(time=slice(common)) - truth[system.variable].isel(time=slice(common))) / std
-    result = statistics.assign(mse=(difference**2).mean(("layer", "y", "x")).compute())
-
+    error = (difference**2).mean(("layer", "y", "x")).compute()
+    result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system)
-    span = max(map_lags + 2, common // 6)
-    late = slice(field.sizes["time"] - span, None)
-    for name, part in (("map_early", slice(0, span)), ("map_late", late)):
+    span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
+    for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
         chosen = (field.isel(time=part) / std).transpose(*field.dims).values
         maps = [space_time_correlation(member, map_lags) for member in chosen if np.isfinite(member).all()]
         empty = np.full((map_lags + 1, chosen.shape[-1] // 2 + 1), np.nan)
         result[name] = ("map_lag", "distance"), np.mean(maps, 0) if maps else empty
-    _write(result.assign_coords(map_lag=known["map_lag"], distance=known["distance"]), output)
-
-    table = _windows(result, known, window, tuple(shells)).assign(method=statistics.attrs["method"])
-    with whole_file(windows) as temporary:
-        table.to_csv(temporary, index=False)
+    result = result.assign_coords(map_lag=known["map_lag"], distance=known["distance"])
+    return result, _windows(result, known, window, shells).assign(method=statistics.attrs["method"])
 
 
-def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[int, int]):
+def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
     """One row a window and layer: means over its steps and all members, lost ones included, beside the solver's."""
-    import pandas as pd
-
-    block, rows = int(result["block"][0]), []
-    for start in range(0, result.sizes["step"] - window + 1, window):
-        steps = result.isel(step=slice(start, start + window))
-        blocks = result.isel(block=slice(start // block, (start + window) // block))
-        lost = result["lost_step"]
+    block = int(result["block"][0])
+    length, together = window // block, -(-2 * (result.sizes["lag"] - 1) // block)  # twice as far as C(tau) looks back
+    names = ["kinetic_energy", "enstrophy", "relative_change", "calls"]
+    means = result[names].coarsen(step=window, boundary="trim").mean().mean("member").compute()
+    reference, rows = known.mean("member"), []
+    lost = result["lost_step"].values
+    for index in range(means.sizes["step"]):
+        blocks = result[["energy_spectrum", "vorticity_counts", "velocity_counts"]]
+        blocks = blocks.isel(block=slice(index * length, (index + 1) * length)).load()
+        here, stop = means.isel(step=index), (index + 1) * window
         for layer, label in enumerate(known["layer"].values):
-            reference = known.isel(layer=layer).mean("member")
-            spectrum = blocks["energy_spectrum"].isel(layer=layer).mean(("member", "block")).values
-            rows.append(
-                {
-                    "first_step": start + 1, "last_step": start + window, "layer": label,
-                    "spectrum_error": float(spectrum_error(spectrum, reference["energy_spectrum"].values, shells)),
-                    "kinetic_energy": float(steps["kinetic_energy"].isel(layer=layer).mean()),
-                    "kinetic_energy_solver": float(reference["kinetic_energy"]),
-                    "enstrophy": float(steps["enstrophy"].isel(layer=layer).mean()),
-                    "enstrophy_solver": float(reference["enstrophy"]),
-                    "relative_change": float(steps["relative_change"].mean()),
-                    "relative_change_solver": float(reference["relative_change"]),
-                    "calls_per_step": float(steps["calls"].mean()),
-                    "members_lost": int(((lost >= 0) & (lost <= start + window)).sum()),
-                }
-            )  # fmt: skip
+            there, own, part = reference.isel(layer=layer), here.isel(layer=layer), blocks.isel(layer=layer)
+            spectra = part["energy_spectrum"].transpose("member", "block", "wavenumber").values
+            error, low, high = spectrum_error_interval(spectra, there["energy_spectrum"].values, shells, together)
+            row = {
+                "first_step": stop - window + 1, "last_step": stop, "layer": label,
+                "spectrum_error": error, "spectrum_error_low": low, "spectrum_error_high": high,
+            }  # fmt: skip
+            for name in ("vorticity", "velocity"):
+                counts = part[f"{name}_counts"].sum(("member", "block")).values
+                row[f"{name}_distance"] = float(wasserstein(counts, there[f"{name}_counts"].values))
+            for name in names[:3]:
+                row |= {name: float(own[name]), f"{name}_solver": float(there[name])}
+            row |= {"calls_per_step": float(own["calls"]), "members_lost": int(((lost >= 0) & (lost <= stop)).sum())}
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def spectrum_error_interval(
+    spectra: np.ndarray, reference: np.ndarray, shells: tuple[int, int], together: int = 1, share: float = 0.9
+) -> tuple[float, float, float]:
+    """Spectrum error of the mean of block spectra (member, block, K), with its block-bootstrap interval.
+
+    About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one;
+    the interval is the middle `share` of the resampled errors, widened where the error itself lies outside, since
+    sampling noise can only add to a mean of absolute values. NaN where a member is not finite.
+    """
+    groups = np.array_split(np.arange(spectra.shape[1]), max(1, spectra.shape[1] // together))
+    drawn = np.concatenate([spectra[:, group].mean(1) for group in groups])
+    sizes = np.repeat([len(group) for group in groups], len(spectra))
+    counts = np.random.default_rng(0).multinomial(len(drawn), np.full(len(drawn), 1 / len(drawn)), RESAMPLES) * sizes
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        error = spectrum_error(spectra.mean((0, 1)), reference, shells)
+        resampled = spectrum_error(counts @ drawn / counts.sum(1, keepdims=True), reference, shells)
+    if not np.isfinite(resampled).all():
+        return float(error), float("nan"), float("nan")
+    low, high = np.quantile(resampled, [(1 - share) / 2, (1 + share) / 2])
+    return float(error), float(min(low, error)), float(max(high, error))

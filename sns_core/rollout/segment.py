@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sns_core.data.trajectories import FrameWriter, open_frames
+from sns_core.data.trajectories import FRAMES_A_CHUNK, FrameWriter, open_frames
 from sns_core.files import digest, provenance, read_json, read_tensors, whole_file, write_tensors
+from sns_core.metrics.distributions import CENTRES, velocity_scale
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.rollout.statistics import StreamingStatistics
+from sns_core.rollout.statistics import SERIES, StreamingStatistics
 from sns_core.rollout.steppers import build_stepper
-from sns_core.runtime import MemberStreams, UserError, progress, select_device, use_threads
+from sns_core.runtime import DamagedFile, MemberStreams, UserError, copy_out, progress, select_device, use_threads
 from sns_core.systems import build_system
 
 FORMAT = "sns-restart-1"
-FRAME_BATCH = 64  # frames held before they are written
+FRAME_BATCH = FRAMES_A_CHUNK  # frames held before they are written: a chunk of the file is touched once
+CHUNK_STEPS = 1000  # steps of a series in a chunk of the file
 
 
 def rollout_segment(
@@ -37,27 +39,27 @@ def rollout_segment(
         raise UserError(f"rollout: segments of {steps} steps from {first_step} do not divide into blocks of {block}")
     use_threads(threads)
     chosen = select_device(device)
-    content = read_json(manifest, "run `snakemake data` again")
+    content = read_json(manifest)
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
     step_size, resolution = content["emulator"]["step"], content["emulator"]["resolution"]
     stepper = build_stepper(method, models, system, content, chosen, precision)
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32, device=chosen)[:, None, None]
-    statistics = StreamingStatistics(system, scale, step_size, block, lags)
+    everyone = open_frames(initial, "final_state")["final_state"]
+    unit = velocity_scale(system, torch.from_numpy(everyone.values).to(chosen), resolution)
+    statistics = StreamingStatistics(system, scale, unit, step_size, block, lags)
     streams = MemberStreams(seed, "rollout", name, members=members, device=chosen)
     identity = digest([name, method, content["identity"], members, seed, block, lags])
 
     if first_step == 0:
-        states = open_frames(initial, "final_state")["final_state"].sel(member=members).values
-        carry = stepper.start(torch.from_numpy(np.ascontiguousarray(states)).to(chosen))
+        states = np.ascontiguousarray(everyone.sel(member=members).values)
+        carry = stepper.start(torch.from_numpy(states).to(chosen))
         statistics.begin(stepper.frame(carry))
     else:
         if previous is None:
             raise UserError(f"rollout of {name}: a segment from step {first_step} needs the restart file before it")
-        tensors, note = read_tensors(previous, "delete it and run again")
+        tensors, note = read_tensors(previous)
         if note.get("format") != FORMAT or note["identity"] != identity or note["step"] != first_step:
-            raise UserError(
-                f"{previous}: not the restart file of this rollout at step {first_step}; delete it and run again"
-            )
+            raise DamagedFile(previous, f"not the restart file of this rollout at step {first_step}")
         statistics.restore(tensors, chosen)
         prefix = "carry."
         carry = {key.removeprefix(prefix): t.to(chosen) for key, t in tensors.items() if key.startswith(prefix)}
@@ -68,28 +70,21 @@ def rollout_segment(
         whole_file(output) as temporary,
         FrameWriter(temporary, system, members, resolution, attributes, frame_step) as writer,
     ):
-        kept, index = [], (first_step + frame_stride) // frame_stride
+        log = _Log(writer, statistics, first_step, resolution)
+        kept = _Frames(writer, scale, 0 if first_step == 0 else first_step // frame_stride + 1)
         if first_step == 0:
-            kept, index = [stepper.frame(carry)], 0
-
-        def flush():
-            nonlocal kept, index
-            if kept:
-                writer.append((torch.stack(kept, 1) * scale).cpu().numpy(), index)
-                index, kept = index + len(kept), []
-
+            kept.add(stepper.frame(carry))
         for step in progress(first_step + steps, f"rollout of {name}", start=first_step):
             tick = time.perf_counter()
             carry, record = stepper.step(carry, streams.at(step + 1))
             frame = stepper.frame(carry)
             stepping += time.perf_counter() - tick
-            statistics.add(frame, record, step + 1)
+            if (reduced := statistics.add(frame, record, step + 1)) is not None:
+                log.append(reduced)
             if (step + 1) % frame_stride == 0:
-                kept.append(frame)
-            if len(kept) == FRAME_BATCH:
-                flush()
-        flush()
-        _write_statistics(writer, statistics, system, resolution, first_step, steps, block, step_size)
+                kept.add(frame)
+        kept.close()
+        writer.variable("lost_step", ("member",), kind="i8")[:] = statistics.lost_step.numpy()
         record = provenance(
             {"method": method, "rollout": {"first_step": first_step, "steps": steps, "members": members}}, seed, str(chosen),
             wall_seconds=time.monotonic() - began,
@@ -99,25 +94,67 @@ def rollout_segment(
     write_tensors(restart, saved, {"format": FORMAT, "identity": identity, "step": first_step + steps})
 
 
-def _write_statistics(writer: FrameWriter, statistics, system, resolution, first_step, steps, block, step_size) -> None:
-    series, blocks = statistics.collected()
-    wavenumbers = shell_wavenumbers(resolution, system.length)
-    sizes = {
-        "step": steps, "block": steps // block, "wavenumber": len(wavenumbers), "lag": statistics.lags + 1, "frame": 2,
-    }  # fmt: skip
-    for name, size in sizes.items():
-        writer.file.createDimension(name, size)
-    writer.variable("step", ("step",), kind="i8")[:] = first_step + 1 + np.arange(steps)
-    writer.variable("block", ("block",), kind="i8")[:] = first_step + block * (1 + np.arange(steps // block))
-    writer.variable("wavenumber", ("wavenumber",), f"1/({system.length_units})", kind="f8")[:] = wavenumbers
-    writer.variable("lag", ("lag",), system.time_units, kind="f8")[:] = np.arange(statistics.lags + 1) * step_size
-    dimensions = {
-        "kinetic_energy": ("member", "step", "layer"), "enstrophy": ("member", "step", "layer"),
-        "levels": ("member", "step", "frame"), "energy_spectrum": ("member", "block", "layer", "wavenumber"),
-        "correlation": ("member", "block", "lag"),
-    }  # fmt: skip
-    for name, values in {**series, **blocks}.items():
-        kind = "i4" if values.dtype.kind == "i" else "f4"
-        units = f"1/({system.time_units})" if name == "rate_of_change" else "1"
-        writer.variable(name, dimensions.get(name, ("member", "step")), units, kind=kind)[:] = values
-    writer.variable("lost_step", ("member",), kind="i8")[:] = statistics.lost_step.numpy()
+class _Frames:
+    """Frames on their way to the file: a few are held, then copied out while the next ones are computed."""
+
+    def __init__(self, writer: FrameWriter, scale: torch.Tensor, index: int):
+        self.writer, self.scale, self.index = writer, scale, index
+        self.held: list[torch.Tensor] = []
+        self.leaving = None
+
+    def add(self, frame: torch.Tensor) -> None:
+        self.held.append(frame)
+        if len(self.held) == FRAME_BATCH:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Write what has been copied, and start to copy what is held."""
+        if self.leaving is not None:
+            frames = self.leaving()
+            self.writer.append(frames, self.index)
+            self.index += frames.shape[1]
+        self.leaving = copy_out(torch.stack(self.held, 1) * self.scale) if self.held else None
+        self.held = []
+
+    def close(self) -> None:
+        self._leave()
+        self._leave()
+
+
+class _Log:
+    """The statistics in the file of a segment: its variables grow by a block at a time."""
+
+    def __init__(self, writer: FrameWriter, statistics: StreamingStatistics, first_step: int, resolution: int):
+        self.writer, self.block, self.first_step, self.done = writer, statistics.block, first_step, 0
+        system, sizes = statistics.system, statistics.sizes(resolution)
+        for name, size in {"step": None, "block": None, **sizes}.items():
+            writer.file.createDimension(name, size)
+        coordinates = {
+            "wavenumber": (f"1/({system.length_units})", shell_wavenumbers(resolution, system.length)),
+            "lag": (system.time_units, np.arange(sizes["lag"]) * statistics.step_size),
+            "bin": ("standard deviations", CENTRES),
+        }
+        for name, (units, values) in coordinates.items():
+            writer.variable(name, (name,), units, kind="f8")[:] = values
+        for name in ("step", "block"):
+            writer.variable(name, (name,), kind="i8", chunks=(CHUNK_STEPS,))
+        held = {"step": CHUNK_STEPS, "block": max(1, CHUNK_STEPS // self.block), "layer": system.channels, **sizes}
+        for name, dimensions in SERIES.items():
+            units = f"1/({system.time_units})" if name == "rate_of_change" else "1"
+            kind = "i4" if name in ("levels", "calls") or name.endswith("_counts") else "f4"
+            chunks = (1, *(held[d] for d in dimensions))
+            writer.variable(name, ("member", *dimensions), units, chunks, kind)
+        writer.variable("velocity_scale", ("layer",), kind="f8")[:] = statistics.velocity_scale.flatten().cpu().numpy()
+
+    def append(self, reduced: dict[str, np.ndarray]) -> None:
+        """Add the statistics of the next block."""
+        parts = {
+            "step": slice(self.done * self.block, (self.done + 1) * self.block),
+            "block": slice(self.done, self.done + 1),
+        }
+        stop = self.first_step + (self.done + 1) * self.block
+        self.writer.file["step"][parts["step"]] = np.arange(stop - self.block, stop) + 1
+        self.writer.file["block"][parts["block"]] = stop
+        for name, values in reduced.items():
+            self.writer.file[name][:, parts[SERIES[name][0]]] = values
+        self.done += 1

@@ -12,7 +12,7 @@ import torch
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 from sns_core.files import read_tensors
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.runtime import UserError, autocast
+from sns_core.runtime import DamagedFile, UserError, autocast
 
 FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
@@ -68,23 +68,23 @@ def load_model(
     Raises UserError where the file is missing, truncated, foreign, of another objective or shape than it says, or
     (with `identity`) trained on other data.
     """
-    remedy = "delete it and run `snakemake models` again"
-    tensors, note = read_tensors(path, remedy)
+    tensors, note = read_tensors(path)
     if note.get("format") != FORMAT:
-        raise UserError(f"{path}: not a model of this project (its format is not {FORMAT!r}); {remedy}")
+        raise DamagedFile(path, f"not a model of this project (its format is not {FORMAT!r})")
     wanted, found = (objective,) if isinstance(objective, str) else objective, note["spec"]["objective"]
     if found not in wanted:
         raise UserError(f"{path}: a model with objective {found!r} where {' or '.join(map(repr, wanted))} is needed")
     if identity is not None and note["data"] != identity:
-        raise UserError(f"{path}: trained on other data than this run's (manifest {note['data'][:12]}); {remedy}")
+        raise DamagedFile(path, f"trained on other data than this run's (manifest {note['data'][:12]})")
     network = build_network(note["spec"], note["channels"])
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found:
         name = next(n for n in sorted(wanted.keys() | found.keys()) if wanted.get(n) != found.get(n))
-        raise UserError(
-            f"{path}: a checkpoint of another shape ({name} is {found.get(name, 'absent')}, "
-            f"its configuration asks for {wanted.get(name, 'none')}); {remedy}"
+        raise DamagedFile(
+            path,
+            f"a checkpoint of another shape ({name} is {found.get(name, 'absent')}, "
+            f"its configuration asks for {wanted.get(name, 'none')})",
         )
     network.load_state_dict(tensors)
     return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device))

@@ -10,6 +10,7 @@ import io
 import math
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +19,16 @@ import torch
 from sns_core.data import PairSampler, load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
-from sns_core.runtime import UserError, autocast, derive_seed, generator, progress, select_device, use_threads
+from sns_core.runtime import (
+    DamagedFile,
+    UserError,
+    autocast,
+    derive_seed,
+    generator,
+    progress,
+    select_device,
+    use_threads,
+)
 from sns_core.training.models import FORMAT, build_network
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
 
@@ -155,7 +165,7 @@ class _Trainer:
         write_tensors(path, tensors, {"step": self.step, "rows": self.rows, "sums": self.sums})
 
     def load(self, path: Path) -> None:
-        tensors, note = read_tensors(path, "delete it to train from the start")
+        tensors, note = read_tensors(path)
         weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
         self.network.load_state_dict(weights)
         for index, average in enumerate(self.average):
@@ -189,7 +199,10 @@ def train_model(
     work = output.parent / ".work" / digest([name, spec, identity, seed, precision, code])
     checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():
-        trainer.load(checkpoint)
+        try:
+            trainer.load(checkpoint)
+        except DamagedFile as error:
+            print(f"{error.reason}; training from the start", file=sys.stderr)
 
     stop = []
     previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))

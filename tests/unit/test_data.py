@@ -221,16 +221,18 @@ def test_a_call_resumed_with_another_chunk_length_gives_the_same(frames, tmp_pat
     assert np.array_equal(values(output), frames["train"])
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("which", [0, -1])
+def test_a_truncated_checkpoint_is_told_and_computed_again(originals, tmp_path, monkeypatch, capsys, which):
     with monkeypatch.context() as patch:
         kill_at_call(patch, trajectories_module, "write_tensors", 3)
         with pytest.raises(Killed):
             simulate(tmp_path / "train.nc")
-    last = max((tmp_path / ".work").rglob("*.safetensors"))
-    halve(last)
-    with pytest.raises(UserError) as caught:
-        simulate(tmp_path / "train.nc")
-    assert_names(caught, last)
+    spoiled = sorted((tmp_path / ".work").rglob("*.safetensors"))[which]
+    halve(spoiled)
+    simulate(tmp_path / "train.nc")
+    assert f"{spoiled}: truncated" in capsys.readouterr().err
+    whole, again = (xr.open_dataset(path) for path in (originals["train"], tmp_path / "train.nc"))
+    xr.testing.assert_equal(whole, again)
 
 
 @pytest.mark.parametrize(("step", "dt", "count"), [(0.03, 0.01, 3), (0.3, 0.1, 3), (0.2, 0.0125, 16), (1e-3, 1e-3, 1)])

@@ -29,7 +29,8 @@ from sns_core.figures.spin_up import plot_spin_up
 from sns_core.figures.style import looks, short
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
-from sns_core.report import judge, record_provenance, write_report
+from sns_core.record import record_provenance
+from sns_core.report import judge, write_report
 from sns_core.runtime import UserError
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"

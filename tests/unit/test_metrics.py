@@ -8,7 +8,8 @@ import torch
 import xarray as xr
 
 from sns_core.metrics import kinetic_energy_spectrum, rate_of_change, spectrum_error, temporal_correlation
-from sns_core.metrics.compute import CHUNK, zonal_velocity
+from sns_core.metrics.compute import CHUNK, spectrum_error_interval, zonal_velocity
+from sns_core.metrics.distributions import BINS, CENTRES, histogram, velocity_scale, wasserstein
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.metrics.temporal import centred, lagged_correlation, saturation_time
 from sns_core.systems import KolmogorovFlow
@@ -75,6 +76,65 @@ def test_spectrum_error_stops_at_the_last_shell():
     reference = np.ones(4)
     energy = np.array([5.0, 10.0, 10.0, 1000.0])
     assert spectrum_error(energy, reference, (1, 15)) == pytest.approx(5 / 3)
+
+
+def test_the_bootstrap_covers_the_error_and_narrows_with_the_sample():
+    rng, reference = np.random.default_rng(0), np.ones(6)
+    shells, true = (1, 5), 0.3
+    widths, covered = [], 0
+    for blocks in (8, 512):
+        spectra = 10**true * rng.lognormal(0, 0.5, (4, blocks, 6)) / np.exp(0.125)
+        error, low, high = spectrum_error_interval(spectra, reference, shells)
+        assert low <= error <= high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 4
+    for _ in range(40):
+        spectra = 10**true * rng.lognormal(0, 0.5, (4, 30, 6)) / np.exp(0.125)
+        _, low, high = spectrum_error_interval(spectra, reference, shells)
+        covered += low <= true <= high
+    assert 30 <= covered <= 40  # nine of ten are asked for
+
+
+def test_blocks_that_remember_each_other_are_drawn_together():
+    rng = np.random.default_rng(1)
+    repeated = np.repeat(rng.lognormal(0, 0.5, (4, 12, 6)), 10, axis=1)
+    alone, together = (spectrum_error_interval(repeated, np.ones(6), (1, 5), n) for n in (1, 10))
+    assert together[0] == alone[0] and together[2] - together[1] > 1.5 * (alone[2] - alone[1])
+
+
+def test_a_lost_member_has_no_interval():
+    spectra = np.ones((2, 4, 6))
+    spectra[1, 2] = np.nan
+    assert all(math.isnan(value) for value in spectrum_error_interval(spectra, np.ones(6), (1, 5)))
+
+
+# --- distributions ---
+
+
+def test_a_histogram_counts_every_value_once_and_leaves_out_nan():
+    values = torch.tensor([[[-0.1, 0.1, 0.1, 99.0, -99.0, float("nan"), float("inf")]]])
+    counts = histogram(values)[0, 0]
+    assert counts.sum() == 6 and counts[0] == 1 and counts[-1] == 2
+    assert counts[BINS // 2 - 1] == 1 and counts[BINS // 2] == 2
+    spread = histogram(noise(2, 3, 50_000, seed=7)).double() / 50_000
+    exact = np.exp(-(CENTRES**2) / 2) / math.sqrt(2 * math.pi) * (CENTRES[1] - CENTRES[0])
+    assert np.abs(spread.numpy() - exact).max() < 5e-3
+
+
+def test_wasserstein_of_a_shift_and_of_a_stretch():
+    values = noise(1, 1, 400_000, seed=8)
+    counts = [histogram(v)[0, 0].numpy() for v in (values, values + 0.5, 1.5 * values)]
+    assert wasserstein(counts[0], counts[0]) == 0
+    assert wasserstein(counts[1], counts[0]) == pytest.approx(0.5, rel=0.01)
+    assert wasserstein(counts[2], counts[0]) == pytest.approx(0.5 * math.sqrt(2 / math.pi), rel=0.02)
+    assert np.isnan(wasserstein(0 * counts[0], counts[0]))
+
+
+def test_the_velocity_scale_is_that_of_one_component():
+    flow = KolmogorovFlow(resolution=32)
+    y = torch.arange(32) * 2 * math.pi / 32
+    states = (torch.cos(4 * y)[None, :, None] * torch.ones(1, 32, 32))[:, None].float()
+    assert float(velocity_scale(flow, states, 16)[0]) == pytest.approx(0.125, rel=0.05)
 
 
 # --- temporal coherence ---

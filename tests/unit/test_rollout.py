@@ -80,7 +80,7 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
         joined = np.concatenate([p[variable].values for p in parts], one[variable].dims.index(axis))
         np.testing.assert_array_equal(joined, one[variable].values, err_msg=variable)
     np.testing.assert_array_equal(np.concatenate([p["time"].values for p in parts]), one["time"].values)
-    tensors, others = read_tensors(end, "")[0], read_tensors(final, "")[0]
+    tensors, others = read_tensors(end)[0], read_tensors(final)[0]
     assert all(torch.equal(tensors[key].nan_to_num(7.0), others[key].nan_to_num(7.0)) for key in tensors)
 
 
@@ -125,7 +125,7 @@ def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, m
 @pytest.fixture
 def stepper(tiny):
     def build(name, **changes):
-        content = read_json(tiny.manifest, "")
+        content = read_json(tiny.manifest)
         system = build_system(content["system"]["name"], content["system"]["parameters"])
         return build_stepper(
             {**copy.deepcopy(METHODS[name]), **changes}, tiny.models, system, content, "cpu", "float32"
@@ -243,7 +243,7 @@ class Watched:
 
     def __init__(self, tiny, name):
         method = dict(METHODS[name])
-        manifest = read_json(tiny.manifest, "")
+        manifest = read_json(tiny.manifest)
         system = build_system(manifest["system"]["name"], manifest["system"]["parameters"])
         models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
         self.stepper = build_stepper(method, models, system, manifest, torch.device("cpu"), "float32")

@@ -24,7 +24,7 @@ from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, 
 
 
 def weights(path):
-    return read_tensors(path, "")[0]
+    return read_tensors(path)[0]
 
 
 def same(one, other):
@@ -45,7 +45,7 @@ def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch,
         train(tmp_path, tiny.manifest, name, SPECS[name])
     monkeypatch.undo()
     checkpoint = next((tmp_path / ".work").glob("*/checkpoint.safetensors"))
-    assert read_tensors(checkpoint, "")[1]["step"] == 10
+    assert read_tensors(checkpoint)[1]["step"] == 10
     again = train(tmp_path, tiny.manifest, name, SPECS[name])
     whole = tiny.folder / f"{name}.safetensors"
     assert same(weights(again), weights(whole))
@@ -73,7 +73,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, s
     process.send_signal(signal.SIGTERM)
     process.wait(60)
     assert process.returncode == 128 + signal.SIGTERM, process.stderr.read()
-    note = read_tensors(next(work.glob("*/checkpoint.safetensors")), "")[1]
+    note = read_tensors(next(work.glob("*/checkpoint.safetensors")))[1]
     assert 0 < note["step"] < 2000
     assert not (tmp_path / "m.safetensors").exists()
 
@@ -201,7 +201,7 @@ def test_the_pointwise_loss_feeds_back_its_own_output():
 
 
 def damaged(path, folder, change):
-    tensors, note = read_tensors(path, "")
+    tensors, note = read_tensors(path)
     change(tensors, note)
     copy = folder / "copy.safetensors"
     write_tensors(copy, tensors, note)

@@ -1,63 +1,12 @@
-"""The whole DAG at the smoke scale, and what a user relies on: nothing is done twice, extension is cheap, kills lose nothing."""
+"""The whole DAG at the smoke scale, and what a user relies on: nothing is done twice, and extension is cheap."""
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import xarray as xr
-from safetensors.torch import load_file
-
-SYSTEM = Path("results/smoke/kolmogorov")
-
-
-def command(root: Path, folder: Path, *words: str, overlay: str = "") -> list[str]:
-    """The words of a call; `overlay` is a further configuration file's text."""
-    extra = []
-    if overlay:
-        extra = [str(folder / f"overlay_{abs(hash(overlay))}.yaml")]
-        Path(extra[0]).write_text(overlay)
-    return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
-        "--workflow-profile", str(root / "profiles" / "default"), "--configfile", str(root / "config" / "smoke.yaml"), *extra,
-        "--cores", "2", "--", *words,
-    ]  # fmt: skip
-
-
-def environment() -> dict:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = (), overlay: str = ""):
-    """Run to the end; the finished process with its output in one stream."""
-    line = command(root, folder, *words, overlay=overlay)
-    line[-len(words) - 1 : -len(words) - 1] = flags
-    return subprocess.run(
-        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600
-    )
-
-
-def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str]:
-    """Rules that a dry run would execute."""
-    result = snakemake(root, folder, *words, flags=("--dry-run",), overlay=overlay)
-    assert result.returncode == 0, result.stdout
-    lines = result.stdout.splitlines()
-    return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
-
-
-@pytest.fixture(scope="session")
-def finished(root, tmp_path_factory) -> Path:
-    """A folder in which the smoke run is complete."""
-    folder = tmp_path_factory.mktemp("smoke")
-    result = snakemake(root, folder, "all")
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+from calls import SYSTEM, planned, snakemake
 
 
 def test_run_leaves_report_provenance_and_tables(finished):
@@ -128,38 +77,6 @@ def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, ex
     assert not [name for name in order[:first] if name in jobs], jobs
 
 
-def wait_for(condition, seconds: float, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline and process.poll() is None, "the moment to kill never came"
-        time.sleep(0.02)
-
-
-def kill_tree(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def test_kill_9_during_training_loses_nothing(root, finished, tmp_path):
-    """A killed workflow is unlocked, goes on from the training checkpoint and ends in the same bits."""
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        command(root, tmp_path, "models"), stdout=log, stderr=log, env=environment(), start_new_session=True
-    )
-    work = tmp_path / SYSTEM / "models/.work"
-    wait_for(lambda: list(work.glob("*/checkpoint.safetensors")), 400, process)
-    kill_tree(process)
-    assert not (tmp_path / SYSTEM / "models/sns_white.safetensors").exists() or list(work.glob("*"))
-    assert snakemake(root, tmp_path, "models", flags=("--unlock",)).returncode == 0
-    again = snakemake(root, tmp_path, "models")
-    assert again.returncode == 0, again.stdout
-    for model in ("pointwise", "sns_white", "sns_coloured"):
-        one, other = (load_file(folder / SYSTEM / f"models/{model}.safetensors") for folder in (finished, tmp_path))
-        assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one), model
-        history = [(folder / SYSTEM / f"models/{model}.csv").read_text() for folder in (finished, tmp_path)]
-        assert history[0] == history[1]
-
-
 QG = """
 run: qg
 use: {systems: [qg], methods: [solver, pointwise, sns, sns_generation]}
@@ -188,19 +105,6 @@ def test_the_theory_target_stands_alone(root, tmp_path):
     theory = xr.open_dataset(tmp_path / "results/smoke/theory/theory.nc")
     assert float(theory["score_difference"]) < 1e-12
     assert (tmp_path / "results/smoke/theory/theory.png").exists()
-
-
-def test_a_damaged_model_is_one_clear_line(root, finished, tmp_path):
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    model = copy / SYSTEM / "models/pointwise.safetensors"
-    model.write_bytes(model.read_bytes()[:1000])
-    (copy / SYSTEM / "rollouts/pointwise/segment_0001.nc").unlink()
-    result = snakemake(root, copy, "rollouts")
-    assert result.returncode != 0
-    assert "pointwise.safetensors: truncated" in result.stdout
 
 
 def test_a_configuration_error_is_one_clear_line(root, tmp_path):

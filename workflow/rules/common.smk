@@ -1,6 +1,5 @@
 # Names and helpers that the rules share. Every parameter is the slice of the configuration that its rule uses, as JSON
 # with sorted keys, and a fingerprint of the code behind it: a rule reruns when one of these changes, and only then.
-# A stage that fails ends its log with one line that says why; the rules show that line.
 import shutil
 
 SYSTEMS = config["use"]["systems"]
@@ -8,6 +7,7 @@ METHODS = config["use"]["methods"]
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
 ENVIRONMENT = Path(workflow.basedir, "envs", "sns.yaml")
+STAGE = "python -m sns_core {rule} --threads {threads} --code {params.code} --log {log:q} "  # a rule is named after its stage
 
 
 wildcard_constraints:

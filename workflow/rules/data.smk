@@ -20,9 +20,9 @@ rule simulate_trajectories:
         device=config["device"],
         code=code("simulate_trajectories"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core simulate_trajectories --system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
+        STAGE + "--system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
         " --members {params.members} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
-        " --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --device {params.device} --output {output:q}"
 
 
 rule shard_dataset:
@@ -42,5 +42,4 @@ rule shard_dataset:
         shard_members=part("data", "shard_members"),
         code=code("shard_dataset"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core shard_dataset --trajectories {input:q} --shard-members {params.shard_members} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--trajectories {input:q} --shard-members {params.shard_members}" " --output {output:q}"

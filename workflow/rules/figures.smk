@@ -25,9 +25,9 @@ rule plot_fields:
         dpi=config["figures"]["dpi"],
         code=code("plot_fields"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_fields --segments {params.segments:q} --metrics {params.metrics:q} --reference {input.reference:q}"
+        STAGE + "--segments {params.segments:q} --metrics {params.metrics:q} --reference {input.reference:q}"
         " --steps {params.steps:q} --member {params.member}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_phase_space:
@@ -43,9 +43,9 @@ rule plot_phase_space:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         dpi=config["figures"]["dpi"],
-        code=code("plot_phase_space"),
+        code=fingerprint("plot_phase_space"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_phase_space --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_condition_error:
@@ -67,8 +67,8 @@ rule plot_condition_error:
         dpi=config["figures"]["dpi"],
         code=code("plot_condition_error"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_condition_error --diagnostics {params.diagnostics:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--diagnostics {params.diagnostics:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_temporal:
@@ -91,8 +91,8 @@ rule plot_temporal:
         dpi=config["figures"]["dpi"],
         code=code("plot_temporal"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_temporal --metrics {params.metrics:q} --reference {input.reference:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_ablation:
@@ -116,7 +116,8 @@ rule plot_ablation:
         dpi=config["figures"]["dpi"],
         code=code("plot_ablation"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_ablation --tables {input.tables:q} --metrics {params.metrics:q} --reference {input.reference:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE
+        + "--tables {input.tables:q} --metrics {params.metrics:q} --reference {input.reference:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_levels:
@@ -142,9 +143,9 @@ rule plot_levels:
         dpi=config["figures"]["dpi"],
         code=code("plot_levels"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_levels --metrics {params.metrics:q} --diagnostics {params.diagnostics:q}"
+        STAGE + "--metrics {params.metrics:q} --diagnostics {params.diagnostics:q}"
         " --surrogates {params.surrogates:q} --reference {input.reference:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_error:
@@ -167,8 +168,8 @@ rule plot_error:
         dpi=config["figures"]["dpi"],
         code=code("plot_error"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_error --metrics {params.metrics:q} --reference {input.reference:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_spectra:
@@ -193,9 +194,9 @@ rule plot_spectra:
         dpi=config["figures"]["dpi"],
         code=code("plot_spectra"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_spectra --metrics {params.metrics:q} --reference {input.reference:q}"
+        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
         " --windows {input.windows:q} --shells {params.shells:q}"
-        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_zonal:
@@ -219,8 +220,8 @@ rule plot_zonal:
         dpi=config["figures"]["dpi"],
         code=code("plot_zonal"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_zonal --metrics {params.metrics:q} --reference {input.reference:q}"
-        " --member {params.member} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        " --member {params.member} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_spin_up:
@@ -242,4 +243,4 @@ rule plot_spin_up:
         dpi=config["figures"]["dpi"],
         code=code("plot_spin_up"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_spin_up --trajectories {params.trajectories:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--trajectories {params.trajectories:q} --dpi {params.dpi} --output {output.png:q}"

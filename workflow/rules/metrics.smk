@@ -18,9 +18,9 @@ rule compute_reference:
         map_lags=part("metrics", "map_lags"),
         code=code("compute_reference"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core compute_reference --trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
-        " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
+        " --frame-stride {params.frame_stride} --map-lags {params.map_lags}"
+        " --output {output:q}"
 
 
 rule diagnose_denoiser:
@@ -51,10 +51,10 @@ rule diagnose_denoiser:
         precision=config["precision"],
         code=code("diagnose_denoiser"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core diagnose_denoiser --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        STAGE + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
-        " --grid {params.grid} --device {params.device} --precision {params.precision} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --grid {params.grid} --device {params.device} --precision {params.precision}"
+        " --output {output:q}"
 
 
 rule compute_metrics:
@@ -80,9 +80,9 @@ rule compute_metrics:
         map_lags=part("metrics", "map_lags"),
         code=code("compute_metrics"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core compute_metrics --segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
+        STAGE + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
-        " --threads {threads} --output {output.metrics:q} --windows {output.windows:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --output {output.metrics:q} --windows {output.windows:q}"
 
 
 rule aggregate_metrics:
@@ -105,6 +105,6 @@ rule aggregate_metrics:
         shells=part("metrics", "shells"),
         code=code("aggregate_metrics"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core aggregate_metrics --metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
+        STAGE + "--metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
         " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
-        " --output-windows {output.windows:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --output-windows {output.windows:q}"

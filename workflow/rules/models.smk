@@ -21,6 +21,6 @@ rule train_model:
         precision=config["precision"],
         code=code("train_model"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core train_model --name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
-        " --device {params.device} --precision {params.precision} --threads {threads} --code {params.code}"
-        " --output {output.model:q} --history {output.history:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
+        " --device {params.device} --precision {params.precision}"
+        " --output {output.model:q} --history {output.history:q}"

@@ -30,8 +30,8 @@ rule record_provenance:
         seed=config["seed"],
         code=fingerprint("record_provenance"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core record_provenance --configuration {params.configuration:q}"
-        " --systems {params.systems:q} --seed {params.seed} --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--configuration {params.configuration:q}"
+        " --systems {params.systems:q} --seed {params.seed} --output {output:q}"
 
 
 rule write_report:
@@ -55,5 +55,5 @@ rule write_report:
         systems=told,
         code=fingerprint("write_report"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core write_report --systems {params.systems:q}"
-        " --captions {input.captions:q} --provenance {input.provenance:q} --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--systems {params.systems:q}"
+        " --captions {input.captions:q} --provenance {input.provenance:q} --output {output:q}"

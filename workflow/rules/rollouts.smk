@@ -32,8 +32,8 @@ rule rollout_segment:
         precision=config["precision"],
         code=code("rollout_segment"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core rollout_segment --name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        STAGE + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
         " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
         " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"
-        " --threads {threads} --output {output.segment:q} --restart {output.restart:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        " --output {output.segment:q} --restart {output.restart:q}"

@@ -15,8 +15,7 @@ rule compute_theory:
         seed=config["seed"],
         code=fingerprint("compute_theory"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core compute_theory {params.options} --seed {params.seed} --threads {threads}"
-        " --output {output:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "{params.options} --seed {params.seed} --output {output:q}"
 
 
 rule plot_theory:
@@ -37,4 +36,4 @@ rule plot_theory:
         dpi=config["figures"]["dpi"],
         code=fingerprint("plot_theory"),
     shell:
-        "OMP_NUM_THREADS={threads} python -m sns_core plot_theory --theory {input:q} --dpi {params.dpi} --output {output.png:q} > {log:q} 2>&1 || (tail -n 1 {log:q} >&2; exit 1)"
+        STAGE + "--theory {input:q} --dpi {params.dpi} --output {output.png:q}"

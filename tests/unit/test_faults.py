@@ -1,0 +1,318 @@
+"""Faults done for real: killed at every file that is put in its place, a full disk, a quota, flipped bits, foreign files.
+
+Stages run in processes of their own, by the words that the workflow uses. After each fault there is one line that says
+what happened, the same call again completes, and what it leaves equals what an undisturbed run leaves, bit for bit.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import EMULATOR, SPECS, SYSTEM
+
+from sns_core.files import read_json, read_tensors
+
+MODELS = {"surrogate": "pointwise.safetensors", "denoiser": "denoiser.safetensors"}
+WALK = {
+    "stepper": "refinement", "path": "diagonal", "readout": {"kind": "calibrated", "quantile": 0.7}, "sampler": {}, "stride": 4,
+    "joint": True, "max_level": 4, "renoise": False,
+}  # fmt: skip
+COMMON = {"seed": 3, "device": "cpu"}
+ROLLOUT = {
+    "manifest": "shards/manifest.json", "initial": "test.nc", "members": [0, 1, 2], "frame_stride": 2, "block": 5, "lags": 4,
+    "precision": "float32", **COMMON,
+}  # fmt: skip
+
+
+def segment(name, index, method, models):
+    first = {"first_step": 10 * index, "steps": 10}
+    previous = {"previous": f"{name}_{index - 1}.safetensors"} if index else {}
+    written = {"output": f"{name}_{index}.nc", "restart": f"{name}_{index}.safetensors"}
+    return {"name": name, "method": method, "models": models, **ROLLOUT, **first, **previous, **written}
+
+
+# Stage by stage as the workflow chains them: (stage, its arguments, the files that it leaves).
+CALLS = {
+    "simulate": (
+        "simulate_trajectories",
+        {"system": SYSTEM, "emulator": EMULATOR, "split": "train", "members": 3, "frames": 30, "spin_up": 1.0, "chunk": 12,
+         **COMMON, "output": "train.nc"},
+    ),
+    "shard": (
+        "shard_dataset",
+        {"trajectories": ["train.nc", "validation.nc", "test.nc"], "shard_members": 2, "output": "shards/manifest.json"},
+    ),
+    "train": (
+        "train_model",
+        {"name": "denoiser", "spec": SPECS["denoiser"], "manifest": "shards/manifest.json", "precision": "float32", **COMMON,
+         "output": "denoiser.safetensors", "history": "denoiser.csv"},
+    ),
+    "solver": ("rollout_segment", segment("solver", 0, {"stepper": "solver"}, {})),
+    "rollout": ("rollout_segment", segment("sns", 0, WALK, MODELS)),
+    "rollout on": ("rollout_segment", segment("sns", 1, WALK, MODELS)),
+    "reference": (
+        "compute_reference",
+        {"trajectories": "test.nc", "manifest": "shards/manifest.json", "lags": 4, "frame_stride": 2, "map_lags": 3,
+         "output": "reference.nc"},
+    ),
+    "metrics": (
+        "compute_metrics",
+        {"segments": ["sns_0.nc", "sns_1.nc"], "solver": ["solver_0.nc"], "reference": "reference.nc",
+         "manifest": "shards/manifest.json", "window": 10, "shells": [1, 6], "map_lags": 3, "output": "metrics.nc",
+         "windows": "windows.csv"},
+    ),
+}  # fmt: skip
+DISTURBED = ("simulate", "shard", "train", "rollout on", "metrics")
+
+
+def words(call: str) -> list[str]:
+    stage, arguments = CALLS[call]
+    found = [stage, "--threads", "1", "--log", f"{call}.log"]
+    for name, value in arguments.items():
+        told = value if isinstance(value, str) else json.dumps(value)
+        paths = isinstance(value, list) and isinstance(value[0], str)
+        found += [f"--{name.replace('_', '-')}", *(value if paths else [told])]
+    return found
+
+
+def leaves(call: str) -> list[str]:
+    """Files that a call makes."""
+    arguments = CALLS[call][1]
+    made = [arguments[name] for name in ("output", "restart", "history", "windows") if name in arguments]
+    return made + (["shards/train_0000.npy", "shards/train_0001.npy"] if call == "shard" else [])
+
+
+def child(folder: str, call: str, fault: tuple) -> None:
+    """In a process of its own: the call, with a signal before the k-th file is put in its place, or under a quota."""
+    from sns_core.__main__ import main
+
+    os.chdir(folder)
+    os.environ["SNS_CHILD"] = "1"
+    if fault[0] == "signal":
+        _, number, moment = fault
+        put, count = os.replace, [0]
+
+        def replace(*paths):
+            count[0] += 1
+            if count[0] == moment:
+                os.kill(os.getpid(), number)
+            put(*paths)
+
+        os.replace = replace
+    if fault[0] == "quota":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (fault[1], fault[1]))
+    with open("terminal", "w") as terminal:
+        os.dup2(terminal.fileno(), 1)
+        os.dup2(terminal.fileno(), 2)
+        code = main(words(call))
+    os._exit(code)
+
+
+@pytest.fixture(scope="module")
+def server():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["sns_core.rollout", "sns_core.training", "sns_core.metrics.compute", "sns_core.record"]
+    )
+
+    def run(folder: Path, call: str, *fault) -> int:
+        """Exit status; negative for the number of the signal that ended it."""
+        process = context.Process(target=child, args=(str(folder), call, fault or ("none",)))
+        process.start()
+        process.join(120)
+        return process.exitcode
+
+    return run
+
+
+def said(folder: Path) -> list[str]:
+    """Lines on the terminal of the last call."""
+    return (folder / "terminal").read_text().strip().splitlines()
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, server, tmp_path_factory) -> Path:
+    """A folder with the results of every call, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    for path in tiny.folder.glob("*.nc"):
+        shutil.copy(path, folder)
+    (folder / "train.nc").unlink()
+    for call in ("simulate", "shard"):
+        assert server(folder, call) == 0, said(folder)
+    shutil.copy(tiny.models["surrogate"], folder / MODELS["surrogate"])
+    for call in list(CALLS)[2:]:
+        assert server(folder, call) == 0, said(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two results hold the same: dates, hosts and times in their notes aside."""
+    if one.suffix == ".nc":
+        with xr.open_dataset(one) as a, xr.open_dataset(other) as b:
+            numbers = [name for name in a.variables if a[name].dtype.kind != "O"]
+            return a.equals(b) and all(a[name].values.tobytes() == b[name].values.tobytes() for name in numbers)
+    if one.suffix == ".safetensors":
+        (tensors, note), (others, told) = read_tensors(one), read_tensors(other)
+        return note == told and all(np.array_equal(tensors[n], others[n], equal_nan=True) for n in tensors | others)
+    return one.read_bytes() == other.read_bytes()
+
+
+def assert_whole(folder: Path, whole: Path, call: str) -> None:
+    for name in leaves(call):
+        assert same(folder / name, whole / name), name
+    assert not list(folder.rglob("*.running")), "a finished call says that it is at work"
+
+
+def forget(folder: Path, call: str) -> None:
+    for name in leaves(call):
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("call", DISTURBED)
+def test_a_call_killed_at_any_file_completes_when_repeated(server, whole, folder, call):
+    for moment in range(1, 100):
+        forget(folder, call)
+        ended = server(folder, call, "signal", signal.SIGKILL, moment)
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        assert server(folder, call) == 0, said(folder)
+        assert_whole(folder, whole, call)
+    assert moment > 3, "the call was never killed between two files"
+    assert_whole(folder, whole, call)
+
+
+@pytest.mark.parametrize("call", DISTURBED)
+def test_a_call_that_is_asked_to_stop_goes_on_when_repeated(server, whole, folder, call):
+    forget(folder, call)
+    ended = server(folder, call, "signal", signal.SIGTERM, 3)
+    assert ended in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert server(folder, call) == 0, said(folder)
+    assert_whole(folder, whole, call)
+
+
+@pytest.mark.parametrize("call", DISTURBED)
+def test_a_quota_is_told_in_one_line(server, whole, folder, call):
+    forget(folder, call)
+    size = max((whole / name).stat().st_size for name in leaves(call))
+    assert server(folder, call, "quota", min(3000, size // 2)) == 1
+    told = said(folder)
+    assert len(told) == 1 and told[0].startswith(f"{CALLS[call][0]}: ") and "space" in told[0], told
+    assert server(folder, call) == 0, said(folder)
+    assert_whole(folder, whole, call)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=False)
+
+
+@pytest.mark.parametrize("call", DISTURBED)
+def test_a_full_disk_is_told_in_one_line(server, whole, small_disk, call):
+    folder = Path(shutil.copytree(whole, small_disk / "run"))
+    forget(folder, call)
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as handle:
+        while True:
+            handle.write(bytes(4096))
+    with ballast.open("r+b") as handle:  # room for the marker and the log
+        handle.truncate(ballast.stat().st_size - 4 * 4096)
+    assert server(folder, call) == 1
+    told = said(folder)
+    assert len(told) == 1 and told[0].startswith(f"{CALLS[call][0]}: ") and "space" in told[0], told
+    ballast.unlink()
+    assert server(folder, call) == 0, said(folder)
+    assert_whole(folder, whole, call)
+
+
+def flip(path: Path) -> None:
+    """One bit, in the middle of the data."""
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 5] ^= 16
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def foreign(path: Path) -> None:
+    path.write_text("this is not what you are looking for\n")
+
+
+DAMAGE = [
+    ("shards/train_0001.npy", "shard", "train"),
+    ("shards/manifest.json", "shard", "train"),
+    ("denoiser.safetensors", "train", "rollout on"),
+    ("sns_0.safetensors", "rollout", "rollout on"),
+    ("sns_1.nc", "rollout on", "metrics"),
+    ("train.nc", "simulate", "shard"),
+]
+
+
+@pytest.mark.parametrize("spoil", [flip, cut, foreign])
+@pytest.mark.parametrize(("name", "maker", "reader"), DAMAGE, ids=[name for name, *_ in DAMAGE])
+def test_a_damaged_file_is_set_aside_and_made_anew(server, whole, folder, name, maker, reader, spoil):
+    if name.endswith(".json") and spoil is flip:
+        pytest.skip("a manifest with a flipped bit is another manifest; its shards' checksums speak for themselves")
+    forget(folder, reader)
+    spoil(folder / name)
+    assert server(folder, reader) == 1
+    told = said(folder)
+    assert len(told) == 1 and Path(name).name in told[0] and "set aside as" in told[0], told
+    assert not (folder / name).exists() and (folder / f"{name}.damaged").exists()
+    # What Snakemake does on the next call: the file is not there, so its maker runs, then the reader.
+    assert server(folder, maker) == 0, said(folder)
+    assert server(folder, reader) == 0, said(folder)
+    assert_whole(folder, whole, maker)
+    assert_whole(folder, whole, reader)
+
+
+@pytest.mark.parametrize("spoil", [flip, cut, foreign])
+@pytest.mark.parametrize("call", ["simulate", "train"])
+def test_a_damaged_checkpoint_is_told_and_done_without(server, whole, folder, call, spoil):
+    forget(folder, call)
+    assert server(folder, call, "signal", signal.SIGKILL, 5) == -signal.SIGKILL
+    left = max(folder.glob(".work/*/*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    spoil(left)
+    assert server(folder, call) == 0, said(folder)
+    assert str(left.relative_to(folder)) in (folder / f"{call}.log").read_text()
+    assert_whole(folder, whole, call)
+
+
+def test_every_result_has_a_record_of_what_made_it(whole):
+    record = read_json(whole / "provenance" / "denoiser.safetensors.json")
+    assert record["stage"] == "train_model" and record["seed"] == 3 and record["device"] == "cpu"
+    assert record["configuration"]["spec"] == SPECS["denoiser"]
+    assert set(record["inputs"]) == {"shards/manifest.json"} and record["wall_seconds"] > 0
+    assert {"commit", "dirty"} == set(record["code"]) and "torch" in record["versions"]
+    told = read_json(whole / "provenance" / "sns_1.nc.json")
+    assert {"denoiser.safetensors", "sns_0.safetensors"} <= {Path(name).name for name in told["inputs"]}
+    for call in CALLS:
+        for name in leaves(call):
+            if not name.endswith(".npy"):
+                assert (whole / name).parent.joinpath("provenance", f"{Path(name).name}.json").exists(), name

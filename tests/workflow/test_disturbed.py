@@ -1,0 +1,157 @@
+"""The workflow disturbed for real: killed at every stage, called twice, its memory lost, its files damaged, its clock wrong.
+
+After each: one clear message, the next call completes, and the results are those of the undisturbed run, bit for bit.
+"""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from calls import SYSTEM, equal, planned, snakemake, started, wait_for
+
+RESULTS = ["shards/manifest.json", "models/pointwise.safetensors", "models/sns_coloured.safetensors", "models/sns_coloured.csv",
+           "rollouts/sns/segment_0000.nc", "rollouts/sns/segment_0001.nc", "metrics/sns.nc", "metrics/sns_windows.csv",
+           "metrics/reference.nc", "data/train.nc", "windows.csv"]  # fmt: skip
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def assert_same(folder: Path, finished: Path, names=RESULTS) -> None:
+    for name in names:
+        if name != "metrics/sns.nc" and name != "windows.csv":
+            assert equal(folder / SYSTEM / name, finished / SYSTEM / name), name
+
+
+def at_work(folder: Path, pattern: str):
+    """Whether a job says that it is at work on such a file."""
+    return lambda: list(folder.glob(f"{SYSTEM}/{pattern}.running"))
+
+
+def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finished, tmp_path):
+    moments = [
+        ("data/provenance/train.nc", signal.SIGKILL), ("shards/provenance/manifest.json", signal.SIGKILL),
+        ("models/.work/*/checkpoint.safetensors", signal.SIGKILL), ("models/provenance/sns_coloured.safetensors", signal.SIGTERM),
+        ("rollouts/sns/provenance/segment_0001.nc", signal.SIGKILL), ("metrics/provenance/sns.nc", signal.SIGKILL),
+    ]  # fmt: skip
+    for pattern, number in moments:
+        with started(root, tmp_path, "metrics") as process:
+            marked = at_work(tmp_path, pattern)
+            wait_for(lambda m=marked, p=pattern: m() or list(tmp_path.glob(f"{SYSTEM}/{p}")), process)
+            os.killpg(process.pid, number)
+            process.wait()
+        unlocked = snakemake(root, tmp_path, "metrics", flags=("--unlock",))
+        assert unlocked.returncode == 0, unlocked.stdout
+    again = snakemake(root, tmp_path, "metrics")
+    assert again.returncode == 0, again.stdout
+    assert_same(tmp_path, finished)
+    assert not list(tmp_path.rglob("*.part")) or again.returncode == 0
+
+
+def test_a_second_call_at_the_same_time_is_told_so_and_the_first_completes(root, finished, run):
+    longer = "models: {pointwise: {training: {steps: 3000}}}"
+    with started(root, run, str(SYSTEM / "models/pointwise.safetensors"), overlay=longer) as process:
+        wait_for(at_work(run, "models/provenance/pointwise.safetensors"), process)
+        asked = snakemake(root, run, "status", flags=("--nolock",), overlay=longer)
+        second = snakemake(root, run, "models", overlay=longer)
+        assert process.poll() is None, "the first call ended before the second was made"
+        assert asked.returncode == 0, asked.stdout
+        line = next(line for line in asked.stdout.splitlines() if line.startswith("running "))
+        assert "models/pointwise.safetensors" in line and ("min left" in line or "starting" in line), line
+        assert second.returncode != 0 and "Directory cannot be locked" in second.stdout
+        assert process.wait(400) == 0, (run / "log").read_text()
+    again = snakemake(root, run, str(SYSTEM / "models/pointwise.safetensors"))
+    assert again.returncode == 0, again.stdout
+    assert_same(run, finished, ["models/pointwise.safetensors"])
+
+
+def test_without_snakemakes_memory_nothing_is_done_again_and_verify_still_knows(root, finished, run):
+    shutil.rmtree(run / ".snakemake")
+    again = snakemake(root, run, "all")
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout
+    assert "results of this configuration" in snakemake(root, run, "verify").stdout
+    shutil.rmtree(run / ".snakemake")
+    change = "models: {sns_coloured: {training: {learning_rate: 1.0e-3}}}"
+    assert planned(root, run, "all", overlay=change) <= {"all"}, "Snakemake itself has forgotten; verify has not"
+    told = snakemake(root, run, "verify", overlay=change)
+    assert told.returncode != 0
+    assert (
+        "stale       results/smoke/kolmogorov/models/sns_coloured.safetensors: --spec was 0.002, not 0.001"
+        in told.stdout
+    )
+    assert "(training.learning_rate)" in told.stdout
+    assert "metrics/sns.nc: results/smoke/kolmogorov/" in told.stdout and "is stale" in told.stdout
+    assert "metrics/pointwise.nc" not in told.stdout
+    assert "snakemake --cores all --forcerun" in told.stdout
+
+
+def test_verify_finds_what_is_missing_altered_unrecorded_and_made_by_other_code(root, run):
+    assert snakemake(root, run, "verify").returncode == 0
+    folder = run / SYSTEM
+    flipped = folder / "models/sns_white.safetensors"
+    content, status = bytearray(flipped.read_bytes()), flipped.stat()
+    content[-5] ^= 1
+    flipped.write_bytes(content)
+    os.utime(flipped, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a failing disk does it
+    (folder / "rollouts/sns/segment_0001.nc").unlink()
+    record = folder / "rollouts/acdm/provenance/segment_0000.nc.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "fingerprint": "of another time"}))
+    shard = next((folder / "shards").glob("train_0000.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    (folder / "figures/provenance/error.png.json").unlink()
+    told = snakemake(root, run, "verify")
+    assert told.returncode != 0
+    for line in (
+        "damaged     results/smoke/kolmogorov/models/sns_white.safetensors",
+        "damaged     results/smoke/kolmogorov/shards/manifest.json",
+        "missing     results/smoke/kolmogorov/rollouts/sns/segment_0001.nc",
+        "stale       results/smoke/kolmogorov/rollouts/acdm/segment_0000.nc: the code of rollout_segment has changed",
+        "unrecorded  results/smoke/kolmogorov/figures/error.png",
+    ):
+        assert line in told.stdout, told.stdout
+
+
+@pytest.mark.parametrize(
+    ("damaged", "forgotten", "target"),
+    [
+        ("models/pointwise.safetensors", "rollouts/pointwise/segment_0001.nc", "rollouts/pointwise/segment_0001.nc"),
+        ("shards/train_0001.npy", "models/pointwise.safetensors", "models/pointwise.safetensors"),
+        ("rollouts/sns/restart_0000.safetensors", "rollouts/sns/segment_0001.nc", "rollouts/sns/segment_0001.nc"),
+        ("rollouts/sns/segment_0000.nc", "metrics/sns.nc", "metrics/sns_windows.csv"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_line_and_the_next_call_completes(root, finished, run, damaged, forgotten, target):
+    path = run / SYSTEM / damaged
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 5] ^= 16
+    path.write_bytes(content)
+    (run / SYSTEM / forgotten).unlink()
+    # The flipped bit changes what Snakemake knows of its input, so jobs above may be planned: keep to the one that reads.
+    rule = {"models": "train_model", "rollouts": "rollout_segment", "metrics": "compute_metrics"}[
+        forgotten.split("/")[0]
+    ]
+    first = snakemake(root, run, str(SYSTEM / target), flags=("--allowed-rules", rule))
+    assert first.returncode != 0
+    line = next((line for line in first.stdout.splitlines() if "set aside as" in line), first.stdout)
+    assert path.name in line and line.startswith(f"{rule}: ")
+    again = snakemake(root, run, str(SYSTEM / target))
+    assert again.returncode == 0, again.stdout
+    assert_same(run, finished, [damaged, target] if "windows" not in target else [damaged])
+
+
+def test_a_clock_set_back_ends_in_the_same_results(root, finished, run):
+    """The first stages were run by a clock that was a day ahead."""
+    ahead = time.time() + 86400
+    for path in (run / SYSTEM / "data").rglob("*"):
+        os.utime(path, (ahead, ahead))
+    assert snakemake(root, run, "models").returncode == 0
+    assert "Nothing to be done" in snakemake(root, run, "models").stdout
+    assert snakemake(root, run, "verify").returncode == 0
+    assert_same(run, finished)

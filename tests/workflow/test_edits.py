@@ -1,0 +1,90 @@
+"""Which edit reruns what: dry runs of a copy of the project over a finished run."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from calls import planned
+
+PAGES = {
+    "plot_ablation", "plot_condition_error", "plot_error", "plot_fields", "plot_levels", "plot_spectra", "plot_temporal",
+    "plot_zonal",
+}  # fmt: skip
+BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report"}
+BELOW_ROLLOUTS = {"rollout_segment", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
+EVERYTHING = {
+    "simulate_trajectories", "shard_dataset", "train_model", "compute_reference", "plot_spin_up", *BELOW_ROLLOUTS,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copied(root, finished, tmp_path_factory) -> tuple[Path, Path]:
+    """(project, run): copies that the tests may edit, with nothing left to do."""
+    project = tmp_path_factory.mktemp("project")
+    for name in ("Snakefile", "workflow", "sns_core", "config", "profiles", "envs"):
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, project / name)
+    return project, finished
+
+
+def append(text: str):
+    return lambda content: content + text
+
+
+def reformat(content: str) -> str:
+    """Longer lines, other quotes' worth of white space, more comments; the same program."""
+    return "# a remark\n" + content.replace(" = ", "  =  ").replace("\n\n\n", "\n\n\n\n")
+
+
+def new_docstring(content: str) -> str:
+    return '"""Another sentence."""\n' + content.split('"""', 2)[2]
+
+
+CODE = append("\n\nEDITED = True\n")
+# What of the page is told apart from the copy: its template and captions lie in the project's folder.
+REPORT = {"write_report"}
+EDITS = [
+    ("sns_core/systems/kolmogorov.py", CODE, EVERYTHING),
+    ("sns_core/systems/two_layer_qg.py", CODE, set()),
+    ("sns_core/networks/unet.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
+    ("sns_core/training/train.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
+    ("sns_core/rollout/steppers.py", CODE, BELOW_ROLLOUTS),
+    ("sns_core/rollout/diagnose.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
+    ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
+    ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
+    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", *REPORT}),
+    ("sns_core/report.py", CODE, {"record_provenance", *REPORT}),
+    ("workflow/report/error.rst", append("\nOne more line.\n"), REPORT),
+    ("sns_core/systems/kolmogorov.py", append("# a comment\n"), set()),
+    ("sns_core/systems/kolmogorov.py", reformat, set()),
+    ("sns_core/training/train.py", new_docstring, set()),
+    ("README.md", append("\n"), set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "expected"), EDITS, ids=[f"{index} {name}" for index, (name, *_) in enumerate(EDITS)]
+)
+def test_an_edit_reruns_what_it_touches_and_nothing_else(copied, name, edit, expected):
+    project, run = copied
+    path = project / name
+    before = path.read_text() if path.exists() else ""
+    path.write_text(edit(before))
+    try:
+        jobs = planned(project, run, "all")
+    finally:
+        path.write_text(before)
+    assert jobs - {"all"} - REPORT == expected - REPORT
+
+
+def test_a_checkout_that_touches_every_file_reruns_nothing(copied):
+    project, run = copied
+    later = time.time() + 100
+    for path in project.rglob("*"):
+        os.utime(path, (later, later))
+    assert planned(project, run, "all") <= {"all", "write_report"}
