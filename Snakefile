@@ -3,7 +3,6 @@
 #   snakemake --cores 2                 the default run (config/config.yaml), all targets
 #   snakemake --cores 2 figures         one stage and what it needs: data, models, rollouts, metrics, figures, report
 #   snakemake --cores 2 --configfile config/smoke.yaml     another scale, as an overlay on the default
-import shlex
 import sys
 from pathlib import Path
 
@@ -33,6 +32,7 @@ include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/theory.smk"
+include: "workflow/rules/state.smk"
 
 
 rule all:
@@ -76,34 +76,3 @@ rule theory:
 rule report:
     input:
         f"{RESULTS}/report.html",
-
-
-def questioned(question):
-    """The command that holds the folder against this configuration."""
-    words = [
-        "python",
-        Path(workflow.basedir, "workflow", "scripts", "state.py"),
-        question,
-        "--snakefile",
-        workflow.snakefile,
-    ]
-    return " ".join(
-        [shlex.quote(str(word)) for word in words]
-        + ["--configuration", shlex.quote(configuration.as_parameter(config))]
-    )
-
-
-# What is there against what the configuration asks for, from the records beside the results; .snakemake is not asked.
-# While another call is at work: snakemake --nolock status.
-rule verify:
-    params:
-        command=questioned("verify"),
-    shell:
-        "{params.command}"
-
-
-rule status:
-    params:
-        command=questioned("status"),
-    shell:
-        "{params.command}"
