@@ -7,7 +7,6 @@ METHODS = config["use"]["methods"]
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
 ENVIRONMENT = Path(workflow.basedir, "envs", "sns.yaml")
-STAGE = "python -m sns_core {rule} --threads {threads} --code {params.code} --log {log:q} "  # a rule is named after its stage
 
 
 wildcard_constraints:
@@ -16,6 +15,11 @@ wildcard_constraints:
     split="train|validation|test",
     model="[A-Za-z0-9._-]+",
     index="[0-9]{4}",
+
+
+def stage(name) -> str:
+    """The beginning of every shell command: the stage, with what each stage is told; the rule adds its arguments."""
+    return f"python -m sns_core {name} --threads {{threads}} --code {{params.code}} --log {{log:q}} "
 
 
 def gpus() -> int:
@@ -109,3 +113,11 @@ def restart_before(wildcards):
     index = int(wildcards.index)
     folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}"
     return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
+
+
+def configuration_file(wildcards):
+    """The whole configuration in a file, since a command of its length would drown what a failed `verify` says."""
+    path = Path(RESULTS, "logs", "configuration.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(configuration.as_parameter(config))
+    return str(path)

@@ -20,7 +20,8 @@ rule simulate_trajectories:
         device=config["device"],
         code=code("simulate_trajectories"),
     shell:
-        STAGE + "--system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
+        stage("simulate_trajectories")
+        + "--system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
         " --members {params.members} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
         " --device {params.device} --output {output:q}"
 
@@ -42,4 +43,5 @@ rule shard_dataset:
         shard_members=part("data", "shard_members"),
         code=code("shard_dataset"),
     shell:
-        STAGE + "--trajectories {input:q} --shard-members {params.shard_members}" " --output {output:q}"
+        stage("shard_dataset") + "--trajectories {input:q} --shard-members {params.shard_members}"
+        " --output {output:q}"

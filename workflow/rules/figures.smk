@@ -25,7 +25,8 @@ rule plot_fields:
         dpi=config["figures"]["dpi"],
         code=code("plot_fields"),
     shell:
-        STAGE + "--segments {params.segments:q} --metrics {params.metrics:q} --reference {input.reference:q}"
+        stage("plot_fields")
+        + "--segments {params.segments:q} --metrics {params.metrics:q} --reference {input.reference:q}"
         " --steps {params.steps:q} --member {params.member}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
@@ -45,7 +46,7 @@ rule plot_phase_space:
         dpi=config["figures"]["dpi"],
         code=fingerprint("plot_phase_space"),
     shell:
-        STAGE + "--dpi {params.dpi} --output {output.png:q}"
+        stage("plot_phase_space") + "--dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_condition_error:
@@ -67,7 +68,7 @@ rule plot_condition_error:
         dpi=config["figures"]["dpi"],
         code=code("plot_condition_error"),
     shell:
-        STAGE + "--diagnostics {params.diagnostics:q}"
+        stage("plot_condition_error") + "--diagnostics {params.diagnostics:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
@@ -91,7 +92,7 @@ rule plot_temporal:
         dpi=config["figures"]["dpi"],
         code=code("plot_temporal"),
     shell:
-        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        stage("plot_temporal") + "--metrics {params.metrics:q} --reference {input.reference:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
@@ -116,7 +117,7 @@ rule plot_ablation:
         dpi=config["figures"]["dpi"],
         code=code("plot_ablation"),
     shell:
-        STAGE
+        stage("plot_ablation")
         + "--tables {input.tables:q} --metrics {params.metrics:q} --reference {input.reference:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
@@ -143,7 +144,7 @@ rule plot_levels:
         dpi=config["figures"]["dpi"],
         code=code("plot_levels"),
     shell:
-        STAGE + "--metrics {params.metrics:q} --diagnostics {params.diagnostics:q}"
+        stage("plot_levels") + "--metrics {params.metrics:q} --diagnostics {params.diagnostics:q}"
         " --surrogates {params.surrogates:q} --reference {input.reference:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
@@ -168,7 +169,7 @@ rule plot_error:
         dpi=config["figures"]["dpi"],
         code=code("plot_error"),
     shell:
-        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        stage("plot_error") + "--metrics {params.metrics:q} --reference {input.reference:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
@@ -194,7 +195,7 @@ rule plot_spectra:
         dpi=config["figures"]["dpi"],
         code=code("plot_spectra"),
     shell:
-        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        stage("plot_spectra") + "--metrics {params.metrics:q} --reference {input.reference:q}"
         " --windows {input.windows:q} --shells {params.shells:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
@@ -220,7 +221,7 @@ rule plot_zonal:
         dpi=config["figures"]["dpi"],
         code=code("plot_zonal"),
     shell:
-        STAGE + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        stage("plot_zonal") + "--metrics {params.metrics:q} --reference {input.reference:q}"
         " --member {params.member} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
@@ -243,4 +244,4 @@ rule plot_spin_up:
         dpi=config["figures"]["dpi"],
         code=code("plot_spin_up"),
     shell:
-        STAGE + "--trajectories {params.trajectories:q} --dpi {params.dpi} --output {output.png:q}"
+        stage("plot_spin_up") + "--trajectories {params.trajectories:q} --dpi {params.dpi} --output {output.png:q}"

@@ -18,7 +18,8 @@ rule compute_reference:
         map_lags=part("metrics", "map_lags"),
         code=code("compute_reference"),
     shell:
-        STAGE + "--trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
+        stage("compute_reference")
+        + "--trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
         " --frame-stride {params.frame_stride} --map-lags {params.map_lags}"
         " --output {output:q}"
 
@@ -51,7 +52,7 @@ rule diagnose_denoiser:
         precision=config["precision"],
         code=code("diagnose_denoiser"),
     shell:
-        STAGE + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        stage("diagnose_denoiser") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
         " --grid {params.grid} --device {params.device} --precision {params.precision}"
         " --output {output:q}"
@@ -80,7 +81,8 @@ rule compute_metrics:
         map_lags=part("metrics", "map_lags"),
         code=code("compute_metrics"),
     shell:
-        STAGE + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
+        stage("compute_metrics")
+        + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
         " --output {output.metrics:q} --windows {output.windows:q}"
 
@@ -105,6 +107,7 @@ rule aggregate_metrics:
         shells=part("metrics", "shells"),
         code=code("aggregate_metrics"),
     shell:
-        STAGE + "--metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
+        stage("aggregate_metrics")
+        + "--metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
         " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
         " --output-windows {output.windows:q}"

@@ -21,6 +21,7 @@ rule train_model:
         precision=config["precision"],
         code=code("train_model"),
     shell:
-        STAGE + "--name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
+        stage("train_model")
+        + "--name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
         " --device {params.device} --precision {params.precision}"
         " --output {output.model:q} --history {output.history:q}"

@@ -30,7 +30,7 @@ rule record_provenance:
         seed=config["seed"],
         code=fingerprint("record_provenance"),
     shell:
-        STAGE + "--configuration {params.configuration:q}"
+        stage("record_provenance") + "--configuration {params.configuration:q}"
         " --systems {params.systems:q} --seed {params.seed} --output {output:q}"
 
 
@@ -55,5 +55,5 @@ rule write_report:
         systems=told,
         code=fingerprint("write_report"),
     shell:
-        STAGE + "--systems {params.systems:q}"
+        stage("write_report") + "--systems {params.systems:q}"
         " --captions {input.captions:q} --provenance {input.provenance:q} --output {output:q}"

@@ -32,7 +32,7 @@ rule rollout_segment:
         precision=config["precision"],
         code=code("rollout_segment"),
     shell:
-        STAGE + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        stage("rollout_segment") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
         " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
         " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"

@@ -15,7 +15,7 @@ rule compute_theory:
         seed=config["seed"],
         code=fingerprint("compute_theory"),
     shell:
-        STAGE + "{params.options} --seed {params.seed} --output {output:q}"
+        stage("compute_theory") + "{params.options} --seed {params.seed} --output {output:q}"
 
 
 rule plot_theory:
@@ -36,4 +36,4 @@ rule plot_theory:
         dpi=config["figures"]["dpi"],
         code=fingerprint("plot_theory"),
     shell:
-        STAGE + "--theory {input:q} --dpi {params.dpi} --output {output.png:q}"
+        stage("plot_theory") + "--theory {input:q} --dpi {params.dpi} --output {output.png:q}"

@@ -16,7 +16,6 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,20 +54,15 @@ def plain(text: str) -> str:
         return text
 
 
-def expected(snakefile: Path, configuration: dict, targets: list[str]) -> list[Job]:
+def expected(snakefile: Path, configuration: Path, targets: list[str]) -> list[Job]:
     """The jobs that lead to the targets in the current folder, as the workflow would run them now."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
-    with (
-        tempfile.NamedTemporaryFile("w", suffix=".json") as handle,
-        SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api,
-    ):
-        json.dump(configuration, handle)
-        handle.flush()
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         described = api.workflow(
             resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(configfiles=[Path(handle.name)]),
+            config_settings=ConfigSettings(configfiles=[configuration]),
             snakefile=snakefile,
         )
         dag = described.dag(DAGSettings(targets=set(targets), forceall=True))
@@ -226,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("question", choices=["verify", "status"])
     parser.add_argument("--snakefile", type=Path, required=True)
-    parser.add_argument("--configuration", type=json.loads, required=True, help="the whole configuration, as JSON")
+    parser.add_argument("--configuration", type=Path, required=True, help="the whole configuration, as JSON in a file")
     parser.add_argument("--targets", nargs="+", default=["all"])
     given = parser.parse_args()
     jobs = expected(given.snakefile, given.configuration, given.targets)
