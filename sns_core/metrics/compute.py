@@ -155,6 +155,8 @@ def compute_metrics(
         try:
             result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags)
             _write(result, output)
+        except DamagedFile:
+            raise
         except (RuntimeError, UserError) as error:  # netCDF4's word for a checksum that does not hold is RuntimeError
             if broken := _damaged([*segments, *solver]):
                 raise DamagedFile(broken, "damaged data (a checksum in it does not hold)") from error

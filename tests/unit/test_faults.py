@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import EMULATOR, SPECS, SYSTEM
+from small import EMULATOR, SPECS, SYSTEM
 
 from sns_core.files import read_json, read_tensors
 
