@@ -59,4 +59,7 @@ class NoiseColour:
         return z if self.white else self._filter(z, self.inverse_factor)
 
     def _filter(self, field: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(field) * factor, s=(self.resolution, self.resolution))
+        # A transform of one field alone may differ in the last bit from the same field's among others.
+        rows = field if len(field) > 1 else torch.cat([field, field])
+        filtered = torch.fft.irfft2(torch.fft.rfft2(rows) * factor, s=(self.resolution, self.resolution))
+        return filtered[: len(field)]

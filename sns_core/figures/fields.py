@@ -39,21 +39,24 @@ LEFT, RIGHT, TOP = 0.62, 0.86, 0.62
 
 def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[int, np.ndarray | None, str]:
     """The stored frame (C, H, W) at or last before `step`: its own step, its values (None: not run so far), units."""
-    chosen, found, units = step, None, "1"
+    chosen, found, units, members, reached = step, None, "1", set(), 0
     for path in paths:
         with xr.open_dataset(path) as opened:
             segment = in_shown_units(opened)
             name = next(n for n, v in segment.data_vars.items() if v.dims == ("member", "time", "layer", "y", "x"))
             steps = np.rint(segment["time"].values / size).astype(int)
+            members |= set(segment["member"].values.tolist())
             if member not in segment["member"].values:
-                known = ", ".join(str(m) for m in segment["member"].values)
-                raise UserError(f"figures.fields.member: {member} is no member of the rollouts; known: {known}")
+                continue
             units = segment["time"].attrs.get("units", "1")
             before = np.flatnonzero(steps <= step)
             if len(before):
                 chosen = int(steps[before[-1]])
                 found = segment[name].sel(member=member).isel(time=before[-1]).values
                 reached = int(segment.attrs["first_step"]) + int(segment.attrs["steps"])
+    if member not in members:
+        known = ", ".join(str(m) for m in sorted(members))
+        raise UserError(f"figures.fields.member: {member} is no member of the rollouts; known: {known}")
     if found is None or reached < step:
         return step, None, units
     return chosen, found, units

@@ -121,11 +121,26 @@ def _write(dataset: xr.Dataset, path: Path) -> None:
 
 
 def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Dataset]:
-    """A chain of segments as (frames, statistics), both lazily opened, each along its own time axis.
+    """Chains of segments, one for each group of members, as (frames, statistics), both lazily opened, each along its own
+    time axis.
 
-    Raises UserError where a segment has been damaged.
+    Raises UserError where the chains of two groups differ in length.
     """
-    opened = [open_frames(path, variable, member=1, time=CHUNK, **LONG) for path in paths]
+    groups: dict[tuple, list[xr.Dataset]] = {}
+    for path in paths:
+        opened = open_frames(path, variable, member=1, time=CHUNK, **LONG)
+        groups.setdefault(tuple(opened["member"].values), []).append(opened)
+    if len({sum(int(d.attrs["steps"]) for d in chain) for chain in groups.values()}) > 1:
+        raise UserError(f"{paths[0].parent.parent}: groups of members have come to different steps; run again")
+    chains = [_chained(chain, variable) for chain in groups.values()]
+    frames, statistics = (xr.concat([chain[i] for chain in chains], "member", data_vars="minimal") for i in (0, 1))
+    seconds = sum(float(d.attrs["seconds_stepping"]) for chain in groups.values() for d in chain)
+    statistics.attrs = {"method": opened.attrs["method"], "seconds_per_step": seconds / statistics.sizes["step"]}
+    return frames, statistics
+
+
+def _chained(opened: list[xr.Dataset], variable: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """The segments of one group one after the other."""
     frames = xr.concat([d[[variable]] for d in opened], "time")
     along = {"step": [], "block": [], None: []}
     for name in opened[0].data_vars:
@@ -134,10 +149,7 @@ def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Data
             along[axis].append(name)
     parts = [xr.concat([d[along[axis]] for d in opened], axis) for axis in ("step", "block")]
     last = opened[-1][along[None]].load()
-    statistics = xr.merge([*parts, last], join="outer").drop_vars("time", errors="ignore")
-    seconds = sum(float(d.attrs["seconds_stepping"]) for d in opened)
-    statistics.attrs = {"method": opened[0].attrs["method"], "seconds_per_step": seconds / statistics.sizes["step"]}
-    return frames, statistics
+    return frames, xr.merge([*parts, last], join="outer").drop_vars("time", errors="ignore")
 
 
 def compute_metrics(

@@ -87,7 +87,12 @@ class LevelHeads(nn.Module):
         with torch.autocast(features[0].device.type, enabled=False):
             wide = [f.float() for f in features]
             pooled = [f.mean((-2, -1)) for f in wide] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in wide]
-            output = self.classify(self.trunk(torch.cat(pooled, 1))).unflatten(1, (self.frames, -1))
+            rows = torch.cat(pooled, 1)
+            if not torch.is_grad_enabled():
+                # Matrix products of few rows sum in another order: without this a member's levels would depend on the
+                # number of its companions.
+                rows = F.pad(rows, (0, 0, 0, -len(rows) % 8))
+            output = self.classify(self.trunk(rows))[: len(wide[0])].unflatten(1, (self.frames, -1))
             return output if self.kind == "categorical" else self._mixture(output)
 
     def _mixture(self, output: torch.Tensor) -> torch.Tensor:

@@ -51,8 +51,10 @@ def rollout_segment(
     identity = digest([name, method, content["identity"], members, seed, block, lags])
 
     if first_step == 0:
-        states = np.ascontiguousarray(everyone.sel(member=members).values)
-        carry = stepper.start(torch.from_numpy(states).to(chosen))
+        # All are seen at once, whichever are asked for: transforms of another batch differ in the last bit.
+        rows = torch.from_numpy(np.searchsorted(everyone["member"].values, members)).to(chosen)
+        states = torch.from_numpy(np.ascontiguousarray(everyone.values)).to(chosen)
+        carry = {key: tensor[rows] for key, tensor in stepper.start(states).items()}
         statistics.begin(stepper.frame(carry))
     else:
         if previous is None:

@@ -14,7 +14,7 @@ from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
 from sns_core.rollout import build_stepper, rollout_segment
 from sns_core.rollout import segment as engine
 from sns_core.rollout.steppers import StepRecord
-from sns_core.runtime import MemberStreams, UserError
+from sns_core.runtime import MemberStreams, UserError, bfloat16_is_fast
 from sns_core.systems import build_system
 
 WALK = {"path": "left_then_down", "readout": {"kind": "argmax", "quantile": 0.1}, "sampler": {}, "stride": 1}
@@ -93,6 +93,16 @@ def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
     difference = abs(together["vorticity"].sel(member=1) - alone["vorticity"].sel(member=1)).max()
     assert float(difference) < 2e-4 * scale
     np.testing.assert_array_equal(together["levels"].sel(member=1), alone["levels"].sel(member=1))
+
+
+@pytest.mark.skipif(not bfloat16_is_fast(torch.device("cpu")), reason="this processor emulates bfloat16")
+@pytest.mark.parametrize("name", ["published", "in place", "generation", "thermalizer", "acdm"])
+def test_members_split_over_jobs_give_the_same_bits_in_bfloat16(tiny, tmp_path, name):
+    together = read(roll(tiny, tmp_path, name, 0, 10, precision="bfloat16")[0])
+    for group in ((0,), (1, 2)):
+        apart = read(roll(tiny, tmp_path, name, 0, 10, members=group, precision="bfloat16")[0])
+        for variable in ("vorticity", "levels", "calls", "kinetic_energy", "lost_step"):
+            np.testing.assert_array_equal(apart[variable], together[variable].sel(member=list(group)), err_msg=variable)
 
 
 def test_statistics_are_those_of_the_frames(tiny, tmp_path):

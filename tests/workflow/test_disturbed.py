@@ -14,7 +14,7 @@ import pytest
 from calls import SYSTEM, equal, planned, snakemake, started, wait_for
 
 RESULTS = ["shards/manifest.json", "models/pointwise.safetensors", "models/sns_coloured.safetensors", "models/sns_coloured.csv",
-           "rollouts/sns/segment_0000.nc", "rollouts/sns/segment_0001.nc", "metrics/sns.nc", "metrics/sns_windows.csv",
+           "rollouts/sns/0-1/segment_0000.nc", "rollouts/sns/0-1/segment_0001.nc", "metrics/sns.nc", "metrics/sns_windows.csv",
            "metrics/reference.nc", "data/train.nc", "windows.csv"]  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finish
     moments = [
         ("data/provenance/train.nc", signal.SIGKILL), ("shards/provenance/manifest.json", signal.SIGKILL),
         ("models/.work/*/checkpoint.safetensors", signal.SIGKILL), ("models/provenance/sns_coloured.safetensors", signal.SIGTERM),
-        ("rollouts/sns/provenance/segment_0001.nc", signal.SIGKILL), ("metrics/provenance/sns.nc", signal.SIGKILL),
+        ("rollouts/sns/0-1/provenance/segment_0001.nc", signal.SIGKILL), ("metrics/provenance/sns.nc", signal.SIGKILL),
     ]  # fmt: skip
     for pattern, number in moments:
         with started(root, tmp_path, "metrics") as process:
@@ -100,8 +100,8 @@ def test_verify_finds_what_is_missing_altered_unrecorded_and_made_by_other_code(
     content[-5] ^= 1
     flipped.write_bytes(content)
     os.utime(flipped, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a failing disk does it
-    (folder / "rollouts/sns/segment_0001.nc").unlink()
-    record = folder / "rollouts/acdm/provenance/segment_0000.nc.json"
+    (folder / "rollouts/sns/0-1/segment_0001.nc").unlink()
+    record = folder / "rollouts/acdm/0-1/provenance/segment_0000.nc.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "fingerprint": "of another time"}))
     shard = next((folder / "shards").glob("train_0000.npy"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
@@ -111,8 +111,8 @@ def test_verify_finds_what_is_missing_altered_unrecorded_and_made_by_other_code(
     for line in (
         "damaged     results/smoke/kolmogorov/models/sns_white.safetensors",
         "damaged     results/smoke/kolmogorov/shards/manifest.json",
-        "missing     results/smoke/kolmogorov/rollouts/sns/segment_0001.nc",
-        "stale       results/smoke/kolmogorov/rollouts/acdm/segment_0000.nc: the code of rollout_segment has changed",
+        "missing     results/smoke/kolmogorov/rollouts/sns/0-1/segment_0001.nc",
+        "stale       results/smoke/kolmogorov/rollouts/acdm/0-1/segment_0000.nc: the code of rollout_segment has changed",
         "unrecorded  results/smoke/kolmogorov/figures/error.png",
     ):
         assert line in told.stdout, told.stdout
@@ -121,10 +121,18 @@ def test_verify_finds_what_is_missing_altered_unrecorded_and_made_by_other_code(
 @pytest.mark.parametrize(
     ("damaged", "forgotten", "target"),
     [
-        ("models/pointwise.safetensors", "rollouts/pointwise/segment_0001.nc", "rollouts/pointwise/segment_0001.nc"),
+        (
+            "models/pointwise.safetensors",
+            "rollouts/pointwise/0-1/segment_0001.nc",
+            "rollouts/pointwise/0-1/segment_0001.nc",
+        ),
         ("shards/train_0001.npy", "models/pointwise.safetensors", "models/pointwise.safetensors"),
-        ("rollouts/sns/restart_0000.safetensors", "rollouts/sns/segment_0001.nc", "rollouts/sns/segment_0001.nc"),
-        ("rollouts/sns/segment_0000.nc", "metrics/sns.nc", "metrics/sns_windows.csv"),
+        (
+            "rollouts/sns/0-1/restart_0000.safetensors",
+            "rollouts/sns/0-1/segment_0001.nc",
+            "rollouts/sns/0-1/segment_0001.nc",
+        ),
+        ("rollouts/sns/0-1/segment_0000.nc", "metrics/sns.nc", "metrics/sns_windows.csv"),
     ],
 )
 def test_a_damaged_file_is_one_clear_line_and_the_next_call_completes(root, finished, run, damaged, forgotten, target):

@@ -23,7 +23,7 @@ def test_run_leaves_report_provenance_and_tables(finished):
 
 
 def test_rollout_files_describe_themselves(finished):
-    segment = xr.open_dataset(finished / SYSTEM / "rollouts/sns/segment_0001.nc")
+    segment = xr.open_dataset(finished / SYSTEM / "rollouts/sns/0-1/segment_0001.nc")
     assert segment["vorticity"].dims == ("member", "time", "layer", "y", "x")
     record = json.loads(segment.attrs["provenance"])
     assert record["configuration"]["rollout"] == {"first_step": 30, "steps": 30, "members": [0, 1]}
@@ -33,7 +33,7 @@ def test_rollout_files_describe_themselves(finished):
 
 def test_the_solver_rollout_starts_where_the_test_split_ends(finished):
     test = xr.open_dataset(finished / SYSTEM / "data/test.nc")["vorticity"]
-    rollout = xr.open_dataset(finished / SYSTEM / "rollouts/solver/segment_0000.nc")["vorticity"]
+    rollout = xr.open_dataset(finished / SYSTEM / "rollouts/solver/0-1/segment_0000.nc")["vorticity"]
     last, first = test.isel(time=-1, member=slice(2)).values, rollout.isel(time=0).values
     assert abs(last - first).max() < 1e-5 * abs(last).max()
 

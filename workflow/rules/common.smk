@@ -15,6 +15,7 @@ wildcard_constraints:
     split="train|validation|test",
     model="[A-Za-z0-9._-]+",
     index="[0-9]{4}",
+    group="[0-9]+-[0-9]+",
 
 
 def stage(name) -> str:
@@ -64,8 +65,12 @@ def plan(system, method):
 
 
 def segment_files(system, method):
-    folder = f"{RESULTS}/{system}/rollouts/{method}"
-    return [f"{folder}/segment_{index:04d}.nc" for index in range(len(plan(system, method)))]
+    """Segments of a rollout, a chain for each group of members."""
+    return [
+        f"{RESULTS}/{system}/rollouts/{method}/{group}/segment_{index:04d}.nc"
+        for group in configuration.member_groups(RESOLVED[system]["rollout"])
+        for index in range(len(plan(system, method)))
+    ]
 
 
 def refinements(system):
@@ -111,7 +116,7 @@ def method_options(wildcards):
 def restart_before(wildcards):
     """Restart file of the segment before; none for the first."""
     index = int(wildcards.index)
-    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}"
+    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}/{wildcards.group}"
     return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
 
 

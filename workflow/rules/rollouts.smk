@@ -6,10 +6,10 @@ rule rollout_segment:
         models=model_files,
         previous=restart_before,
     output:
-        segment=f"{RESULTS}/{{system}}/rollouts/{{method}}/segment_{{index}}.nc",
-        restart=f"{RESULTS}/{{system}}/rollouts/{{method}}/restart_{{index}}.safetensors",
+        segment=f"{RESULTS}/{{system}}/rollouts/{{method}}/{{group}}/segment_{{index}}.nc",
+        restart=f"{RESULTS}/{{system}}/rollouts/{{method}}/{{group}}/restart_{{index}}.safetensors",
     log:
-        f"{RESULTS}/{{system}}/logs/rollout_{{method}}_{{index}}.log",
+        f"{RESULTS}/{{system}}/logs/rollout_{{method}}_{{group}}_{{index}}.log",
     conda:
         ENVIRONMENT
     threads: 1
@@ -22,7 +22,7 @@ rule rollout_segment:
         models=model_roles,
         first_step=lambda wildcards: plan(wildcards.system, wildcards.method)[int(wildcards.index)][0],
         steps=lambda wildcards: plan(wildcards.system, wildcards.method)[int(wildcards.index)][1],
-        members=lambda wildcards: str(list(range(RESOLVED[wildcards.system]["rollout"]["members"]))),
+        members=lambda wildcards: str(configuration.members_of(wildcards.group)),
         frame_stride=part("rollout", "frame_stride"),
         block=part("rollout", "block"),
         lags=part("rollout", "lags"),

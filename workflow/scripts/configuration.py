@@ -240,6 +240,18 @@ def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
     return [(start, min(length, total - start)) for start in range(0, total, length)]
 
 
+def member_groups(rollout: dict) -> list[str]:
+    """The members of a rollout in groups of `group_members`, each a job's: "0-3", "4-7", …"""
+    size, members = rollout["group_members"] or rollout["members"], rollout["members"]
+    return [f"{first}-{min(first + size, members) - 1}" for first in range(0, members, size)]
+
+
+def members_of(group: str) -> list[int]:
+    """Members of a group "first-last"."""
+    first, last = map(int, group.split("-"))
+    return list(range(first, last + 1))
+
+
 def as_parameter(value) -> str:
     """JSON with sorted keys: the same configuration slice is the same parameter, whatever the order it was written in."""
     return json.dumps(value, sort_keys=True)
