@@ -15,6 +15,13 @@ import torch
 from sns_core.data.shards import shell_index
 
 
+def filtered(field: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Fields (B, ..., N, N) with each mode multiplied by `factor` (..., N, N // 2 + 1)."""
+    # A transform of one field alone may differ in the last bit from the same field's among others.
+    rows = field if len(field) > 1 else torch.cat([field, field])
+    return torch.fft.irfft2(torch.fft.rfft2(rows) * factor, s=field.shape[-2:])[: len(field)]
+
+
 class NoiseColour:
     """The map x <-> z for frames (..., C, N, N) in units of the training split's standard deviation.
 
@@ -52,14 +59,8 @@ class NoiseColour:
 
     def whiten(self, x: torch.Tensor) -> torch.Tensor:
         """Field -> coordinates of the diffusion; the identity for p = 0."""
-        return x if self.white else self._filter(x, self.factor)
+        return x if self.white else filtered(x, self.factor)
 
     def unwhiten(self, z: torch.Tensor) -> torch.Tensor:
         """Coordinates of the diffusion -> field."""
-        return z if self.white else self._filter(z, self.inverse_factor)
-
-    def _filter(self, field: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        # A transform of one field alone may differ in the last bit from the same field's among others.
-        rows = field if len(field) > 1 else torch.cat([field, field])
-        filtered = torch.fft.irfft2(torch.fft.rfft2(rows) * factor, s=(self.resolution, self.resolution))
-        return filtered[: len(field)]
+        return z if self.white else filtered(z, self.inverse_factor)

@@ -12,8 +12,10 @@ from typing import Protocol
 import torch
 
 from sns_core.catalogue import NEEDS, OPTIONS
+from sns_core.data.shards import shell_index
 from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
+from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
 from sns_core.networks import Look, NetworkDenoiser
 from sns_core.runtime import UserError, autocast, normal
@@ -155,13 +157,18 @@ class RefinementStepper(_DenoisingStepper):
     step, or at each step with probability 1 / n.
     `renoise`: false takes the estimate at its word: a frame that looks noised to level s is treated as standing there, and
     no noise is added. A walk of one move then needs no further look at the pair, only the decoder.
+    `gain` (a, b): the change that the walk makes at wavenumber K counts a + b / K times. One level stands for all scales,
+    while a surrogate drifts in the large ones, where noise of a low level is small beside the flow.
     """
 
     def __init__(
         self, surrogate: PointwiseStepper, *arguments, joint: bool = False, max_level: int | None = None,
-        condition_level: int | None = None, fixed: dict | None = None, renoise: bool = True, **options,
+        condition_level: int | None = None, fixed: dict | None = None, renoise: bool = True,
+        gain: tuple[float, float] | None = None, **options,
     ):  # fmt: skip
         super().__init__(*arguments, **options)
+        shells = torch.from_numpy(shell_index(self.resolution)).clamp(min=1)
+        self.gain = None if gain is None else (gain[0] + gain[1] / shells).float().to(self.scale.device)
         self.surrogate, self.joint, self.renoise = surrogate, joint, renoise
         self.max_level, self.condition_level, self.fixed = max_level, condition_level, fixed
 
@@ -228,6 +235,8 @@ class RefinementStepper(_DenoisingStepper):
             _, noise = self.denoiser.answer(look.at(where), *start)
             z = self.sampler.step(self.schedule, placed[1], noise, s_next[rows], path.levels[1, rows, 1], own)
             refined = self.colour.unwhiten(z)
+        if self.gain is not None:
+            refined = candidate[where] + filtered(refined - candidate[where], self.gain)
         return candidate.index_copy(0, where, refined), record
 
 

@@ -172,6 +172,22 @@ def test_members_read_as_clean_keep_the_surrogates_bits(stepper, states):
     assert record.calls.tolist() == [0, 7, 0] and record.levels.tolist() == [[5, 0], [3, 4], [0, 0]]
 
 
+def test_a_gain_scales_the_change_of_each_wavenumber(stepper, states):
+    plain, stronger = stepper("in place"), stepper("in place", gain=[0.5, 1.0])
+    frames = []
+    for refinement in (plain, stronger):
+        refinement.readout = Fixed([[5, 4], [3, 4], [0, 0]])
+        carry = refinement.start(states)
+        frames.append(refinement.step(carry, MemberStreams("t", members=range(3)).at(1))[0]["frame"])
+    surrogate = plain.surrogate.predict(carry["frame"])
+    one, other = (torch.fft.rfft2(frame - surrogate) for frame in frames)
+    shells = torch.from_numpy(shell_index(16))
+    for shell in (1, 2, 5):
+        ratio = (other / one)[:2, :, shells == shell]
+        assert torch.allclose(ratio, torch.full_like(ratio, 0.5 + 1 / shell), rtol=1e-2)
+    assert torch.equal(frames[1][2], surrogate[2])
+
+
 def test_joint_levels_bound_and_stride_give_one_call(stepper, states):
     refinement = stepper("joint")
     refinement.readout = Fixed([[9, 0], [0, 2], [0, 0]])
