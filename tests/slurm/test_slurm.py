@@ -1,0 +1,142 @@
+"""The workflow on a real SLURM: jobs that fail, are cancelled, put back, out of time, and orphaned, in a fake cluster of one node.
+
+After each: it is said, the job is submitted again, and the results are those of the local run, bit for bit.
+"""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from calls import SYSTEM, equal, wait_for
+from conftest import without_surrogate
+from submitted import MODEL, Watch, stages
+
+RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
+           "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
+           "metrics/sns_windows.csv"]  # fmt: skip
+SURROGATE = ["models/pointwise.safetensors", "models/pointwise.csv"]
+ON_GPUS = {"simulate_trajectories", "train_model", "rollout_segment"}
+
+
+def assert_same(folder: Path, undisturbed: Path, names=SURROGATE) -> None:
+    for name in names:
+        assert equal(folder / SYSTEM / name, undisturbed / SYSTEM / name), name
+
+
+def in_training(watch: Watch, count: int = 1):
+    """Whether the surrogate's checkpoint was written so many times."""
+    return lambda: len(watch.steps) >= count
+
+
+@pytest.fixture(scope="module")
+def submitted(submitter, tmp_path_factory):
+    """The run up to its tables, all by sbatch; the job that writes the shards fails at its first attempt."""
+    folder = tmp_path_factory.mktemp("slurm")
+    return folder, submitter.run(folder, "metrics", fails_once="shard_dataset")
+
+
+def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter, submitted, undisturbed):
+    folder, _ = submitted
+    jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
+    began = stages(folder)
+    assert {stage for stage, *_ in began} == {
+        "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_reference", "compute_metrics",
+        "aggregate_metrics",
+    }  # fmt: skip
+    assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
+    for stage, number, *_ in began:
+        assert jobs[number]["Comment"].startswith(f"rule_{stage}") and jobs[number]["JobName"].startswith("sns_")
+    assert_same(folder, undisturbed, RESULTS)
+
+
+def test_jobs_ask_for_a_gpu_where_they_use_one_and_are_given_it(submitter, submitted):
+    folder, _ = submitted
+    jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
+    for stage, number, given, _ in stages(folder):
+        asked = jobs[number].get("TresPerJob", "")
+        if stage in ON_GPUS:
+            assert asked == "gres:gpu:1" and given in ("0", "1"), (stage, asked, given)
+        else:
+            assert not asked and not given, (stage, asked, given)
+
+
+def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, submitted):
+    folder, said = submitted
+    first, second = submitter.jobs(folder, "shard_dataset")
+    assert (first["JobState"], second["JobState"]) == ("FAILED", "COMPLETED")
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("3000M", "6000M")
+    assert (first["TimeLimit"], second["TimeLimit"]) == ("00:30:00", "01:00:00")
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'FAILED'" in said
+    assert "shard_dataset fails on purpose" in said, "the log of the failed job was not shown"
+
+
+@pytest.fixture(scope="module")
+def stalled(submitter, submitted, undisturbed, tmp_path_factory):
+    """A training that stands still after some checkpoints, with a limit of a minute: it waits while other tests run."""
+    folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
+    with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
+        wait_for(in_training(watch, 3), process)
+        os.kill(stages(folder)[0][3], signal.SIGSTOP)
+        (job,) = submitter.jobs(folder)
+        submitter.cluster.call("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=1")
+        yield folder, process, watch, watch.steps[-1]
+
+
+def test_a_cancelled_job_is_reported_and_submitted_again(stalled, submitter, untrained, undisturbed):
+    with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
+        wait_for(in_training(watch), process)
+        (job,) = submitter.jobs(untrained)
+        submitter.cluster.call("scancel", job["JobId"])
+        assert process.wait(200) == 0, (untrained / "log").read_text()
+    said = (untrained / "log").read_text()
+    assert f"SLURM-job '{job['JobId']}' failed, SLURM status is: 'CANCELLED'" in said
+    assert [job["JobState"] for job in submitter.jobs(untrained)] == ["CANCELLED", "COMPLETED"]
+    assert watch.steps == sorted(watch.steps), "the second job began at the first step"
+    assert_same(untrained, undisturbed)
+
+
+def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(stalled, submitter, untrained, undisturbed):
+    """What is left of the killed call is cancelled by hand, as the README has it, before the same call is made again."""
+    with Watch(untrained) as watch:
+        with submitter.started(untrained, MODEL) as process:
+            wait_for(in_training(watch), process)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        (orphan,) = submitter.jobs(untrained)
+        assert orphan["JobState"] == "RUNNING", "jobs outlive the call that submitted them"
+        submitter.cluster.call("scancel", "--name", orphan["JobName"])
+        locked = subprocess.run(
+            submitter.command(untrained, MODEL), env=submitter.environment(untrained), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        )  # fmt: skip
+        assert locked.returncode != 0 and "--unlock" in locked.stdout
+        submitter.run(untrained, MODEL, "--unlock")
+        submitter.run(untrained, MODEL)
+    assert [job["JobState"] for job in submitter.jobs(untrained)] == ["CANCELLED", "COMPLETED"]
+    assert watch.steps == sorted(watch.steps), "the second job began at the first step"
+    assert_same(untrained, undisturbed)
+
+
+def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(stalled, submitter, untrained, undisturbed):
+    with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
+        wait_for(in_training(watch), process)
+        (job,) = submitter.jobs(untrained)
+        submitter.cluster.call("scontrol", "requeue", job["JobId"])  # what preemption with PreemptMode=REQUEUE does
+        assert process.wait(200) == 0, (untrained / "log").read_text()
+    (again,) = submitter.jobs(untrained)
+    assert (again["JobId"], again["Restarts"], again["JobState"]) == (job["JobId"], "1", "COMPLETED")
+    assert watch.steps == sorted(watch.steps), "the job began at the first step again"
+    assert_same(untrained, undisturbed)
+
+
+def test_a_training_past_its_limit_is_submitted_again_and_goes_on_from_its_checkpoint(stalled, submitter, undisturbed):
+    folder, process, watch, reached = stalled
+    assert process.wait(300) == 0, (folder / "log").read_text()
+    first, second = submitter.jobs(folder)
+    assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
+    assert second["TimeLimit"] == "04:00:00", "the second attempt has the rule's limit, doubled"
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in (folder / "log").read_text()
+    assert watch.steps == sorted(watch.steps) and watch.steps[-1] > reached > 0, "the second job began at the first step"
+    assert_same(folder, undisturbed)
