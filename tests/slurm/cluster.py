@@ -1,4 +1,4 @@
-"""A real SLURM on this machine, for tests: one node of two processors and two GPUs that are files.
+"""A real SLURM on this machine, for tests: one node of three processors and three GPUs that are files.
 
     python tests/slurm/cluster.py start DIR     and then, in the shell: . DIR/environment
     python tests/slurm/cluster.py stop DIR
@@ -18,7 +18,19 @@ import time
 from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
-PROGRAMS = ("slurmctld", "slurmd", "munged", "munge", "unmunge", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
+PROGRAMS = (
+    "slurmctld",
+    "slurmd",
+    "munged",
+    "munge",
+    "unmunge",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scontrol",
+    "scancel",
+    "sinfo",
+)
 
 # The node is said to have more than the machine may have (config_overrides): the jobs are small, and what is tested is
 # that they are submitted as they should be. Limits of time are looked at every 30 s; that is slurmctld's own choice. A job
@@ -57,7 +69,7 @@ MinJobAge=600
 DefMemPerCPU=500
 PropagateResourceLimits=NONE
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=32000 Gres=gpu:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=3 RealMemory=32000 Gres=gpu:3 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=UNLIMITED DefaultTime=10 State=UP
 """
 
@@ -74,7 +86,11 @@ def install() -> None:
     """Fetch Debian's packages, where this is Debian and we may; else leave it to `hindrance` to say what is missing."""
     if not hindrance() or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.STDOUT,
+        "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+    }
     with contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(["apt-get", "update", "-qq"], timeout=120, **quiet)
         subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], timeout=300, **quiet)
@@ -136,7 +152,7 @@ class Cluster:
         host, folder = socket.gethostname().split(".")[0], self.folder
         (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, ports=_free_ports(2)))
         (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
-        files = "".join(f"NodeName={host} Name=gpu File={name}\n" for name in ("/dev/null", "/dev/zero"))
+        files = "".join(f"NodeName={host} Name=gpu File={name}\n" for name in ("/dev/null", "/dev/zero", "/dev/full"))
         (folder / "gres.conf").write_text(files)
         wrapper = folder / "bin" / "srun"
         wrapper.write_text(
@@ -150,7 +166,9 @@ class Cluster:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
         munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
-        self._daemon("munged", "-F", "--force", "--num-threads=2", *(f"--{k}={folder / 'munge' / v}" for k, v in munge.items()))
+        self._daemon(
+            "munged", "-F", "--force", "--num-threads=2", *(f"--{k}={folder / 'munge' / v}" for k, v in munge.items())
+        )
         self._wait("munge", lambda: (folder / "munge" / "socket").exists())
         self._daemon("slurmctld", "-D", "-c")
         self._daemon("slurmd", "-D", "-c", "-N", host)

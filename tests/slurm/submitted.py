@@ -40,14 +40,14 @@ class Submitter:
     def __init__(self, cluster: Cluster, root: Path):
         self.cluster, self.root = cluster, root
 
-    def command(self, folder: Path, *words: str) -> list[str]:
+    def command(self, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> list[str]:
         """The words of a call. Only the waiting is shortened: the profile has minutes-long jobs in mind."""
         overlay = folder / "overlay.yaml"
         overlay.write_text(OVERLAY)
         return [
             sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--directory", str(folder),
             "--workflow-profile", str(self.root / "profiles" / "slurm"), "--configfile", str(self.root / "config" / "smoke.yaml"),
-            str(overlay), "--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "5", "--", *words,
+            str(overlay), "--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "5", *flags, "--", *words,
         ]  # fmt: skip
 
     def environment(self, folder: Path, fails_once: str = "") -> dict[str, str]:
@@ -61,11 +61,13 @@ class Submitter:
         return {**known, **cluster, "PATH": path, "FAILS_ONCE": fails_once}
 
     @contextlib.contextmanager
-    def started(self, folder: Path, *words: str, fails_once: str = "") -> Iterator[subprocess.Popen]:
+    def started(
+        self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = ""
+    ) -> Iterator[subprocess.Popen]:
         """A call in a process group of its own, killed at the end of the block where it still runs; output in `log`."""
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(
-                self.command(folder, *words), env=self.environment(folder, fails_once), stdout=log, stderr=log, start_new_session=True
+                self.command(folder, *words, flags=flags), env=self.environment(folder, fails_once), stdout=log, stderr=log, start_new_session=True
             )  # fmt: skip
             try:
                 yield process
@@ -74,13 +76,11 @@ class Submitter:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
 
-    def run(self, folder: Path, *words: str, fails_once: str = "") -> str:
-        """Run to the end and succeed; what was said."""
-        with self.started(folder, *words, fails_once=fails_once) as process:
+    def call(self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = "") -> tuple[int, str]:
+        """Run to the end: the exit status and what was said."""
+        with self.started(folder, *words, flags=flags, fails_once=fails_once) as process:
             status = process.wait(400)
-        said = (folder / "log").read_text()
-        assert status == 0, said
-        return said
+        return status, (folder / "log").read_text()
 
     def jobs(self, folder: Path, rule: str = "") -> list[dict[str, str]]:
         """SLURM's own account of the jobs of a folder."""

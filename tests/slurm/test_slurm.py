@@ -5,7 +5,6 @@ After each: it is said, the job is submitted again, and the results are those of
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,24 @@ def in_training(watch: Watch, count: int = 1):
 
 
 @pytest.fixture(scope="module")
-def submitted(submitter, tmp_path_factory):
+def stalled(submitter, undisturbed, tmp_path_factory):
+    """A training that stands still after some checkpoints, with a limit of a minute: its time passes while the next ones run."""
+    folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
+    with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
+        wait_for(in_training(watch, 3), process)
+        os.kill(stages(folder)[0][3], signal.SIGSTOP)
+        (job,) = submitter.jobs(folder)
+        submitter.cluster.call("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=1")
+        yield folder, process, watch, watch.steps[-1]
+
+
+@pytest.fixture(scope="module")
+def submitted(stalled, submitter, tmp_path_factory):
     """The run up to its tables, all by sbatch; the job that writes the shards fails at its first attempt."""
     folder = tmp_path_factory.mktemp("slurm")
-    return folder, submitter.run(folder, "metrics", fails_once="shard_dataset")
+    status, said = submitter.call(folder, "metrics", fails_once="shard_dataset")
+    assert status == 0, said
+    return folder, said
 
 
 def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter, submitted, undisturbed):
@@ -57,7 +70,7 @@ def test_jobs_ask_for_a_gpu_where_they_use_one_and_are_given_it(submitter, submi
     for stage, number, given, _ in stages(folder):
         asked = jobs[number].get("TresPerJob", "")
         if stage in ON_GPUS:
-            assert asked == "gres:gpu:1" and given in ("0", "1"), (stage, asked, given)
+            assert asked == "gres:gpu:1" and given in ("0", "1", "2"), (stage, asked, given)
         else:
             assert not asked and not given, (stage, asked, given)
 
@@ -72,19 +85,7 @@ def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, su
     assert "shard_dataset fails on purpose" in said, "the log of the failed job was not shown"
 
 
-@pytest.fixture(scope="module")
-def stalled(submitter, submitted, undisturbed, tmp_path_factory):
-    """A training that stands still after some checkpoints, with a limit of a minute: it waits while other tests run."""
-    folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
-    with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
-        wait_for(in_training(watch, 3), process)
-        os.kill(stages(folder)[0][3], signal.SIGSTOP)
-        (job,) = submitter.jobs(folder)
-        submitter.cluster.call("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=1")
-        yield folder, process, watch, watch.steps[-1]
-
-
-def test_a_cancelled_job_is_reported_and_submitted_again(stalled, submitter, untrained, undisturbed):
+def test_a_cancelled_job_is_reported_and_submitted_again(submitter, untrained, undisturbed):
     with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
         wait_for(in_training(watch), process)
         (job,) = submitter.jobs(untrained)
@@ -97,7 +98,7 @@ def test_a_cancelled_job_is_reported_and_submitted_again(stalled, submitter, unt
     assert_same(untrained, undisturbed)
 
 
-def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(stalled, submitter, untrained, undisturbed):
+def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(submitter, untrained, undisturbed):
     """What is left of the killed call is cancelled by hand, as the README has it, before the same call is made again."""
     with Watch(untrained) as watch:
         with submitter.started(untrained, MODEL) as process:
@@ -107,19 +108,17 @@ def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(stalled, 
         (orphan,) = submitter.jobs(untrained)
         assert orphan["JobState"] == "RUNNING", "jobs outlive the call that submitted them"
         submitter.cluster.call("scancel", "--name", orphan["JobName"])
-        locked = subprocess.run(
-            submitter.command(untrained, MODEL), env=submitter.environment(untrained), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
-        )  # fmt: skip
-        assert locked.returncode != 0 and "--unlock" in locked.stdout
-        submitter.run(untrained, MODEL, "--unlock")
-        submitter.run(untrained, MODEL)
+        status, said = submitter.call(untrained, MODEL)
+        assert status != 0 and "--unlock" in said
+        assert submitter.call(untrained, MODEL, flags=("--unlock",))[0] == 0
+        status, said = submitter.call(untrained, MODEL)
+        assert status == 0, said
     assert [job["JobState"] for job in submitter.jobs(untrained)] == ["CANCELLED", "COMPLETED"]
     assert watch.steps == sorted(watch.steps), "the second job began at the first step"
     assert_same(untrained, undisturbed)
 
 
-def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(stalled, submitter, untrained, undisturbed):
+def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(submitter, untrained, undisturbed):
     with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
         wait_for(in_training(watch), process)
         (job,) = submitter.jobs(untrained)
@@ -138,5 +137,7 @@ def test_a_training_past_its_limit_is_submitted_again_and_goes_on_from_its_check
     assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
     assert second["TimeLimit"] == "04:00:00", "the second attempt has the rule's limit, doubled"
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in (folder / "log").read_text()
-    assert watch.steps == sorted(watch.steps) and watch.steps[-1] > reached > 0, "the second job began at the first step"
+    assert watch.steps == sorted(watch.steps) and watch.steps[-1] > reached > 0, (
+        "the second job began at the first step"
+    )
     assert_same(folder, undisturbed)
