@@ -3,8 +3,8 @@
     python tests/slurm/cluster.py start DIR     and then, in the shell: . DIR/environment
     python tests/slurm/cluster.py stop DIR
 
-Everything is in DIR, the ports are free ones, nothing under /etc is touched and no systemd is needed; the daemons do want
-root. `install` fetches Debian's packages. There is no slurmdbd, so jobs are asked after with squeue and scontrol.
+Everything is in DIR, the ports are free ones, nothing under /etc is touched and no systemd is needed; the daemons want
+root, though. `install` fetches Debian's packages. Without slurmdbd, jobs are asked after with squeue and scontrol.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ PROGRAMS = (
 )
 
 # The node is said to have more than the machine may have (config_overrides): the jobs are small, and what is tested is
-# that they are submitted as they should be. Limits of time are looked at every 30 s; that is slurmctld's own choice. A job
-# that was put back into the queue waits until its old credential expires, 120 s by default (cred_expire).
+# that they are submitted as they should be. Limits of time are looked at every 30 s; that is slurmctld's own choice.
+# A job that was put back into the queue waits until its old credential expires, 120 s by default (cred_expire).
 CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -133,7 +133,8 @@ class Cluster:
     def call(self, *words: str, check: bool = True) -> str:
         """The output of one of SLURM's commands."""
         done = subprocess.run(
-            words, env={**os.environ, **self.environment()}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+            words, env={**os.environ, **self.environment()}, text=True, timeout=60,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}")
@@ -190,7 +191,8 @@ class Cluster:
         """Start in a session of its own; its number is kept, so that another process can stop it."""
         with (self.folder / f"{words[0]}.out").open("w") as out:
             process = subprocess.Popen(
-                words, env={**os.environ, **self.environment()}, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                words, env={**os.environ, **self.environment()}, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         (self.folder / f"{words[0]}.started").write_text(str(process.pid))
 

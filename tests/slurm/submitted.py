@@ -44,10 +44,11 @@ class Submitter:
         """The words of a call. Only the waiting is shortened: the profile has minutes-long jobs in mind."""
         overlay = folder / "overlay.yaml"
         overlay.write_text(OVERLAY)
+        profile, smoke = self.root / "profiles" / "slurm", self.root / "config" / "smoke.yaml"
         return [
             sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--directory", str(folder),
-            "--workflow-profile", str(self.root / "profiles" / "slurm"), "--configfile", str(self.root / "config" / "smoke.yaml"),
-            str(overlay), "--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "5", *flags, "--", *words,
+            "--workflow-profile", str(profile), "--configfile", str(smoke), str(overlay),
+            "--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "5", *flags, "--", *words,
         ]  # fmt: skip
 
     def environment(self, folder: Path, fails_once: str = "") -> dict[str, str]:
@@ -67,7 +68,8 @@ class Submitter:
         """A call in a process group of its own, killed at the end of the block where it still runs; output in `log`."""
         with (folder / "log").open("w") as log:
             process = subprocess.Popen(
-                self.command(folder, *words, flags=flags), env=self.environment(folder, fails_once), stdout=log, stderr=log, start_new_session=True
+                self.command(folder, *words, flags=flags), env=self.environment(folder, fails_once),
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
             try:
                 yield process

@@ -1,4 +1,4 @@
-"""The workflow on a real SLURM: jobs that fail, are cancelled, put back, out of time, and orphaned, in a fake cluster of one node.
+"""The workflow on a real SLURM of one node: jobs that fail, are cancelled, put back, out of time, and orphaned.
 
 After each: it is said, the job is submitted again, and the results are those of the local run, bit for bit.
 """
@@ -31,7 +31,7 @@ def in_training(watch: Watch, count: int = 1):
 
 @pytest.fixture(scope="module")
 def stalled(submitter, undisturbed, tmp_path_factory):
-    """A training that stands still after some checkpoints, with a limit of a minute: its time passes while the next ones run."""
+    """A training that stands still, with a limit of a minute: its time passes while the next jobs run."""
     folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
     with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
         wait_for(in_training(watch, 3), process)
@@ -55,8 +55,8 @@ def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter
     jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
     began = stages(folder)
     assert {stage for stage, *_ in began} == {
-        "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_reference", "compute_metrics",
-        "aggregate_metrics",
+        "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_reference",
+        "compute_metrics", "aggregate_metrics",
     }  # fmt: skip
     assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
     for stage, number, *_ in began:
@@ -99,7 +99,7 @@ def test_a_cancelled_job_is_reported_and_submitted_again(submitter, untrained, u
 
 
 def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(submitter, untrained, undisturbed):
-    """What is left of the killed call is cancelled by hand, as the README has it, before the same call is made again."""
+    """What is left of the killed call is cancelled by hand before the same call is made again, as the README has it."""
     with Watch(untrained) as watch:
         with submitter.started(untrained, MODEL) as process:
             wait_for(in_training(watch), process)
