@@ -71,6 +71,7 @@ PropagateResourceLimits=NONE
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=3 RealMemory=32000 Gres=gpu:3 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=UNLIMITED DefaultTime=10 State=UP
+PartitionName=others Nodes={host} MaxTime=UNLIMITED DefaultTime=10 State=UP
 """
 
 
@@ -174,7 +175,7 @@ class Cluster:
         self._daemon("slurmctld", "-D", "-c")
         self._daemon("slurmd", "-D", "-c", "-N", host)
         self._wait("slurmctld", lambda: "is UP" in self.call("scontrol", "ping", check=False))
-        self._wait("slurmd", lambda: self.call("sinfo", "-h", "-o", "%T", check=False).strip() == "idle")
+        self._wait("slurmd", lambda: set(self.call("sinfo", "-h", "-o", "%T", check=False).split()) == {"idle"})
 
     def stop(self) -> None:
         """Cancel what runs and end the daemons, the last one started first."""

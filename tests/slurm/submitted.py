@@ -27,7 +27,8 @@ MODEL = str(SYSTEM / "models/pointwise.safetensors")
 PYTHON = """#!/bin/sh
 echo "$3 ${{SLURM_JOB_ID:-}},${{CUDA_VISIBLE_DEVICES:-}},$$" >> {folder}/stages
 if [ "$3" = "$FAILS_ONCE" ] && mkdir {folder}/failed 2> /dev/null; then
-    echo "$3 fails on purpose"
+    while [ "$1" != --log ]; do shift; done
+    echo "it fails on purpose" > "$2"
     exit 1
 fi
 exec {python} "$@"
@@ -38,16 +39,15 @@ class Submitter:
     """Starts calls with the profile for SLURM, as a user on the login node does."""
 
     def __init__(self, cluster: Cluster, root: Path):
-        self.cluster, self.root = cluster, root
+        self.cluster, self.root, self.profile = cluster, root, root / "profiles" / "slurm"
 
     def command(self, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> list[str]:
         """The words of a call. Only the waiting is shortened: the profile has minutes-long jobs in mind."""
         overlay = folder / "overlay.yaml"
         overlay.write_text(OVERLAY)
-        profile, smoke = self.root / "profiles" / "slurm", self.root / "config" / "smoke.yaml"
         return [
             sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--directory", str(folder),
-            "--workflow-profile", str(profile), "--configfile", str(smoke), str(overlay),
+            "--workflow-profile", str(self.profile), "--configfile", str(self.root / "config/smoke.yaml"), str(overlay),
             "--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "5", *flags, "--", *words,
         ]  # fmt: skip
 

@@ -4,13 +4,14 @@ After each: it is said, the job is submitted again, and the results are those of
 """
 
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
-from calls import SYSTEM, equal, wait_for
+from calls import SYSTEM, equal, snakemake, wait_for
 from conftest import without_surrogate
-from submitted import MODEL, Watch, stages
+from submitted import MODEL, OVERLAY, Submitter, Watch, stages
 
 RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
            "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
@@ -27,6 +28,36 @@ def assert_same(folder: Path, undisturbed: Path, names=SURROGATE) -> None:
 def in_training(watch: Watch, count: int = 1):
     """Whether the surrogate's checkpoint was written so many times."""
     return lambda: len(watch.steps) >= count
+
+
+def test_the_profile_plans_without_slurm_and_a_training_asks_for_a_gpu_a_device(root, tmp_path):
+    result = snakemake(
+        root,
+        tmp_path,
+        MODEL,
+        overlay=OVERLAY,
+        flags=("--dry-run", "--workflow-profile", str(root / "profiles" / "slurm")),
+    )
+    assert result.returncode == 0, result.stdout
+    asked = dict(re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.M))
+    assert (
+        "gpu=1" in asked["train_model"]
+        and "mem_mb=3000" in asked["train_model"]
+        and "gpu" not in asked["shard_dataset"]
+    )
+
+
+@pytest.fixture
+def asks_for_gres(cluster, root, tmp_path) -> Submitter:
+    """Calls with the profile as its comments say for a cluster of partitions and gres."""
+    told = (root / "profiles" / "slurm" / "config.yaml").read_text()
+    asked = told.replace("train_model: {gpu: threads}", 'train_model: {gpu: 0, slurm_partition: others, gres: "gpu:1"}')
+    assert asked != told
+    other = Submitter(cluster, root)
+    other.profile = tmp_path / "profile"
+    other.profile.mkdir()
+    (other.profile / "config.yaml").write_text(asked)
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +113,7 @@ def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, su
     assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("3000M", "6000M")
     assert (first["TimeLimit"], second["TimeLimit"]) == ("00:30:00", "01:00:00")
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'FAILED'" in said
-    assert "shard_dataset fails on purpose" in said, "the log of the failed job was not shown"
+    assert "it fails on purpose" in said, "the log of the failed job was not shown"
 
 
 def test_a_cancelled_job_is_reported_and_submitted_again(submitter, untrained, undisturbed):
@@ -98,8 +129,13 @@ def test_a_cancelled_job_is_reported_and_submitted_again(submitter, untrained, u
     assert_same(untrained, undisturbed)
 
 
-def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(submitter, untrained, undisturbed):
-    """What is left of the killed call is cancelled by hand before the same call is made again, as the README has it."""
+def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
+    submitter, asks_for_gres, untrained, undisturbed
+):
+    """What is left of the killed call is cancelled by hand before the same call is made again, as the README has it.
+
+    The second call is one for a cluster that wants its GPUs asked for as gres, in a partition that is named.
+    """
     with Watch(untrained) as watch:
         with submitter.started(untrained, MODEL) as process:
             wait_for(in_training(watch), process)
@@ -111,9 +147,12 @@ def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(submitter
         status, said = submitter.call(untrained, MODEL)
         assert status != 0 and "--unlock" in said
         assert submitter.call(untrained, MODEL, flags=("--unlock",))[0] == 0
-        status, said = submitter.call(untrained, MODEL)
+        status, said = asks_for_gres.call(untrained, MODEL)
         assert status == 0, said
-    assert [job["JobState"] for job in submitter.jobs(untrained)] == ["CANCELLED", "COMPLETED"]
+    cancelled, second = submitter.jobs(untrained)
+    assert (cancelled["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
+    assert (second["Partition"], second["TresPerNode"]) == ("others", "gres:gpu:1") and "TresPerJob" not in second
+    assert stages(untrained)[-1][1:3] == (second["JobId"], "0"), "the training was given no GPU"
     assert watch.steps == sorted(watch.steps), "the second job began at the first step"
     assert_same(untrained, undisturbed)
 
