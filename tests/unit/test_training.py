@@ -35,10 +35,10 @@ def same(one, other):
 def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, name):
     done = loop._Trainer.train_step
 
-    def dies_at_17(trainer):
+    def dies_at_17(trainer, stop=False):
         if trainer.step == 17:
             raise KeyboardInterrupt
-        done(trainer)
+        return done(trainer, stop)
 
     monkeypatch.setattr(loop._Trainer, "train_step", dies_at_17)
     with pytest.raises(KeyboardInterrupt):
@@ -81,16 +81,21 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, s
 def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monkeypatch):
     done = loop._Trainer.train_step
 
-    def dies(trainer):
+    def dies(trainer, stop=False):
         if trainer.step == 15:
             raise KeyboardInterrupt
-        done(trainer)
+        return done(trainer, stop)
 
     monkeypatch.setattr(loop._Trainer, "train_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="old")
     started = []
-    monkeypatch.setattr(loop._Trainer, "train_step", lambda trainer: (started.append(trainer.step), done(trainer)))
+
+    def counted(trainer, stop=False):
+        started.append(trainer.step)
+        return done(trainer, stop)
+
+    monkeypatch.setattr(loop._Trainer, "train_step", counted)
     train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="new")
     assert started[0] == 0
 
