@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+import sns_core
 from sns_core.data import PairSampler, load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
@@ -76,6 +77,7 @@ class _Trainer:
     def __init__(self, name: str, spec: dict, dataset, seed: int, team: Team, precision: str):
         device = team.device
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
+        self.identity: dict = {}
         self.team, self.rows_of_batch = team, team.rows(spec["training"]["batch"])
         training, channels = spec["training"], dataset.shards[0].shape[2]
         resolution = dataset.shards[0].shape[-1]
@@ -169,10 +171,18 @@ class _Trainer:
         tensors = {f"weights.{n}": p for n, p in self.network.state_dict().items()}
         tensors |= {f"average.{i}": a for i, a in enumerate(self.average)}
         tensors |= {f"optimiser.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
-        write_tensors(path, tensors, {"step": self.step, "rows": self.rows, "sums": self.sums})
+        write_tensors(path, tensors, {"of": self.identity, "step": self.step, "rows": self.rows, "sums": self.sums})
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint; DamagedFile for one of another model, data, seed, code or shape."""
         tensors, note = read_tensors(path)
+        for name, value in self.identity.items():
+            if note.get("of", {}).get(name) != value:
+                raise DamagedFile(path, f"a checkpoint of another {name}")
+        shapes = {f"weights.{n}": tuple(p.shape) for n, p in self.network.state_dict().items()}
+        for name, shape in shapes.items():
+            if name not in tensors or tuple(tensors[name].shape) != shape:
+                raise DamagedFile(path, f"a checkpoint of another shape ({name} should be {shape})")
         weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
         self.network.load_state_dict(weights)
         for index, average in enumerate(self.average):
@@ -208,8 +218,11 @@ def _train(team: Team, name, spec, manifest, seed, output: Path, history, precis
     dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
     identity, training = dataset.manifest["identity"], spec["training"]
     trainer = _Trainer(name, spec, dataset, seed, team, precision)
+    trainer.identity = {
+        "model": name, "specification": spec, "data manifest": identity, "seed": seed, "precision": precision, "code": code,
+    }  # fmt: skip
     validation = PairSampler(held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, training["symmetries"])
-    work = output.parent / ".work" / digest([name, spec, identity, seed, precision, code])
+    work = output.parent / ".work" / digest(trainer.identity)
     checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():
         try:
@@ -237,7 +250,7 @@ def _train(team: Team, name, spec, manifest, seed, output: Path, history, precis
     note = {
         "format": FORMAT, "name": name, "spec": spec, "data": identity, "statistics": dataset.statistics,
         "channels": dataset.shards[0].shape[2], "resolution": dataset.shards[0].shape[-1],
-        "step": dataset.manifest["emulator"]["step"], "seed": seed,
+        "step": dataset.manifest["emulator"]["step"], "seed": seed, "code": code, "version": sns_core.__version__,
     }  # fmt: skip
     trainer.adopt(trainer.average)
     if trainer.network.heads is not None:

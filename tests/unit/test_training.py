@@ -100,6 +100,44 @@ def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monk
     assert started[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda note, _: note["of"].update(seed=4), "a checkpoint of another seed"),
+        (lambda note, _: note["of"].update({"data manifest": "x"}), "a checkpoint of another data manifest"),
+        (lambda note, _: note["of"].update(code="older"), "a checkpoint of another code"),
+        (
+            lambda note, _: note["of"]["specification"]["training"].update(batch=5),
+            "a checkpoint of another specification",
+        ),
+        (
+            lambda _, tensors: tensors.update({next(n for n in tensors if "weights." in n): torch.zeros(2)}),
+            "of another shape",
+        ),
+    ],
+)
+def test_a_checkpoint_under_the_wrong_name_is_refused_with_the_reason(
+    tiny, tmp_path, monkeypatch, capsys, change, reason
+):
+    done = loop._Trainer.train_step
+
+    def dies(trainer, stop=False):
+        if trainer.step == 15:
+            raise KeyboardInterrupt
+        return done(trainer, stop)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._Trainer, "train_step", dies)
+        train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
+    checkpoint = next((tmp_path / ".work").glob("*/checkpoint.safetensors"))
+    tensors, note = read_tensors(checkpoint)
+    change(note, tensors)
+    write_tensors(checkpoint, tensors, note)
+    again = train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
+    assert reason in capsys.readouterr().err
+    assert same(weights(again), weights(tiny.folder / "pointwise.safetensors"))
+
+
 def test_training_learns(tiny):
     history = pd.read_csv(tiny.folder / "denoiser.csv")
     assert history["step"].tolist() == [10, 20, 30]
