@@ -94,8 +94,10 @@ def main(words: list[str]) -> int:
         return 2
     stage, (common, own) = words[0], _common(words[1:])
     if "threads" in common:
+        common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("WORLD_SIZE", 1))))
         os.environ["OMP_NUM_THREADS"] = common["threads"]  # read once, when torch and BLAS are loaded
-    log = Path(common["log"]) if "log" in common else None
+    rank = int(os.environ.get("RANK", 0))  # of the processes that torchrun starts, the first one keeps log and records
+    log = Path(common["log"] + (f".{rank}" if rank else "")) if "log" in common else None
     with _logged(log) as terminal:
         try:
             _run(stage, common, own, log)
@@ -125,6 +127,9 @@ def _run(stage: str, common: dict[str, str], own: list[str], log: Path | None) -
     for name in ("threads", "code"):
         own += [f"--{name}", common[name]] if name in common and name in taken else []
     arguments = read_arguments(function, own)
+    if int(os.environ.get("RANK", 0)):
+        function(**arguments)
+        return
     with recorded(stage, arguments, common.get("code", ""), log, time.monotonic):
         function(**arguments)
 

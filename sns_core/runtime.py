@@ -7,6 +7,7 @@ numbers do not depend on who else is in its batch, and work may be split over jo
 
 import contextlib
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,52 @@ def autocast(device: torch.device, precision: str = "auto"):
         raise UserError(f"precision: {precision!r} is none of auto, float32, bfloat16")
     use = precision == "bfloat16" or (precision == "auto" and bfloat16_is_fast(device))
     return torch.autocast(device.type, dtype=torch.bfloat16) if use else contextlib.nullcontext()
+
+
+class Team:
+    """The processes that train one model together, as torchrun starts them; alone without it.
+
+    Every process draws the whole batch and learns from its own rows, so what is learnt depends on the number of processes
+    in the order of a sum alone.
+    """
+
+    def __init__(self, device: torch.device):
+        self.rank, self.size = (
+            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
+        )
+        self.device = device
+        if device.type == "cuda" and self.size > 1:
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self.device)
+
+    def __enter__(self) -> "Team":
+        if self.size > 1:
+            torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.size > 1:
+            torch.distributed.destroy_process_group()
+
+    def rows(self, batch: int) -> slice:
+        """This process's rows of a batch; UserError where they cannot be shared out evenly."""
+        if batch % self.size:
+            raise UserError(f"training.batch: {batch} does not divide among {self.size} devices")
+        share = batch // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    @torch.no_grad()
+    def average(self, tensors: list[torch.Tensor], *numbers: float) -> list[float]:
+        """Replace tensors by their mean over all processes, in one message; the means of further numbers."""
+        if self.size == 1:
+            return list(numbers)
+        flat = torch.cat([*(t.reshape(-1) for t in tensors), torch.tensor(numbers, device=self.device)])
+        torch.distributed.all_reduce(flat)
+        flat /= self.size
+        parts = flat.split([*(t.numel() for t in tensors), len(numbers)])
+        for tensor, part in zip(tensors, parts[:-1], strict=True):
+            tensor.copy_(part.view_as(tensor))
+        return parts[-1].tolist()
 
 
 def use_threads(threads: int) -> None:

@@ -21,6 +21,7 @@ STAGES = {
     "plot_zonal": "sns_core.figures.zonal",
     "plot_error": "sns_core.figures.error",
     "plot_spectra": "sns_core.figures.spectra",
+    "plot_distributions": "sns_core.figures.distributions",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
 }

@@ -120,6 +120,10 @@ def _errors(axis, table, style) -> None:
         rows = table[table["method"] == method]
         middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["spectrum_error"]
         inside = value <= high
+        axis.fill_between(
+            middle, rows["spectrum_error_low"].clip(upper=high), rows["spectrum_error_high"].clip(upper=high),
+            color=look["color"], alpha=0.15, linewidth=0,
+        )  # fmt: skip
         axis.plot(middle, value.where(inside), **look, marker="o", markersize=3)
         if not inside.all():
             axis.plot(middle[~inside], np.full((~inside).sum(), 0.985), "^", color=look["color"], markersize=4.5,

@@ -1,4 +1,5 @@
-"""What networks are trained for. An objective maps (network, batch, generator) to a loss and its parts.
+"""What networks are trained for. An objective maps (network, batch, generator) to a loss and its parts; with `rows`, those
+of some rows of the batch, the random numbers being those of the whole.
 
 Pointwise surrogate: the mean of p(x_t | x_{t-1}), as a residual in units of the increments' standard deviation,
 
@@ -20,6 +21,8 @@ import torch.nn.functional as F
 from sns_core.data.shards import shell_index
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 
+ALL = slice(None)
+
 
 class PointwiseObjective:
     """`increment_std` (C, 1, 1); `unroll` steps; `input_noise`, standard deviation added to the first frame."""
@@ -29,12 +32,15 @@ class PointwiseObjective:
     def __init__(self, increment_std: torch.Tensor, unroll: int = 1, input_noise: float = 0.0):
         self.increment_std, self.input_noise, self.frames = increment_std, input_noise, unroll + 1
 
-    def __call__(self, network, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL
+    ) -> dict[str, torch.Tensor]:
         """Batch (B, unroll + 1, C, H, W) -> {"loss"}."""
         x, loss = batch[:, 0], 0.0
         if self.input_noise:
             x = x + self.input_noise * torch.randn(x.shape, generator=generator).to(x)
-        for target in batch[:, 1:].unbind(1):
+        x = x[rows]
+        for target in batch[rows, 1:].unbind(1):
             output, _ = network(x[:, None])
             moved = x + self.increment_std * output[:, 0].float()
             loss = loss + F.mse_loss(moved / self.increment_std, target / self.increment_std)
@@ -58,13 +64,15 @@ class DenoiserObjective:
         self.kind, self.prediction, self.frames = kind, prediction, 1 if kind == "unconditional" else 2
         self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
 
-    def __call__(self, network, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL
+    ) -> dict[str, torch.Tensor]:
         """Batch (B, frames, C, H, W), the anchor before them -> {"loss", "noise", "level"}."""
-        z = self.colour.whiten(batch)
+        drawn, size = 1 if self.kind == "acdm" else self.frames, (len(batch), self.frames, *batch.shape[2:])
+        levels = torch.randint(self.schedule.levels + 1, (len(batch), drawn), generator=generator)[rows]
+        levels, noise = levels.expand(-1, self.frames), torch.randn(size, generator=generator)[rows].to(batch)
+        z = self.colour.whiten(batch[rows])
         clean = z[:, -self.frames :]
-        drawn = 1 if self.kind == "acdm" else self.frames
-        levels = torch.randint(self.schedule.levels + 1, (len(z), drawn), generator=generator).expand(-1, self.frames)
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
         flat = clean.flatten(0, 1), noise.flatten(0, 1), levels.flatten()
         noised = self.schedule.add_noise(flat[0], flat[2], flat[1]).view_as(clean)
         target = self.schedule.target(self.prediction, *flat).view_as(clean)

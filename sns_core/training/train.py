@@ -16,11 +16,13 @@ from pathlib import Path
 
 import torch
 
+import sns_core
 from sns_core.data import PairSampler, load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
 from sns_core.runtime import (
     DamagedFile,
+    Team,
     UserError,
     autocast,
     derive_seed,
@@ -72,8 +74,11 @@ def _objective(spec: dict, statistics: dict, resolution: int, device: torch.devi
 class _Trainer:
     """Everything that changes while a model is trained, with its checkpoint."""
 
-    def __init__(self, name: str, spec: dict, dataset, seed: int, device: torch.device, precision: str):
+    def __init__(self, name: str, spec: dict, dataset, seed: int, team: Team, precision: str):
+        device = team.device
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
+        self.identity: dict = {}
+        self.team, self.rows_of_batch = team, team.rows(spec["training"]["batch"])
         training, channels = spec["training"], dataset.shards[0].shape[2]
         resolution = dataset.shards[0].shape[-1]
         self.objective = _objective(spec, dataset.statistics, resolution, device)
@@ -95,25 +100,29 @@ class _Trainer:
         )
         self.step, self.rows, self.sums = 0, [], {}
 
-    def train_step(self) -> None:
+    def train_step(self, stop: bool = False) -> bool:
+        """One step; whether any of the processes was asked to `stop`."""
         training, stream = self.spec["training"], generator(self.seed, "train", self.name, self.step)
         batch = self.sampler.draw(training["batch"], stream).to(self.device)
         rate = learning_rate(self.step, training)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.precision):
-            parts = self.objective(self.network, batch, stream)
+            parts = self.objective(self.network, batch, stream, self.rows_of_batch)
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        *values, stopped = self.team.average(gradients, *(value.item() for value in parts.values()), float(stop))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), training["clip"])
         self.optimiser.step()
         # The average follows fast at first, so that the random start does not linger in it.
         decay = min(training["ema"], (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, list(self.network.parameters()), 1 - decay)
-        for key, value in parts.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value.item()
+        for key, value in zip(parts, values, strict=True):
+            self.sums[key] = self.sums.get(key, 0.0) + value
         self.step += 1
+        return stopped > 0
 
     @torch.no_grad()
     def clean_probability(self, sampler: PairSampler) -> list[list[float]]:
@@ -162,10 +171,18 @@ class _Trainer:
         tensors = {f"weights.{n}": p for n, p in self.network.state_dict().items()}
         tensors |= {f"average.{i}": a for i, a in enumerate(self.average)}
         tensors |= {f"optimiser.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
-        write_tensors(path, tensors, {"step": self.step, "rows": self.rows, "sums": self.sums})
+        write_tensors(path, tensors, {"of": self.identity, "step": self.step, "rows": self.rows, "sums": self.sums})
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint; DamagedFile for one of another model, data, seed, code or shape."""
         tensors, note = read_tensors(path)
+        for name, value in self.identity.items():
+            if note.get("of", {}).get(name) != value:
+                raise DamagedFile(path, f"a checkpoint of another {name}")
+        shapes = {f"weights.{n}": tuple(p.shape) for n, p in self.network.state_dict().items()}
+        for name, shape in shapes.items():
+            if name not in tensors or tuple(tensors[name].shape) != shape:
+                raise DamagedFile(path, f"a checkpoint of another shape ({name} should be {shape})")
         weights = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
         self.network.load_state_dict(weights)
         for index, average in enumerate(self.average):
@@ -188,15 +205,24 @@ def train_model(
 
     `spec`: objective, network, training and, for a denoiser, diffusion. `code`: any string that names the code's
     state; checkpoints of another state are not taken up. A killed call goes on from its last checkpoint and gives
-    bitwise, on CPU, what an uninterrupted one gives.
+    bitwise, on CPU, what an uninterrupted one gives. Started by torchrun, its processes share each batch: the same model to
+    rounding, resumed by any number of them.
     """
     use_threads(threads)
-    chosen, output, began = select_device(device), Path(output), time.monotonic()
+    with Team(select_device(device)) as team:
+        _train(team, name, spec, manifest, seed, Path(output), history, precision, code)
+
+
+def _train(team: Team, name, spec, manifest, seed, output: Path, history, precision, code) -> None:
+    began = time.monotonic()
     dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
     identity, training = dataset.manifest["identity"], spec["training"]
-    trainer = _Trainer(name, spec, dataset, seed, chosen, precision)
+    trainer = _Trainer(name, spec, dataset, seed, team, precision)
+    trainer.identity = {
+        "model": name, "specification": spec, "data manifest": identity, "seed": seed, "precision": precision, "code": code,
+    }  # fmt: skip
     validation = PairSampler(held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, training["symmetries"])
-    work = output.parent / ".work" / digest([name, spec, identity, seed, precision, code])
+    work = output.parent / ".work" / digest(trainer.identity)
     checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():
         try:
@@ -208,20 +234,23 @@ def train_model(
     previous = signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     try:
         for _ in progress(training["steps"], f"training {name}", start=trainer.step):
-            trainer.train_step()
+            stopped = trainer.train_step(bool(stop))
             if trainer.step % training["log_every"] == 0:
                 trainer.log(validation)
-            if stop or (trainer.step % training["checkpoint_every"] == 0 and trainer.step < training["steps"]):
+            due = trainer.step % training["checkpoint_every"] == 0 and trainer.step < training["steps"]
+            if team.rank == 0 and (stopped or due):
                 trainer.save(checkpoint)
-            if stop:
+            if stopped:
                 raise SystemExit(128 + signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
+    if team.rank:
+        return
     note = {
         "format": FORMAT, "name": name, "spec": spec, "data": identity, "statistics": dataset.statistics,
         "channels": dataset.shards[0].shape[2], "resolution": dataset.shards[0].shape[-1],
-        "step": dataset.manifest["emulator"]["step"], "seed": seed,
+        "step": dataset.manifest["emulator"]["step"], "seed": seed, "code": code, "version": sns_core.__version__,
     }  # fmt: skip
     trainer.adopt(trainer.average)
     if trainer.network.heads is not None:
@@ -233,7 +262,9 @@ def train_model(
         writer.writeheader()
         writer.writerows(trainer.rows)
         temporary.write_text(table.getvalue())
-    record = provenance({"model": name, **spec}, seed, str(chosen), wall_seconds=time.monotonic() - began)
+    record = provenance(
+        {"model": name, **spec}, seed, str(team.device), processes=team.size, wall_seconds=time.monotonic() - began
+    )
     write_json(output.with_suffix(".json"), {**note, "provenance": record})
     write_tensors(output, trainer.network.state_dict(), note)
     shutil.rmtree(work, ignore_errors=True)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from sns_core.figures.ablation import plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
+from sns_core.figures.distributions import density, plot_distributions
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
 from sns_core.figures.inputs import in_shown_units, living, lost_note, read, thirds
@@ -29,13 +30,14 @@ from sns_core.figures.spin_up import plot_spin_up
 from sns_core.figures.style import looks, short
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
+from sns_core.metrics.distributions import CENTRES
 from sns_core.record import record_provenance
 from sns_core.report import judge, write_report
 from sns_core.runtime import UserError
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 FIGURES = (
-    "fields", "phase_space", "condition_error", "temporal", "ablation", "levels", "error", "spectra", "zonal", "spin_up",
+    "fields", "phase_space", "condition_error", "temporal", "ablation", "levels", "error", "spectra", "zonal", "spin_up", "distributions",
 )  # fmt: skip
 LABELS = {
     "solver": "Solver", "pointwise": "Pointwise", "published": "SNS <published> & co", "coloured": "SNS coloured",
@@ -104,6 +106,8 @@ class Synthetic:
             "rate_of_change": (("member",), 2.0 * one[:, 0, 0]),
             "relative_change": (("member",), 0.17 * one[:, 0, 0]),
             "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** one[:, 0]),
+            "vorticity_counts": (("member", "layer", "bin"), self.counts(one)),
+            "velocity_counts": (("member", "layer", "bin"), self.counts(one)),
             "map": (
                 ("member", "map_lag", "distance"),
                 one[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
@@ -112,9 +116,14 @@ class Synthetic:
         path = self.folder / "reference.nc"
         xr.Dataset(values, {
             "layer": self.layers, "wavenumber": self.wavenumber, "lag": self.lag, "map_lag": lag, "distance": distance,
-            "y": np.arange(self.size) * 0.5,
+            "y": np.arange(self.size) * 0.5, "bin": CENTRES,
         }).to_netcdf(path)  # fmt: skip
         return path
+
+    @staticmethod
+    def counts(spread):
+        """Histograms of normal values, as many as `spread` (..., 1) has rows."""
+        return np.rint(1e6 * np.exp(-(CENTRES**2) / 2) * spread).astype("i8")
 
     def _trajectory(self, split):
         """Energy that grows from noise and saturates, in the unit of a system with dimensions."""
@@ -161,11 +170,13 @@ class Synthetic:
             **{key: (layered[: v.ndim], v) for key, v in series.items()},
             "levels": (("member", "step", "frame"), levels), "calls": (("member", "step"), levels.sum(-1)),
             "energy_spectrum": (("member", "block", "layer", "wavenumber"), spectrum),
+            "vorticity_counts": (("member", "block", "layer", "bin"), self.counts(np.ones((*spectrum.shape[:3], 1)))),
+            "velocity_counts": (("member", "block", "layer", "bin"), self.counts(np.ones((*spectrum.shape[:3], 1)))),
             "correlation": (("member", "block", "lag"), correlation), "lost_step": (("member",), lost),
         }  # fmt: skip
         coordinates = {
             "member": np.arange(self.members), "layer": self.layers, "step": step, "block": block,
-            "wavenumber": self.wavenumber, "lag": self.lag, "time": time * self.step,
+            "wavenumber": self.wavenumber, "lag": self.lag, "time": time * self.step, "bin": CENTRES,
         }  # fmt: skip
         provenance = {"wall_seconds": 1.5, "code": {"commit": "abc", "dirty": False}, "device": "cpu"}
         self.segments[name] = []
@@ -211,7 +222,8 @@ class Synthetic:
                     error = np.inf if gone else 0.03 + abs(math.log10(self.growth(name, start + width) ** 2))
                     windows.append({
                         "method": name, "first_step": start + 1, "last_step": start + width, "layer": layer,
-                        "spectrum_error": error, "kinetic_energy": 1e40 if gone else 0.9, "kinetic_energy_solver": 0.9,
+                        "spectrum_error": error, "spectrum_error_low": 0.8 * error, "spectrum_error_high": 1.3 * error,
+                        "kinetic_energy": 1e40 if gone else 0.9, "kinetic_energy_solver": 0.9,
                         "enstrophy": 9.0, "enstrophy_solver": 9.0, "relative_change": 0.17,
                         "relative_change_solver": 0.17,
                         "calls_per_step": 0.25, "members_lost": gone,
@@ -257,6 +269,7 @@ def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
         "temporal": lambda **a: plot_temporal(**results, **a),
         "levels": lambda **a: plot_levels(diagnostics=source.diagnostics, surrogates=SURROGATES, **results, **a),
         "error": lambda **a: plot_error(**results, **a),
+        "distributions": lambda **a: plot_distributions(**results, **a),
         "spectra": lambda **a: plot_spectra(windows=source.windows, shells=[1, 4], **results, **a),
         "phase_space": lambda labels, **a: plot_phase_space(**a),
         "ablation": lambda **a: plot_ablation(tables=source.table, **results, **a),
@@ -527,3 +540,9 @@ def test_seconds_are_shown_as_days_and_metres_as_kilometres():
     assert shown["y"].values.tolist() == [0.0, 5.0] and shown["y"].attrs["units"] == "km"
     assert np.allclose(shown["rate"], [0.864, 1.728]) and shown["rate"].attrs["units"] == "1/d"
     assert shown["plain"].values.tolist() == [1.0, 2.0]
+
+
+def test_a_density_integrates_to_one_and_nothing_counted_is_nan():
+    counts = np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
+    found = density(counts, np.array([-0.5, 0.0, 0.5]))
+    assert found[0].tolist() == [0.5, 1.0, 0.5] and np.isnan(found[1]).all()

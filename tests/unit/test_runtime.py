@@ -255,3 +255,10 @@ def test_provenance_tells_configuration_seed_versions_and_commit(monkeypatch):
     assert record["versions"]["torch"] == torch.__version__
     assert {"python", "numpy", "xarray", "netCDF4", "sns-core"} <= record["versions"].keys()
     assert json.loads(json.dumps(record)) == record
+
+
+def test_nothing_in_the_package_unpickles(root):
+    for path in [*root.glob("sns_core/**/*.py"), *root.glob("workflow/scripts/*.py")]:
+        text = path.read_text()
+        for words in ("import pickle", "torch.load", "allow_pickle=True", "joblib", "import marshal"):
+            assert words not in text, f"{path} holds {words}"

@@ -35,10 +35,10 @@ def same(one, other):
 def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, name):
     done = loop._Trainer.train_step
 
-    def dies_at_17(trainer):
+    def dies_at_17(trainer, stop=False):
         if trainer.step == 17:
             raise KeyboardInterrupt
-        done(trainer)
+        return done(trainer, stop)
 
     monkeypatch.setattr(loop._Trainer, "train_step", dies_at_17)
     with pytest.raises(KeyboardInterrupt):
@@ -81,18 +81,61 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, s
 def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monkeypatch):
     done = loop._Trainer.train_step
 
-    def dies(trainer):
+    def dies(trainer, stop=False):
         if trainer.step == 15:
             raise KeyboardInterrupt
-        done(trainer)
+        return done(trainer, stop)
 
     monkeypatch.setattr(loop._Trainer, "train_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="old")
     started = []
-    monkeypatch.setattr(loop._Trainer, "train_step", lambda trainer: (started.append(trainer.step), done(trainer)))
+
+    def counted(trainer, stop=False):
+        started.append(trainer.step)
+        return done(trainer, stop)
+
+    monkeypatch.setattr(loop._Trainer, "train_step", counted)
     train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="new")
     assert started[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda note, _: note["of"].update(seed=4), "a checkpoint of another seed"),
+        (lambda note, _: note["of"].update({"data manifest": "x"}), "a checkpoint of another data manifest"),
+        (lambda note, _: note["of"].update(code="older"), "a checkpoint of another code"),
+        (
+            lambda note, _: note["of"]["specification"]["training"].update(batch=5),
+            "a checkpoint of another specification",
+        ),
+        (
+            lambda _, tensors: tensors.update({next(n for n in tensors if "weights." in n): torch.zeros(2)}),
+            "of another shape",
+        ),
+    ],
+)
+def test_a_checkpoint_under_the_wrong_name_is_refused_with_the_reason(
+    tiny, tmp_path, monkeypatch, capsys, change, reason
+):
+    done = loop._Trainer.train_step
+
+    def dies(trainer, stop=False):
+        if trainer.step == 15:
+            raise KeyboardInterrupt
+        return done(trainer, stop)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop._Trainer, "train_step", dies)
+        train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
+    checkpoint = next((tmp_path / ".work").glob("*/checkpoint.safetensors"))
+    tensors, note = read_tensors(checkpoint)
+    change(note, tensors)
+    write_tensors(checkpoint, tensors, note)
+    again = train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
+    assert reason in capsys.readouterr().err
+    assert same(weights(again), weights(tiny.folder / "pointwise.safetensors"))
 
 
 def test_training_learns(tiny):

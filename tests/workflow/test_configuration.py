@@ -51,6 +51,7 @@ MISTAKES = {
     "results leave the folder": ("results", "../../etc", ["results", "relative path without .."]),
     "absolute results": ("results", "/etc", ["results", "relative path"]),
     "override of an unknown key": ("systems.kolmogorov.override", {"rollout": {"stepps": 3}}, ["override", "'steps'"]),
+    "a batch for three": ("devices", 3, ["training.batch", "does not divide among the 3 of devices"]),
     "figure of a missing member": ("figures.fields.member", 8, ["figures.fields.member", "8 of rollout.members"]),
     "figure of a step that is not stored": ("figures.fields.steps", [0, 201], ["figures.fields.steps", "frame_stride 4"]),
     "more training frames than there are": ("models.pointwise.training.frames", 500, ["training.frames", "the 400 of"]),

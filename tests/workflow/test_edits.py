@@ -9,8 +9,8 @@ import pytest
 from calls import planned
 
 PAGES = {
-    "plot_ablation", "plot_condition_error", "plot_error", "plot_fields", "plot_levels", "plot_spectra", "plot_temporal",
-    "plot_zonal",
+    "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_spectra",
+    "plot_temporal", "plot_zonal",
 }  # fmt: skip
 BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report"}
 BELOW_ROLLOUTS = {"rollout_segment", "diagnose_denoiser", *PAGES, *BELOW_METRICS}

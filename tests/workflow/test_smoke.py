@@ -5,8 +5,11 @@ import os
 
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from calls import SYSTEM, planned, snakemake
+
+from sns_core.files import read_tensors
 
 
 def test_run_leaves_report_provenance_and_tables(finished):
@@ -47,6 +50,17 @@ def test_touched_files_and_lost_metadata_of_the_checkout_rerun_nothing(root, fin
     for name in ("data/train.nc", "shards/manifest.json", "models/pointwise.safetensors"):
         os.utime(finished / SYSTEM / name)
     assert planned(root, finished, "models") == set()
+
+
+def test_another_number_of_devices_reruns_nothing_and_trains_by_torchrun(root, finished, tmp_path):
+    assert planned(root, finished, "metrics", overlay="devices: 2") == set()
+    model = SYSTEM / "models/pointwise.safetensors"
+    result = snakemake(root, tmp_path, str(model), overlay="devices: 2")
+    assert result.returncode == 0, result.stdout[-3000:]
+    note = json.loads((tmp_path / model).with_suffix(".json").read_text())
+    assert note["provenance"]["processes"] == 2
+    (one, _), (two, _) = (read_tensors(folder / model) for folder in (finished, tmp_path))
+    assert all(torch.allclose(one[name], two[name], atol=5e-3) for name in one)
 
 
 def test_raising_the_steps_runs_new_segments_only(root, finished):

@@ -18,16 +18,24 @@ wildcard_constraints:
     group="[0-9]+-[0-9]+",
 
 
-def stage(name) -> str:
+def stage(name, launcher="python -m") -> str:
     """The beginning of every shell command: the stage, with what each stage is told; the rule adds its arguments."""
-    return f"python -m sns_core {name} --threads {{threads}} --code {{params.code}} --log {{log:q}} "
+    return f"{launcher} sns_core {name} --threads {{threads}} --code {{params.code}} --log {{log:q}} "
 
 
-def gpus() -> int:
-    """GPUs that a job with tensors asks for: `device: auto` takes one where this machine has one."""
+def gpus(count=1) -> int:
+    """GPUs that a job with tensors asks for: `device: auto` takes as many as it may where this machine has any."""
     if config["device"] == "auto":
-        return int(shutil.which("nvidia-smi") is not None)
-    return int(config["device"].startswith("cuda"))
+        return count * int(shutil.which("nvidia-smi") is not None)
+    return count * int(config["device"].startswith("cuda"))
+
+
+def launcher() -> str:
+    """What starts a training: torchrun where several devices share it. A resource of the job and no parameter, since what
+    is learnt is the same to rounding: another number of devices makes nothing anew."""
+    if config["devices"] == 1:
+        return "python -m"
+    return f"python -m torch.distributed.run --standalone --nproc-per-node={config['devices']} -m --"
 
 
 def code(stage):

@@ -245,3 +245,27 @@ rule plot_spin_up:
         code=code("plot_spin_up"),
     shell:
         stage("plot_spin_up") + "--trajectories {params.trajectories:q} --dpi {params.dpi} --output {output.png:q}"
+
+
+rule plot_distributions:
+    input:
+        metrics=method_metrics,
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+    output:
+        **drawn("distributions"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_distributions.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        metrics=by_method(method_metrics),
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_distributions"),
+    shell:
+        stage("plot_distributions") + "--metrics {params.metrics:q} --reference {input.reference:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"

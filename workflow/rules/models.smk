@@ -9,11 +9,12 @@ rule train_model:
         f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: config["devices"]
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
-        gpu=gpus(),
+        gpu=gpus(config["devices"]),
+        launcher=launcher(),
     params:
         spec=part("models", "{model}"),
         seed=config["seed"],
@@ -21,7 +22,7 @@ rule train_model:
         precision=config["precision"],
         code=code("train_model"),
     shell:
-        stage("train_model")
+        stage("train_model", "{resources.launcher}")
         + "--name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
         " --device {params.device} --precision {params.precision}"
         " --output {output.model:q} --history {output.history:q}"

@@ -13,6 +13,7 @@ FIGURES = {
     "spectra": "9 Spectra",
     "zonal": "10 Zonal flow",
     "spin_up": "11 Spin-up",
+    "distributions": "12 Distributions",
 }
 
 

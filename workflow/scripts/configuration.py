@@ -65,6 +65,7 @@ def resolve(config: dict, system: str) -> dict:
         "system": {"name": block["solver"]["class"], "parameters": parameters},
         "emulator": block["emulator"],
         "data": block["data"],
+        "devices": config["devices"],
     }
 
 
@@ -154,6 +155,10 @@ def _check_system(name: str, resolved: dict) -> None:
         )
     used = {model for method in resolved["methods"].values() for model in method["models"].values()}
     for model, spec in resolved["models"].items():
+        if model in used and spec["training"]["batch"] % resolved["devices"]:
+            raise ConfigurationError(
+                f"models.{model}.training.batch: {spec['training']['batch']} does not divide among the {resolved['devices']} of devices"
+            )
         if model in used:
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-COMMAND = ["python", "-m", "sns_core"]
+PACKAGE = "sns_core"
 ORDER = ("running", "killed", "damaged", "stale", "unrecorded", "missing", "done")
 
 
@@ -75,16 +75,17 @@ def expected(snakefile: Path, configuration: Path, targets: list[str]) -> list[J
 def job_of(job) -> Job | None:
     """A job of Snakemake's as we see it; None for one that runs no stage."""
     command = shlex.split(job.shellcmd)
-    if command[:3] != COMMAND:
+    if PACKAGE not in command:
         return None
+    stage, *own_words = command[command.index(PACKAGE) + 1 :]
     words: dict[str, list[str]] = {}
-    for word in command[4:]:
+    for word in own_words:
         if word.startswith("--"):
             own = words.setdefault(word[2:].replace("-", "_"), [])
         else:
             own.append(word)
     log, outputs, inputs = ([Path(str(path)) for path in files] for files in (job.log, job.output, job.input))
-    return Job(command[3], words, log[0] if log else None, outputs, inputs)
+    return Job(stage, words, log[0] if log else None, outputs, inputs)
 
 
 def alive(marker: dict) -> bool:

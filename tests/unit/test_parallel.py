@@ -1,0 +1,81 @@
+"""Several processes training one model: what one process learns, to rounding, resumed by any number of them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from small import SPECS, train
+
+from sns_core.files import read_json, read_tensors
+from sns_core.runtime import Team, UserError
+
+
+def together(tiny, folder, name, processes=2, **training):
+    """A torchrun of so many processes, started."""
+    spec = {**SPECS[name], "training": {**SPECS[name]["training"], **training}}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [
+        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-addr=127.0.0.1",
+        f"--master-port={port}", "-m", "--", "sns_core", "train_model", "--threads", "1", "--log", str(folder / "log"), "--name", name,
+        "--spec", json.dumps(spec), "--manifest", str(tiny.manifest), "--seed", "3", "--device", "cpu", "--precision", "float32",
+        "--output", str(folder / f"{name}.safetensors"), "--history", str(folder / f"{name}.csv"),
+    ]  # fmt: skip
+    return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+
+
+def assert_close(one, other, tolerance):
+    first, second = (pd.read_csv(path.with_suffix(".csv")) for path in (one, other))
+    np.testing.assert_allclose(first, second, rtol=tolerance)
+    weights, others = read_tensors(one)[0], read_tensors(other)[0]
+    for name in weights:
+        assert torch.allclose(weights[name], others[name], rtol=0, atol=tolerance), name
+
+
+@pytest.mark.parametrize("name", ["denoiser", "pointwise"])
+def test_two_processes_learn_what_one_does(tiny, tmp_path, name):
+    process = together(tiny, tmp_path, name)
+    assert process.wait(200) == 0, (tmp_path / "log").read_text()
+    # Thirty steps of AdamW, whose first steps are the sign of a gradient: rounding grows to a few times 1e-4.
+    assert_close(tmp_path / f"{name}.safetensors", tiny.folder / f"{name}.safetensors", 1e-3)
+    note = read_json(tmp_path / f"{name}.json")
+    assert note["provenance"]["processes"] == 2
+    records = sorted(path.name for path in (tmp_path / "provenance").iterdir())
+    assert records == [f"{name}.csv.json", f"{name}.safetensors.json"], "one process keeps the records"
+
+
+def test_what_two_processes_left_is_finished_by_one(tiny, tmp_path):
+    process = together(tiny, tmp_path, "pointwise", steps=400, log_every=100, checkpoint_every=50)
+    work = tmp_path / ".work"
+    deadline = time.monotonic() + 100
+    while not list(work.glob("*/checkpoint.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
+    left = read_tensors(next(work.glob("*/checkpoint.safetensors")))[1]["step"]
+    assert 50 <= left < 400
+    longer = {**SPECS["pointwise"]["training"], "steps": 400, "log_every": 100, "checkpoint_every": 50}
+    spec = {**SPECS["pointwise"], "training": longer}
+    again = train(tmp_path, tiny.manifest, "pointwise", spec)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert_close(again, train(alone, tiny.manifest, "pointwise", spec), 5e-2)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    team = Team(torch.device("cpu"))
+    assert team.rows(9) == slice(3, 6)
+    with pytest.raises(UserError, match="16 does not divide among 3 devices"):
+        team.rows(16)
