@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 import cluster as slurm
 from calls import SYSTEM, snakemake
-from submitted import OVERLAY, Submitter
+from submitted import OVERLAY, Submitter, without_surrogate
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
     """The running cluster. SNS_INSTALL_SLURM=1, as set by `make test-slurm`, allows to fetch what it needs."""
     if os.environ.get("SNS_INSTALL_SLURM") == "1":
@@ -33,7 +33,7 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def undisturbed(cluster, root, tmp_path_factory) -> Path:
     """A folder in which the same run was made on this machine, without SLURM."""
     folder = tmp_path_factory.mktemp("local")
@@ -48,13 +48,6 @@ def untrained(undisturbed, tmp_path) -> Path:
     return without_surrogate(undisturbed, tmp_path / "run")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def submitter(cluster, root) -> Submitter:
     return Submitter(cluster, root)
-
-
-def without_surrogate(undisturbed: Path, folder: Path) -> Path:
-    shutil.copytree(undisturbed, folder)
-    for path in folder.glob("results/*/*/models/pointwise.*"):
-        path.unlink()
-    return folder

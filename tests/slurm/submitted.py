@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,14 @@ class Submitter:
         """SLURM's own account of the jobs of a folder."""
         mine = [job for job in self.cluster.jobs() if job["WorkDir"] == str(folder)]
         return [job for job in mine if job["Comment"].startswith(f"rule_{rule}")]
+
+
+def without_surrogate(finished: Path, folder: Path) -> Path:
+    """A copy of a finished run in which the surrogate is to be trained again."""
+    shutil.copytree(finished, folder)
+    for path in folder.glob(f"{SYSTEM}/models/pointwise.*"):
+        path.unlink()
+    return folder
 
 
 def stages(folder: Path) -> list[tuple[str, str, str, int]]:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from calls import SYSTEM, equal, snakemake, wait_for
-from conftest import without_surrogate
-from submitted import MODEL, OVERLAY, Submitter, Watch, stages
+from submitted import MODEL, OVERLAY, Submitter, Watch, stages, without_surrogate
 
 RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
            "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
