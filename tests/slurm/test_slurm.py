@@ -3,6 +3,7 @@
 After each: it is said, the job is submitted again, and the results are those of the local run, bit for bit.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -115,17 +116,39 @@ def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, su
     assert "it fails on purpose" in said, "the log of the failed job was not shown"
 
 
-def test_a_cancelled_job_is_reported_and_submitted_again(submitter, untrained, undisturbed):
-    with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
-        wait_for(in_training(watch), process)
-        (job,) = submitter.jobs(untrained)
-        submitter.cluster.call("scancel", job["JobId"])
-        assert process.wait(200) == 0, (untrained / "log").read_text()
-    said = (untrained / "log").read_text()
-    assert f"SLURM-job '{job['JobId']}' failed, SLURM status is: 'CANCELLED'" in said
-    assert [job["JobState"] for job in submitter.jobs(untrained)] == ["CANCELLED", "COMPLETED"]
+@pytest.fixture(scope="module")
+def disturbed(submitter, undisturbed, tmp_path_factory):
+    """Two trainings at once, one cancelled and one put back into the queue: by word, what there is to look at."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for words in (("scancel",), ("scontrol", "requeue")):
+            folder = without_surrogate(undisturbed, tmp_path_factory.mktemp(words[-1]) / "run")
+            watch = stack.enter_context(Watch(folder))
+            process = stack.enter_context(submitter.started(folder, MODEL))
+            wait_for(in_training(watch), process)
+            (job,) = submitter.jobs(folder)
+            submitter.cluster.call(*words, job["JobId"])
+            found[words[-1]] = (folder, process, watch, job["JobId"])
+        yield found
+
+
+def test_a_cancelled_job_is_reported_and_submitted_again(disturbed, submitter, undisturbed):
+    folder, process, watch, number = disturbed["scancel"]
+    assert process.wait(200) == 0, (folder / "log").read_text()
+    assert f"SLURM-job '{number}' failed, SLURM status is: 'CANCELLED'" in (folder / "log").read_text()
+    assert [job["JobState"] for job in submitter.jobs(folder)] == ["CANCELLED", "COMPLETED"]
     assert watch.steps == sorted(watch.steps), "the second job began at the first step"
-    assert_same(untrained, undisturbed)
+    assert_same(folder, undisturbed)
+
+
+def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(disturbed, submitter, undisturbed):
+    """Put back by `scontrol requeue`, as preemption does it where PreemptMode is REQUEUE."""
+    folder, process, watch, number = disturbed["requeue"]
+    assert process.wait(200) == 0, (folder / "log").read_text()
+    (again,) = submitter.jobs(folder)
+    assert (again["JobId"], again["Restarts"], again["JobState"]) == (number, "1", "COMPLETED")
+    assert watch.steps == sorted(watch.steps), "the job began at the first step again"
+    assert_same(folder, undisturbed)
 
 
 def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
@@ -153,18 +176,6 @@ def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
     assert (second["Partition"], second["TresPerNode"]) == ("others", "gres:gpu:1") and "TresPerJob" not in second
     assert stages(untrained)[-1][1:3] == (second["JobId"], "0"), "the training was given no GPU"
     assert watch.steps == sorted(watch.steps), "the second job began at the first step"
-    assert_same(untrained, undisturbed)
-
-
-def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(submitter, untrained, undisturbed):
-    with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
-        wait_for(in_training(watch), process)
-        (job,) = submitter.jobs(untrained)
-        submitter.cluster.call("scontrol", "requeue", job["JobId"])  # what preemption with PreemptMode=REQUEUE does
-        assert process.wait(200) == 0, (untrained / "log").read_text()
-    (again,) = submitter.jobs(untrained)
-    assert (again["JobId"], again["Restarts"], again["JobState"]) == (job["JobId"], "1", "COMPLETED")
-    assert watch.steps == sorted(watch.steps), "the job began at the first step again"
     assert_same(untrained, undisturbed)
 
 
