@@ -1,6 +1,8 @@
 # make demo   the default run on all cores, from a fresh clone to results/demo/report.html
 # make demo-qg   the same for two-layer quasi-geostrophic flow, to results/qg-demo/report.html
 # make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
+# make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
+#             packages are installed; elsewhere, or without root, these tests are skipped and say why)
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
@@ -9,7 +11,7 @@ LOCK ?= envs/requirements-cpu.txt
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg test lint clean
+.PHONY: demo demo-qg test test-slurm lint clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -20,7 +22,10 @@ demo-qg: $(STAMP)
 	@echo; echo "Report: $(CURDIR)/results/qg-demo/report.html"
 
 test: $(STAMP) lint
-	python -m pytest tests
+	SNS_INSTALL_SLURM=1 python -m pytest tests
+
+test-slurm: $(STAMP)
+	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm
 
 lint: $(STAMP)
 	ruff check .

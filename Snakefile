@@ -37,6 +37,21 @@ include: "workflow/rules/theory.smk"
 include: "workflow/rules/state.smk"
 
 
+# Not worth a job of their own on a cluster: a second each, or nothing.
+localrules:
+    all,
+    data,
+    models,
+    rollouts,
+    metrics,
+    figures,
+    theory,
+    report,
+    record_provenance,
+    verify,
+    status,
+
+
 rule all:
     default_target: True
     input:

@@ -1,0 +1,223 @@
+"""A real SLURM on this machine, for tests: one node of three processors and three GPUs that are files.
+
+    python tests/slurm/cluster.py start DIR     and then, in the shell: . DIR/environment
+    python tests/slurm/cluster.py stop DIR
+
+Everything is in DIR, the ports are free ones, nothing under /etc is touched and no systemd is needed; the daemons want
+root, though. `install` fetches Debian's packages. Without slurmdbd, jobs are asked after with squeue and scontrol.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+PROGRAMS = (
+    "slurmctld",
+    "slurmd",
+    "munged",
+    "munge",
+    "unmunge",
+    "sbatch",
+    "srun",
+    "squeue",
+    "scontrol",
+    "scancel",
+    "sinfo",
+)
+
+# The node is said to have more than the machine may have (config_overrides): the jobs are small, and what is tested is
+# that they are submitted as they should be. Limits of time are looked at every 30 s; that is slurmctld's own choice.
+# A job that was put back into the queue waits until its old credential expires, 120 s by default (cred_expire).
+CONFIGURATION = """\
+ClusterName=tests
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
+CredType=cred/munge
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=2,sched_interval=5
+ReturnToService=2
+KillWait=3
+OverTimeLimit=0
+MinJobAge=600
+DefMemPerCPU=500
+PropagateResourceLimits=NONE
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=3 RealMemory=32000 Gres=gpu:3 State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES MaxTime=UNLIMITED DefaultTime=10 State=UP
+PartitionName=others Nodes={host} MaxTime=UNLIMITED DefaultTime=10 State=UP
+"""
+
+
+def hindrance() -> str:
+    """Why no SLURM can be started here; empty when one can."""
+    absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
+    if absent:
+        return f"SLURM is not installed (no {absent[0]}): apt-get install {' '.join(PACKAGES)}"
+    return "" if os.geteuid() == 0 else "SLURM's daemons need root here"
+
+
+def install() -> None:
+    """Fetch Debian's packages, where this is Debian and we may; else leave it to `hindrance` to say what is missing."""
+    if not hindrance() or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.STDOUT,
+        "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+    }
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(["apt-get", "update", "-qq"], timeout=120, **quiet)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], timeout=300, **quiet)
+
+
+def _path() -> str:
+    """PATH with the folders of daemons, which a user's may lack."""
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Cluster:
+    """The SLURM of a folder. The folder's path has to be short: a socket is in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder).resolve()
+
+    def environment(self) -> dict[str, str]:
+        """What a process needs to find this SLURM: the configuration, and an `srun` that finds it inside of jobs, too.
+
+        Snakemake's jobs call `srun` without any of SLURM's variables, SLURM_CONF included.
+        """
+        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{self.folder / 'bin'}{os.pathsep}{_path()}"}
+
+    def call(self, *words: str, check: bool = True) -> str:
+        """The output of one of SLURM's commands."""
+        done = subprocess.run(
+            words, env={**os.environ, **self.environment()}, text=True, timeout=60,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(words)}: {done.stdout}")
+        return done.stdout
+
+    def jobs(self) -> list[dict[str, str]]:
+        """All jobs that SLURM remembers, first the oldest, as `scontrol show job` tells them."""
+        lines = [line for line in self.call("scontrol", "show", "job", "-o").splitlines() if line.startswith("JobId=")]
+        told = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+        return sorted(told, key=lambda job: int(job["JobId"]))
+
+    def start(self) -> None:
+        """Write the configuration, start the daemons, wait until the node is idle."""
+        for name in ("munge", "state", "spool", "bin"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        host, folder = socket.gethostname().split(".")[0], self.folder
+        (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, ports=_free_ports(2)))
+        (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        files = "".join(f"NodeName={host} Name=gpu File={name}\n" for name in ("/dev/null", "/dev/zero", "/dev/full"))
+        (folder / "gres.conf").write_text(files)
+        wrapper = folder / "bin" / "srun"
+        wrapper.write_text(
+            f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun", path=_path())} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+        lines = [f"export {name}='{value}'\n" for name, value in self.environment().items()]
+        (folder / "environment").write_text("".join(lines))
+        key = folder / "munge" / "key"
+        key.unlink(missing_ok=True)
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
+        self._daemon(
+            "munged", "-F", "--force", "--num-threads=2", *(f"--{k}={folder / 'munge' / v}" for k, v in munge.items())
+        )
+        self._wait("munge", lambda: (folder / "munge" / "socket").exists())
+        self._daemon("slurmctld", "-D", "-c")
+        self._daemon("slurmd", "-D", "-c", "-N", host)
+        self._wait("slurmctld", lambda: "is UP" in self.call("scontrol", "ping", check=False))
+        self._wait("slurmd", lambda: set(self.call("sinfo", "-h", "-o", "%T", check=False).split()) == {"idle"})
+
+    def stop(self) -> None:
+        """Cancel what runs and end the daemons, the last one started first."""
+        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+            self.call("scancel", "--user=root")
+            self._wait("queue", lambda: not self.call("squeue", "-h").strip(), seconds=15)
+        for name in ("slurmd", "slurmctld", "munged"):
+            path = self.folder / f"{name}.started"
+            if path.exists():
+                self._end(int(path.read_text()))
+                path.unlink()
+
+    def _daemon(self, *words: str) -> None:
+        """Start in a session of its own; its number is kept, so that another process can stop it."""
+        with (self.folder / f"{words[0]}.out").open("w") as out:
+            process = subprocess.Popen(
+                words, env={**os.environ, **self.environment()}, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        (self.folder / f"{words[0]}.started").write_text(str(process.pid))
+
+    def _end(self, pid: int) -> None:
+        for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+            deadline = time.monotonic() + seconds
+            while _alive(pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+    def _wait(self, what: str, condition, seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                logs = [f"{path}: {path.read_text()[-600:]}" for path in sorted(self.folder.glob("*.out"))]
+                raise RuntimeError(f"{what} is not ready after {seconds} s; {' '.join(logs)}")
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in ("start", "stop"):
+        sys.exit(__doc__)
+    cluster = Cluster(Path(sys.argv[2]))
+    if sys.argv[1] == "start" and hindrance():
+        sys.exit(hindrance())
+    getattr(cluster, sys.argv[1])()

@@ -1,0 +1,53 @@
+"""A SLURM for the tests of this folder, and the local run that theirs are compared with."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+
+import cluster as slurm
+from calls import SYSTEM, snakemake
+from submitted import OVERLAY, Submitter, without_surrogate
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The running cluster. SNS_INSTALL_SLURM=1, as set by `make test-slurm`, allows to fetch what it needs."""
+    if os.environ.get("SNS_INSTALL_SLURM") == "1":
+        slurm.install()
+    reason = slurm.hindrance()
+    if reason:
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # pytest's own folders may be too deep for a socket's path
+    running = slurm.Cluster(folder)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster, root, tmp_path_factory) -> Path:
+    """A folder in which the same run was made on this machine, without SLURM."""
+    folder = tmp_path_factory.mktemp("local")
+    result = snakemake(root, folder, str(SYSTEM / "metrics/sns_windows.csv"), overlay=OVERLAY)
+    assert result.returncode == 0, result.stdout[-4000:]
+    return folder
+
+
+@pytest.fixture
+def untrained(undisturbed, tmp_path) -> Path:
+    """A copy of that run without the surrogate."""
+    return without_surrogate(undisturbed, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def submitter(cluster, root) -> Submitter:
+    return Submitter(cluster, root)

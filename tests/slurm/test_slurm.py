@@ -1,0 +1,181 @@
+"""The workflow on a real SLURM of one node: jobs that fail, are cancelled, put back, out of time, and orphaned.
+
+After each: it is said, the job is submitted again, and the results are those of the local run, bit for bit.
+"""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from calls import SYSTEM, equal, snakemake, wait_for
+from submitted import MODEL, OVERLAY, Submitter, Watch, stages, without_surrogate
+
+RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
+           "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
+           "metrics/sns_windows.csv"]  # fmt: skip
+SURROGATE = ["models/pointwise.safetensors", "models/pointwise.csv"]
+ON_GPUS = {"simulate_trajectories", "train_model", "rollout_segment"}
+
+
+def assert_same(folder: Path, undisturbed: Path, names=SURROGATE) -> None:
+    for name in names:
+        assert equal(folder / SYSTEM / name, undisturbed / SYSTEM / name), name
+
+
+def in_training(watch: Watch, count: int = 1):
+    """Whether the surrogate's checkpoint was written so many times."""
+    return lambda: len(watch.steps) >= count
+
+
+def test_the_profile_plans_without_slurm_and_a_training_asks_for_a_gpu_a_device(root, tmp_path):
+    result = snakemake(
+        root,
+        tmp_path,
+        MODEL,
+        overlay=OVERLAY,
+        flags=("--dry-run", "--workflow-profile", str(root / "profiles" / "slurm")),
+    )
+    assert result.returncode == 0, result.stdout
+    asked = dict(re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.M))
+    assert (
+        "gpu=1" in asked["train_model"]
+        and "mem_mb=3000" in asked["train_model"]
+        and "gpu" not in asked["shard_dataset"]
+    )
+
+
+@pytest.fixture
+def asks_for_gres(cluster, root, tmp_path) -> Submitter:
+    """Calls with the profile as its comments say for a cluster of partitions and gres."""
+    told = (root / "profiles" / "slurm" / "config.yaml").read_text()
+    asked = told.replace("train_model: {gpu: threads}", 'train_model: {gpu: 0, slurm_partition: others, gres: "gpu:1"}')
+    assert asked != told
+    other = Submitter(cluster, root)
+    other.profile = tmp_path / "profile"
+    other.profile.mkdir()
+    (other.profile / "config.yaml").write_text(asked)
+    return other
+
+
+@pytest.fixture(scope="module")
+def stalled(submitter, undisturbed, tmp_path_factory):
+    """A training that stands still, with a limit of a minute: its time passes while the next jobs run."""
+    folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
+    with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
+        wait_for(in_training(watch, 3), process)
+        os.kill(stages(folder)[0][3], signal.SIGSTOP)
+        (job,) = submitter.jobs(folder)
+        submitter.cluster.call("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=1")
+        yield folder, process, watch, watch.steps[-1]
+
+
+@pytest.fixture(scope="module")
+def submitted(stalled, submitter, tmp_path_factory):
+    """The run up to its tables, all by sbatch; the job that writes the shards fails at its first attempt."""
+    folder = tmp_path_factory.mktemp("slurm")
+    status, said = submitter.call(folder, "metrics", fails_once="shard_dataset")
+    assert status == 0, said
+    return folder, said
+
+
+def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter, submitted, undisturbed):
+    folder, _ = submitted
+    jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
+    began = stages(folder)
+    assert {stage for stage, *_ in began} == {
+        "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_reference",
+        "compute_metrics", "aggregate_metrics",
+    }  # fmt: skip
+    assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
+    for stage, number, *_ in began:
+        assert jobs[number]["Comment"].startswith(f"rule_{stage}") and jobs[number]["JobName"].startswith("sns_")
+    assert_same(folder, undisturbed, RESULTS)
+
+
+def test_jobs_ask_for_a_gpu_where_they_use_one_and_are_given_it(submitter, submitted):
+    folder, _ = submitted
+    jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
+    for stage, number, given, _ in stages(folder):
+        asked = jobs[number].get("TresPerJob", "")
+        if stage in ON_GPUS:
+            assert asked == "gres:gpu:1" and given in ("0", "1", "2"), (stage, asked, given)
+        else:
+            assert not asked and not given, (stage, asked, given)
+
+
+def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, submitted):
+    folder, said = submitted
+    first, second = submitter.jobs(folder, "shard_dataset")
+    assert (first["JobState"], second["JobState"]) == ("FAILED", "COMPLETED")
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("3000M", "6000M")
+    assert (first["TimeLimit"], second["TimeLimit"]) == ("00:30:00", "01:00:00")
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'FAILED'" in said
+    assert "it fails on purpose" in said, "the log of the failed job was not shown"
+
+
+def test_a_cancelled_job_is_reported_and_submitted_again(submitter, untrained, undisturbed):
+    with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
+        wait_for(in_training(watch), process)
+        (job,) = submitter.jobs(untrained)
+        submitter.cluster.call("scancel", job["JobId"])
+        assert process.wait(200) == 0, (untrained / "log").read_text()
+    said = (untrained / "log").read_text()
+    assert f"SLURM-job '{job['JobId']}' failed, SLURM status is: 'CANCELLED'" in said
+    assert [job["JobState"] for job in submitter.jobs(untrained)] == ["CANCELLED", "COMPLETED"]
+    assert watch.steps == sorted(watch.steps), "the second job began at the first step"
+    assert_same(untrained, undisturbed)
+
+
+def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
+    submitter, asks_for_gres, untrained, undisturbed
+):
+    """What is left of the killed call is cancelled by hand before the same call is made again, as the README has it.
+
+    The second call is one for a cluster that wants its GPUs asked for as gres, in a partition that is named.
+    """
+    with Watch(untrained) as watch:
+        with submitter.started(untrained, MODEL) as process:
+            wait_for(in_training(watch), process)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        (orphan,) = submitter.jobs(untrained)
+        assert orphan["JobState"] == "RUNNING", "jobs outlive the call that submitted them"
+        submitter.cluster.call("scancel", "--name", orphan["JobName"])
+        status, said = submitter.call(untrained, MODEL)
+        assert status != 0 and "--unlock" in said
+        assert submitter.call(untrained, MODEL, flags=("--unlock",))[0] == 0
+        status, said = asks_for_gres.call(untrained, MODEL)
+        assert status == 0, said
+    cancelled, second = submitter.jobs(untrained)
+    assert (cancelled["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
+    assert (second["Partition"], second["TresPerNode"]) == ("others", "gres:gpu:1") and "TresPerJob" not in second
+    assert stages(untrained)[-1][1:3] == (second["JobId"], "0"), "the training was given no GPU"
+    assert watch.steps == sorted(watch.steps), "the second job began at the first step"
+    assert_same(untrained, undisturbed)
+
+
+def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(submitter, untrained, undisturbed):
+    with Watch(untrained) as watch, submitter.started(untrained, MODEL) as process:
+        wait_for(in_training(watch), process)
+        (job,) = submitter.jobs(untrained)
+        submitter.cluster.call("scontrol", "requeue", job["JobId"])  # what preemption with PreemptMode=REQUEUE does
+        assert process.wait(200) == 0, (untrained / "log").read_text()
+    (again,) = submitter.jobs(untrained)
+    assert (again["JobId"], again["Restarts"], again["JobState"]) == (job["JobId"], "1", "COMPLETED")
+    assert watch.steps == sorted(watch.steps), "the job began at the first step again"
+    assert_same(untrained, undisturbed)
+
+
+def test_a_training_past_its_limit_is_submitted_again_and_goes_on_from_its_checkpoint(stalled, submitter, undisturbed):
+    folder, process, watch, reached = stalled
+    assert process.wait(300) == 0, (folder / "log").read_text()
+    first, second = submitter.jobs(folder)
+    assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
+    assert second["TimeLimit"] == "04:00:00", "the second attempt has the rule's limit, doubled"
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in (folder / "log").read_text()
+    assert watch.steps == sorted(watch.steps) and watch.steps[-1] > reached > 0, (
+        "the second job began at the first step"
+    )
+    assert_same(folder, undisturbed)
