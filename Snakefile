@@ -10,12 +10,14 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
-sys.path[:0] = [str(Path(workflow.basedir)), str(Path(workflow.basedir, "workflow", "scripts"))]
+# This folder, also where another workflow uses this one as a module.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+sys.path[:0] = [str(PROJECT), str(Path(PROJECT, "workflow", "scripts"))]
 import configuration
 from fingerprint import fingerprint
 
 
-configfile: Path(workflow.basedir, "config", "config.yaml")
+configfile: Path(PROJECT, "config", "config.yaml")
 
 
 try:

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, planned, snakemake
+from calls import SYSTEM, environment, planned, snakemake
 
 from sns_core.files import read_tensors
 
@@ -89,6 +93,38 @@ def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, ex
     order = ["simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "compute_metrics"]
     first = next((order.index(name) for name in expected if name in order), len(order))
     assert not [name for name in order[:first] if name in jobs], jobs
+
+
+def test_another_workflow_may_use_this_one_as_a_module(root, finished, tmp_path):
+    (tmp_path / "Snakefile").write_text(f"""
+configfile: "{root}/config/config.yaml"
+configfile: "{root}/config/smoke.yaml"
+
+module sns:
+    snakefile: "{root}/Snakefile"
+    config: config
+
+use rule * from sns as sns_*
+
+rule mine:
+    default_target: True
+    input: "results/smoke/kolmogorov/windows.csv"
+    output: "rows"
+    shell: "wc -l < {{input}} > {{output}}"
+""")
+    words = [sys.executable, "-m", "snakemake", "--snakefile", tmp_path / "Snakefile", "--cores", "1", "--directory"]
+    dry = subprocess.run(
+        [*words, tmp_path, "--dry-run"], capture_output=True, text=True, env=environment(), timeout=100
+    )
+    assert dry.returncode == 0, dry.stdout + dry.stderr
+    assert "sns_train_model" in dry.stdout + dry.stderr
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    done = subprocess.run([*words, run], capture_output=True, text=True, env=environment(), timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int((run / "rows").read_text()) > 8
+    assert "sns_" not in done.stderr.split("Job stats")[1].split("Select")[0], (
+        "results made by the workflow itself are taken up"
+    )
 
 
 QG = """

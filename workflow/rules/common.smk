@@ -6,7 +6,7 @@ SYSTEMS = config["use"]["systems"]
 METHODS = config["use"]["methods"]
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
-ENVIRONMENT = Path(workflow.basedir, "envs", "sns.yaml")
+ENVIRONMENT = Path(PROJECT, "envs", "sns.yaml")
 
 
 wildcard_constraints:

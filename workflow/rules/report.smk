@@ -38,8 +38,8 @@ rule write_report:
     input:
         figures=[f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in ("metrics", "windows")],
-        captions=[Path(workflow.basedir, "workflow", "report", f"{name}.rst") for name in FIGURES],
-        template=Path(workflow.basedir, "sns_core", "report.html.j2"),
+        captions=[Path(PROJECT, "workflow", "report", f"{name}.rst") for name in FIGURES],
+        template=Path(PROJECT, "sns_core", "report.html.j2"),
         provenance=f"{RESULTS}/provenance.json",
     output:
         report(f"{RESULTS}/report.html", caption="../report/workflow.rst", category="Report"),

@@ -6,8 +6,8 @@ rule verify:
     conda:
         ENVIRONMENT
     params:
-        script=Path(workflow.basedir, "workflow", "scripts", "state.py"),
-        snakefile=Path(workflow.basedir, "Snakefile"),
+        script=Path(PROJECT, "workflow", "scripts", "state.py"),
+        snakefile=Path(PROJECT, "Snakefile"),
         configuration=configuration_file,
     shell:
         "python {params.script:q} verify --snakefile {params.snakefile:q} --configuration {params.configuration:q} 2>&1 | tee {log:q}"
@@ -19,8 +19,8 @@ rule status:
     conda:
         ENVIRONMENT
     params:
-        script=Path(workflow.basedir, "workflow", "scripts", "state.py"),
-        snakefile=Path(workflow.basedir, "Snakefile"),
+        script=Path(PROJECT, "workflow", "scripts", "state.py"),
+        snakefile=Path(PROJECT, "Snakefile"),
         configuration=configuration_file,
     shell:
         "python {params.script:q} status --snakefile {params.snakefile:q} --configuration {params.configuration:q} 2>&1 | tee {log:q}"
