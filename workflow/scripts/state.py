@@ -131,7 +131,7 @@ def judge(job: Job, made_by: dict[Path, Job], thorough: bool) -> None:
         return
     record = read(record_path(job.outputs[0]))
     if not record or record.get("format") != FORMAT:
-        job.state, job.why = "unrecorded", f"{job.outputs[0]} has no record of what made it"
+        job.state, job.why = "unrecorded", "no record says what made it"
         return
     job.why = differs(job, record) or next((why for why in map(changed, record["inputs"].items()) if why), "")
     if not job.why:
