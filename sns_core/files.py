@@ -6,6 +6,7 @@ Tensors go into safetensors, everything else into JSON or netCDF4; nothing is ev
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -51,6 +52,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # by a call that was killed
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:

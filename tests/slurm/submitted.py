@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from calls import SYSTEM, environment
 from cluster import Cluster
+from shared import process_group
 
 from sns_core.files import read_tensors
 
@@ -68,16 +68,9 @@ class Submitter:
     ) -> Iterator[subprocess.Popen]:
         """A call in a process group of its own, killed at the end of the block where it still runs; output in `log`."""
         with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
-                self.command(folder, *words, flags=flags), env=self.environment(folder, fails_once),
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-            try:
+            words, environment = self.command(folder, *words, flags=flags), self.environment(folder, fails_once)
+            with process_group(words, env=environment, stdout=log, stderr=log) as process:
                 yield process
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
 
     def call(self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = "") -> tuple[int, str]:
         """Run to the end: the exit status and what was said."""

@@ -14,12 +14,11 @@ import signal
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-import xarray as xr
+from shared import equal
 from small import EMULATOR, SPECS, SYSTEM
 
-from sns_core.files import read_json, read_tensors
+from sns_core.files import read_json
 
 MODELS = {"surrogate": "pointwise.safetensors", "denoiser": "denoiser.safetensors"}
 WALK = {
@@ -96,7 +95,6 @@ def child(folder: str, call: str, fault: tuple) -> None:
     from sns_core.__main__ import main
 
     os.chdir(folder)
-    os.environ["SNS_CHILD"] = "1"
     if fault[0] == "signal":
         _, number, moment = fault
         put, count = os.replace, [0]
@@ -160,22 +158,11 @@ def folder(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
-def same(one: Path, other: Path) -> bool:
-    """Whether two results hold the same: dates, hosts and times in their notes aside."""
-    if one.suffix == ".nc":
-        with xr.open_dataset(one) as a, xr.open_dataset(other) as b:
-            numbers = [name for name in a.variables if a[name].dtype.kind != "O"]
-            return a.equals(b) and all(a[name].values.tobytes() == b[name].values.tobytes() for name in numbers)
-    if one.suffix == ".safetensors":
-        (tensors, note), (others, told) = read_tensors(one), read_tensors(other)
-        return note == told and all(np.array_equal(tensors[n], others[n], equal_nan=True) for n in tensors | others)
-    return one.read_bytes() == other.read_bytes()
-
-
 def assert_whole(folder: Path, whole: Path, call: str) -> None:
     for name in leaves(call):
-        assert same(folder / name, whole / name), name
+        assert equal(folder / name, whole / name), name
     assert not list(folder.rglob("*.running")), "a finished call says that it is at work"
+    assert not list(folder.rglob("*.part")), "a killed call's unfinished file is left behind"
 
 
 def forget(folder: Path, call: str) -> None:

@@ -2,17 +2,13 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import xarray as xr
-
-from sns_core.files import read_tensors
+from shared import process_group
 
 # Where the results of the smoke run are.
 SYSTEM = Path("results/smoke/kolmogorov")
@@ -58,13 +54,8 @@ def started(root: Path, folder: Path, *words: str, overlay: str = "") -> Iterato
     """A call in a process group of its own, killed at the end of the block where it still runs; its output is in `log`."""
     with (folder / "log").open("w") as log:
         line = command(root, folder, *words, overlay=overlay)
-        process = subprocess.Popen(line, stdout=log, stderr=log, env=environment(), start_new_session=True)
-        try:
+        with process_group(line, stdout=log, stderr=log, env=environment()) as process:
             yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 400) -> None:
@@ -72,15 +63,3 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 400) -> None
     while not condition():
         assert time.monotonic() < deadline and process.poll() is None, "the moment never came"
         time.sleep(0.01)
-
-
-def equal(one: Path, other: Path) -> bool:
-    """Whether two results hold the same bits, dates, hosts and times in their notes aside."""
-    if one.suffix == ".nc":
-        with xr.open_dataset(one) as a, xr.open_dataset(other) as b:
-            numbers = [name for name in a.variables if a[name].dtype.kind != "O"]
-            return a.equals(b) and all(a[name].values.tobytes() == b[name].values.tobytes() for name in numbers)
-    if one.suffix == ".safetensors":
-        (tensors, note), (others, told) = read_tensors(one), read_tensors(other)
-        return note == told and all(np.array_equal(tensors[n], others[n], equal_nan=True) for n in tensors | others)
-    return one.read_bytes() == other.read_bytes()
