@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sns_core.data.shards import FORMAT
+from sns_core.data.shards import FORMAT, shell_power
 from sns_core.files import read_json, sha256
 from sns_core.runtime import DamagedFile, UserError
 from sns_core.systems import System, build_system
@@ -41,6 +41,12 @@ class Dataset:
     def system(self) -> System:
         described = self.manifest["system"]
         return build_system(described["name"], described["parameters"])
+
+    def shell_correlation(self) -> list[list[float]]:
+        """Correlation (C, K) of successive frames in each shell K, mean over the modes of the shell."""
+        whole = sum(shell_power(shard[:, :-1]) + shell_power(shard[:, 1:]) for shard in self.shards)
+        change = sum(shell_power(shard[:, 1:] - shard[:, :-1]) for shard in self.shards)
+        return (1 - change / np.maximum(whole, np.finfo(float).tiny)).tolist()
 
     def first(self, trajectories: int | None = None, frames: int | None = None) -> "Dataset":
         """The first frames of the first trajectories (None: all), with the statistics of the whole split."""

@@ -30,7 +30,7 @@ def shell_index(resolution: int) -> np.ndarray:
     return np.rint(np.hypot(first, last)).astype(np.int64)
 
 
-def _shell_power(frames: np.ndarray) -> np.ndarray:
+def shell_power(frames: np.ndarray) -> np.ndarray:
     """Sum over (member, time) of the mean power in each shell, (layer, shell)."""
     n = frames.shape[-1]
     shells = shell_index(n)
@@ -64,7 +64,7 @@ def _write_shard(source: Path, variable: str, members: slice, path: Path, with_s
             "mean": wide.mean(axes), "square": (wide**2).mean(axes),
             "increments": block.shape[0] * (block.shape[1] - 1),
             "increment_square": (np.diff(wide, axis=1) ** 2).mean(axes),
-            "shell_power": _shell_power(block),
+            "shell_power": shell_power(block),
         }  # fmt: skip
     return entry
 

@@ -3,6 +3,7 @@
 from sns_core.diffusion.colour import NoiseColour
 from sns_core.diffusion.oracle import GaussianOracle
 from sns_core.diffusion.plane import PATHS, Denoiser, Path, Sampler, walk
+from sns_core.diffusion.prediction import Prediction, build_prediction
 from sns_core.diffusion.readout import LevelReadout
 from sns_core.diffusion.schedule import NoiseSchedule
 
@@ -14,6 +15,8 @@ __all__ = [
     "NoiseColour",
     "NoiseSchedule",
     "Path",
+    "Prediction",
     "Sampler",
+    "build_prediction",
     "walk",
 ]

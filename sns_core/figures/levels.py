@@ -51,6 +51,8 @@ def plot_levels(
             _along(upper, examined[name], results[surrogates[name]], style[surrogates[name]]["label"])
             lower = part.add_subplot(grid[2, :], sharex=upper)
             _energy(lower, results[surrogates[name]], known, style[surrogates[name]])
+            for axis, alarm in ((upper, "level_alarm"), (lower, "energy_alarm")):
+                _alarm(axis, examined[name][alarm].values)
             _calibration(part.add_subplot(grid[3, 0]), examined[name])
             _given(part.add_subplot(grid[3, 1]), examined[name])
             if column == 0:
@@ -165,6 +167,15 @@ def _energy(axis, surrogate, known, look) -> None:
     _lost_marks(axis, surrogate)
     lost = " (▾ a member is lost)" if lost_note(surrogate) else ""
     panel_letter(axis, "d", f"Kinetic energy of {look['label']} alone{lost}")
+
+
+def _alarm(axis, steps: np.ndarray) -> None:
+    """Where each member is first out of the range of the solver's members."""
+    out = steps[steps >= 0]
+    for step in out:
+        axis.plot(step, 0.03, "|", color=INK, markersize=7, transform=axis.get_xaxis_transform())
+    told = f"out of the solver's range: {len(out)} of {len(steps)}"
+    corner(axis, f"{told}, median step {np.median(out):.0f}" if len(out) else told, "lower right")
 
 
 def _calibration(axis, examined) -> None:

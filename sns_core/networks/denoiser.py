@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sns_core.diffusion.schedule import NoiseSchedule
+from sns_core.diffusion.prediction import Prediction
 from sns_core.networks.unet import PeriodicUNet
 
 
@@ -13,16 +13,13 @@ class NetworkDenoiser:
     """`Denoiser` around a PeriodicUNet: frames are stacked as (anchor, previous, next), or the next one stands alone.
 
     `anchor`: whether the network was trained with an anchor frame; it is then required at every call. `prediction` is
-    what the network gives (NoiseSchedule.target); other than noise, it becomes noise by the `schedule` at the levels
-    where the walk stands, of which a network with heads is told nothing. `context` is the precision in which the network
-    runs (`runtime.autocast`); what comes out is float32.
+    what the network gives (None: the noise); it becomes noise at the levels where the walk stands, of which a network with
+    heads is told nothing. `context` is the precision in which the network runs (`runtime.autocast`); what comes out is
+    float32.
     """
 
-    def __init__(
-        self, network: PeriodicUNet, anchor: bool, context=None, schedule: NoiseSchedule | None = None,
-        prediction: str = "noise",
-    ):  # fmt: skip
-        self.network, self.anchor, self.schedule, self.prediction = network, anchor, schedule, prediction
+    def __init__(self, network: PeriodicUNet, anchor: bool, context=None, prediction: Prediction | None = None):
+        self.network, self.anchor, self.prediction = network, anchor, prediction
         self.alone = network.frames_out == 1
         self.context = context or contextlib.nullcontext()
 
@@ -43,25 +40,20 @@ class NetworkDenoiser:
     @torch.no_grad()
     def answer(self, look: "Look", s_prev: torch.Tensor, s_next: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The noise (B, C, H, W) of both frames that were looked at, at the levels (B,)."""
+        levels = torch.stack([s_next] if self.alone else [s_prev, s_next], 1)
         probabilities = None if look.logits is None else look.logits.softmax(-1)
         if self.network.told:
-            probabilities = self.network.certain(
-                torch.stack([s_next] if self.alone else [s_prev, s_next], 1), look.bottom
-            )
+            probabilities = self.network.certain(levels, look.bottom)
         with self.context:
-            output = self.network.decode(look.skips, look.bottom, probabilities).float().unbind(1)
-        if self.alone:
-            # Nothing is known of the previous frame, which stands at pure noise and is never moved.
-            return torch.zeros_like(look.x_prev), self._noise(output[0], look.x_next, s_next)
-        return tuple(map(self._noise, output, (look.x_prev, look.x_next), (s_prev, s_next)))
+            output = self.network.decode(look.skips, look.bottom, probabilities).float()
+        if self.prediction is not None:
+            noised = torch.stack([look.x_next] if self.alone else [look.x_prev, look.x_next], 1)
+            output = self.prediction.noise(output, noised, levels)
+        # Of a network of the next frame alone: the previous one stands at pure noise and is never moved.
+        return (torch.zeros_like(look.x_prev), output[:, 0]) if self.alone else output.unbind(1)
 
     def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
         return self.answer(self.look(x_prev, x_next, anchor), s_prev, s_next)
-
-    def _noise(self, output, noised, level):
-        return (
-            output if self.prediction == "noise" else self.schedule.noise_from(self.prediction, output, noised, level)
-        )
 
     def level_logits(self, x_prev, x_next, anchor=None) -> torch.Tensor:
         """Logits (B, 2, S + 1), previous frame first; one pass of the encoder serves all heads.

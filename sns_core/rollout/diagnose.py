@@ -2,8 +2,8 @@
 
 Three questions, answered on the held-out test split and on a stored rollout of the surrogate alone:
 how the denoising error of x_t depends on the level s2 of the conditioning frame (paper, figure 3); which level the
-heads give to truly noised frames and to the surrogate's one-step output; and whether the level rises along a rollout
-that fails before its energy does.
+heads give to truly noised frames and to the surrogate's one-step output; and how long before its energy does the level
+tell that a rollout fails.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from sns_core.runtime import generator, select_device, use_threads
 from sns_core.systems import build_system
 
 EXAMPLES = 5  # conditioning levels shown as fields
+WATCHED = 10  # stored frames that an alarm averages over
 
 
 def diagnose_denoiser(
@@ -44,7 +45,7 @@ def diagnose_denoiser(
     result = {
         **_condition_error(stepper, anchor, previous, true_next, levels, stream),
         **_calibration(stepper, anchor, previous, true_next, levels, stream),
-        **_along_rollout(stepper, segments, system, content, chosen),
+        **_along_rollout(stepper, segments, dataset, content, chosen),
     }
     dataset = xr.Dataset(
         result, coords={"level": levels.numpy()}, attrs={"method": name, "levels": stepper.schedule.levels}
@@ -103,19 +104,57 @@ def _calibration(stepper, anchor, previous, true_next, levels, stream) -> dict:
     }
 
 
-def _along_rollout(stepper, segments, system, content, device) -> dict:
-    """Levels of (x, surrogate(x)) for every stored frame x of a rollout of the surrogate alone."""
-    frames, _ = open_segments(segments, system.variable)
-    field, anchor, read = frames[system.variable], None, []
-    streams = [generator("unused", member) for member in range(field.sizes["member"])]
-    for index in range(field.sizes["time"]):
-        frame = torch.from_numpy(field.isel(time=index).values).to(device) / stepper.scale
-        anchor = frame if anchor is None else anchor
-        candidate = stepper.surrogate.predict(frame)
-        z = [stepper.colour.whiten(x) for x in (frame, candidate, anchor)]
-        read.append(stepper.estimate(stepper.denoiser.look(*z), streams).numpy())
+def _along_rollout(stepper, segments, dataset, content, device) -> dict:
+    """What is seen of every stored frame of a rollout of the surrogate alone, and the steps at which it is out of the
+    range of what is seen of the solver's frames, as many members of them and as far apart."""
+    frames, _ = open_segments(segments, stepper.system.variable)
     step = np.rint(frames["time"].values / content["emulator"]["step"]).astype(int)
+    members, stride = frames.sizes["member"], int(step[1] - step[0])
+
+    def stored(index):
+        return torch.from_numpy(frames[stepper.system.variable].isel(time=index).values).to(device) / stepper.scale
+
+    def true(index):
+        every = np.arange(min(members, dataset.members))
+        return dataset.gather(every, np.full(len(every), index * stride)).to(device)
+
+    level, energy = _watch(stepper, stored, len(step))
+    true_level, true_energy = _watch(stepper, true, -(-dataset.frames // stride))
     return {
-        "rollout_level": (("rollout_step", "member", "frame"), np.stack(read)),
+        "rollout_level": (("rollout_step", "member", "frame"), level),
         "rollout_step": (("rollout_step",), step),
+        "true_level": (("true_step", "true_member", "frame"), true_level),
+        "level_alarm": (("member",), first_alarm(level.max(-1), true_level.max(-1), step, above=True)),
+        "energy_alarm": (("member",), first_alarm(energy, true_energy, step)),
     }
+
+
+def _watch(stepper, frame_at, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, and their kinetic energy (count, member)."""
+    anchor, levels, energy = frame_at(0), [], []
+    streams = [generator("unused", member) for member in range(len(anchor))]
+    for index in range(count):
+        frame = frame_at(index)
+        z = [stepper.colour.whiten(x) for x in (frame, stepper.surrogate.predict(frame), anchor)]
+        levels.append(stepper.estimate(stepper.denoiser.look(*z), streams).numpy())
+        u, v = stepper.system.frame_velocity(frame * stepper.scale)
+        energy.append((0.5 * (u.square() + v.square())).mean((1, 2, 3)).cpu().numpy())
+    return np.stack(levels), np.stack(energy)
+
+
+def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray, above: bool = False) -> np.ndarray:
+    """Step at which the running mean over WATCHED frames of each member of `series` (T, member) first leaves the range that
+    the running means of `usual` (T', member') have (with `above`: passes its upper end); -1 where it never does.
+
+    No member of `usual` gives an alarm, by construction; NaN, a member that is past watching, is one.
+    """
+
+    def smooth(values):
+        width = min(WATCHED, len(values))
+        total = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), 0)
+        return (total[width:] - total[:-width]) / width
+
+    range_, means = smooth(usual), smooth(series)
+    low = -np.inf if above else range_.min()
+    out = ~((means >= low) & (means <= range_.max()))
+    return np.where(out.any(0), step[len(step) - len(means) + out.argmax(0)], -1)

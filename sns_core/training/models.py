@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.files import read_tensors
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.runtime import DamagedFile, UserError, autocast
@@ -55,9 +55,14 @@ class TrainedModel:
         diffusion, statistics = self.spec["diffusion"], self.note["statistics"]
         return NoiseColour(diffusion["colour"], statistics["shell_amplitude"], self.note["resolution"], self.device)
 
+    def prediction(self) -> Prediction:
+        kind, note = self.spec["diffusion"]["prediction"], self.note
+        return build_prediction(kind, self.schedule(), self.colour(), note["statistics"], note.get("correlation"))
+
     def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
-        diffusion, context = self.spec["diffusion"], autocast(self.device, precision)
-        return NetworkDenoiser(self.network, diffusion["anchor"], context, self.schedule(), diffusion["prediction"])
+        return NetworkDenoiser(
+            self.network, self.spec["diffusion"]["anchor"], autocast(self.device, precision), self.prediction()
+        )
 
 
 def load_model(

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from sns_core.data.shards import shell_index
-from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 
 ALL = slice(None)
 
@@ -50,32 +50,41 @@ class PointwiseObjective:
 
 class DenoiserObjective:
     """See the module docstring; `kind`: denoiser, acdm or unconditional; `anchored`: batches carry an anchor frame in
-    front, which stays clean; `shell_weight` r: an error in shell K counts K^-r times as much, with mean 1 over all modes.
+    front, which stays clean; `shell_weight` r: an error in shell K counts K^-r times as much, with mean 1 over all modes;
+    `low_condition`: share of a batch whose previous frame stands at a low level, S u^LOW with u uniform, instead of at any.
 
     The large scales are few modes of many, and a network that minimises the plain mean learns them last, though they
     hold the energy. A weight of each mode changes nothing in the minimiser, which is the conditional mean mode by mode.
+    Neither does the share of levels: where the condition is nearly clean it tells most of the next frame, which is what
+    generation needs, and in a uniform plane few samples show it.
     """
+
+    LOW = 4
 
     def __init__(
         self, schedule: NoiseSchedule, colour: NoiseColour, anchored: bool, level_weight: float = 0.1,
-        kind: str = "denoiser", prediction: str = "noise", shell_weight: float = 0.0,
+        kind: str = "denoiser", prediction: Prediction | None = None, shell_weight: float = 0.0,
+        low_condition: float = 0.0,
     ):  # fmt: skip
         self.schedule, self.colour, self.anchored, self.level_weight = schedule, colour, anchored, level_weight
-        self.kind, self.prediction, self.frames = kind, prediction, 1 if kind == "unconditional" else 2
+        self.kind, self.frames = kind, 1 if kind == "unconditional" else 2
+        self.prediction, self.low_condition = prediction or Prediction("noise", schedule), low_condition
+        if low_condition and kind != "denoiser":
+            raise ValueError(f"low_condition {low_condition} needs two frames with levels of their own, not {kind!r}")
         self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
 
     def __call__(
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL
     ) -> dict[str, torch.Tensor]:
         """Batch (B, frames, C, H, W), the anchor before them -> {"loss", "noise", "level"}."""
-        drawn, size = 1 if self.kind == "acdm" else self.frames, (len(batch), self.frames, *batch.shape[2:])
-        levels = torch.randint(self.schedule.levels + 1, (len(batch), drawn), generator=generator)[rows]
-        levels, noise = levels.expand(-1, self.frames), torch.randn(size, generator=generator)[rows].to(batch)
+        size = (len(batch), self.frames, *batch.shape[2:])
+        levels = self.draw_levels(len(batch), generator)[rows].expand(-1, self.frames)
+        noise = torch.randn(size, generator=generator)[rows].to(batch)
         z = self.colour.whiten(batch[rows])
         clean = z[:, -self.frames :]
         flat = clean.flatten(0, 1), noise.flatten(0, 1), levels.flatten()
         noised = self.schedule.add_noise(flat[0], flat[2], flat[1]).view_as(clean)
-        target = self.schedule.target(self.prediction, *flat).view_as(clean)
+        target = self.prediction.target(clean, noised, noise, levels)
         told = levels.to(z.device) if self.kind == "acdm" else None
         output, logits = network(torch.cat([z[:, : -self.frames], noised], 1), told)
         parts = {"noise": self.distance(output.float() - target)}
@@ -83,6 +92,16 @@ class DenoiserObjective:
             cross_entropy = F.cross_entropy(logits.flatten(0, 1), levels.flatten().to(logits.device))
             parts["level"] = self.frames * cross_entropy
         return {"loss": parts["noise"] + self.level_weight * parts.get("level", 0.0), **parts}
+
+    def draw_levels(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        """Levels (batch, 2), or (batch, 1) where there is one for all frames."""
+        drawn = 2 if self.kind == "denoiser" else 1
+        levels = torch.randint(self.schedule.levels + 1, (batch, drawn), generator=generator)
+        if self.low_condition:
+            low = (self.schedule.levels * torch.rand(batch, generator=generator) ** self.LOW).floor().long()
+            count = int(self.low_condition * batch)
+            levels[:count, 0] = low[:count]
+        return levels
 
     def distance(self, error: torch.Tensor) -> torch.Tensor:
         """Mean square of an error (..., N, N), its shells weighted."""

@@ -18,7 +18,7 @@ import torch
 
 import sns_core
 from sns_core.data import PairSampler, load_dataset
-from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.diffusion import NoiseColour, NoiseSchedule, build_prediction
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
 from sns_core.runtime import (
     DamagedFile,
@@ -54,20 +54,23 @@ def learning_rate(step: int, spec: dict) -> float:
     raise UserError(f"training.decay: {kind!r} is none of cosine, step, constant")
 
 
-def _objective(spec: dict, statistics: dict, resolution: int, device: torch.device):
+def _objective(spec: dict, statistics: dict, correlation: list | None, resolution: int, device: torch.device):
     training = spec["training"]
     if spec["objective"] == "pointwise":
         scale = torch.tensor(statistics["increment_std"], dtype=torch.float32, device=device)[:, None, None]
         return PointwiseObjective(scale, training["unroll"], training["input_noise"])
     diffusion = spec["diffusion"]
+    schedule = NoiseSchedule.build(diffusion["schedule"], diffusion["levels"])
+    colour = NoiseColour(diffusion["colour"], statistics["shell_amplitude"], resolution, device)
     return DenoiserObjective(
-        NoiseSchedule.build(diffusion["schedule"], diffusion["levels"]),
-        NoiseColour(diffusion["colour"], statistics["shell_amplitude"], resolution, device),
+        schedule,
+        colour,
         diffusion["anchor"],
         training["level_weight"],
         spec["objective"],
-        diffusion["prediction"],
+        build_prediction(diffusion["prediction"], schedule, colour, statistics, correlation),
         training["shell_weight"],
+        training["low_condition"],
     )
 
 
@@ -81,7 +84,9 @@ class _Trainer:
         self.team, self.rows_of_batch = team, team.rows(spec["training"]["batch"])
         training, channels = spec["training"], dataset.shards[0].shape[2]
         resolution = dataset.shards[0].shape[-1]
-        self.objective = _objective(spec, dataset.statistics, resolution, device)
+        wanted = spec["objective"] != "pointwise" and spec["diffusion"]["prediction"] == "residual"
+        self.correlation = dataset.shell_correlation() if wanted else None
+        self.objective = _objective(spec, dataset.statistics, self.correlation, resolution, device)
         gap = spec["diffusion"]["anchor_gap"] if self.objective.anchored else None
         self.sampler = PairSampler(
             dataset.first(training["trajectories"], training["frames"]),
@@ -252,6 +257,8 @@ def _train(team: Team, name, spec, manifest, seed, output: Path, history, precis
         "channels": dataset.shards[0].shape[2], "resolution": dataset.shards[0].shape[-1],
         "step": dataset.manifest["emulator"]["step"], "seed": seed, "code": code, "version": sns_core.__version__,
     }  # fmt: skip
+    if trainer.correlation is not None:
+        note["correlation"] = trainer.correlation
     trainer.adopt(trainer.average)
     if trainer.network.heads is not None:
         note["clean_probability"] = trainer.clean_probability(validation)

@@ -253,6 +253,8 @@ class Synthetic:
                 (rise + random.uniform(0, 2, rise.shape)).astype(int),
             ),
             "rollout_step": (("rollout_step",), time),
+            "level_alarm": (("member",), np.arange(self.members) * 4 - 1),
+            "energy_alarm": (("member",), np.full(self.members, -1)),
         }
         self.diagnostics[name] = str(self.folder / f"{name}_diagnostics.nc")
         xr.Dataset(values, {"level": level}, {"method": name, "levels": 20}).to_netcdf(self.diagnostics[name])

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sns_core.diffusion import NoiseSchedule
+from sns_core.diffusion import NoiseSchedule, Prediction
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d
 from sns_core.runtime import generator
@@ -402,7 +402,7 @@ def test_the_denoiser_is_told_no_level():
 @pytest.mark.parametrize("prediction", ["velocity", "clean"])
 def test_other_predictions_become_noise_at_the_levels_of_the_walk(prediction):
     schedule, level = NoiseSchedule.cosine(9), torch.tensor([0, 4, 9])
-    denoiser = NetworkDenoiser(Echo(), False, schedule=schedule, prediction=prediction)
+    denoiser = NetworkDenoiser(Echo(), False, prediction=Prediction(prediction, schedule))
     x_prev, x_next = frames_of(2, 3, 1, 4, 4).unbind(0)
     noise_prev, noise_next = denoiser(x_prev, x_next, level.flip(0), level)
     assert torch.equal(noise_prev, schedule.noise_from(prediction, x_prev, x_prev, level.flip(0)))

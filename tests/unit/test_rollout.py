@@ -13,6 +13,7 @@ from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
 from sns_core.rollout import build_stepper, rollout_segment
 from sns_core.rollout import segment as engine
+from sns_core.rollout.diagnose import first_alarm
 from sns_core.rollout.steppers import StepRecord
 from sns_core.runtime import MemberStreams, UserError, bfloat16_is_fast
 from sns_core.systems import build_system
@@ -424,3 +425,14 @@ def test_without_noise_a_longer_walk_starts_from_the_frames_themselves(tiny):
     assert torch.allclose(x_prev, signal * stepper.colour.whiten(state["frame"]), atol=1e-5)
     assert torch.allclose(x_next, signal * stepper.colour.whiten(candidate), atol=1e-5)
     assert record.calls.tolist() == [2] * 3 == [len(watched.asked)] * 3
+
+
+def test_an_alarm_is_the_first_step_outside_the_usual_range():
+    usual, step = np.tile(np.r_[np.zeros(20), np.ones(20)], (2, 1)).T, np.arange(0, 200, 4)
+    quiet, high, low, broken = np.full((4, 50), 0.5)
+    high[30:] = 3.0  # the mean over ten frames passes 1 when three of them are high
+    low[20:], broken[40] = -2.0, np.nan
+    series = np.stack([quiet, high, low, broken], 1)
+    assert first_alarm(series, usual, step).tolist() == [-1, 32 * 4, 22 * 4, 160]
+    assert first_alarm(series, usual, step, above=True).tolist() == [-1, 32 * 4, -1, 160]
+    assert (first_alarm(usual, usual, step[:40]) == -1).all()

@@ -15,7 +15,7 @@ import torch
 from small import SPECS, train
 
 from sns_core.data import load_dataset
-from sns_core.diffusion import NoiseColour, NoiseSchedule
+from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.files import read_tensors, write_tensors
 from sns_core.runtime import UserError, generator
 from sns_core.training import load_model
@@ -200,7 +200,7 @@ def test_what_the_networks_of_other_methods_are_shown(tiny, kind, prediction):
         flat = schedule.target(prediction, z.flatten(0, 1), noise.flatten(0, 1), level.flatten())
         return flat.view_as(z), None
 
-    objective = DenoiserObjective(schedule, colour, False, kind=kind, prediction=prediction)
+    objective = DenoiserObjective(schedule, colour, False, kind=kind, prediction=Prediction(prediction, schedule))
     parts = objective(network, batch, generator("objective"))
     assert parts.keys() == {"loss", "noise"} and parts["loss"] < 1e-12
     expected = schedule.add_noise(z.flatten(0, 1), level.flatten(), noise.flatten(0, 1)).view_as(z)
@@ -228,6 +228,17 @@ def test_weighted_errors_of_large_scales_count_more():
     x = torch.arange(16) * 2 * torch.pi / 16
     large, small = (torch.cos(k * x).expand(1, 1, 16, 16) for k in (1, 6))
     assert float(objective.distance(large) / objective.distance(small)) == pytest.approx(6.0, rel=1e-5)
+
+
+def test_a_share_of_the_conditions_is_drawn_nearly_clean():
+    colour = NoiseColour(0.0, [[1.0] * 12], 16)
+    some, none = (DenoiserObjective(NoiseSchedule.cosine(100), colour, False, low_condition=c) for c in (0.25, 0.0))
+    levels, plain = some.draw_levels(4000, generator("levels")), none.draw_levels(4000, generator("levels"))
+    assert torch.equal(levels[1000:], plain[1000:]) and torch.equal(levels[:, 1], plain[:, 1])
+    # S u^4 lies below level 6 with probability 0.06^(1/4).
+    assert float((levels[:1000, 0] < 6).double().mean()) == pytest.approx(0.06**0.25, abs=0.05)
+    with pytest.raises(ValueError, match="two frames with levels of their own"):
+        DenoiserObjective(NoiseSchedule.cosine(4), colour, False, kind="acdm", low_condition=0.5)
 
 
 def test_the_pointwise_loss_feeds_back_its_own_output():

@@ -11,8 +11,8 @@ from fingerprint import fingerprint, modules
 from sns_core.catalogue import NEEDS, OPTIONS, SYSTEMS
 from sns_core.data.pairs import SYMMETRIES
 from sns_core.diffusion import PATHS
+from sns_core.diffusion.prediction import KINDS as PREDICTIONS
 from sns_core.diffusion.readout import KINDS
-from sns_core.diffusion.schedule import PREDICTIONS
 from sns_core.stages import STAGES
 from sns_core.training.models import OBJECTIVES
 
