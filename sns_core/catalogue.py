@@ -22,6 +22,7 @@ OPTIONS = {
         "readout",
         "sampler",
         "stride",
+        "anchor",
         "joint",
         "max_level",
         "condition_level",
@@ -29,7 +30,7 @@ OPTIONS = {
         "renoise",
         "gain",
     ),
-    "thermalizer": ("readout", "sampler", "stride", "max_level", "threshold"),
-    "generation": ("path", "readout", "sampler", "stride", "condition_level"),
-    "acdm": ("sampler", "stride", "begin"),
+    "thermalizer": ("readout", "sampler", "stride", "anchor", "max_level", "threshold"),
+    "generation": ("path", "readout", "sampler", "stride", "anchor", "condition_level"),
+    "acdm": ("sampler", "stride", "anchor", "begin"),
 }

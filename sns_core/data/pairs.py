@@ -12,7 +12,7 @@ import torch
 
 from sns_core.data.shards import FORMAT, shell_power
 from sns_core.files import read_json, sha256
-from sns_core.runtime import DamagedFile, UserError
+from sns_core.runtime import DamagedFile, UserError, generator
 from sns_core.systems import System, build_system
 
 SYMMETRIES = ("none", "translations", "all")
@@ -87,6 +87,13 @@ def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
             raise DamagedFile(path, "truncated or altered (its checksum differs)", manifest)
         shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
     return Dataset(shards, content)
+
+
+def true_frames(manifest: Path, seed: int, count: int = 512) -> torch.Tensor:
+    """`count` normalised frames (count, C, m, m) of the training split, drawn with replacement."""
+    dataset, stream = load_dataset(manifest, "train", verify=False), generator(seed, "anchors")
+    member, time = (torch.randint(n, (count,), generator=stream).numpy() for n in (dataset.members, dataset.frames))
+    return dataset.gather(member, time)
 
 
 class PairSampler:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sns_core.data.pairs import true_frames
 from sns_core.data.trajectories import FRAMES_A_CHUNK, FrameWriter, open_frames
 from sns_core.files import digest, provenance, read_json, read_tensors, whole_file, write_tensors
 from sns_core.metrics.distributions import CENTRES, velocity_scale
@@ -42,7 +43,7 @@ def rollout_segment(
     content = read_json(manifest)
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
     step_size, resolution = content["emulator"]["step"], content["emulator"]["resolution"]
-    stepper = build_stepper(method, models, system, content, chosen, precision)
+    stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32, device=chosen)[:, None, None]
     everyone = open_frames(initial, "final_state")["final_state"]
     unit = velocity_scale(system, torch.from_numpy(everyone.values).to(chosen), resolution)

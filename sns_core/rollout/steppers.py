@@ -4,7 +4,7 @@ A carry is a dict of tensors with everything that continuing needs. Frames are (
 the training split's standard deviation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Protocol
@@ -102,7 +102,7 @@ class _DenoisingStepper(_FrameStepper):
 
     def __init__(
         self, denoiser: TrainedModel, precision: str, system: System, resolution: int, *, path: str = "diagonal",
-        readout: dict | None = None, sampler: dict | None = None, stride: int = 1,
+        readout: dict | None = None, sampler: dict | None = None, stride: int = 1, bank: torch.Tensor | None = None,
     ):  # fmt: skip
         super().__init__(system, resolution, denoiser.per_channel("std"))
         self.denoiser: NetworkDenoiser = denoiser.denoiser(precision)
@@ -112,7 +112,14 @@ class _DenoisingStepper(_FrameStepper):
         self.readout = LevelReadout(
             **(readout or {}), clean_probability=None if usual is None else torch.tensor(usual).expand(2, -1)
         )
-        self.sampler, self.stride = Sampler(**(sampler or {})), stride
+        self.sampler, self.stride, self.bank = Sampler(**(sampler or {})), stride, bank
+
+    def anchors(self, carry: Carry, streams) -> torch.Tensor:
+        """(B, C, m, m): the initial frames, or where there is a bank (n, C, m, m) of true frames, one drawn at each step."""
+        if self.bank is None:
+            return carry["anchor"]
+        draws = [torch.randint(len(self.bank), (1,), generator=g, device=g.device) for g in streams]
+        return self.bank[torch.cat(draws).to(self.bank.device)]
 
     def whitened(self, *frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Frames in the coordinates of the diffusion."""
@@ -179,7 +186,8 @@ class RefinementStepper(_DenoisingStepper):
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         candidate = self.surrogate.predict(carry["frame"])
         following = {"count": carry["count"] + 1} if self.fixed else {}
-        frame, record = self.refine(carry["frame"], candidate, carry["anchor"], streams, following.get("count"))
+        anchors = self.anchors(carry, streams)
+        frame, record = self.refine(carry["frame"], candidate, anchors, streams, following.get("count"))
         return {**carry, **following, "frame": self.system.admissible(frame)}, record
 
     def look(self, z_prev, z_next, z_anchor, streams) -> Look:
@@ -274,7 +282,7 @@ class GenerationStepper(_DenoisingStepper):
         self.condition_level = condition_level
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
-        z_prev, z_anchor = self.whitened(carry["frame"], carry["anchor"])
+        z_prev, z_anchor = self.whitened(carry["frame"], self.anchors(carry, streams))
         top = torch.full((len(z_prev),), self.schedule.levels)
         z_next = normal(streams, z_prev.shape[1:], z_prev)
         if self.condition_level is None:
@@ -301,7 +309,7 @@ class AcdmStepper(_DenoisingStepper):
         self.begin = begin
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
-        z_prev, z_anchor = self.whitened(carry["frame"], carry["anchor"])
+        z_prev, z_anchor = self.whitened(carry["frame"], self.anchors(carry, streams))
         top = torch.full((len(z_prev),), self.schedule.levels)
         z_next = normal(streams, z_prev.shape[1:], z_prev)
         if self.begin == "previous":
@@ -313,12 +321,14 @@ class AcdmStepper(_DenoisingStepper):
 
 
 def build_stepper(
-    method: dict, models: dict[str, FilePath], system: System, manifest: dict, device, precision: str = "auto"
-) -> Stepper:
+    method: dict, models: dict[str, FilePath], system: System, manifest: dict, device, precision: str = "auto",
+    bank: Callable[[], torch.Tensor] | None = None,
+) -> Stepper:  # fmt: skip
     """The stepper of a configured method.
 
-    `method`: {"stepper", options of the walk}; `models`: file of each role that NEEDS lists. Raises UserError for an
-    unknown stepper and for a model that is missing or does not fit.
+    `method`: {"stepper", options of the walk}; `models`: file of each role that NEEDS lists; `bank` makes the true frames
+    (n, C, m, m) of which `anchor: resampled` draws. Raises UserError for an unknown stepper and for a model that is missing
+    or does not fit.
     """
     kind = method["stepper"]
     if kind not in NEEDS:
@@ -336,6 +346,8 @@ def build_stepper(
         return SolverStepper(system, resolution, step_size, scale)
     common = (precision, system, resolution)
     options = {name: method[name] for name in OPTIONS[kind] if name in method}
+    if options.pop("anchor", "initial") == "resampled" and bank is not None:
+        options["bank"] = bank().to(device)
     surrogate = PointwiseStepper(loaded["surrogate"], *common) if "surrogate" in loaded else None
     if kind == "pointwise":
         return surrogate

@@ -21,6 +21,10 @@ DIFFUSION = {
 SPECS = {
     "pointwise": {"objective": "pointwise", "network": NETWORK, "training": TRAINING},
     "denoiser": {"objective": "denoiser", "network": NETWORK, "training": TRAINING, "diffusion": DIFFUSION},
+    "residual": {
+        "objective": "denoiser", "network": NETWORK, "training": {**TRAINING, "low_condition": 0.5},
+        "diffusion": {**DIFFUSION, "prediction": "residual"},
+    },
     "unconditional": {
         "objective": "unconditional", "network": NETWORK, "training": TRAINING, "diffusion": {**DIFFUSION, "anchor": False},
     },

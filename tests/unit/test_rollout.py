@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from sns_core.data import load_dataset, open_frames
+from sns_core.data.pairs import true_frames
 from sns_core.data.shards import shell_index
 from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
@@ -43,6 +44,8 @@ METHODS = {
     "heun": {"stepper": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
     "generation": {"stepper": "generation", **WALK, "stride": 5},
     "clean": {"stepper": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
+    "generation of residuals": {"stepper": "generation", **WALK, "stride": 5, "denoiser": "residual"},
+    "resampled anchor": {"stepper": "refinement", **WALK, "anchor": "resampled"},
     "thermalizer": {"stepper": "thermalizer", **STEADY, "denoiser": "unconditional", "threshold": 2},
     "thermalizer of pairs": {"stepper": "thermalizer", **STEADY},
     "acdm": {"stepper": "acdm", "sampler": {}, "stride": 5, "denoiser": "acdm"},
@@ -182,6 +185,20 @@ def test_members_read_as_clean_keep_the_surrogates_bits(stepper, states):
     assert torch.equal(after["frame"][[0, 2]], surrogate[[0, 2]]), "path A does not touch x_t where s1 = 0"
     assert not torch.allclose(after["frame"][1], surrogate[1])
     assert record.calls.tolist() == [0, 7, 0] and record.levels.tolist() == [[5, 0], [3, 4], [0, 0]]
+
+
+def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny, stepper, states):
+    refinement, bank = stepper("published"), true_frames(tiny.manifest, 5)
+    refinement.bank = bank
+    carry, streams = refinement.start(states), MemberStreams("t", members=range(3))
+    first, second = (refinement.anchors(carry, streams.at(step)) for step in (1, 2))
+    everything = load_dataset(tiny.manifest, "train")
+    known = torch.cat([torch.from_numpy(shard.copy()).flatten(0, 1) for shard in everything.shards])
+    known = known / everything.statistics["std"][0]
+    for frame in (*first, *second):
+        assert ((frame - known).abs().amax((1, 2, 3)) < 1e-6).any()
+    assert not torch.equal(first, second) and len({float(frame.sum()) for frame in first}) == 3
+    assert torch.equal(first, refinement.anchors(carry, streams.at(1)))
 
 
 def test_a_gain_scales_the_change_of_each_wavenumber(stepper, states):
