@@ -82,8 +82,12 @@ def segment_files(system, method):
 
 
 def refinements(system):
-    """Methods whose denoiser can be examined around a surrogate."""
-    return [name for name, method in RESOLVED[system]["methods"].items() if method["stepper"] == "refinement"]
+    """Methods that examine a denoiser around a surrogate: the first one of those with the same models and read-out."""
+    examined = {}
+    for name, method in RESOLVED[system]["methods"].items():
+        if method["stepper"] == "refinement":
+            examined.setdefault(configuration.as_parameter([method["models"], method["readout"]]), name)
+    return list(examined.values())
 
 
 def surrogate_rollout(system, method):
