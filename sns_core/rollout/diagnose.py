@@ -13,6 +13,8 @@ import torch
 import xarray as xr
 
 from sns_core.data import PairSampler, load_dataset
+from sns_core.data.shards import shell_index
+from sns_core.diffusion.colour import filtered
 from sns_core.files import whole_file
 from sns_core.metrics.compute import open_segments
 from sns_core.rollout.steppers import RefinementStepper, build_stepper
@@ -20,6 +22,8 @@ from sns_core.runtime import generator, select_device, use_threads
 from sns_core.systems import build_system
 
 EXAMPLES = 5  # conditioning levels shown as fields
+DRIFTS = (0.8, 0.9, 1.1, 1.2, 1.4)  # factors on the large scales of held-out pairs
+LARGE = 4  # last shell that they are on
 WATCHED = 10  # stored frames that an alarm averages over
 
 
@@ -45,10 +49,19 @@ def diagnose_denoiser(
     result = {
         **_condition_error(stepper, anchor, previous, true_next, levels, stream),
         **_calibration(stepper, anchor, previous, true_next, levels, stream),
+        **_detection(stepper, anchor, previous, true_next),
+        **_one_step(stepper, anchor, previous, true_next, seed),
         **_along_rollout(stepper, segments, dataset, content, chosen),
     }
     dataset = xr.Dataset(
-        result, coords={"level": levels.numpy()}, attrs={"method": name, "levels": stepper.schedule.levels}
+        result,
+        coords={
+            "level": levels.numpy(),
+            "drift": list(DRIFTS),
+            "side": ["cleaner", "noisier"],
+            "when": ["surrogate", "refined"],
+        },
+        attrs={"method": name, "levels": stepper.schedule.levels},
     )
     with whole_file(output) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4")
@@ -102,6 +115,47 @@ def _calibration(stepper, anchor, previous, true_next, levels, stream) -> dict:
         "level_of_true_pair": (("pair", "frame"), read(z_prev, z_next)),
         "level_of_surrogate": (("pair", "frame"), read(z_prev, candidate)),
     }
+
+
+def _detection(stepper, anchor, previous, true_next) -> dict:
+    """Share of held-out pairs with their shells 1 .. LARGE multiplied by each of DRIFTS, and of pairs of a true frame and the
+    surrogate's step, that the heads find cleaner, and noisier, than all but 3 % of true pairs. Needs held-out frames alone, no
+    rollout. The level is a ratio of noise to signal, so a field with too much energy looks cleaner than a true one."""
+    z_anchor = stepper.colour.whiten(anchor)
+    shells = torch.from_numpy(shell_index(previous.shape[-1])).to(previous.device)
+    large = (shells >= 1) & (shells <= LARGE)
+
+    def noisiness(prev, nxt):
+        look = stepper.denoiser.look(stepper.colour.whiten(prev), stepper.colour.whiten(nxt), z_anchor)
+        level = torch.arange(stepper.schedule.levels + 1, device=prev.device)
+        return (stepper.denoiser.logits(look).softmax(-1) * level).sum(-1).sum(-1)
+
+    usual = noisiness(previous, true_next)
+    low, high = torch.quantile(usual, 0.03), torch.quantile(usual, 0.97)
+
+    def share(prev, nxt):
+        found = noisiness(prev, nxt)
+        return [float((found < low).float().mean()), float((found > high).float().mean())]
+
+    scaled = [share(*(filtered(x, 1 + (factor - 1) * large) for x in (previous, true_next))) for factor in DRIFTS]
+    return {
+        "drift_detected": (("drift", "side"), scaled),
+        "surrogate_detected": (("side",), share(previous, stepper.surrogate.predict(previous))),
+    }
+
+
+def _one_step(stepper, anchor, previous, true_next, seed: int) -> dict:
+    """Root-mean-square error, by shell, of the surrogate's step from true frames: as it is, and refined."""
+    streams = [generator(seed, "one step", row) for row in range(len(previous))]
+    if stepper.fixed:
+        return {}
+    candidate = stepper.surrogate.predict(previous)
+    refined, _ = stepper.refine(previous, candidate, anchor, streams)
+    shells = torch.from_numpy(shell_index(previous.shape[-1])).to(previous.device)
+    power = [torch.fft.rfft2(x - true_next, norm="ortho").abs().square().mean((0, 1)) for x in (candidate, refined)]
+    counts = torch.bincount(shells.flatten())
+    mean = [torch.bincount(shells.flatten(), p.double().flatten()) / counts for p in power]
+    return {"one_step_error": (("when", "shell"), torch.stack(mean).sqrt().cpu().numpy())}
 
 
 def _along_rollout(stepper, segments, dataset, content, device) -> dict:
