@@ -9,6 +9,7 @@ from sns_core.figures.inputs import read
 from sns_core.figures.style import FAINT, MUTED, looks, page, panel_letter, plain_minor
 from sns_core.runtime import UserError
 
+FEW = 12  # methods that all get a label in the lower row
 WORST = 2.0  # decades: spectrum errors beyond are drawn at the edge
 COLUMNS = {
     "spectrum_error": "spectrum error (decades)",
@@ -46,11 +47,18 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
             plain_minor(axis)
         below = lower.subplots(1, 2)
         for index, (axis, column) in enumerate(zip(below, ("spectrum_error", "correlation_error"), strict=True)):
-            for name, score in scores.items():
-                calls, values = score["calls"], np.clip(np.nan_to_num(score[column], nan=np.inf), 1e-4, WORST)
-                axis.plot(calls, values.mean(), "o", color=style[name]["color"], markersize=6)
-                axis.annotate(style[name]["label"], (calls, values.mean()), (5, 3), textcoords="offset points",
-                              color=style[name]["color"], fontsize=7)  # fmt: skip
+            points = {
+                name: (score["calls"], np.clip(np.nan_to_num(score[column], nan=np.inf), 1e-4, WORST).mean())
+                for name, score in scores.items()
+            }
+            for name, point in points.items():
+                told = len(points) <= FEW or name in best(points)
+                axis.plot(
+                    *point, "o", color=style[name]["color"], markersize=6 if told else 3, alpha=1 if told else 0.5
+                )
+                if told:
+                    axis.annotate(style[name]["label"], point, (5, 3), textcoords="offset points",
+                                  color=style[name]["color"], fontsize=7)  # fmt: skip
             axis.set_xscale("symlog", linthresh=0.5)
             axis.set_yscale("log")
             axis.set(xlabel="network calls a step, besides the surrogate", ylabel=COLUMNS[column])
@@ -59,6 +67,15 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
             plain_minor(axis)
         axes[0].annotate("at the edge: lost, or beyond", (WORST, len(labels) - 0.4), (-3, 0), textcoords="offset points",
                          ha="right", color=MUTED, fontsize=7)  # fmt: skip
+
+
+def best(points: dict[str, tuple[float, float]]) -> list[str]:
+    """Names of the points (cost, error) that no other point undercuts in one without losing in the other."""
+    return [
+        name
+        for name, point in points.items()
+        if not any(all(np.less_equal(other, point)) and other != point for other in points.values())
+    ]
 
 
 def _scores(rows: pd.DataFrame, result, truth: np.ndarray) -> dict:

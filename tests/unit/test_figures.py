@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from sns_core.figures.ablation import plot_ablation
+from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.distributions import density, plot_distributions
 from sns_core.figures.error import plot_error
@@ -548,3 +548,8 @@ def test_a_density_integrates_to_one_and_nothing_counted_is_nan():
     counts = np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
     found = density(counts, np.array([-0.5, 0.0, 0.5]))
     assert found[0].tolist() == [0.5, 1.0, 0.5] and np.isnan(found[1]).all()
+
+
+def test_only_what_nothing_undercuts_is_best():
+    points = {"cheap": (0.0, 0.5), "good": (2.0, 0.1), "worse": (3.0, 0.1), "dear": (9.0, 0.05), "twin": (2.0, 0.1)}
+    assert best(points) == ["cheap", "good", "dear", "twin"]
