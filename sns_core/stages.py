@@ -9,6 +9,7 @@ STAGES = {
     "compute_reference": "sns_core.metrics.compute",
     "compute_metrics": "sns_core.metrics.compute",
     "aggregate_metrics": "sns_core.metrics.aggregate",
+    "compare_seeds": "sns_core.metrics.seeds",
     "compute_theory": "sns_core.theory.compute",
     "plot_theory": "sns_core.figures.theory",
     "plot_phase_space": "sns_core.figures.phase_space",
