@@ -36,5 +36,5 @@ def test_means_and_spreads_are_those_of_the_seeds(tmp_path):
 def test_runs_of_other_methods_are_not_compared(tmp_path):
     one = scorecard(tmp_path / "a.csv", {"solver": 0.1, "sns": 0.1}, 0)
     other = scorecard(tmp_path / "b.csv", {"solver": 0.1}, 0, methods=("solver",))
-    with pytest.raises(UserError, match="b.csv: scores other methods than"):
+    with pytest.raises(UserError, match=r"b\.csv: scores other methods than"):
         compare_seeds(scorecards=[one, other], seeds=[0, 1], output=tmp_path / "c.csv", table=tmp_path / "c.md")
