@@ -10,6 +10,7 @@ from sns_core.metrics.scorecard import SCORES, read_scorecard
 
 FORECASTS = ("crps", "spread_skill")
 KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # of an axis, by what a perfect method gets
+COUNTS = ("level_previous", "level_next", "calls_per_step")  # from 0 to hundreds
 COLUMNS = 4
 NARROW, WIDE = 1.25, 10.0  # factors around 1 that an axis of ratios spans at least and at most
 DECADES = 4  # that a logarithmic axis spans at most
@@ -35,9 +36,9 @@ def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None
 
 def _panel(axis, table: pd.DataFrame, score: str, labels: dict, style: dict) -> None:
     title, _, ideal = SCORES[score]
-    kind = "log" if score == "seconds_per_step" else KINDS[ideal]
+    kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
     axis.set_title(title, fontsize=8.5)
-    scale = {"ratio": _ratios, "linear": _linear, "log": _decades}[kind](axis, table)
+    scale = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades}[kind](axis, table)
     layers = list(dict.fromkeys(table["layer"]))
     for _, row in table.drop_duplicates("layer").iterrows():
         if np.isfinite(row["floor"]) and kind != "linear":
@@ -92,6 +93,17 @@ def _linear(axis, table: pd.DataFrame) -> tuple[float, float]:
     high = 1.08 * _finite(table, "value", "high").max(initial=0) or 1.0
     axis.set_xlim(0, high)
     axis.locator_params(axis="x", nbins=5)
+    return 0.0, high
+
+
+def _counts(axis, table: pd.DataFrame) -> tuple[float, float]:
+    """Linear up to 1, decades beyond."""
+    high = max(1.1, 1.3 * _finite(table, "value", "high").max(initial=0))
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(0, high)
+    ticks = [tick for tick in (0, 0.5, 1, 10, 100, 1000) if tick <= high]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     return 0.0, high
 
 

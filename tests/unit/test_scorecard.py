@@ -35,37 +35,37 @@ def units(values: np.ndarray, length: int) -> xr.Dataset:
     return xr.Dataset({"value": ("unit", means), "size": ("unit", np.full(len(means), float(length)))})
 
 
-@pytest.mark.parametrize(("length", "low", "high"), [(100, 0.84, 0.95), (1, 0.2, 0.5)])
+@pytest.mark.parametrize(("length", "low", "high"), [(100, 0.82, 0.97), (4, 0.2, 0.75)])
 def test_intervals_cover_the_mean_of_correlated_noise_nine_times_of_ten(length, low, high):
     rng, covered = np.random.default_rng(0), []
-    for trial in range(200):
+    for trial in range(120):
         means = pooled(units(MEAN + autoregressive(rng, MEMBERS, 1000), length), seed=trial)["value"]
         _, least, most = interval(means.values)
         covered.append(least <= MEAN <= most)
-    # Steps drawn one by one (length 1) take the noise for independent, and are wrong more often than not.
+    # Stretches shorter than the memory are taken for independent, and are wrong too often.
     assert low < np.mean(covered) < high
 
 
 def test_intervals_cover_a_ratio_of_variances():
     rng, covered = np.random.default_rng(9), []
-    for trial in range(200):
+    for trial in range(100):
         series = 2 * autoregressive(rng, MEMBERS, 1000)
         means = pooled(units(series, 100).assign(square=units(series**2, 100)["value"]), seed=trial)
         _, low, high = interval((means["square"] - means["value"] ** 2).values, "ratio")
         assert low > 0
         covered.append(low <= 4 <= high)
-    assert 0.82 < np.mean(covered) < 0.95
+    assert 0.8 < np.mean(covered) < 0.97
 
 
 def test_the_interval_of_a_distance_lies_below_what_noise_has_raised_it_to():
     rng, covered = np.random.default_rng(1), []
-    for trial in range(200):
+    for trial in range(100):
         sample = xr.Dataset({"value": (("unit", "k"), rng.normal(0.1, 1, (40, 20))), "size": ("unit", np.ones(40))})
         distance = np.abs(pooled(sample, trial)["value"]).mean("k")
         value, low, high = interval(distance.values, "positive")
         assert 0 <= low <= value <= high
         covered.append(low <= 0.1 <= high)
-    assert 0.8 < np.mean(covered) <= 0.95  # put around the value, the intervals would cover 0.1 once in thirty
+    assert 0.78 < np.mean(covered) <= 0.95  # put around the value, the intervals would cover 0.1 once in thirty
 
 
 def test_few_units_have_the_full_variance_of_their_mean():
