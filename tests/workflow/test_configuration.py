@@ -180,7 +180,14 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
     assert prints() == before
     schedule.write_text(text.replace("offset: float = 0.008", "offset: float = 0.009"))
     changed = {stage for stage, value in prints().items() if value != before[stage]}
-    assert changed == {"train_model", "rollout_segment", "diagnose_denoiser", "compute_theory", "plot_phase_space"}
+    assert changed == {
+        "train_model",
+        "rollout_segment",
+        "rollout_ensemble",
+        "diagnose_denoiser",
+        "compute_theory",
+        "plot_phase_space",
+    }
     schedule.write_text(text)
     solver = tmp_path / "sns_core" / "systems" / "kolmogorov.py"
     solver.write_text(solver.read_text().replace("0.1496590219993", "0.1496590219994"))
