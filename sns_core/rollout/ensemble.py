@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.pairs import true_frames
 from sns_core.data.trajectories import open_frames
 from sns_core.files import read_json, whole_file
 from sns_core.rollout.steppers import SolverStepper, Stepper, build_stepper
@@ -45,7 +46,7 @@ def rollout_ensemble(
     chosen = select_device(device)
     content = read_json(manifest)
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
-    stepper = build_stepper(method, models, system, content, chosen, precision)
+    stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
     states = torch.from_numpy(open_frames(initial, "final_state")["final_state"].values)
     if not (1 <= starts <= len(states) and len(states) > 1):
         raise UserError(
