@@ -76,7 +76,7 @@ rule rollouts:
 
 rule metrics:
     input:
-        [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in ("metrics", "windows")],
+        [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
 
 
 rule figures:

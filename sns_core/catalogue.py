@@ -11,6 +11,7 @@ NEEDS = {
     "thermalizer": {"surrogate": ("pointwise",), "denoiser": ("unconditional", "denoiser")},
     "generation": {"denoiser": ("denoiser",)},
     "acdm": {"denoiser": ("acdm", "denoiser")},
+    "foreign": {},
 }
 
 # Options of a configured method that each stepper takes besides its models.
@@ -33,4 +34,5 @@ OPTIONS = {
     "thermalizer": ("readout", "sampler", "stride", "anchor", "max_level", "threshold"),
     "generation": ("path", "readout", "sampler", "stride", "anchor", "condition_level"),
     "acdm": ("sampler", "stride", "anchor", "begin"),
+    "foreign": ("file",),
 }

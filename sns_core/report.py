@@ -15,6 +15,7 @@ import pandas as pd
 
 from sns_core.figures.style import looks, short
 from sns_core.files import read_json, whole_file
+from sns_core.metrics.scorecard import SCORES, read_scorecard
 
 TEMPLATE = "report.html.j2"
 DRIFT = 0.25  # decades: a window whose spectrum error is larger has left the solver's statistics
@@ -100,13 +101,42 @@ def _note(row: dict) -> str:
     return ""
 
 
+# The scorecard
+
+
+def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
+    """A row a score, layer and lead, of a table of `score_methods`: {"title", "floor", "cells"}, a cell a method in order.
+
+    A cell is {"value", "low", "high", "within", "lost"}, or None where a method has no such score; "within" where its interval
+    overlaps the floor's, "lost" where members were.
+    """
+    rows = []
+    for (score, layer, lead), part in table.groupby(["score", "layer", "lead"], sort=False, dropna=False):
+        title, layers = SCORES[score][0], table["layer"][table["layer"] != ""].nunique()
+        title += f", {layer}" if layer and layers > 1 else ""
+        title += f", after {lead:g} steps" if np.isfinite(lead) else ""
+        mine = part.set_index("method")
+        cells = [_cell(mine.loc[m["name"]]) if m["name"] in mine.index else None for m in methods]
+        first = part.iloc[0]
+        floor = {"value": first["floor"], "low": first["floor_low"], "high": first["floor_high"]}
+        rows.append({"title": title, "rank": list(SCORES).index(score), "lead": lead, "floor": floor, "cells": cells})
+    return sorted(rows, key=lambda row: row["rank"])
+
+
+def _cell(row: pd.Series) -> dict | None:
+    if not np.isfinite(row["value"]):
+        return None
+    within = row["low"] <= row["floor_high"] and row["floor_low"] <= row["high"]
+    return {**row[["value", "low", "high"]], "within": bool(within), "lost": bool(row["members_lost"])}
+
+
 # The page
 
 
 def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics": table, "windows": table, "methods": [{"name", "label",
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows" and "scorecard": tables, "methods": [{"name", "label",
     "stepper"}]}, figures in the order shown, the first one at the top; `captions`: a text file a figure, named after
     it, its first paragraph the title; `provenance`: file of `record_provenance`.
     """
@@ -123,6 +153,8 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
                 "name": system,
                 "rows": [{**row, "colour": colours[row["name"]]["color"]} for row in rows],
                 "layers": len({row["layer"] for row in rows}),
+                "methods": files["methods"],
+                "scorecard": scorecard(read_scorecard(files["scorecard"]), files["methods"]),
                 "figures": figures,
                 "members": rows[0]["members"],
                 "steps": max(row["steps"] for row in rows),
@@ -137,7 +169,7 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "duration": duration}
+    environment.filters |= {"number": number, "digits": digits, "percent": percent, "duration": duration}
     page = environment.get_template(TEMPLATE).render(
         sections=sections,
         record=record,
@@ -165,6 +197,13 @@ def number(value, digits: int = 2) -> str:
     if not math.isfinite(value):
         return "∞"
     return f"{value:.{digits}f}" if abs(value) < 1000 else short(float(value))
+
+
+def digits(value: float) -> str:
+    """A score in about three digits: 0.0142, 1.07, 327; a dash where there is none."""
+    if not math.isfinite(value):
+        return number(value)
+    return f"{value:.3g}" if 1e-4 <= abs(value) < 1e5 or value == 0 else short(value)
 
 
 def percent(value) -> str:

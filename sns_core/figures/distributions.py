@@ -1,4 +1,4 @@
-"""Figure 12: how often each value of vorticity and velocity occurs, beside the solver's ensemble."""
+"""Figure 12: how often each value of vorticity, its gradient and velocity occurs, beside the solver's ensemble."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from sns_core.figures.style import REFERENCE, looks, page, panel_letter, plain_m
 
 DASHED = {"color": REFERENCE, "linewidth": 1.1, "linestyle": (0, (2, 1.4)), "zorder": 5}
 RAREST = 1e-5  # share of a standard deviation below which nothing is drawn
-QUANTITIES = {"vorticity": "vorticity", "velocity": "velocity components"}
+QUANTITIES = {"vorticity": "vorticity", "velocity": "velocity", "gradient": "vorticity gradient"}
 
 
 def plot_distributions(*, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
     """Probability densities, a row a layer: `metrics`: method -> file; `labels`: method -> label, in order."""
     known, results, style = read(reference), read_each(metrics, labels), looks(labels)
     layers = [str(layer) for layer in known["layer"].values]
-    with page(output, dpi, 8.6, 3.0 * len(layers) + 0.45, layout="constrained") as figure:
-        axes = figure.subplots(len(layers), 2, squeeze=False, sharey=True)
+    with page(output, dpi, 11.4, 3.0 * len(layers) + 0.45, layout="constrained") as figure:
+        axes = figure.subplots(len(layers), len(QUANTITIES), squeeze=False, sharey=True)
         for layer, label in enumerate(layers):
             suffix = "" if len(layers) == 1 else f", {label}"
             for column, (name, title) in enumerate(QUANTITIES.items()):
                 axis = axes[layer, column]
                 _densities(axis, known, results, style, name, layer)
-                panel_letter(axis, "ab"[column], f"Density of the {title}{suffix}")
+                panel_letter(axis, "abc"[column], f"Density of the {title}{suffix}")
         handles, names = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), columnspacing=1.6)
 

@@ -2,22 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from sns_core.files import whole_file
 from sns_core.metrics.spectra import spectrum_error
-
-
-def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 0.5) -> float:
-    """Time at which C(tau) first falls below `level`, between lags linearly; NaN where it does not."""
-    below = np.nonzero(correlation < level)[0]
-    if not len(below) or below[0] == 0:
-        return float("nan")
-    i = below[0]
-    fraction = (correlation[i - 1] - level) / (correlation[i - 1] - correlation[i])
-    return float(lag[i - 1] + fraction * (lag[i] - lag[i - 1]))
+from sns_core.metrics.temporal import decorrelation_time
 
 
 def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int]) -> list[dict]:

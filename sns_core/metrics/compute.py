@@ -14,7 +14,8 @@ import xarray as xr
 
 from sns_core.data.trajectories import open_frames
 from sns_core.files import read_json, whole_file
-from sns_core.metrics.distributions import CENTRES, histogram, velocity_scale, wasserstein
+from sns_core.metrics.bootstrap import interval, resampling_weights
+from sns_core.metrics.distributions import CENTRES, component_scales, components, histogram, wasserstein
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers, spectrum_error
 from sns_core.metrics.temporal import centred, lagged_correlation
 from sns_core.runtime import DamagedFile, UserError, use_threads
@@ -23,7 +24,7 @@ from sns_core.systems import System, build_system
 CHUNK = 128  # frames of one member in memory at a time
 LONG = {"step": 20_000, "block": 400}  # steps and blocks of one member in memory at a time
 MAP_FRAMES = 600  # frames that C(r, tau) is taken over, at the start of a rollout and at its end
-RESAMPLES = 200  # of the bootstrap
+HISTOGRAMS = ("vorticity", "velocity", "gradient")
 
 
 def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
@@ -69,12 +70,14 @@ def compute_reference(
     system, step = _system(content), content["emulator"]["step"]
     dataset = open_frames(trajectories, system.variable, member=1, time=CHUNK)
     states = torch.from_numpy(open_frames(trajectories, "final_state")["final_state"].values)
-    unit = velocity_scale(system, states, dataset.sizes["x"])[:, None, None]
+    units = component_scales(system, states, dataset.sizes["x"])
     std = np.asarray(content["statistics"]["std"], dtype=np.float32)[:, None, None]
     members = []
     for member in range(dataset.sizes["member"]):
         frames = torch.from_numpy(dataset[system.variable].isel(member=member).values)
-        u, v = system.frame_velocity(frames)
+        vectors = components(system, frames)
+        u, v = vectors["velocity"].unbind(2)
+        energy, enstrophy = (0.5 * (u**2 + v**2)).mean((2, 3)).double(), (0.5 * frames**2).mean((2, 3)).double()
         spectra = [
             kinetic_energy_spectrum(u[:, [c]], v[:, [c]], system.length)[1].mean(0) for c in range(system.channels)
         ]
@@ -83,16 +86,17 @@ def compute_reference(
         members.append(
             {
                 "energy_spectrum": (("layer", "wavenumber"), torch.stack(spectra).numpy()),
-                "kinetic_energy": (("layer",), (0.5 * (u**2 + v**2)).mean((0, 2, 3)).numpy()),
-                "enstrophy": (("layer",), (0.5 * frames**2).mean((0, 2, 3)).numpy()),
+                "kinetic_energy": (("layer",), energy.mean(0).numpy()),
+                "kinetic_energy_square": (("layer",), energy.square().mean(0).numpy()),
+                "enstrophy": (("layer",), enstrophy.mean(0).numpy()),
+                "enstrophy_square": (("layer",), enstrophy.square().mean(0).numpy()),
                 "rate_of_change": ((), float(change.abs().mean() / step)),
                 "relative_change": (
                     (), float((change.square().mean((1, 2, 3)) / scaled[:-1].square().mean((1, 2, 3))).sqrt().mean()),
                 ),
                 "vorticity_counts": (("layer", "bin"), histogram(scaled.transpose(0, 1)[None])[0].numpy()),
-                "velocity_counts": (
-                    ("layer", "bin"), histogram((torch.stack([u, v], 1) / unit).transpose(0, 2)[None])[0].numpy(),
-                ),
+                **{f"{name}_counts": (("layer", "bin"), histogram((values / units[name]).transpose(0, 1)[None])[0].numpy())
+                   for name, values in vectors.items()},
                 "correlation": (("lag",), lagged_correlation(aligned[:, :lags], aligned[:, lags:])[0].mean(0).numpy()),
                 "zonal_velocity": (("layer", "y"), u.mean(-1).mean(0).numpy()),
                 "map": (("map_lag", "distance"), space_time_correlation(scaled.numpy()[::frame_stride], map_lags)),
@@ -134,8 +138,13 @@ def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Data
         raise UserError(f"{paths[0].parent.parent}: groups of members have come to different steps; run again")
     chains = [_chained(chain, variable) for chain in groups.values()]
     frames, statistics = (xr.concat([chain[i] for chain in chains], "member", data_vars="minimal") for i in (0, 1))
-    seconds = sum(float(d.attrs["seconds_stepping"]) for chain in groups.values() for d in chain)
-    statistics.attrs = {"method": opened.attrs["method"], "seconds_per_step": seconds / statistics.sizes["step"]}
+    # Wall time of each block of steps, that of all groups of members together.
+    seconds = sum(
+        np.concatenate([np.atleast_1d(d.attrs["seconds_of_blocks"]) for d in chain]) for chain in groups.values()
+    )
+    statistics.attrs = {
+        "method": opened.attrs["method"], "seconds_of_blocks": seconds, "seconds_per_step": seconds.sum() / statistics.sizes["step"],
+    }  # fmt: skip
     return frames, statistics
 
 
@@ -228,7 +237,7 @@ def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[i
     reference, rows = known.mean("member"), []
     lost = result["lost_step"].values
     for index in range(means.sizes["step"]):
-        blocks = result[["energy_spectrum", "vorticity_counts", "velocity_counts"]]
+        blocks = result[["energy_spectrum", *(f"{name}_counts" for name in HISTOGRAMS)]]
         blocks = blocks.isel(block=slice(index * length, (index + 1) * length)).load()
         here, stop = means.isel(step=index), (index + 1) * window
         for layer, label in enumerate(known["layer"].values):
@@ -239,7 +248,7 @@ def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[i
                 "first_step": stop - window + 1, "last_step": stop, "layer": label,
                 "spectrum_error": error, "spectrum_error_low": low, "spectrum_error_high": high,
             }  # fmt: skip
-            for name in ("vorticity", "velocity"):
+            for name in HISTOGRAMS:
                 counts = part[f"{name}_counts"].sum(("member", "block")).values
                 row[f"{name}_distance"] = float(wasserstein(counts, there[f"{name}_counts"].values))
             for name in names[:3]:
@@ -250,22 +259,17 @@ def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[i
 
 
 def spectrum_error_interval(
-    spectra: np.ndarray, reference: np.ndarray, shells: tuple[int, int], together: int = 1, share: float = 0.9
+    spectra: np.ndarray, reference: np.ndarray, shells: tuple[int, int], together: int = 1
 ) -> tuple[float, float, float]:
     """Spectrum error of the mean of block spectra (member, block, K), with its block-bootstrap interval.
 
-    About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one;
-    the interval is the middle `share` of the resampled errors, widened where the error itself lies outside, since
-    sampling noise can only add to a mean of absolute values. NaN where a member is not finite.
+    About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one.
+    NaN where a member is not finite.
     """
     groups = np.array_split(np.arange(spectra.shape[1]), max(1, spectra.shape[1] // together))
     drawn = np.concatenate([spectra[:, group].mean(1) for group in groups])
-    sizes = np.repeat([len(group) for group in groups], len(spectra))
-    counts = np.random.default_rng(0).multinomial(len(drawn), np.full(len(drawn), 1 / len(drawn)), RESAMPLES) * sizes
+    weights = resampling_weights(np.repeat([len(group) for group in groups], len(spectra)))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        error = spectrum_error(spectra.mean((0, 1)), reference, shells)
-        resampled = spectrum_error(counts @ drawn / counts.sum(1, keepdims=True), reference, shells)
-    if not np.isfinite(resampled).all():
-        return float(error), float("nan"), float("nan")
-    low, high = np.quantile(resampled, [(1 - share) / 2, (1 + share) / 2])
-    return float(error), float(min(low, error)), float(max(high, error))
+        means = weights @ drawn / weights.sum(1, keepdims=True)
+        value, low, high = interval(spectrum_error(means, reference, shells), "positive")
+    return float(value), float(low), float(high)

@@ -26,8 +26,15 @@ def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.abs(one - other).sum(-1) * 2 * REACH / BINS
 
 
-def velocity_scale(system: System, states: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Root-mean-square velocity component (C,), in the system's units, of solver states (member, C, n, n) seen on the
-    emulator's grid: the unit of the velocities' histogram."""
-    u, v = system.frame_velocity(system.observe(states, resolution))
-    return (0.5 * (u.square() + v.square())).mean((0, -2, -1)).sqrt()
+def components(system: System, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The vectors that histograms are taken of, each (B, C, 2, m, m), of frames (B, C, m, m) in the system's units:
+    "velocity", and "gradient", of the frames themselves, by differences between neighbouring points."""
+    along = [(frames.roll(-1, axis) - frames) * (frames.shape[-1] / system.length) for axis in (-1, -2)]
+    return {"velocity": torch.stack(system.frame_velocity(frames), 2), "gradient": torch.stack(along, 2)}
+
+
+def component_scales(system: System, states: torch.Tensor, resolution: int) -> dict[str, torch.Tensor]:
+    """Root-mean-square component (C, 1, 1, 1) of each of `components`, in the system's units, of solver states (member, C,
+    n, n) seen on the emulator's grid: the units of their histograms."""
+    found = components(system, system.observe(states, resolution))
+    return {name: values.square().mean((0, 2, 3, 4)).sqrt()[:, None, None, None] for name, values in found.items()}

@@ -13,7 +13,7 @@ import torch
 from sns_core.data.pairs import true_frames
 from sns_core.data.trajectories import FRAMES_A_CHUNK, FrameWriter, open_frames
 from sns_core.files import digest, provenance, read_json, read_tensors, whole_file, write_tensors
-from sns_core.metrics.distributions import CENTRES, velocity_scale
+from sns_core.metrics.distributions import CENTRES, component_scales
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.rollout.statistics import SERIES, StreamingStatistics
 from sns_core.rollout.steppers import build_stepper
@@ -46,8 +46,8 @@ def rollout_segment(
     stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32, device=chosen)[:, None, None]
     everyone = open_frames(initial, "final_state")["final_state"]
-    unit = velocity_scale(system, torch.from_numpy(everyone.values).to(chosen), resolution)
-    statistics = StreamingStatistics(system, scale, unit, step_size, block, lags)
+    units = component_scales(system, torch.from_numpy(everyone.values).to(chosen), resolution)
+    statistics = StreamingStatistics(system, scale, units, step_size, block, lags)
     streams = MemberStreams(seed, "rollout", name, members=members, device=chosen)
     identity = digest([name, method, content["identity"], members, seed, block, lags])
 
@@ -67,7 +67,7 @@ def rollout_segment(
         prefix = "carry."
         carry = {key.removeprefix(prefix): t.to(chosen) for key, t in tensors.items() if key.startswith(prefix)}
 
-    began, stepping = time.monotonic(), 0.0
+    began, stepping = time.monotonic(), np.zeros(steps // block)
     attributes, frame_step = {"method": name, "dt": step_size}, step_size * frame_stride
     with (
         whole_file(output) as temporary,
@@ -81,7 +81,9 @@ def rollout_segment(
             tick = time.perf_counter()
             carry, record = stepper.step(carry, streams.at(step + 1))
             frame = stepper.frame(carry)
-            stepping += time.perf_counter() - tick
+            if chosen.type == "cuda" and (step + 1) % block == 0:
+                torch.cuda.synchronize(chosen)  # a call returns before a GPU has done it
+            stepping[(step - first_step) // block] += time.perf_counter() - tick
             if (reduced := statistics.add(frame, record, step + 1)) is not None:
                 log.append(reduced)
             if (step + 1) % frame_stride == 0:
@@ -92,7 +94,10 @@ def rollout_segment(
             {"method": method, "rollout": {"first_step": first_step, "steps": steps, "members": members}}, seed, str(chosen),
             wall_seconds=time.monotonic() - began,
         )  # fmt: skip
-        writer.annotate(provenance=record, first_step=first_step, steps=steps, seconds_stepping=stepping)
+        # Wall time of the stepping alone, statistics and files left out; no number among the results, which it would set
+        # apart from those of another call.
+        seconds = stepping if stepper.timed else stepping * np.nan
+        writer.annotate(provenance=record, first_step=first_step, steps=steps, seconds_of_blocks=seconds)
     saved = {f"carry.{key}": tensor for key, tensor in carry.items()} | statistics.carry()
     write_tensors(restart, saved, {"format": FORMAT, "identity": identity, "step": first_step + steps})
 
@@ -141,13 +146,20 @@ class _Log:
             writer.variable(name, (name,), units, kind="f8")[:] = values
         for name in ("step", "block"):
             writer.variable(name, (name,), kind="i8", chunks=(CHUNK_STEPS,))
-        held = {"step": CHUNK_STEPS, "block": max(1, CHUNK_STEPS // self.block), "layer": system.channels, **sizes}
+        held = {
+            "step": CHUNK_STEPS,
+            "block": max(1, CHUNK_STEPS // self.block),
+            "layer": system.channels,
+            "y": resolution,
+            **sizes,
+        }
         for name, dimensions in SERIES.items():
             units = f"1/({system.time_units})" if name == "rate_of_change" else "1"
             kind = "i4" if name in ("levels", "calls") or name.endswith("_counts") else "f4"
             chunks = (1, *(held[d] for d in dimensions))
             writer.variable(name, ("member", *dimensions), units, chunks, kind)
-        writer.variable("velocity_scale", ("layer",), kind="f8")[:] = statistics.velocity_scale.flatten().cpu().numpy()
+        for name, unit in statistics.component_scales.items():
+            writer.variable(f"{name}_scale", ("layer",), kind="f8")[:] = unit.flatten().cpu().numpy()
 
     def append(self, reduced: dict[str, np.ndarray]) -> None:
         """Add the statistics of the next block."""

@@ -1,14 +1,14 @@
 """Statistics of every step of a rollout, in memory that does not grow with its length.
 
 Steps are gathered into blocks of fixed size, aligned to the step count, and each block is reduced at once and handed on:
-series per step, and the block's mean spectrum, histograms and C(tau) against a ring of the last `lags` frames, which
+series per step, and the block's mean spectrum, mean zonal flow, histograms and C(tau) against a ring of the last `lags` frames, which
 travels in the restart file. Cutting a rollout at block boundaries therefore changes nothing.
 """
 
 import numpy as np
 import torch
 
-from sns_core.metrics.distributions import BINS, histogram
+from sns_core.metrics.distributions import BINS, components, histogram
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
 from sns_core.metrics.temporal import centred, lagged_correlation
 from sns_core.rollout.steppers import StepRecord
@@ -21,22 +21,23 @@ SERIES = {
     "kinetic_energy": ("step", "layer"), "enstrophy": ("step", "layer"), "rate_of_change": ("step",),
     "relative_change": ("step",), "max_abs": ("step",), "levels": ("step", "frame"), "calls": ("step",),
     "energy_spectrum": ("block", "layer", "wavenumber"), "correlation": ("block", "lag"),
-    "vorticity_counts": ("block", "layer", "bin"), "velocity_counts": ("block", "layer", "bin"),
+    "zonal_profile": ("block", "layer", "y"), "vorticity_counts": ("block", "layer", "bin"),
+    "velocity_counts": ("block", "layer", "bin"), "gradient_counts": ("block", "layer", "bin"),
 }  # fmt: skip
 
 
 class StreamingStatistics:
     """Takes frames (B, C, m, m), in units of `scale` (C, 1, 1), and gives the statistics of each whole block.
 
-    `velocity_scale` (C,): the unit of the velocities' histogram; `lags`: frames that C(tau) looks back; `carry()` and
-    `restore()` move what is remembered to the next segment.
+    `component_scales`: units of the histograms of vectors, as the function of that name gives them; `lags`: frames that
+    C(tau) looks back; `carry()` and `restore()` move what is remembered to the next segment.
     """
 
     def __init__(
-        self, system: System, scale: torch.Tensor, velocity_scale: torch.Tensor, step_size: float, block: int, lags: int
+        self, system: System, scale: torch.Tensor, component_scales: dict, step_size: float, block: int, lags: int
     ):  # fmt: skip
         self.system, self.scale, self.step_size, self.block, self.lags = system, scale, step_size, block, lags
-        self.velocity_scale = velocity_scale.to(scale)[:, None, None]
+        self.component_scales = {name: unit.to(scale) for name, unit in component_scales.items()}
         self._frames: list[torch.Tensor] = []
         self._records: list[StepRecord] = []
 
@@ -72,7 +73,8 @@ class StreamingStatistics:
         known = torch.cat([self.ring, frames], 1)
 
         field = (frames * self.scale).flatten(0, 1)
-        u, v = self.system.frame_velocity(field)
+        vectors = components(self.system, field)
+        u, v = vectors["velocity"].unbind(2)
         spectra = [kinetic_energy_spectrum(u[:, [c]], v[:, [c]], self.system.length)[1] for c in range(channels)]
         energy = 0.5 * (u.square() + v.square()).mean((-2, -1))
         enstrophy = 0.5 * field.square().mean((-2, -1))
@@ -81,7 +83,6 @@ class StreamingStatistics:
         furthest = frames.abs().amax((2, 3, 4))
         unit = centred(known)
         correlation = lagged_correlation(unit[:, : self.lags], unit[:, self.lags :])
-        velocity = (torch.stack([u, v], 2) / self.velocity_scale[..., None, :, :]).unflatten(0, (members, count))
         reduced = {
             "kinetic_energy": energy.unflatten(0, (members, count)),
             "enstrophy": enstrophy.unflatten(0, (members, count)),
@@ -92,9 +93,12 @@ class StreamingStatistics:
             "calls": torch.stack([r.calls for r in self._records], 1),
             "energy_spectrum": torch.stack(spectra, 1).unflatten(0, (members, count)).mean(1)[:, None],
             "correlation": correlation.nanmean(1)[:, None],
+            "zonal_profile": u.mean(-1).unflatten(0, (members, count)).mean(1)[:, None],
             "vorticity_counts": histogram(frames.transpose(1, 2))[:, None],
-            "velocity_counts": histogram(velocity.transpose(1, 2))[:, None],
         }
+        for name, values in vectors.items():
+            scaled = (values / self.component_scales[name]).unflatten(0, (members, count))
+            reduced[f"{name}_counts"] = histogram(scaled.transpose(1, 2))[:, None]
         lost = (~(furthest <= LOST_BEYOND)).cpu()
         first = torch.where(lost.any(1), first_step + lost.int().argmax(1), -1)
         self.lost_step = torch.where(self.lost_step < 0, first, self.lost_step)

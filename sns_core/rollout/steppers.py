@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from sns_core.catalogue import NEEDS, OPTIONS
+from sns_core.data.foreign import ForeignRollout
 from sns_core.data.shards import shell_index
 from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
@@ -39,7 +40,10 @@ class StepRecord:
 
 
 class Stepper(Protocol):
-    """`start` makes a carry from the system's states, `step` the next carry from random streams, `frame` what is seen."""
+    """`start` makes a carry from the system's states, `step` the next carry from random streams, `frame` what is seen;
+    `timed`: whether the time that its steps take says anything."""
+
+    timed: bool
 
     def start(self, states: torch.Tensor) -> Carry: ...
     def step(self, carry: Carry, streams: Sequence[torch.Generator]) -> tuple[Carry, StepRecord]: ...
@@ -48,6 +52,8 @@ class Stepper(Protocol):
 
 class SolverStepper:
     """The system itself: `step_size` time units of the solver a step, seen through `scale` (C, 1, 1)."""
+
+    timed = True
 
     def __init__(self, system: System, resolution: int, step_size: float, scale: torch.Tensor):
         self.system, self.resolution, self.scale = system, resolution, scale
@@ -66,6 +72,8 @@ class SolverStepper:
 
 class _FrameStepper:
     """Base of the learnt steppers: the carry is the frame and, where the denoiser wants one, the anchor."""
+
+    timed = True
 
     def __init__(self, system: System, resolution: int, scale: torch.Tensor):
         self.system, self.resolution, self.scale = system, resolution, scale
@@ -320,6 +328,38 @@ class AcdmStepper(_DenoisingStepper):
         return {**carry, "frame": self.system.admissible(frame)}, record
 
 
+class ForeignStepper:
+    """A rollout that was made elsewhere, read from its file and scored as if it were made here.
+
+    `scale` (C, 1, 1): the unit of frames. States must be those of all members of the test split, in order.
+    """
+
+    timed = False
+
+    def __init__(self, rollout: ForeignRollout, system: System, resolution: int, scale: torch.Tensor):
+        self.rollout, self.system, self.resolution, self.scale = rollout, system, resolution, scale
+
+    def _read(self, step: int, members: list[int]) -> torch.Tensor:
+        return torch.from_numpy(self.rollout.frames(step, members)).to(self.scale.device) / self.scale
+
+    def start(self, states: torch.Tensor) -> Carry:
+        frame = (self.system.observe(states, self.resolution) / self.scale).contiguous()
+        if self.rollout.first == 0:
+            held = [member for member in self.rollout.members if member < len(states)]
+            frame[held] = self._read(0, held)
+        return {
+            "frame": frame, "member": torch.arange(len(states)), "step": torch.zeros(len(states), dtype=torch.int64),
+        }  # fmt: skip
+
+    def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
+        following = carry["step"] + 1
+        frame = self._read(int(following[0]), carry["member"].tolist())
+        return {**carry, "frame": frame, "step": following}, StepRecord.nothing(len(frame))
+
+    def frame(self, carry: Carry) -> torch.Tensor:
+        return carry["frame"]
+
+
 def build_stepper(
     method: dict, models: dict[str, FilePath], system: System, manifest: dict, device, precision: str = "auto",
     bank: Callable[[], torch.Tensor] | None = None,
@@ -341,9 +381,12 @@ def build_stepper(
         role: load_model(models[role], objectives, device, manifest["identity"])
         for role, objectives in NEEDS[kind].items()
     }
+    scale = torch.tensor(manifest["statistics"]["std"], dtype=torch.float32, device=device)[:, None, None]
     if kind == "solver":
-        scale = torch.tensor(manifest["statistics"]["std"], dtype=torch.float32, device=device)[:, None, None]
         return SolverStepper(system, resolution, step_size, scale)
+    if kind == "foreign":
+        rollout = ForeignRollout(method["file"], system.variable, system.channels, resolution, step_size)
+        return ForeignStepper(rollout, system, resolution, scale)
     common = (precision, system, resolution)
     options = {name: method[name] for name in OPTIONS[kind] if name in method}
     if options.pop("anchor", "initial") == "resampled" and bank is not None:

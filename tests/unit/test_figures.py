@@ -25,12 +25,14 @@ from sns_core.figures.fields import frame_at, plot_fields
 from sns_core.figures.inputs import in_shown_units, living, lost_note, read, thirds
 from sns_core.figures.levels import plot_levels
 from sns_core.figures.phase_space import plot_phase_space
+from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
 from sns_core.figures.style import looks, short
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
 from sns_core.metrics.distributions import CENTRES
+from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
 from sns_core.report import judge, write_report
 from sns_core.runtime import UserError
@@ -38,6 +40,7 @@ from sns_core.runtime import UserError
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 FIGURES = (
     "fields", "phase_space", "condition_error", "temporal", "ablation", "levels", "error", "spectra", "zonal", "spin_up", "distributions",
+    "scorecard",
 )  # fmt: skip
 LABELS = {
     "solver": "Solver", "pointwise": "Pointwise", "published": "SNS <published> & co", "coloured": "SNS coloured",
@@ -70,6 +73,7 @@ class Synthetic:
             self._method(name)
         self.windows, self.table = folder / "windows.csv", folder / "metrics.csv"
         self._tables()
+        self.scorecard = self._scorecard()
         for name in SURROGATES:
             self._diagnostics(name)
         self.trajectories = {split: self._trajectory(split) for split in ("train", "test")}
@@ -108,6 +112,7 @@ class Synthetic:
             "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** one[:, 0]),
             "vorticity_counts": (("member", "layer", "bin"), self.counts(one)),
             "velocity_counts": (("member", "layer", "bin"), self.counts(one)),
+            "gradient_counts": (("member", "layer", "bin"), self.counts(one)),
             "map": (
                 ("member", "map_lag", "distance"),
                 one[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
@@ -172,6 +177,7 @@ class Synthetic:
             "energy_spectrum": (("member", "block", "layer", "wavenumber"), spectrum),
             "vorticity_counts": (("member", "block", "layer", "bin"), self.counts(np.ones((*spectrum.shape[:3], 1)))),
             "velocity_counts": (("member", "block", "layer", "bin"), self.counts(np.ones((*spectrum.shape[:3], 1)))),
+            "gradient_counts": (("member", "block", "layer", "bin"), self.counts(np.ones((*spectrum.shape[:3], 1)))),
             "correlation": (("member", "block", "lag"), correlation), "lost_step": (("member",), lost),
         }  # fmt: skip
         coordinates = {
@@ -231,6 +237,34 @@ class Synthetic:
         pd.DataFrame(rows).to_csv(self.table, index=False)
         pd.DataFrame(windows).to_csv(self.windows, index=False)
 
+    def _scorecard(self):
+        """A value a score, layer and lead of each method; `published` beyond every axis, `generation` without forecasts."""
+        rows = []
+        for index, name in enumerate(LABELS):
+            for score, (_, _, ideal) in SCORES.items():
+                forecast = score in ("crps", "spread_skill")
+                if forecast and name == "generation":
+                    continue
+                layers = self.layers if forecast or score in ("spectrum_error", "kinetic_energy") else [""]
+                for place, (layer, lead) in enumerate((a, b) for a in layers for b in ((1, 5) if forecast else ("",))):
+                    value = (0.02 if ideal == 0 else 1.0) * (1 + index + 0.1 * place)
+                    value = {"published": 1e9, "pointwise": math.nan if score == "zonal_error" else value}.get(
+                        name, value
+                    )
+                    known = np.isfinite(value) and name != "published"
+                    rows.append({
+                        "system": "kolmogorov", "method": name, "score": score, "layer": layer, "lead": lead, "value": value,
+                        "low": 0.8 * value if known else math.nan, "high": 1.3 * value if known else math.nan,
+                        "floor": math.nan if ideal is None else 0.02 if ideal == 0 else 1.0,
+                        "floor_low": math.nan if ideal is None else 0.0 if ideal == 0 else 0.9,
+                        "floor_high": math.nan if ideal is None else 0.03 if ideal == 0 else 1.1,
+                        "ideal": ideal, "units": "1", "members_lost": int((self.lost(name) >= 0).sum()),
+                        "members": self.members, "counted": 1.0,
+                    })  # fmt: skip
+        path = self.folder / "scorecard.csv"
+        pd.DataFrame(rows).to_csv(path, index=False)
+        return path
+
     def _diagnostics(self, name):
         level, pairs, random = np.linspace(0, 20, 6).round().astype(int), 12, self.random
         time = np.arange(0, self.steps + 1, self.stride)
@@ -276,6 +310,7 @@ def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
         "phase_space": lambda labels, **a: plot_phase_space(**a),
         "ablation": lambda **a: plot_ablation(tables=source.table, **results, **a),
         "zonal": lambda **a: plot_zonal(member=0, **results, **a),
+        "scorecard": lambda **a: plot_scorecard(table=source.scorecard, **a),
         "spin_up": lambda labels, **a: plot_spin_up(trajectories=source.trajectories, **a),
     }
     output = {name: folder / f"{name}.png" for name in names}
@@ -334,9 +369,10 @@ def test_the_user_s_own_settings_change_nothing(source, drawn, tmp_path):
 
 def test_layers_are_blocks_of_rows(source, drawn, tmp_path):
     layered = Synthetic(tmp_path / "layered", layers=("upper", "lower"))
-    tall = draw(layered, tmp_path / "figures", ("fields", "spectra"))
+    tall = draw(layered, tmp_path / "figures", ("fields", "spectra", "scorecard"))
     assert pixels(tall["fields"]).shape[0] > 1.9 * pixels(drawn["fields"]).shape[0]
-    assert pixels(tall["spectra"]).shape[0] > pixels(drawn["spectra"]).shape[0]
+    for name in ("spectra", "scorecard"):
+        assert pixels(tall[name]).shape[0] > pixels(drawn[name]).shape[0]
 
 
 def test_a_failed_figure_leaves_nothing(source, tmp_path):
@@ -450,7 +486,7 @@ def report(source, drawn, provenance, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     systems = {"kolmogorov": {
         "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
-        "windows": str(source.windows), "methods": METHODS,
+        "windows": str(source.windows), "scorecard": str(source.scorecard), "methods": METHODS,
     }}  # fmt: skip
     arguments = {"systems": systems, "captions": [CAPTIONS / f"{n}.rst" for n in FIGURES], "provenance": provenance}
     write_report(**arguments, output=folder / "report.html")
@@ -509,6 +545,12 @@ def test_report_tells_the_numbers(report):
     assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
     assert "its windows lie within 2 times the solver's own scatter" in text
     assert "Figure 1. Fields along the rollouts" in text
+    # The scorecard: title, floor, then a cell a method: within the floor, beyond it, lost, beyond, beyond.
+    assert (
+        "Spectrum error (decades) 0.02 [0, 0.03] 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]"
+        in text
+    )
+    assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
     assert "d" * 64 in text and "1 min 00 s" in text
 
 

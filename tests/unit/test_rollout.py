@@ -12,9 +12,12 @@ from sns_core.data.pairs import true_frames
 from sns_core.data.shards import shell_index
 from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
+from sns_core.metrics.distributions import BINS, REACH
 from sns_core.rollout import build_stepper, rollout_segment
 from sns_core.rollout import segment as engine
 from sns_core.rollout.diagnose import first_alarm
+from sns_core.rollout.ensemble import disturbed, rollout_ensemble
+from sns_core.rollout.statistics import SERIES
 from sns_core.rollout.steppers import StepRecord
 from sns_core.runtime import MemberStreams, UserError, bfloat16_is_fast
 from sns_core.systems import build_system
@@ -79,7 +82,7 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
     first, restart = roll(tiny, tmp_path, name, 0, 5)
     second, final = roll(tiny, tmp_path, name, 5, 10, previous=restart)
     one, parts = read(whole), [read(first), read(second)]
-    for variable in ("vorticity", "kinetic_energy", "levels", "calls", "energy_spectrum", "correlation", "max_abs"):
+    for variable in (*SERIES, "vorticity"):
         axis = next(a for a in ("time", "step", "block") if a in one[variable].dims)
         joined = np.concatenate([p[variable].values for p in parts], one[variable].dims.index(axis))
         np.testing.assert_array_equal(joined, one[variable].values, err_msg=variable)
@@ -138,6 +141,23 @@ def test_statistics_are_those_of_the_frames(tiny, tmp_path):
     np.testing.assert_allclose(data["correlation"][:, 1], expected, atol=1e-5)
     assert temporal_correlation(frames, 4)[0] == pytest.approx(1.0, abs=1e-5)
     assert data["wavenumber"].size == shell_index(16).max() + 1
+    np.testing.assert_allclose(
+        data["zonal_profile"][:, :, 0], u.mean((1, 3)).reshape(3, 2, 5, 16).mean(2), rtol=1e-3, atol=1e-5
+    )
+    # Components of the gradient as differences of neighbours, in units that the file tells.
+    scale = data["gradient_scale"].item() * 2 * np.pi / 16
+    steps = torch.stack([frames.roll(-1, axis) - frames for axis in (-1, -2)], 2)[:, 1:] / scale
+    counts = np.stack(
+        [np.histogram(steps[:, part].numpy(), BINS, (-REACH, REACH))[0] for part in (slice(5), slice(5, 10))]
+    )
+    assert data["gradient_counts"].sum() == counts.sum() == steps.numel()
+    assert abs(data["gradient_counts"].sum(("member", "layer")) - counts).sum() < 1e-3 * counts.sum()
+
+
+def test_the_time_of_the_steps_is_told_beside_the_results(tiny, tmp_path):
+    with xr.open_dataset(roll(tiny, tmp_path, "pointwise", 0, 10)[0]) as data:
+        assert len(data.attrs["seconds_of_blocks"]) == 2 and (data.attrs["seconds_of_blocks"] > 0).all()
+        assert not [name for name in data.variables if "second" in name]
 
 
 def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, monkeypatch):
@@ -288,6 +308,138 @@ def test_a_missing_model_is_named(tiny):
     only = {"surrogate": tiny.models["surrogate"]}
     with pytest.raises(UserError, match="'refinement' needs a denoiser"):
         build_stepper(METHODS["published"], only, system, content, "cpu")
+
+
+# --- rollouts made elsewhere ---
+
+
+@pytest.fixture
+def foreign(tiny, tmp_path):
+    """A rollout of the surrogate, every step of it, in the words of another program: (file, the rollout's own file)."""
+    own = roll(tiny, tmp_path, "pointwise", 0, 10, frame_stride=1)[0]
+    field = read(own)["vorticity"].isel(layer=0, drop=True).astype("f8")
+
+    def written(change=lambda field: field, name="vorticity"):
+        path = tmp_path / "foreign.nc"
+        change(field).rename(name).transpose("time", "member", ...).to_netcdf(path)
+        return path, own
+
+    return written
+
+
+def score_foreign(tiny, folder, path, first=0, steps=10, **more):
+    return roll(tiny, folder, "mine", first, steps, method={"stepper": "foreign", "file": str(path)}, **more)
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["with the initial frame", "without"])
+def test_a_foreign_rollout_is_scored_like_ones_own(tiny, tmp_path, foreign, first):
+    path, own = foreign(lambda field: field.isel(time=slice(first, None)))
+    one, restart = score_foreign(tiny, tmp_path, path, 0, 5)
+    other, _ = score_foreign(tiny, tmp_path, path, 5, 5, previous=restart)
+    expected, parts = read(own), [read(one), read(other)]
+    for name in (
+        "kinetic_energy",
+        "rate_of_change",
+        "energy_spectrum",
+        "correlation",
+        "gradient_counts",
+        "zonal_profile",
+    ):
+        axis = next(a for a in ("step", "block") if a in expected[name].dims)
+        joined = np.concatenate([part[name].values for part in parts], expected[name].dims.index(axis))
+        np.testing.assert_allclose(
+            joined, expected[name].values, rtol=2e-5, atol=1e-6 * abs(expected[name]).max().item()
+        )
+    assert np.isnan(parts[0].attrs["seconds_of_blocks"]), "no time was taken"
+    assert int(parts[1]["calls"].sum()) == 0
+
+
+def test_members_of_a_foreign_rollout_are_known_by_their_number(tiny, tmp_path, foreign):
+    path, own = foreign(lambda field: field.sel(member=[2, 0]))
+    found = read(score_foreign(tiny, tmp_path, path, members=(0, 2))[0])
+    np.testing.assert_allclose(
+        found["vorticity"].values, read(own)["vorticity"].sel(member=[0, 2], time=found["time"]), rtol=1e-5
+    )
+    with pytest.raises(UserError, match=r"foreign\.nc: holds no member 1, only 2, 0"):
+        score_foreign(tiny, tmp_path, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        (lambda f: f, "omega", "holds no 'vorticity', only 'omega'"),
+        (lambda f: f.isel(time=slice(None, 8)), "vorticity", "ends with step 7, step 8 is asked for; set the method's steps"),
+        (lambda f: f.isel(time=slice(0, None, 2)), "vorticity", "multiples of the emulator's step 0.1, .* not 0, 0.2, 0.4"),
+        (lambda f: f.isel(x=slice(8)), "vorticity", r"frames \(layer, y, x\) of \(1, 16, 8\) where"),
+        (lambda f: f.rename(x="lon"), "vorticity", "name them .'member', 'time', 'layer', 'y', 'x'"),
+        (lambda f: f.drop_vars("time"), "vorticity", "no coordinate 'time'"),
+    ],
+)  # fmt: skip
+def test_a_foreign_rollout_that_does_not_fit_is_one_line(tiny, tmp_path, foreign, change, name, words):
+    path, _ = foreign(change, name)
+    with pytest.raises(UserError, match=words):
+        score_foreign(tiny, tmp_path, path)
+    with pytest.raises(UserError, match=r"nowhere\.nc: missing"):
+        score_foreign(tiny, tmp_path, tmp_path / "nowhere.nc")
+
+
+# --- ensembles ---
+
+
+def ensembles(tiny, folder, name, **more):
+    method = dict(METHODS[name])
+    models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
+    output = folder / "ensemble.nc"
+    settings = {
+        "starts": 2,
+        "members": 3,
+        "leads": [3, 1],
+        "disturbance": 0.0,
+        "seed": 5,
+        "device": "cpu",
+        "precision": "float32",
+    }
+    rollout_ensemble(
+        name=name,
+        method=method,
+        models=models,
+        manifest=tiny.manifest,
+        initial=tiny.test,
+        output=output,
+        **{**settings, **more},
+    )
+    return read(output)
+
+
+def test_ensembles_start_at_one_state_and_part_by_their_own_noise(tiny, tmp_path):
+    alone, noisy = ensembles(tiny, tmp_path, "pointwise"), ensembles(tiny, tmp_path, "generation")
+    assert alone["forecast"].dims == ("start", "member", "lead", "layer", "y", "x") and "truth" not in alone
+    assert alone["lead"].values.tolist() == [1, 3]
+    spread = [d["forecast"].std("member").max(("layer", "y", "x")) for d in (alone, noisy)]
+    scale = float(alone["forecast"].std())
+    assert float(spread[0].max()) < 1e-4 * scale < 1e-2 * scale < float(spread[1].min())
+    # The forecast from the end of the test split is the rollout from there.
+    own = read(roll(tiny, tmp_path, "pointwise", 0, 5, frame_stride=1)[0])["vorticity"]
+    ratio = own.isel(member=slice(2), time=[1, 3]).values / alone["forecast"].isel(member=0).values
+    assert ratio == pytest.approx(np.median(ratio), rel=1e-2)
+
+
+def test_the_truth_is_one_more_member_of_the_solver_s_ensemble(tiny, tmp_path):
+    found = ensembles(tiny, tmp_path, "solver", disturbance=0.01)
+    apart = (found["forecast"] - found["truth"]).isel(lead=0).std(("layer", "y", "x"))
+    scale = float(found["truth"].std())
+    assert float(apart.min()) > 1e-3 * scale and float(apart.max()) < 0.1 * scale
+    assert float(abs(ensembles(tiny, tmp_path, "solver")["forecast"] - found["truth"]).max()) > 0
+
+
+def test_disturbances_are_a_share_of_the_difference_of_two_states(states):
+    around = disturbed(states, 1, 4, 0.02, seed=7)
+    pairs = torch.stack([(a - b) for a in states for b in states])
+    for state in around:
+        difference = (state - states[1]) * 2**0.5 / 0.02
+        assert (pairs - difference).abs().amax((1, 2, 3)).min() < 1e-2 * states.abs().max()
+    assert torch.equal(around[:2], disturbed(states, 1, 2, 0.02, seed=7))
+    assert not torch.equal(around, disturbed(states, 1, 4, 0.02, seed=8))
 
 
 # --- the strategies: what each shows to the denoiser ---

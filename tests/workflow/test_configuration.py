@@ -58,6 +58,9 @@ MISTAKES = {
     "more trajectories than there are": ("models.pointwise.training.trajectories", 65, ["training.trajectories", "the 64 of"]),
     "an option of another stepper": ("methods.pointwise.stride", 2, ["methods.pointwise.stride", "has no use for it"]),
     "order of the sampler": ("methods.sns.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
+    "more starts than the test split": ("metrics.ensemble.starts", 17, ["metrics.ensemble.starts", "16 members"]),
+    "a lead without truth": ("methods.sns.leads", [1, 3], ["methods.sns.leads", "3 is not among 1, 2, 5, 10, 20"]),
+    "a foreign method without a file": ("methods.sns", {"label": "x", "stepper": "foreign", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
     "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
 }  # fmt: skip
@@ -119,7 +122,7 @@ def test_schema_and_code_offer_the_same_words(root):
     # ACDM walks from a start of its own, by a stepper of its own.
     assert set(method["path"]["enum"]) == set(PATHS) - {"acdm"}
     taken = {option for options in OPTIONS.values() for option in options}
-    assert set(method) - {"label", "stepper", "models", "steps", "segment_steps"} == taken
+    assert set(method) - {"label", "stepper", "models", "steps", "segment_steps", "leads"} == taken
     assert set(OPTIONS) == set(NEEDS)
     diffusion = definitions["diffusion"]["properties"]
     assert set(diffusion["prediction"]["enum"]) == set(PREDICTIONS)
@@ -177,7 +180,14 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
     assert prints() == before
     schedule.write_text(text.replace("offset: float = 0.008", "offset: float = 0.009"))
     changed = {stage for stage, value in prints().items() if value != before[stage]}
-    assert changed == {"train_model", "rollout_segment", "diagnose_denoiser", "compute_theory", "plot_phase_space"}
+    assert changed == {
+        "train_model",
+        "rollout_segment",
+        "rollout_ensemble",
+        "diagnose_denoiser",
+        "compute_theory",
+        "plot_phase_space",
+    }
     schedule.write_text(text)
     solver = tmp_path / "sns_core" / "systems" / "kolmogorov.py"
     solver.write_text(solver.read_text().replace("0.1496590219993", "0.1496590219994"))

@@ -12,8 +12,9 @@ PAGES = {
     "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_spectra",
     "plot_temporal", "plot_zonal",
 }  # fmt: skip
-BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report"}
-BELOW_ROLLOUTS = {"rollout_segment", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
+SCORES = {"score_methods", "plot_scorecard"}
+BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report", *SCORES}
+BELOW_ROLLOUTS = {"rollout_segment", "rollout_ensemble", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
 EVERYTHING = {
     "simulate_trajectories", "shard_dataset", "train_model", "compute_reference", "plot_spin_up", *BELOW_ROLLOUTS,
 }  # fmt: skip
@@ -57,7 +58,9 @@ EDITS = [
     ("sns_core/rollout/diagnose.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
-    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", *REPORT}),
+    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", *REPORT}),
+    ("sns_core/metrics/scorecard.py", CODE, {*SCORES, *REPORT}),
+    ("sns_core/rollout/ensemble.py", CODE, {"rollout_ensemble", *SCORES, *REPORT}),
     ("sns_core/report.py", CODE, REPORT),
     ("sns_core/record.py", CODE, {"record_provenance", *REPORT}),
     ("workflow/report/error.rst", append("\nOne more line.\n"), REPORT),

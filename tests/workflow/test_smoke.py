@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -95,6 +96,30 @@ def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, ex
     assert not [name for name in order[:first] if name in jobs], jobs
 
 
+FOREIGN = """
+use: {methods: [solver, pointwise, mine]}
+methods:
+  mine: {label: My model, stepper: foreign, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
+"""
+
+
+def test_a_foreign_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    with xr.open_dataset(run / SYSTEM / "data/test.nc") as test:
+        field = test["vorticity"].isel(time=slice(0, 41)).load()
+    field.to_netcdf(run / "mine.nc")  # the solver's own trajectories, from elsewhere
+    assert planned(root, run, f"{SYSTEM}/scorecard.csv", overlay=FOREIGN) <= {
+        "rollout_segment", "compute_metrics", "score_methods",
+    }  # fmt: skip
+    result = snakemake(root, run, "all", overlay=FOREIGN)
+    assert result.returncode == 0, result.stdout[-4000:]
+    card = pd.read_csv(run / SYSTEM / "scorecard.csv").set_index(["method", "score"])
+    assert set(card.loc["mine"].index) == set(card.loc["solver"].index) - {"crps", "spread_skill"}
+    assert card.loc[("mine", "kinetic_energy"), "value"].item() == pytest.approx(1, abs=0.5)
+    assert np.isnan(card.loc[("mine", "seconds_per_step"), "value"].item())
+    assert "My model" in (run / "results/smoke/report.html").read_text()
+
+
 def test_another_workflow_may_use_this_one_as_a_module(root, finished, tmp_path):
     (tmp_path / "Snakefile").write_text(f"""
 configfile: "{root}/config/config.yaml"
@@ -145,6 +170,8 @@ def test_the_second_system_runs_through_the_same_rules(root, tmp_path):
     result = snakemake(root, tmp_path, "all", overlay=QG)
     assert result.returncode == 0, result.stdout[-4000:]
     windows = pd.read_csv(tmp_path / "results/qg/qg/windows.csv")
+    card = pd.read_csv(tmp_path / "results/qg/qg/scorecard.csv")
+    assert set(card["layer"].dropna()) == {"upper", "lower"} and set(card["method"]) == set(windows["method"])
     assert set(windows["layer"]) == {"upper", "lower"} and windows["kinetic_energy_solver"].min() > 0
     assert "upper" in (tmp_path / "results/qg/report.html").read_text()
 

@@ -103,12 +103,16 @@ def surrogate_rollout(system, method):
 
 
 def model_files(wildcards):
-    """Files of the models that a method needs."""
+    """Files of the models that a method needs; of a foreign one, the file that it is read from."""
     folder = f"{RESULTS}/{wildcards.system}/models"
-    return [
-        f"{folder}/{model}.safetensors"
-        for model in RESOLVED[wildcards.system]["methods"][wildcards.method]["models"].values()
-    ]
+    method = RESOLVED[wildcards.system]["methods"][wildcards.method]
+    own = [method["file"]] if method["stepper"] == "foreign" else []
+    return own + [f"{folder}/{model}.safetensors" for model in method["models"].values()]
+
+
+def forecasters(system):
+    """Methods that can be started again, from states of our choice."""
+    return [name for name, method in RESOLVED[system]["methods"].items() if method["stepper"] != "foreign"]
 
 
 def model_roles(wildcards):
@@ -121,8 +125,16 @@ def model_roles(wildcards):
 def method_options(wildcards):
     """JSON of what a stepper is built from; labels and lengths are not part of it."""
     method = RESOLVED[wildcards.system]["methods"][wildcards.method]
-    kept = {key: value for key, value in method.items() if key not in ("label", "models", "steps", "segment_steps")}
+    apart = ("label", "models", "steps", "segment_steps", "leads")
+    kept = {key: value for key, value in method.items() if key not in apart}
     return configuration.as_parameter(kept)
+
+
+def leads(wildcards):
+    """JSON of the steps after which a method's forecasts are scored."""
+    resolved = RESOLVED[wildcards.system]
+    method = resolved["methods"][wildcards.method]
+    return configuration.as_parameter(method.get("leads", resolved["metrics"]["ensemble"]["leads"]))
 
 
 def restart_before(wildcards):

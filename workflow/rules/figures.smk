@@ -269,3 +269,25 @@ rule plot_distributions:
     shell:
         stage("plot_distributions") + "--metrics {params.metrics:q} --reference {input.reference:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
+
+
+rule plot_scorecard:
+    input:
+        f"{RESULTS}/{{system}}/scorecard.csv",
+    output:
+        **drawn("scorecard"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_scorecard.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_scorecard"),
+    shell:
+        stage("plot_scorecard")
+        + "--table {input:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"

@@ -111,3 +111,30 @@ rule aggregate_metrics:
         + "--metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
         " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
         " --output-windows {output.windows:q}"
+
+
+rule score_methods:
+    input:
+        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
+        metrics=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}.nc", method=METHODS),
+        ensembles=lambda wildcards: [
+            f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc" for method in forecasters(wildcards.system)
+        ],
+    output:
+        f"{RESULTS}/{{system}}/scorecard.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/scorecard.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        window=part("metrics", "window"),
+        shells=part("metrics", "shells"),
+        code=code("score_methods"),
+    shell:
+        stage("score_methods") + "--metrics {input.metrics:q} --ensembles {input.ensembles:q}"
+        " --reference {input.reference:q} --system {wildcards.system} --window {params.window} --shells {params.shells:q}"
+        " --output {output:q}"

@@ -2,6 +2,7 @@
 # sorted by key.
 import json
 
+TABLES = ("metrics", "windows", "scorecard")
 FIGURES = {
     "fields": "1 Fields",
     "phase_space": "2 Phase space",
@@ -14,6 +15,7 @@ FIGURES = {
     "zonal": "10 Zonal flow",
     "spin_up": "11 Spin-up",
     "distributions": "12 Distributions",
+    "scorecard": "13 Scorecard",
 }
 
 
@@ -92,6 +94,7 @@ def told(wildcards):
         found[system] = {
             "metrics": f"{folder}/metrics.csv",
             "windows": f"{folder}/windows.csv",
+            "scorecard": f"{folder}/scorecard.csv",
             "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
             "methods": [
                 {"name": name, "label": methods[name]["label"], "stepper": methods[name]["stepper"]} for name in methods

@@ -37,7 +37,7 @@ rule record_provenance:
 rule write_report:
     input:
         figures=[f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
-        tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in ("metrics", "windows")],
+        tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
         captions=[Path(PROJECT, "workflow", "report", f"{name}.rst") for name in FIGURES],
         template=Path(PROJECT, "sns_core", "report.html.j2"),
         provenance=f"{RESULTS}/provenance.json",

@@ -37,3 +37,37 @@ rule rollout_segment:
         " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
         " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"
         " --output {output.segment:q} --restart {output.restart:q}"
+
+
+rule rollout_ensemble:
+    input:
+        manifest=manifest,
+        initial=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
+        models=model_files,
+    output:
+        f"{RESULTS}/{{system}}/ensembles/{{method}}.nc",
+    log:
+        f"{RESULTS}/{{system}}/logs/ensemble_{{method}}.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+        gpu=gpus(),
+    params:
+        method=method_options,
+        models=model_roles,
+        starts=part("metrics", "ensemble", "starts"),
+        members=part("metrics", "ensemble", "members"),
+        leads=leads,
+        disturbance=part("metrics", "ensemble", "disturbance"),
+        seed=config["seed"],
+        device=config["device"],
+        precision=config["precision"],
+        code=code("rollout_ensemble"),
+    shell:
+        stage("rollout_ensemble") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
+        " --manifest {input.manifest:q} --initial {input.initial:q} --starts {params.starts} --members {params.members}"
+        " --leads {params.leads:q} --disturbance {params.disturbance} --seed {params.seed} --device {params.device}"
+        " --precision {params.precision} --output {output:q}"

@@ -171,6 +171,12 @@ def _check_system(name: str, resolved: dict) -> None:
         )
     if window % rollout["block"]:
         raise ConfigurationError(f"metrics.window: {window} is not a multiple of rollout.block {rollout['block']}")
+    test, starts = resolved["data"]["splits"]["test"]["members"], resolved["metrics"]["ensemble"]["starts"]
+    if not starts <= test or test < 2:
+        raise ConfigurationError(
+            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test, of which there must "
+            "be as many, and two"
+        )
     frames = resolved["data"]["splits"]["test"]["frames"]
     if frames <= max(rollout["lags"], rollout["frame_stride"] * resolved["metrics"]["map_lags"]):
         raise ConfigurationError(
@@ -224,11 +230,17 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
     for role in given:
         if role not in needs:
             raise ConfigurationError(f"{where}.models: the stepper {spec['stepper']!r} has no use for a {role}")
-    shared = ("label", "stepper", "models", "steps", "segment_steps")
+    shared = ("label", "stepper", "models", "steps", "segment_steps", "leads")
     for key in spec:
         if key not in shared and key not in OPTIONS[spec["stepper"]]:
             raise ConfigurationError(
                 f"{where}.{key}: the stepper {spec['stepper']!r} has no use for it; it takes {', '.join(OPTIONS[spec['stepper']])}"
+            )
+    known = resolved["metrics"]["ensemble"]["leads"]
+    for lead in spec.get("leads", []):
+        if lead not in known:
+            raise ConfigurationError(
+                f"{where}.leads: {lead} is not among {', '.join(map(str, known))} of metrics.ensemble.leads"
             )
     block = resolved["rollout"]["block"]
     for key in ("steps", "segment_steps"):

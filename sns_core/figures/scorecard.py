@@ -1,0 +1,158 @@
+"""Figure 13: the scorecard, every score of every method with its interval, beside the solver against itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sns_core.figures.style import FAINT, INK, MUTED, REFERENCE, corner, empty_panel, looks, page, short
+from sns_core.metrics.scorecard import SCORES, read_scorecard
+
+FORECASTS = ("crps", "spread_skill")
+KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # of an axis, by what a perfect method gets
+COUNTS = ("level_previous", "level_next", "calls_per_step")  # from 0 to hundreds
+COLUMNS = 4
+NARROW, WIDE = 1.25, 10.0  # factors around 1 that an axis of ratios spans at least and at most
+DECADES = 4  # that a logarithmic axis spans at most
+MARKERS = "os^D"  # a layer each
+
+
+def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None:
+    """A panel a score, a row a method; scores of forecasts against their lead below.
+
+    `table`: the system's scorecard.csv; `labels`: method -> label, in the order of the rows.
+    """
+    known, style = read_scorecard(table), looks(labels)
+    panels = [score for score in SCORES if score not in FORECASTS]
+    layers = [layer for layer in dict.fromkeys(known["layer"]) if layer]
+    rows, tall = -(-len(panels) // COLUMNS), 0.75 + 0.17 * len(labels) * max(1, 0.6 * len(layers))
+    with page(output, dpi, 11.4, rows * tall + 3.4, layout="constrained") as figure:
+        upper, lower = figure.subfigures(2, 1, height_ratios=(rows * tall, 3.4))
+        axes = upper.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
+        for axis, score in zip(axes, panels, strict=True):
+            _panel(axis, known[known["score"] == score], score, labels, style)
+        _forecasts(lower, known, labels, style, layers)
+
+
+def _panel(axis, table: pd.DataFrame, score: str, labels: dict, style: dict) -> None:
+    title, _, ideal = SCORES[score]
+    kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
+    axis.set_title(title, fontsize=8.5)
+    scale = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades}[kind](axis, table)
+    layers = list(dict.fromkeys(table["layer"]))
+    for _, row in table.drop_duplicates("layer").iterrows():
+        if np.isfinite(row["floor"]) and kind != "linear":
+            ends = row[["floor_low", "floor_high"]].fillna(row["floor"]).astype(float)
+            axis.axvspan(*np.clip(ends, *scale), color=FAINT, alpha=0.5, linewidth=0, zorder=0)
+            axis.axvline(np.clip(row["floor"], *scale), color=MUTED, linewidth=0.8, zorder=1)
+    if kind == "ratio":
+        axis.axvline(1, color=INK, linewidth=0.7, zorder=1)
+    for _, row in table.dropna(subset="value").iterrows():
+        place = layers.index(row["layer"])
+        height = len(labels) - 1 - list(labels).index(row["method"]) + 0.25 - 0.5 * (place + 0.5) / len(layers)
+        _entry(axis, row, height, scale, style[row["method"]]["color"], MARKERS[place % len(MARKERS)])
+    axis.set(ylim=(-0.6, len(labels) - 0.4))
+    axis.set_yticks(np.arange(len(labels))[::-1], [style[name]["label"] for name in labels], fontsize=7.5)
+    axis.tick_params(axis="x", labelsize=7, which="both")
+    axis.tick_params(axis="y", length=0)
+
+
+def _entry(axis, row, height: float, scale: tuple[float, float], colour: str, marker: str) -> None:
+    """A value with its interval; beyond the axis a triangle at its end, hollow where members were lost."""
+    if np.isfinite(row["low"]) and np.isfinite(row["high"]):
+        axis.plot(np.clip([row["low"], row["high"]], *scale), [height] * 2, color=colour, linewidth=1.4, alpha=0.6)
+    shape = ">" if row["value"] > scale[1] else "<" if row["value"] < scale[0] else marker
+    face = "white" if row["members_lost"] else colour
+    axis.plot(np.clip(row["value"], *scale), height, shape, color=colour, markerfacecolor=face, markersize=4.5,
+              clip_on=False, zorder=4)  # fmt: skip
+
+
+# Axes: each sets the limits and the ticks, and gives the ends that values are drawn within.
+
+
+def _finite(table: pd.DataFrame, *names: str) -> np.ndarray:
+    values = table[list(names)].to_numpy(dtype=float).ravel()
+    return values[np.isfinite(values)]
+
+
+def _ratios(axis, table: pd.DataFrame) -> tuple[float, float]:
+    values = _finite(table, "value", "low", "high", "floor", "floor_low", "floor_high")
+    values = values[values > 0]
+    reach = float(np.clip(1.05 * np.exp(np.abs(np.log(values)).max(initial=0)), NARROW, WIDE))
+    axis.set_xscale("log")
+    axis.set_xlim(1 / reach, reach)
+    factors = (1.1, 1.2) if reach < 1.5 else (1.5,) if reach < 2.5 else (2, 4) if reach < 8 else (3, 10)
+    inside = [factor for factor in factors if factor <= reach]
+    ticks = [*(1 / factor for factor in inside[::-1]), 1, *inside]
+    axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    axis.minorticks_off()
+    return 1 / reach, reach
+
+
+def _linear(axis, table: pd.DataFrame) -> tuple[float, float]:
+    high = 1.08 * _finite(table, "value", "high").max(initial=0) or 1.0
+    axis.set_xlim(0, high)
+    axis.locator_params(axis="x", nbins=5)
+    return 0.0, high
+
+
+def _counts(axis, table: pd.DataFrame) -> tuple[float, float]:
+    """Linear up to 1, decades beyond."""
+    high = max(1.1, 1.3 * _finite(table, "value", "high").max(initial=0))
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(0, high)
+    ticks = [tick for tick in (0, 0.5, 1, 10, 100, 1000) if tick <= high]
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    return 0.0, high
+
+
+def _decades(axis, table: pd.DataFrame) -> tuple[float, float]:
+    values = _finite(table, "value", "floor")
+    values = values[values > 0]
+    if not len(values):
+        empty_panel(axis, "no value")
+        return 0.0, 1.0
+    low = 0.5 * values.min()
+    high = min(max(6 * low, 1.5 * values.max()), 10.0**DECADES * low)
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    axis.minorticks_off()
+    factors = (1,) if high > 30 * low else (1, 2, 5)
+    ticks = [10.0**power * factor for power in range(-12, 9) for factor in factors]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    axis.set_xticks(ticks, [short(tick) for tick in ticks])
+    return low, high
+
+
+# Forecasts
+
+
+def _forecasts(figure, known: pd.DataFrame, labels: dict, style: dict, layers: list[str]) -> None:
+    *axes, words = figure.subplots(1, 3, width_ratios=(1, 1, 0.7))
+    for axis, score in zip(axes, FORECASTS, strict=True):
+        table = known[known["score"] == score].sort_values("lead")
+        axis.set_title(SCORES[score][0], fontsize=8.5)
+        for method in labels:
+            for index, layer in enumerate(layers):
+                mine = table[(table["method"] == method) & (table["layer"] == layer)]
+                look = style[method] | {"marker": MARKERS[index % len(MARKERS)], "markersize": 3}
+                axis.plot(mine["lead"], mine["value"], **look)
+                axis.fill_between(mine["lead"], mine["low"], mine["high"], color=look["color"], alpha=0.15, linewidth=0)
+        leads = table["lead"].unique()
+        axis.set(xscale="log", yscale="log", xlabel="lead (steps)")
+        axis.set_xticks(leads, [f"{lead:g}" for lead in leads])
+        axis.minorticks_off()
+    axes[1].axhline(1, color=REFERENCE, linewidth=0.8)
+    words.set_axis_off()
+    for method in labels:
+        words.plot([], [], **style[method])
+    for index, layer in enumerate(layers if len(layers) > 1 else []):
+        words.plot([], [], MARKERS[index % len(MARKERS)], color=MUTED, markersize=4.5, label=layer)
+    words.legend(loc="upper left")
+    counts = known.drop_duplicates("method").set_index("method")
+    lost = counts[counts["members_lost"] > 0]
+    notes = [f"{style[m]['label']}: {row['members_lost']} of {row['members']} lost" for m, row in lost.iterrows()]
+    notes += ["hollow: over the steps before"] * bool(notes) + ["grey: solver against itself"]
+    for line, note in enumerate(notes[::-1]):
+        corner(words, note, "lower left", line=line)

@@ -1,0 +1,300 @@
+"""Scores with known answers: intervals that cover, forecasts of Gaussian truth, rollouts whose departure is chosen here."""
+
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
+from sns_core.metrics.distributions import CENTRES
+from sns_core.metrics.ensembles import ensemble_scores, fair_crps
+from sns_core.metrics.scorecard import SCORES, halves, horizon, read_scorecard, score_methods, seconds_per_step
+from sns_core.metrics.temporal import decorrelation_time
+from sns_core.runtime import UserError
+
+STEPS, BLOCK, WINDOW, MEMBERS, LAGS, STEP = 2000, 10, 200, 4, 40, 0.1
+MEMORY = 0.9  # of the AR(1) series below, a step
+MEAN = 3.0
+
+
+def autoregressive(rng, *shape, memory=MEMORY):
+    """AR(1) noise (..., T) of variance 1, from its stationary law."""
+    series = rng.normal(size=shape)
+    for t in range(1, shape[-1]):
+        series[..., t] = memory * series[..., t - 1] + math.sqrt(1 - memory**2) * series[..., t]
+    return series
+
+
+# --- intervals ---
+
+
+def units(values: np.ndarray, length: int) -> xr.Dataset:
+    """Stretches of so many steps of series (member, T)."""
+    means = values.reshape(len(values), -1, length).mean(-1).ravel()
+    return xr.Dataset({"value": ("unit", means), "size": ("unit", np.full(len(means), float(length)))})
+
+
+@pytest.mark.parametrize(("length", "low", "high"), [(100, 0.82, 0.97), (4, 0.2, 0.75)])
+def test_intervals_cover_the_mean_of_correlated_noise_nine_times_of_ten(length, low, high):
+    rng, covered = np.random.default_rng(0), []
+    for trial in range(120):
+        means = pooled(units(MEAN + autoregressive(rng, MEMBERS, 1000), length), seed=trial)["value"]
+        _, least, most = interval(means.values)
+        covered.append(least <= MEAN <= most)
+    # Stretches shorter than the memory are taken for independent, and are wrong too often.
+    assert low < np.mean(covered) < high
+
+
+def test_intervals_cover_a_ratio_of_variances():
+    rng, covered = np.random.default_rng(9), []
+    for trial in range(100):
+        series = 2 * autoregressive(rng, MEMBERS, 1000)
+        means = pooled(units(series, 100).assign(square=units(series**2, 100)["value"]), seed=trial)
+        _, low, high = interval((means["square"] - means["value"] ** 2).values, "ratio")
+        assert low > 0
+        covered.append(low <= 4 <= high)
+    assert 0.8 < np.mean(covered) < 0.97
+
+
+def test_the_interval_of_a_distance_lies_below_what_noise_has_raised_it_to():
+    rng, covered = np.random.default_rng(1), []
+    for trial in range(100):
+        sample = xr.Dataset({"value": (("unit", "k"), rng.normal(0.1, 1, (40, 20))), "size": ("unit", np.ones(40))})
+        distance = np.abs(pooled(sample, trial)["value"]).mean("k")
+        value, low, high = interval(distance.values, "positive")
+        assert 0 <= low <= value <= high
+        covered.append(low <= 0.1 <= high)
+    assert 0.78 < np.mean(covered) <= 0.95  # put around the value, the intervals would cover 0.1 once in thirty
+
+
+def test_few_units_have_the_full_variance_of_their_mean():
+    values = np.array([0.0, 1.0, 5.0])
+    weights = resampling_weights(np.ones(3))
+    means = (weights @ values / weights.sum(1))[1:]
+    assert weights.shape == (1 + RESAMPLES, 3) and (weights[0] == 1).all()
+    assert means.var() == pytest.approx(values.var(ddof=1) / 3, rel=0.15)
+
+
+def test_stretches_count_by_their_length_and_unknown_values_nowhere():
+    sample = xr.Dataset({"value": ("unit", [1.0, 4.0, np.nan, 9.0]), "size": ("unit", [1.0, 2.0, 5.0, 0.0])})
+    found = pooled(sample)["value"].values
+    assert found[0] == pytest.approx(3.0) and np.nanmin(found) >= 1.0 and np.nanmax(found) <= 4.0
+    empty = pooled(sample.assign(size=0 * sample["size"]))["value"]
+    assert np.isnan(interval(empty.values)).all()
+
+
+# --- forecasts ---
+
+
+def test_the_score_of_a_large_gaussian_ensemble_is_the_closed_form():
+    rng, truth = np.random.default_rng(2), np.array([-1.5, 0.0, 0.3, 2.0])
+    found = fair_crps(1 + 2 * rng.normal(size=(200_000, 1)) * np.ones(4), truth)
+    z = (truth - 1) / 2
+    density, below = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi), [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in z]
+    exact = 2 * (z * (2 * np.array(below) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    assert found == pytest.approx(exact, abs=0.01)
+
+
+def test_the_score_is_the_mean_over_pairs_of_different_members():
+    rng = np.random.default_rng(3)
+    forecast, truth = rng.normal(size=(5, 7)), rng.normal(size=7)
+    pairs = sum(abs(forecast[i] - forecast[j]) for i in range(5) for j in range(5)) / (5 * 4)
+    assert fair_crps(forecast, truth) == pytest.approx(np.abs(forecast - truth).mean(0) - pairs / 2, rel=1e-12)
+
+
+def test_the_score_does_not_depend_on_the_number_of_members():
+    rng = np.random.default_rng(4)
+    means = [fair_crps(rng.normal(size=(count, 200_000)), rng.normal(size=200_000)).mean() for count in (2, 3, 10)]
+    assert means == pytest.approx([1 / math.sqrt(math.pi)] * 3, abs=5e-3)  # E|X - y| - E|X - X'| / 2 of one law
+
+
+def test_members_that_agree_are_scored_by_their_absolute_error():
+    truth = np.array([1.0, -2.0])
+    assert fair_crps(np.zeros((4, 2)), truth).tolist() == [1.0, 2.0] == fair_crps(np.zeros((1, 2)), truth).tolist()
+
+
+def ensemble(rng, spread, members=5, starts=30, size=16, error=1.0):
+    dims = ("start", "member", "lead", "layer", "y", "x")
+    truth = error * rng.normal(size=(starts, 2, 1, size, size))
+    forecast = spread * rng.normal(size=(starts, members, 2, 1, size, size))
+    coordinates = {"lead": [1, 5], "layer": ["flow"]}
+    kept = {"forecast": (dims, forecast), "truth": ((dims[0], *dims[2:]), truth)}
+    return xr.Dataset(kept, coordinates, {"method": "solver"})
+
+
+@pytest.mark.parametrize("members", [2, 5])
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+def test_spread_and_error_of_a_forecast_are_those_of_its_law(spread, members):
+    found = ensemble_scores(*(ensemble(np.random.default_rng(5), spread, members)[n] for n in ("forecast", "truth")))
+    assert found["variance"].mean() == pytest.approx(spread**2, rel=0.02)
+    # The mean of members around 0 against a truth of variance 1: 1, whatever their number.
+    assert found["squared_error"].mean() == pytest.approx(1.0, rel=0.05)
+    assert found["crps"].dims == ("start", "lead", "layer")
+
+
+# --- rollouts of known departure ---
+
+
+def synthetic(rng, members, steps, *, energy=1.0, scale=1.0, shift=0.0, memory=MEMORY, lost=(), rate=1.0, spectrum=1.0):
+    """A method's series and blocks as `compute_metrics` writes them: AR(1) energies around 2 x `energy`, Gaussian values shifted
+    by `shift`, C(tau) = `memory`^tau, a mean flow sin(y) + `shift`."""
+    count = steps // BLOCK
+    series = 2 * energy + 0.3 * scale * autoregressive(rng, members, steps)
+    shares = np.exp(-((CENTRES - shift) ** 2) / 2)
+    levels = np.zeros((members, steps, 2), dtype=int)
+    levels[:, ::4] = 2
+    layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
+    y = np.arange(8) * 2 * math.pi / 8
+    kept = {
+        "kinetic_energy": (layered, series[..., None]), "enstrophy": (layered, 5 * series[..., None]),
+        "rate_of_change": (layered[:2], np.full((members, steps), 2.0 * rate)),
+        "relative_change": (layered[:2], np.full((members, steps), 0.2 * rate)),
+        "levels": ((*layered[:2], "frame"), levels), "calls": (layered[:2], levels[..., 0]),
+        "energy_spectrum": ((*blocks, "wavenumber"), np.full((members, count, 1, 6), 3.0 * spectrum)),
+        "correlation": (("member", "block", "lag"), np.tile(memory ** np.arange(LAGS + 1), (members, count, 1))),
+        "zonal_profile": ((*blocks, "y"), np.tile(np.sin(y) + shift, (members, count, 1, 1))),
+        "lost_step": ("member", [*lost, *[-1] * (members - len(lost))]),
+    }  # fmt: skip
+    for name in ("vorticity", "velocity", "gradient"):
+        kept[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
+    return xr.Dataset(kept, {
+        "member": np.arange(members), "step": np.arange(1, steps + 1), "block": np.arange(BLOCK, steps + 1, BLOCK),
+        "lag": np.arange(LAGS + 1) * STEP, "bin": CENTRES, "layer": ["flow"], "wavenumber": np.arange(6.0), "y": y,
+    })  # fmt: skip
+
+
+def reference(rng, members):
+    """The solver's ensemble as `compute_reference` writes it, of the law of `synthetic` without departure."""
+    one = synthetic(rng, members, STEPS)
+    known = one[[n for n in one if n not in ("levels", "calls", "lost_step")]].rename(zonal_profile="zonal_velocity")
+    for name in ("kinetic_energy", "enstrophy"):
+        known[f"{name}_square"] = known[name] ** 2
+    known = known.mean(["step", "block"])
+    for name in ("vorticity", "velocity", "gradient"):
+        known[f"{name}_counts"] = 1000 * known[f"{name}_counts"]
+    return known.assign(map=(("member", "map_lag", "distance"), np.ones((members, 2, 2))))
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    """The scorecard of methods with known departures."""
+    folder, rng = tmp_path_factory.mktemp("card"), np.random.default_rng(6)
+    methods = {
+        "solver": {}, "twin": {}, "shifted": {"shift": 0.5}, "stronger": {"energy": 1.2, "scale": 2.0, "spectrum": 10.0},
+        "faster": {"memory": 0.8, "rate": 1.5}, "lost": {"lost": (501, 1001), "steps": 1000},
+    }  # fmt: skip
+    paths, ensembles = [], []
+    for name, changes in methods.items():
+        result = synthetic(rng, MEMBERS, **{"steps": STEPS, **changes})
+        if name == "lost":
+            for member, at in enumerate((501, 1001)):
+                result["kinetic_energy"][member, at - 1 :] = np.nan
+                result["energy_spectrum"][member, (at - 1) // BLOCK :] = np.inf
+        result.attrs = {"method": name, "seconds_of_blocks": np.full(result.sizes["block"], 0.5)}
+        paths.append(folder / f"{name}.nc")
+        result.to_netcdf(paths[-1])
+        if name in ("solver", "shifted"):
+            ensembles.append(folder / f"ensemble_{name}.nc")
+            forecast = ensemble(rng, 1.0 if name == "solver" else 0.5)
+            forecast.attrs["method"] = name
+            forecast.to_netcdf(ensembles[-1])
+    reference(rng, 8).to_netcdf(folder / "reference.nc")
+    score_methods(metrics=paths, ensembles=ensembles, reference=folder / "reference.nc", system="kolmogorov", window=WINDOW,
+                  shells=[1, 5], output=folder / "scorecard.csv")  # fmt: skip
+    return read_scorecard(folder / "scorecard.csv")
+
+
+def entry(card, method, score, lead=None):
+    rows = card[(card["method"] == method) & (card["score"] == score)]
+    rows = rows if lead is None else rows[rows["lead"] == lead]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+EXACT = [
+    ("shifted", "vorticity_distance", 0.5, 0.01),
+    ("shifted", "velocity_distance", 0.5, 0.01),
+    ("shifted", "gradient_distance", 0.5, 0.01),
+    ("shifted", "zonal_error", 0.5 / math.sqrt(2), 0.02),
+    ("twin", "vorticity_distance", 0.0, 1e-12),
+    ("twin", "zonal_error", 0.0, 1e-12),
+    ("twin", "decorrelation_time", 1.0, 1e-12),
+    ("stronger", "spectrum_error", 1.0, 1e-12),
+    ("stronger", "kinetic_energy", 1.2, 0.03),
+    ("stronger", "enstrophy", 1.2, 0.03),
+    ("stronger", "kinetic_energy_variance", 4.0, 0.6),
+    ("stronger", "enstrophy_variance", 4.0, 0.6),
+    ("faster", "decorrelation_time", math.log(0.9) / math.log(0.8), 0.01),
+    ("faster", "correlation_error", np.abs(0.8 ** np.arange(41) - 0.9 ** np.arange(41)).mean(), 1e-12),
+    ("faster", "rate_of_change", 1.5, 1e-12),
+    ("faster", "relative_change", 1.5, 1e-12),
+    ("faster", "rate_error", 0.5, 1e-12),
+    ("twin", "stability_horizon", 2000, 0),
+    ("lost", "stability_horizon", (500 + 1000 + 1000 + 1000) / 4, 0),
+    ("lost", "spectrum_error", 0.0, 1e-12),
+    ("twin", "level_previous", 0.5, 1e-12),
+    ("twin", "level_next", 0.5, 1e-12),
+    ("twin", "refined_share", 0.25, 1e-12),
+    ("twin", "calls_per_step", 0.5, 1e-12),
+    ("twin", "seconds_per_step", 0.05, 1e-12),
+]
+
+
+@pytest.mark.parametrize(("method", "score", "expected", "tolerance"), EXACT)
+def test_a_score_is_what_the_departure_makes_it(card, method, score, expected, tolerance):
+    row = entry(card, method, score)
+    assert row["value"] == pytest.approx(expected, abs=tolerance)
+    assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_intervals_and_floors_tell_what_differs_from_what_does_not(card):
+    for score in ("kinetic_energy", "enstrophy", "kinetic_energy_variance"):
+        twin, other = entry(card, "twin", score), entry(card, "stronger", score)
+        assert twin["low"] < 1 < twin["high"] and other["low"] > max(1, other["floor_high"])
+        assert twin["floor_low"] < 1 < twin["floor_high"]
+        assert twin["ideal"] == 1 and 0 < twin["high"] - twin["low"] < 1
+
+
+def test_every_method_has_every_score_and_forecasts_where_there_are_ensembles(card):
+    forecasts = {"crps", "spread_skill"}
+    for method, rows in card.groupby("method"):
+        assert set(rows["score"]) == set(SCORES) - (set() if method in ("solver", "shifted") else forecasts)
+    assert card[card["method"] == "lost"]["members_lost"].unique().tolist() == [2]
+    assert card[card["method"] == "lost"]["counted"].iloc[0] == pytest.approx(0.875)
+    assert list(dict.fromkeys(card["method"])) == ["solver", "twin", "shifted", "stronger", "faster", "lost"]
+
+
+def test_the_forecasts_of_the_solver_are_the_floor_of_the_others(card):
+    solver, other = entry(card, "solver", "spread_skill", 5), entry(card, "shifted", "spread_skill", 5)
+    assert solver["value"] == pytest.approx(1.0, abs=0.1) and solver["low"] < 1 < solver["high"]
+    assert other["value"] == pytest.approx(0.5, abs=0.05) and other["floor"] == solver["value"]
+    assert entry(card, "solver", "crps", 1)["value"] == pytest.approx(1 / math.sqrt(math.pi), rel=0.05)
+
+
+def test_the_halves_of_the_solver_share_no_member():
+    rng = np.random.default_rng(7)
+    result, known = synthetic(rng, 4, 100), reference(rng, 8)
+    mine, others = halves(result, known.assign_coords(name=("member", np.arange(8))))
+    assert mine["member"].values.tolist() == [0, 1, 2, 3] and others["name"].values.tolist() == [4, 5, 6, 7]
+    mine, others = halves(result, known.isel(member=slice(4)).assign_coords(name=("member", np.arange(4))))
+    assert mine["member"].values.tolist() == [0, 1] and others["name"].values.tolist() == [2, 3]
+
+
+def test_horizon_and_seconds_are_means_with_their_resamples():
+    assert horizon(np.array([-1, 11, -1, 101]), 100)[0] == (100 + 10 + 100 + 100) / 4
+    assert (horizon(np.array([-1, -1]), 50) == 50).all()
+    assert seconds_per_step(np.array([1.0, 3.0]), 10)[0] == pytest.approx(0.2)
+    assert np.isnan(seconds_per_step(np.full(3, np.nan), 10)).all()
+
+
+def test_the_decorrelation_time_of_autoregressive_noise_is_that_of_its_memory():
+    series = autoregressive(np.random.default_rng(8), 50, 4000)
+    correlation = np.array([(series[:, lag:] * series[:, : 4000 - lag]).mean() for lag in range(LAGS)])
+    time = decorrelation_time(np.arange(LAGS) * STEP, correlation)
+    assert time == pytest.approx(STEP * math.log(0.5) / math.log(MEMORY), rel=0.05)
+
+
+def test_a_missing_scorecard_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"scorecard\.csv: missing"):
+        read_scorecard(tmp_path / "scorecard.csv")
