@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from sns_core.data.trajectories import open_frames
+from sns_core.data.trajectories import open_frames, open_members
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.distributions import CENTRES, histogram, velocity_scale, wasserstein
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers, spectrum_error
@@ -58,8 +58,8 @@ def _system(manifest: dict) -> System:
 
 
 def compute_reference(
-    *, trajectories: Path, manifest: Path, lags: int, frame_stride: int, map_lags: int, output: Path, threads: int = 1
-) -> None:
+    *, trajectories: list[Path], manifest: Path, lags: int, frame_stride: int, map_lags: int, output: Path, threads: int = 1,
+) -> None:  # fmt: skip
     """Time-mean statistics of the solver, per member of the test split, as netCDF.
 
     `lags`: steps that C(tau) looks back; `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau).
@@ -67,8 +67,8 @@ def compute_reference(
     use_threads(threads)
     content = read_json(manifest)
     system, step = _system(content), content["emulator"]["step"]
-    dataset = open_frames(trajectories, system.variable, member=1, time=CHUNK)
-    states = torch.from_numpy(open_frames(trajectories, "final_state")["final_state"].values)
+    dataset = open_members(trajectories, system.variable, member=1, time=CHUNK)
+    states = torch.from_numpy(open_members(trajectories, "final_state")["final_state"].values)
     unit = velocity_scale(system, states, dataset.sizes["x"])[:, None, None]
     std = np.asarray(content["statistics"]["std"], dtype=np.float32)[:, None, None]
     members = []

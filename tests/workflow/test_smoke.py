@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, environment, planned, snakemake
+from calls import SYSTEM, environment, equal, planned, snakemake
 
 from sns_core.files import read_tensors
 
@@ -75,6 +76,31 @@ def test_raising_the_steps_runs_new_segments_only(root, finished):
     # Five of the eight methods follow rollout.steps; each needs its third segment and no other.
     line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
     assert line.split()[1] == "5"
+
+
+def simulations(result) -> list[str]:
+    """Files that a dry run would simulate."""
+    assert result.returncode == 0, result.stdout
+    return sorted(re.findall(r"rule simulate_trajectories:\n    output: \S*/(\S+)\.nc", result.stdout))
+
+
+def test_members_simulated_in_groups_give_the_same_data(root, finished, tmp_path):
+    grouped, aloud = "systems: {kolmogorov: {data: {group_members: 2%s}}}", ("--dry-run", "--quiet", "progress")
+    assert snakemake(root, tmp_path, "data", overlay=grouped % "").returncode == 0
+    names = sorted(path.stem for path in (tmp_path / SYSTEM / "data").glob("*.nc"))
+    assert names == ["test_0-1", "test_2-3", "train_0-1", "train_2-3", "validation_0-1"]
+    manifests = [folder / SYSTEM / "shards/manifest.json" for folder in (finished, tmp_path)]
+    assert manifests[0].read_text() == manifests[1].read_text()
+
+    # A rollout starts from the same states, a lost group is made again by itself, and more members are more groups.
+    segment = SYSTEM / "rollouts/solver/0-1/segment_0000.nc"
+    assert snakemake(root, tmp_path, str(segment), overlay=grouped % "").returncode == 0
+    assert equal(tmp_path / segment, finished / segment)
+    more = grouped % ", splits: {test: {members: 8}}"
+    assert simulations(snakemake(root, tmp_path, "data", flags=aloud, overlay=more)) == ["test_4-5", "test_6-7"]
+    (tmp_path / SYSTEM / "data/train_2-3.nc").unlink()
+    again = snakemake(root, tmp_path, "data", flags=(*aloud, "--forcerun", "shard_dataset"), overlay=grouped % "")
+    assert simulations(again) == ["train_2-3"]
 
 
 @pytest.mark.parametrize(

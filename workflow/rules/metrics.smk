@@ -1,7 +1,7 @@
 rule compute_reference:
     input:
         manifest=manifest,
-        trajectories=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
+        trajectories=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
     output:
         f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:

@@ -1,8 +1,8 @@
 rule rollout_segment:
     input:
         manifest=manifest,
-        # Its content is vouched for by the manifest; as a large file it would be compared by its date alone.
-        initial=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
+        # Their content is vouched for by the manifest; as large files they would be compared by their dates alone.
+        initial=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
         models=model_files,
         previous=restart_before,
     output:
