@@ -188,3 +188,18 @@ def test_a_configuration_error_is_one_clear_line(root, tmp_path):
     assert result.returncode != 0
     assert "unknown key 'rolout'; did you mean 'rollout'?" in result.stdout
     assert "Traceback" not in result.stdout
+
+
+def test_failed_jobs_are_told_with_the_end_of_their_logs_and_the_way_out(root, tmp_path):
+    """By default and as for a cluster; one fails by a mistake of the configuration, which its log tells."""
+    unstable = "systems: {kolmogorov: {solver: {dt: 0.1}}}"
+    for profile in ("default", "slurm"):
+        flags = ("--workflow-profile", str(root / "profiles" / profile), "--executor", "local", "--retries", "0")
+        result = snakemake(root, tmp_path, str(SYSTEM / "data/test.nc"), flags=flags, overlay=unstable)
+        assert result.returncode != 0
+        told = result.stdout[result.stdout.index("simulate_trajectories failed to make") :]
+        assert told.splitlines()[:2] == [
+            f"simulate_trajectories failed to make {SYSTEM / 'data/test.nc'}",
+            f"the end of {SYSTEM / 'logs/simulate_test.log'}:",
+        ]
+        assert "a time step of" in told.splitlines()[2] and "the same call again" in told

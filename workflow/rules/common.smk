@@ -40,6 +40,23 @@ def launcher() -> str:
     return f"python -m torch.distributed.run --standalone --nproc-per-node={config['devices']} -m --"
 
 
+def asked(rule, resource):
+    """Resource function: what the configuration says that a job of a rule takes, more at each further attempt."""
+    return lambda wildcards, attempt: config["resources"][rule][resource] * attempt
+
+
+def dask_cores(wildcards) -> int:
+    """Cores of a job that computes by dask: those of its threads or processes; its SLURM jobs have their own."""
+    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
+    return dask["workers"] if dask["scheduler"] != "slurm" else 1
+
+
+def dask_memory(wildcards) -> int:
+    """MB of such a job, in which processes come on top of the one that they work for."""
+    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
+    return dask["memory"] * {"threads": dask["workers"], "local": dask["workers"] + 1, "slurm": 1}[dask["scheduler"]]
+
+
 def code(stage):
     """Parameter function: the fingerprint of a stage for the system of the job."""
     return lambda wildcards: fingerprint(stage, RESOLVED[wildcards.system]["system"]["name"])

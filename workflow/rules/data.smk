@@ -7,8 +7,8 @@ rule simulate_trajectories:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=asked("simulate_trajectories", "mem_mb"),
+        runtime=asked("simulate_trajectories", "runtime"),
         gpu=gpus(),
     params:
         system=part("system"),
@@ -38,8 +38,8 @@ rule shard_dataset:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=asked("shard_dataset", "mem_mb"),
+        runtime=asked("shard_dataset", "runtime"),
     params:
         shard_members=part("data", "shard_members"),
         code=code("shard_dataset"),

@@ -14,8 +14,8 @@ rule rollout_segment:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=asked("rollout_segment", "mem_mb"),
+        runtime=asked("rollout_segment", "runtime"),
         gpu=gpus(),
     params:
         method=method_options,
