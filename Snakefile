@@ -14,6 +14,7 @@ min_version("9.0")
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 sys.path[:0] = [str(PROJECT), str(Path(PROJECT, "workflow", "scripts"))]
 import configuration
+import failures
 from fingerprint import fingerprint
 
 
@@ -50,6 +51,10 @@ localrules:
     record_provenance,
     verify,
     status,
+
+
+onerror:
+    print(failures.told(workflow.scheduler.failed if workflow.scheduler else []), file=sys.stderr)
 
 
 rule all:

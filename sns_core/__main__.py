@@ -4,6 +4,7 @@ A stage is a function with keyword-only arguments; its annotations say how the w
 numbers and paths as such, lists as repeated words, dicts as JSON. Every stage may also be given
 
     --threads N   of the numerical libraries     --log FILE   for stderr     --code NAME   the state of the code
+    --dask JSON   who computes dask's graphs
 
 Mistakes end as one line on stderr (and in the log) and exit status 1. What a stage makes gets its record beside it.
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from sns_core.stages import STAGES
 
-COMMON = ("threads", "log", "code")
+COMMON = ("threads", "log", "code", "dask")  # what no result depends on
 
 
 def read_arguments(function, words: list[str]) -> dict:
@@ -124,7 +125,7 @@ def _run(stage: str, common: dict[str, str], own: list[str], log: Path | None) -
 
     function = getattr(importlib.import_module(STAGES[stage]), stage)
     taken = inspect.signature(function).parameters
-    for name in ("threads", "code"):
+    for name in ("threads", "code", "dask"):
         own += [f"--{name}", common[name]] if name in common and name in taken else []
     arguments = read_arguments(function, own)
     if int(os.environ.get("RANK", 0)):

@@ -103,14 +103,14 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
 def record_provenance(*, configuration: dict, systems: dict, seed: int, output: Path) -> None:
     """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
 
-    `systems`: system -> {"manifest": file, "data": [files], "models": {name: file}, "segments": {method: [files]}}.
+    `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file}, "segments": {method: [files]}}.
     """
     commits, devices, described = set(), set(), {}
     for system, files in systems.items():
         manifest = read_json(files["manifest"])
         jobs, models = [], {}
-        for path in files["data"]:
-            jobs.append(("simulate_trajectories", Path(path).stem, [_attribute(path)]))
+        for split, paths in files["data"].items():
+            jobs.append(("simulate_trajectories", split, [_attribute(path) for path in paths]))
         for model, path in files["models"].items():
             note = read_json(Path(path).with_suffix(".json"))
             jobs.append(("train_model", model, [note["provenance"]]))

@@ -16,7 +16,7 @@ from pathlib import Path
 import dask
 import numpy as np
 
-from sns_core.data.trajectories import open_frames
+from sns_core.data.trajectories import made_with, open_frames, open_members
 from sns_core.files import sha256, whole_file, write_json
 from sns_core.runtime import DamagedFile, UserError
 
@@ -44,15 +44,20 @@ def shell_power(frames: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(shells.ravel(), (weight * p).ravel()) / counts for p in power])
 
 
-def _write_shard(source: Path, variable: str, members: slice, path: Path, with_statistics: bool) -> dict:
+def _read(source: Path, variable: str, members: slice) -> np.ndarray:
     with open_frames(source) as dataset:
         try:
-            block = dataset[variable].isel(member=members).values
+            block = dataset[variable].sel(member=members).values
         except (OSError, RuntimeError) as error:
             raise DamagedFile(source, f"damaged data ({error})") from None
     if not np.isfinite(block).all():
         raise DamagedFile(source, "holds NaN or infinite values")
-    block = np.ascontiguousarray(block, dtype=np.float32)
+    return np.ascontiguousarray(block, dtype=np.float32)
+
+
+def _write_shard(sources: list[Path], variable: str, members: slice, path: Path, with_statistics: bool) -> dict:
+    """Members first .. last of a split, of which `sources` hold some each."""
+    block = np.concatenate([_read(source, variable, members) for source in sources])
     with whole_file(path) as temporary, open(temporary, "wb") as handle:
         np.save(handle, block, allow_pickle=False)
     entry = {"sha256": sha256(path), "shape": list(block.shape)}
@@ -83,30 +88,43 @@ def _statistics(sums: list[dict]) -> dict:
     }
 
 
-def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int = 16, threads: int = 1) -> None:
-    """Cut trajectory files, one a split (file name = split), into shards beside the manifest `output`.
+def _by_split(trajectories: list[Path]) -> dict[str, dict[Path, np.ndarray]]:
+    """split -> file -> the numbers of the members in it, in their order."""
+    found: dict[str, dict[Path, np.ndarray]] = {}
+    for path in map(Path, trajectories):
+        with open_frames(path) as dataset:
+            found.setdefault(made_with(dataset)["split"], {})[path] = dataset["member"].values
+    return {split: dict(sorted(held.items(), key=lambda item: item[1][0])) for split, held in found.items()}
 
-    Blocks of `shard_members` members are read, measured and written in parallel by dask. Raises UserError for a
-    truncated, foreign or mismatching file.
+
+def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int = 16, threads: int = 1) -> None:
+    """Cut trajectory files, for each split one or one a group of members, into shards beside the manifest `output`.
+
+    Blocks of `shard_members` members are read, measured and written in parallel by dask; they are the same however the
+    members are grouped in files. Raises UserError for a truncated, foreign or mismatching file.
     """
     folder = Path(output).parent
     tasks, places, reference = [], [], None
-    for path in map(Path, trajectories):
-        dataset = open_frames(path)
-        made_by = json.loads(dataset.attrs["provenance"])["configuration"]
-        made_by = {name: made_by[name] for name in ("system", "emulator")}
-        if reference is None:
-            reference, first = made_by, path
-        if made_by != reference:
-            raise DamagedFile(path, f"made with another configuration than {first}")
-        if path.stem == "train" and dataset.sizes["time"] < 2:
-            raise UserError(f"{path}: has a single frame, and statistics need two; raise data.frames and run again")
-        variable = next(name for name in dataset.data_vars if name != "final_state")
-        for index, start in enumerate(range(0, dataset.sizes["member"], shard_members)):
-            name, block = f"{path.stem}_{index:04d}.npy", slice(start, start + shard_members)
-            tasks.append(dask.delayed(_write_shard)(path, variable, block, folder / name, path.stem == "train"))
-            places.append((path.stem, name))
-        dataset.close()
+    for split, held in _by_split(trajectories).items():
+        paths = list(held)
+        with open_members(paths) as dataset:
+            made_by = {name: made_with(dataset)[name] for name in ("system", "emulator")}
+            if reference is None:
+                reference, first = made_by, paths[0]
+            if made_by != reference:
+                raise DamagedFile(paths[0], f"made with another configuration than {first}")
+            if split == "train" and dataset.sizes["time"] < 2:
+                raise UserError(
+                    f"{paths[0]}: has a single frame, and statistics need two; raise data.frames and run again"
+                )
+            variable = next(name for name in dataset.data_vars if name != "final_state")
+            members = dataset["member"].values
+        for index, start in enumerate(range(0, len(members), shard_members)):
+            name, block = f"{split}_{index:04d}.npy", members[start : start + shard_members]
+            sources = [path for path in paths if np.isin(block, held[path]).any()]
+            whole = slice(block[0], block[-1])
+            tasks.append(dask.delayed(_write_shard)(sources, variable, whole, folder / name, split == "train"))
+            places.append((split, name))
     if not any(split == "train" for split, _ in places):
         raise UserError(f"{output}: no split named 'train' among {', '.join(map(str, trajectories))}")
     entries = dask.compute(*tasks, scheduler="threads", num_workers=threads)

@@ -3,20 +3,23 @@
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
-from sns_core.figures.inputs import read
+from sns_core.data import open_members
+from sns_core.figures.inputs import in_shown_units
 from sns_core.figures.style import MUTED, NEXT, REFERENCE, corner, page, panel_letter, time_label, unit
 from sns_core.metrics.temporal import saturation_time
+from sns_core.runtime import DamagedFile
 
 COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}
 
 
 def plot_spin_up(*, trajectories: dict, dpi: int, output: Path) -> None:
-    """Mean kinetic energy of every trajectory against time, a panel a layer; `trajectories`: split -> its file.
+    """Mean kinetic energy of every trajectory against time, a panel a layer; `trajectories`: split -> its files.
 
     The energy counts as saturated when the mean over a split's members first reaches 90 % of its later mean.
     """
-    results = {split: read(path) for split, path in trajectories.items()}
+    results = {split: _energies(paths) for split, paths in trajectories.items()}
     first = next(iter(results.values()))
     layers = [str(layer) for layer in first["layer"].values]
     with page(output, dpi, 10.4, 0.5 + 2.6 * len(layers), layout="constrained") as figure:
@@ -44,3 +47,12 @@ def plot_spin_up(*, trajectories: dict, dpi: int, output: Path) -> None:
             axis.set_xlim(0, clock[-1])
         axes[0].legend(loc="upper right" if energy[:, 0].mean() < energy.mean() else "right")
         axes[-1].set_xlabel(time_label(units))
+
+
+def _energies(paths: list[Path]) -> xr.Dataset:
+    """Kinetic energy and times of a split, in the figures' units; the frames are left where they are."""
+    try:
+        with open_members(paths, "kinetic_energy") as dataset:
+            return in_shown_units(dataset[["kinetic_energy", "time"]].load())
+    except RuntimeError as error:
+        raise DamagedFile(paths[0], f"damaged data ({error})") from None

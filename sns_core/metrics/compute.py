@@ -6,18 +6,18 @@ rollout, scored like any other method, shows the floor that sampling sets.
 
 from pathlib import Path
 
-import dask
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 
-from sns_core.data.trajectories import open_frames
+from sns_core.data.trajectories import open_frames, open_members
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.bootstrap import interval, resampling_weights
 from sns_core.metrics.distributions import CENTRES, component_scales, components, histogram, wasserstein
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers, spectrum_error
 from sns_core.metrics.temporal import centred, lagged_correlation
+from sns_core.metrics.workers import ONE_THREAD, computed_by, each
 from sns_core.runtime import DamagedFile, UserError, use_threads
 from sns_core.systems import System, build_system
 
@@ -44,14 +44,22 @@ def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
     return np.stack(rows)
 
 
+def _map_of_living(frames: np.ndarray, lags: int) -> np.ndarray | None:
+    return space_time_correlation(frames, lags) if np.isfinite(frames).all() else None
+
+
 def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
-    """Mean over x of the velocity along x, (member, time, layer, y), of frames (member, time, layer, y, x)."""
-    parts = []
-    for start in range(0, frames.sizes["time"], CHUNK):
-        chosen = torch.from_numpy(frames.isel(time=slice(start, start + CHUNK)).values)
-        u, _ = system.frame_velocity(chosen.flatten(0, 1))
-        parts.append(u.mean(-1).unflatten(0, chosen.shape[:2]).numpy())
-    return xr.DataArray(np.concatenate(parts, 1), dims=("member", "time", "layer", "y"))
+    """Mean over x of the velocity along x, (member, time, layer, y), of frames (member, time, layer, y, x), lazily where
+    they are lazy."""
+
+    def mean(block: np.ndarray) -> np.ndarray:
+        u, _ = system.frame_velocity(torch.from_numpy(block).flatten(0, 1))
+        return u.mean(-1).unflatten(0, block.shape[:2]).numpy()
+
+    return xr.apply_ufunc(
+        mean, frames.drop_vars(frames.coords), input_core_dims=[["layer", "y", "x"]], output_core_dims=[["layer", "y"]],
+        dask="parallelized", output_dtypes=[frames.dtype],
+    )  # fmt: skip
 
 
 def _system(manifest: dict) -> System:
@@ -59,17 +67,19 @@ def _system(manifest: dict) -> System:
 
 
 def compute_reference(
-    *, trajectories: Path, manifest: Path, lags: int, frame_stride: int, map_lags: int, output: Path, threads: int = 1
-) -> None:
+    *, trajectories: list[Path], manifest: Path, lags: int, frame_stride: int, map_lags: int, output: Path,
+    threads: int = 1,
+) -> None:  # fmt: skip
     """Time-mean statistics of the solver, per member of the test split, as netCDF.
 
     `lags`: steps that C(tau) looks back; `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau).
+    One member is held in memory at a time.
     """
     use_threads(threads)
     content = read_json(manifest)
     system, step = _system(content), content["emulator"]["step"]
-    dataset = open_frames(trajectories, system.variable, member=1, time=CHUNK)
-    states = torch.from_numpy(open_frames(trajectories, "final_state")["final_state"].values)
+    dataset = open_members(trajectories, system.variable, member=1, time=CHUNK)
+    states = torch.from_numpy(open_members(trajectories, "final_state")["final_state"].values)
     units = component_scales(system, states, dataset.sizes["x"])
     std = np.asarray(content["statistics"]["std"], dtype=np.float32)[:, None, None]
     members = []
@@ -163,16 +173,17 @@ def _chained(opened: list[xr.Dataset], variable: str) -> tuple[xr.Dataset, xr.Da
 
 def compute_metrics(
     *, segments: list[Path], solver: list[Path], reference: Path, manifest: Path, window: int, shells: list, map_lags: int,
-    output: Path, windows: Path, threads: int = 1,
+    output: Path, windows: Path, dask: dict = ONE_THREAD,
 ) -> None:  # fmt: skip
     """Score one method's rollout.
 
     `segments`: its chain; `solver`: the solver's chain from the same initial states (for the squared error); `window`:
     steps a window; `shells`: first and last shell of the spectrum error. Writes `output` (netCDF: all series, mse, lost
-    step, early and late C(r, tau)) and `windows` (CSV, one row a window and layer).
+    step, early and late C(r, tau)) and `windows` (CSV, one row a window and layer). `dask`: who computes, as arguments of
+    `computed_by`.
     """
-    use_threads(threads)
-    with dask.config.set(scheduler="threads", num_workers=threads):
+    use_threads(1)
+    with computed_by(**dask):
         try:
             result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags)
             _write(result, output)
@@ -217,11 +228,12 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags):
     difference = (field.isel(time=slice(common)) - truth[system.variable].isel(time=slice(common))) / std
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
-    result["zonal_velocity"] = zonal_velocity(field, system)
+    result["zonal_velocity"] = zonal_velocity(field, system).compute()
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
-        chosen = (field.isel(time=part) / std).transpose(*field.dims).values
-        maps = [space_time_correlation(member, map_lags) for member in chosen if np.isfinite(member).all()]
+        chosen = (field.isel(time=part) / std).transpose(*field.dims)
+        maps = each(_map_of_living, [(member, map_lags) for member in chosen.data])
+        maps = [found for found in maps if found is not None]
         empty = np.full((map_lags + 1, chosen.shape[-1] // 2 + 1), np.nan)
         result[name] = ("map_lag", "distance"), np.mean(maps, 0) if maps else empty
     result = result.assign_coords(map_lag=known["map_lag"], distance=known["distance"])

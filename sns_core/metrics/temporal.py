@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+AT_ONCE = 1024  # frames of which all products are held at a time
+
 
 def centred(frames: torch.Tensor) -> torch.Tensor:
     """Frames (..., C, H, W) flattened, spatially centred per channel and scaled to unit norm, (..., C * H * W)."""
@@ -17,7 +19,12 @@ def lagged_correlation(history: torch.Tensor, frames: torch.Tensor) -> torch.Ten
     Returns (B, n, L + 1), lag 0 .. L.
     """
     lags, count = history.shape[1], frames.shape[1]
-    products = frames @ torch.cat([history, frames], 1).mT
+    known = torch.cat([history, frames], 1)
+    if count > AT_ONCE:
+        starts = range(0, count, AT_ONCE)
+        parts = [(known[:, s : s + lags], known[:, s + lags : s + lags + AT_ONCE]) for s in starts]
+        return torch.cat([lagged_correlation(*part) for part in parts], 1)
+    products = frames @ known.mT
     columns = lags + torch.arange(count)[:, None] - torch.arange(lags + 1)[None, :]
     return products.gather(2, columns.to(products.device).expand(len(products), -1, -1))
 

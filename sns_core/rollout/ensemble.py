@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from sns_core.data.pairs import true_frames
-from sns_core.data.trajectories import open_frames
+from sns_core.data.trajectories import open_members
 from sns_core.files import read_json, whole_file
 from sns_core.rollout.steppers import SolverStepper, Stepper, build_stepper
 from sns_core.runtime import MemberStreams, UserError, generator, progress, select_device, use_threads
@@ -32,12 +32,12 @@ def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed
 
 
 def rollout_ensemble(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: Path, starts: int, members: int, leads: list,
+    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
     disturbance: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
 ) -> None:  # fmt: skip
     """Forecasts of a method from `starts` states, an ensemble of `members` from each, as netCDF.
 
-    `initial`: frames file whose final solver states are the first of the starts; `leads`: steps after which frames are
+    `initial`: trajectory files, one a group of members, whose final solver states are the first of the starts; `leads`: steps after which frames are
     kept; `disturbance`: share of a state's variability that sets the members' initial states apart. `output` holds
     "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and, where the method is
     the solver, "truth" without the dimension member.
@@ -47,10 +47,10 @@ def rollout_ensemble(
     content = read_json(manifest)
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
     stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
-    states = torch.from_numpy(open_frames(initial, "final_state")["final_state"].values)
+    states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
     if not (1 <= starts <= len(states) and len(states) > 1):
         raise UserError(
-            f"metrics.ensemble.starts: {starts} states of the {len(states)} in {initial}; raise data.splits.test"
+            f"metrics.ensemble.starts: {starts} states of the {len(states)} in {initial[0].parent}; raise data.splits.test"
         )
     truth, leads = isinstance(stepper, SolverStepper), sorted(leads)
     forecasts = []

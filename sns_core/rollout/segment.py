@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sns_core.data.pairs import true_frames
-from sns_core.data.trajectories import FRAMES_A_CHUNK, FrameWriter, open_frames
+from sns_core.data.trajectories import FRAMES_A_CHUNK, FrameWriter, open_members
 from sns_core.files import digest, provenance, read_json, read_tensors, whole_file, write_tensors
 from sns_core.metrics.distributions import CENTRES, component_scales
 from sns_core.metrics.spectra import shell_wavenumbers
@@ -26,14 +26,14 @@ CHUNK_STEPS = 1000  # steps of a series in a chunk of the file
 
 
 def rollout_segment(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: Path, first_step: int, steps: int, members: list,
+    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], first_step: int, steps: int, members: list,
     seed: int, frame_stride: int, block: int, lags: int, output: Path, restart: Path, previous: Path | None = None,
     device: str = "auto", precision: str = "auto", threads: int = 1,
 ) -> None:  # fmt: skip
     """Roll a method out over steps first_step + 1 .. first_step + steps.
 
-    `method`: stepper and its options; `models`: file of each role; `initial`: frames file whose final solver states
-    of `members` are the start; `previous`: restart file of the segment before (needed unless first_step is 0);
+    `method`: stepper and its options; `models`: file of each role; `initial`: frames files of a split whose final solver
+    states of `members` are the start; `previous`: restart file of the segment before (needed unless first_step is 0);
     `block`: steps a statistics block, must divide first_step and steps. Writes `output` (netCDF4) and `restart`.
     """
     if first_step % block or steps % block:
@@ -45,7 +45,7 @@ def rollout_segment(
     step_size, resolution = content["emulator"]["step"], content["emulator"]["resolution"]
     stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32, device=chosen)[:, None, None]
-    everyone = open_frames(initial, "final_state")["final_state"]
+    everyone = open_members(initial, "final_state")["final_state"]
     units = component_scales(system, torch.from_numpy(everyone.values).to(chosen), resolution)
     statistics = StreamingStatistics(system, scale, units, step_size, block, lags)
     streams = MemberStreams(seed, "rollout", name, members=members, device=chosen)

@@ -23,10 +23,14 @@ class InstabilityError(FloatingPointError):
     """
 
     def __init__(self, reason: str, member: int, step: int, cfl: float, suggested_dt: float):
-        self.member, self.step, self.cfl, self.suggested_dt = member, step, cfl, suggested_dt
+        self.reason, self.member, self.step, self.cfl, self.suggested_dt = reason, member, step, cfl, suggested_dt
         super().__init__(
             f"member {member} {reason} at step {step} with CFL number {cfl:.3g}; a time step of {suggested_dt:g} would do"
         )
+
+    def of_member(self, member: int) -> "InstabilityError":
+        """The same of a member by another number than its row in the batch."""
+        return InstabilityError(self.reason, member, self.step, self.cfl, self.suggested_dt)
 
 
 class System(abc.ABC):

@@ -40,12 +40,12 @@ class Submitter:
     """Starts calls with the profile for SLURM, as a user on the login node does."""
 
     def __init__(self, cluster: Cluster, root: Path):
-        self.cluster, self.root, self.profile = cluster, root, root / "profiles" / "slurm"
+        self.cluster, self.root, self.profile, self.overlay = cluster, root, root / "profiles" / "slurm", OVERLAY
 
     def command(self, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> list[str]:
         """The words of a call. Only the waiting is shortened: the profile has minutes-long jobs in mind."""
         overlay = folder / "overlay.yaml"
-        overlay.write_text(OVERLAY)
+        overlay.write_text(self.overlay)
         return [
             sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--directory", str(folder),
             "--workflow-profile", str(self.profile), "--configfile", str(self.root / "config/smoke.yaml"), str(overlay),

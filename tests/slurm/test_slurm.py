@@ -6,6 +6,7 @@ After each: it is said, the job is submitted again, and the results are those of
 import contextlib
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, su
     assert (first["TimeLimit"], second["TimeLimit"]) == ("00:30:00", "01:00:00")
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'FAILED'" in said
     assert "it fails on purpose" in said, "the log of the failed job was not shown"
+
+
+def test_metrics_by_jobs_of_dask_are_those_of_a_thread(cluster, root, undisturbed, tmp_path):
+    """The job of compute_metrics submits a job for each of its workers."""
+    folder = Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    (folder / SYSTEM / "metrics/sns.nc").unlink()
+    by_jobs = Submitter(cluster, root)
+    dask = "{scheduler: slurm, workers: 1, memory: 1000, options: {queue: others, walltime: '00:05:00'}}"
+    by_jobs.overlay = f"{OVERLAY}metrics: {{dask: {dask}}}\n"
+    status, said = by_jobs.call(folder, str(SYSTEM / "metrics/sns_windows.csv"))
+    assert status == 0, said
+    (worker,) = [job for job in cluster.jobs() if job["JobName"] == "sns_dask"]
+    assert (worker["Partition"], worker["WorkDir"], worker["TimeLimit"]) == ("others", str(folder), "00:05:00")
+    assert [stage for stage, *_ in stages(folder)] == ["compute_metrics"]
+    assert_same(folder, undisturbed, ["metrics/sns.nc", "metrics/sns_windows.csv"])
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ WALK = {
 }  # fmt: skip
 COMMON = {"seed": 3, "device": "cpu"}
 ROLLOUT = {
-    "manifest": "shards/manifest.json", "initial": "test.nc", "members": [0, 1, 2], "frame_stride": 2, "block": 5, "lags": 4,
+    "manifest": "shards/manifest.json", "initial": ["test.nc"], "members": [0, 1, 2], "frame_stride": 2, "block": 5, "lags": 4,
     "precision": "float32", **COMMON,
 }  # fmt: skip
 
@@ -60,7 +60,7 @@ CALLS = {
     "rollout on": ("rollout_segment", segment("sns", 1, WALK, MODELS)),
     "reference": (
         "compute_reference",
-        {"trajectories": "test.nc", "manifest": "shards/manifest.json", "lags": 4, "frame_stride": 2, "map_lags": 3,
+        {"trajectories": ["test.nc"], "manifest": "shards/manifest.json", "lags": 4, "frame_stride": 2, "map_lags": 3,
          "output": "reference.nc"},
     ),
     "metrics": (

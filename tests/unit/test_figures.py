@@ -17,6 +17,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
+from sns_core.data.trajectories import FORMAT as FRAMES
 from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.distributions import density, plot_distributions
@@ -138,8 +139,9 @@ class Synthetic:
         time = ("time", np.arange(20) * 86400.0, {"units": "s"})
         clock = ("clock", clock, {"units": "s"})
         fields = {"kinetic_energy": (("member", "clock", "layer"), energy, {"units": "m2 s-2"})}
-        xr.Dataset(fields, {"layer": self.layers, "clock": clock, "time": time}).to_netcdf(path)
-        return str(path)
+        coordinates = {"layer": self.layers, "clock": clock, "time": time}
+        xr.Dataset(fields, coordinates, {"format": FRAMES}).to_netcdf(path)
+        return [str(path)]
 
     def _method(self, name):
         steps, random = self.length(name), self.random
@@ -461,7 +463,7 @@ def provenance(source):
     made = {"wall_seconds": 60.0, "code": {"commit": "abc", "dirty": True}, "device": "cpu"}
     model.with_suffix(".json").write_text(json.dumps({"data": "d" * 64, "provenance": made}))
     systems = {"kolmogorov": {
-        "manifest": str(manifest), "data": [source.segments["solver"][0]], "models": {"model": str(model)},
+        "manifest": str(manifest), "data": {"train": [source.segments["solver"][0]]}, "models": {"model": str(model)},
         "segments": source.segments,
     }}  # fmt: skip
     record_provenance(configuration=CONFIGURATION, systems=systems, seed=3, output=folder / "provenance.json")

@@ -64,7 +64,7 @@ def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, met
     models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
     settings = {"seed": 5, "frame_stride": 2, "block": 5, "lags": 4, "device": "cpu", "precision": "float32"}
     rollout_segment(
-        name=name, method=method, models=models, manifest=tiny.manifest, initial=tiny.test,
+        name=name, method=method, models=models, manifest=tiny.manifest, initial=[tiny.test],
         first_step=first, steps=steps, members=list(members), output=output, restart=restart, previous=previous,
         **{**settings, **more},
     )  # fmt: skip
@@ -404,7 +404,7 @@ def ensembles(tiny, folder, name, **more):
         method=method,
         models=models,
         manifest=tiny.manifest,
-        initial=tiny.test,
+        initial=[tiny.test],
         output=output,
         **{**settings, **more},
     )

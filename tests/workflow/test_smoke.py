@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, environment, planned, snakemake
+from calls import SYSTEM, environment, equal, planned, snakemake
 
 from sns_core.files import read_tensors
 
@@ -76,6 +77,31 @@ def test_raising_the_steps_runs_new_segments_only(root, finished):
     # Five of the eight methods follow rollout.steps; each needs its third segment and no other.
     line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
     assert line.split()[1] == "5"
+
+
+def simulations(result) -> list[str]:
+    """Files that a dry run would simulate."""
+    assert result.returncode == 0, result.stdout
+    return sorted(re.findall(r"rule simulate_trajectories:\n    output: \S*/(\S+)\.nc", result.stdout))
+
+
+def test_members_simulated_in_groups_give_the_same_data(root, finished, tmp_path):
+    grouped, aloud = "systems: {kolmogorov: {data: {group_members: 2%s}}}", ("--dry-run", "--quiet", "progress")
+    assert snakemake(root, tmp_path, "data", overlay=grouped % "").returncode == 0
+    names = sorted(path.stem for path in (tmp_path / SYSTEM / "data").glob("*.nc"))
+    assert names == ["test_0-1", "test_2-3", "train_0-1", "train_2-3", "validation_0-1"]
+    manifests = [folder / SYSTEM / "shards/manifest.json" for folder in (finished, tmp_path)]
+    assert manifests[0].read_text() == manifests[1].read_text()
+
+    # A rollout starts from the same states, a lost group is made again by itself, and more members are more groups.
+    segment = SYSTEM / "rollouts/solver/0-1/segment_0000.nc"
+    assert snakemake(root, tmp_path, str(segment), overlay=grouped % "").returncode == 0
+    assert equal(tmp_path / segment, finished / segment)
+    more = grouped % ", splits: {test: {members: 8}}"
+    assert simulations(snakemake(root, tmp_path, "data", flags=aloud, overlay=more)) == ["test_4-5", "test_6-7"]
+    (tmp_path / SYSTEM / "data/train_2-3.nc").unlink()
+    again = snakemake(root, tmp_path, "data", flags=(*aloud, "--forcerun", "shard_dataset"), overlay=grouped % "")
+    assert simulations(again) == ["train_2-3"]
 
 
 @pytest.mark.parametrize(
@@ -189,3 +215,18 @@ def test_a_configuration_error_is_one_clear_line(root, tmp_path):
     assert result.returncode != 0
     assert "unknown key 'rolout'; did you mean 'rollout'?" in result.stdout
     assert "Traceback" not in result.stdout
+
+
+def test_failed_jobs_are_told_with_the_end_of_their_logs_and_the_way_out(root, tmp_path):
+    """By default and as for a cluster; one fails by a mistake of the configuration, which its log tells."""
+    unstable = "systems: {kolmogorov: {solver: {dt: 0.1}}}"
+    for profile in ("default", "slurm"):
+        flags = ("--workflow-profile", str(root / "profiles" / profile), "--executor", "local", "--retries", "0")
+        result = snakemake(root, tmp_path, str(SYSTEM / "data/test.nc"), flags=flags, overlay=unstable)
+        assert result.returncode != 0
+        told = result.stdout[result.stdout.index("simulate_trajectories failed to make") :]
+        assert told.splitlines()[:2] == [
+            f"simulate_trajectories failed to make {SYSTEM / 'data/test.nc'}",
+            f"the end of {SYSTEM / 'logs/simulate_test.log'}:",
+        ]
+        assert "a time step of" in told.splitlines()[2] and "the same call again" in told

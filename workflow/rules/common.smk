@@ -4,6 +4,7 @@ import shutil
 
 SYSTEMS = config["use"]["systems"]
 METHODS = config["use"]["methods"]
+SPLITS = ("train", "validation", "test")
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
 ENVIRONMENT = Path(PROJECT, "envs", "sns.yaml")
@@ -12,7 +13,8 @@ ENVIRONMENT = Path(PROJECT, "envs", "sns.yaml")
 wildcard_constraints:
     system="|".join(SYSTEMS),
     method="|".join(METHODS),
-    split="train|validation|test",
+    split="|".join(SPLITS),
+    members="(_[0-9]+-[0-9]+)?",
     model="[A-Za-z0-9._-]+",
     index="[0-9]{4}",
     group="[0-9]+-[0-9]+",
@@ -38,6 +40,23 @@ def launcher() -> str:
     return f"python -m torch.distributed.run --standalone --nproc-per-node={config['devices']} -m --"
 
 
+def asked(rule, resource):
+    """Resource function: what the configuration says that a job of a rule takes, more at each further attempt."""
+    return lambda wildcards, attempt: config["resources"][rule][resource] * attempt
+
+
+def dask_cores(wildcards) -> int:
+    """Cores of a job that computes by dask: those of its threads or processes; its SLURM jobs have their own."""
+    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
+    return dask["workers"] if dask["scheduler"] != "slurm" else 1
+
+
+def dask_memory(wildcards) -> int:
+    """MB of such a job, in which processes come on top of the one that they work for."""
+    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
+    return dask["memory"] * {"threads": dask["workers"], "local": dask["workers"] + 1, "slurm": 1}[dask["scheduler"]]
+
+
 def code(stage):
     """Parameter function: the fingerprint of a stage for the system of the job."""
     return lambda wildcards: fingerprint(stage, RESOLVED[wildcards.system]["system"]["name"])
@@ -57,6 +76,26 @@ def part(*keys):
 
 def manifest(wildcards):
     return f"{RESULTS}/{wildcards.system}/shards/manifest.json"
+
+
+def trajectory_files(system, split):
+    """Trajectories of a split: one file, or one for each group of its members."""
+    data = RESOLVED[system]["data"]
+    groups = configuration.member_groups({**data["splits"][split], "group_members": data["group_members"]})
+    names = [f"{split}_{group}" for group in groups] if data["group_members"] else [split]
+    return [f"{RESULTS}/{system}/data/{name}.nc" for name in names]
+
+
+def members_simulated(wildcards):
+    """Members of a job of `simulate_trajectories`: a group, or all of the split."""
+    if wildcards.members:
+        return configuration.members_of(wildcards.members.removeprefix("_"))
+    return list(range(RESOLVED[wildcards.system]["data"]["splits"][wildcards.split]["members"]))
+
+
+def first_member(wildcards):
+    first = members_simulated(wildcards)[0]
+    return f"--first-member {first}" if first else ""
 
 
 def models_used(system):

@@ -1,20 +1,21 @@
 rule simulate_trajectories:
     output:
-        f"{RESULTS}/{{system}}/data/{{split}}.nc",
+        f"{RESULTS}/{{system}}/data/{{split}}{{members}}.nc",
     log:
-        f"{RESULTS}/{{system}}/logs/simulate_{{split}}.log",
+        f"{RESULTS}/{{system}}/logs/simulate_{{split}}{{members}}.log",
     conda:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=asked("simulate_trajectories", "mem_mb"),
+        runtime=asked("simulate_trajectories", "runtime"),
         gpu=gpus(),
     params:
         system=part("system"),
         emulator=part("emulator"),
         spin_up=part("data", "spin_up"),
-        members=part("data", "splits", "{split}", "members"),
+        members=lambda wildcards: len(members_simulated(wildcards)),
+        first_member=first_member,
         frames=part("data", "splits", "{split}", "frames"),
         seed=config["seed"],
         device=config["device"],
@@ -22,13 +23,13 @@ rule simulate_trajectories:
     shell:
         stage("simulate_trajectories")
         + "--system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
-        " --members {params.members} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
+        " --members {params.members} {params.first_member} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
         " --device {params.device} --output {output:q}"
 
 
 rule shard_dataset:
     input:
-        expand(f"{RESULTS}/{{{{system}}}}/data/{{split}}.nc", split=["train", "validation", "test"]),
+        lambda wildcards: [path for split in SPLITS for path in trajectory_files(wildcards.system, split)],
     output:
         f"{RESULTS}/{{system}}/shards/manifest.json",
     log:
@@ -37,8 +38,8 @@ rule shard_dataset:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=asked("shard_dataset", "mem_mb"),
+        runtime=asked("shard_dataset", "runtime"),
     params:
         shard_members=part("data", "shard_members"),
         code=code("shard_dataset"),

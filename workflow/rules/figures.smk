@@ -228,7 +228,9 @@ rule plot_zonal:
 rule plot_spin_up:
     input:
         manifest=manifest,
-        trajectories=ancient(trajectory_files),
+        trajectories=ancient(
+            lambda wildcards: [path for split in SPLITS for path in trajectory_files(wildcards.system, split)]
+        ),
     output:
         **drawn("spin_up"),
     log:
@@ -240,7 +242,7 @@ rule plot_spin_up:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        trajectories=trajectories_by_split,
+        trajectories=lambda wildcards: json.dumps(trajectories_by_split(wildcards.system)),
         dpi=config["figures"]["dpi"],
         code=code("plot_spin_up"),
     shell:

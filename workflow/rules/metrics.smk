@@ -1,7 +1,7 @@
 rule compute_reference:
     input:
         manifest=manifest,
-        trajectories=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
+        trajectories=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
     output:
         f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
@@ -10,8 +10,8 @@ rule compute_reference:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=asked("compute_reference", "mem_mb"),
+        runtime=asked("compute_reference", "runtime"),
     params:
         lags=part("rollout", "lags"),
         frame_stride=part("rollout", "frame_stride"),
@@ -39,8 +39,8 @@ rule diagnose_denoiser:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=asked("diagnose_denoiser", "mem_mb"),
+        runtime=asked("diagnose_denoiser", "runtime"),
         gpu=gpus(),
     params:
         method=method_options,
@@ -71,10 +71,12 @@ rule compute_metrics:
         f"{RESULTS}/{{system}}/logs/metrics_{{method}}.log",
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: lambda wildcards: dask_cores(wildcards)
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        mem_mb=lambda wildcards, attempt: dask_memory(wildcards) * attempt,
+        runtime=asked("compute_metrics", "runtime"),
+        # No parameter, since the numbers are the same whoever computes them.
+        dask=lambda wildcards: part("metrics", "dask")(wildcards),
     params:
         window=part("metrics", "window"),
         shells=part("metrics", "shells"),
@@ -83,6 +85,7 @@ rule compute_metrics:
     shell:
         stage("compute_metrics")
         + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
+        " --dask {resources.dask:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
         " --output {output.metrics:q} --windows {output.windows:q}"
 

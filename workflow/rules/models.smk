@@ -11,8 +11,8 @@ rule train_model:
         ENVIRONMENT
     threads: config["devices"]
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=asked("train_model", "mem_mb"),
+        runtime=asked("train_model", "runtime"),
         gpu=gpus(config["devices"]),
         launcher=launcher(),
     params:

@@ -32,12 +32,8 @@ def method_metrics(wildcards):
     return [f"{RESULTS}/{wildcards.system}/metrics/{method}.nc" for method in METHODS]
 
 
-def trajectory_files(wildcards):
-    return [f"{RESULTS}/{wildcards.system}/data/{split}.nc" for split in ("train", "validation", "test")]
-
-
-def trajectories_by_split(wildcards):
-    return json.dumps({Path(path).stem: path for path in trajectory_files(wildcards)})
+def trajectories_by_split(system):
+    return {split: trajectory_files(system, split) for split in SPLITS}
 
 
 def method_segments(wildcards):
@@ -79,7 +75,7 @@ def described(wildcards):
         folder = f"{RESULTS}/{system}"
         found[system] = {
             "manifest": f"{folder}/shards/manifest.json",
-            "data": [f"{folder}/data/{split}.nc" for split in ("train", "validation", "test")],
+            "data": trajectories_by_split(system),
             "models": {model: f"{folder}/models/{model}.safetensors" for model in models_used(system)},
             "segments": {method: segment_files(system, method) for method in METHODS},
         }

@@ -5,7 +5,7 @@ report: "../report/workflow.rst"
 rule record_provenance:
     input:
         manifests=[f"{RESULTS}/{system}/shards/manifest.json" for system in SYSTEMS],
-        data=[f"{RESULTS}/{system}/data/{split}.nc" for system in SYSTEMS for split in ("train", "validation", "test")],
+        data=[path for system in SYSTEMS for split in SPLITS for path in trajectory_files(system, split)],
         models=[
             f"{RESULTS}/{system}/models/{model}.{kind}"
             for system in SYSTEMS

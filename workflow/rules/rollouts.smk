@@ -1,8 +1,8 @@
 rule rollout_segment:
     input:
         manifest=manifest,
-        # Its content is vouched for by the manifest; as a large file it would be compared by its date alone.
-        initial=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
+        # Their content is vouched for by the manifest; as large files they would be compared by their dates alone.
+        initial=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
         models=model_files,
         previous=restart_before,
     output:
@@ -14,8 +14,8 @@ rule rollout_segment:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=asked("rollout_segment", "mem_mb"),
+        runtime=asked("rollout_segment", "runtime"),
         gpu=gpus(),
     params:
         method=method_options,
@@ -42,7 +42,7 @@ rule rollout_segment:
 rule rollout_ensemble:
     input:
         manifest=manifest,
-        initial=ancient(f"{RESULTS}/{{system}}/data/test.nc"),
+        initial=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
         models=model_files,
     output:
         f"{RESULTS}/{{system}}/ensembles/{{method}}.nc",
@@ -52,8 +52,8 @@ rule rollout_ensemble:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=asked("rollout_ensemble", "mem_mb"),
+        runtime=asked("rollout_ensemble", "runtime"),
         gpu=gpus(),
     params:
         method=method_options,

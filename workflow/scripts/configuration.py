@@ -257,9 +257,9 @@ def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
     return [(start, min(length, total - start)) for start in range(0, total, length)]
 
 
-def member_groups(rollout: dict) -> list[str]:
-    """The members of a rollout in groups of `group_members`, each a job's: "0-3", "4-7", …"""
-    size, members = rollout["group_members"] or rollout["members"], rollout["members"]
+def member_groups(of: dict) -> list[str]:
+    """The members of a rollout or split in groups of `group_members`, each a job's: "0-3", "4-7", …"""
+    size, members = of["group_members"] or of["members"], of["members"]
     return [f"{first}-{min(first + size, members) - 1}" for first in range(0, members, size)]
 
 

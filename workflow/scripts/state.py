@@ -43,7 +43,9 @@ class Job:
 
     def arguments(self) -> dict[str, str]:
         """The arguments that determine a result, each as one word in a form that two spellings of a value share."""
-        return {n: plain(" ".join(w)) for n, w in self.words.items() if n not in ("threads", "log", "code")}
+        from sns_core.__main__ import COMMON
+
+        return {n: plain(" ".join(w)) for n, w in self.words.items() if n not in COMMON}
 
 
 def plain(text: str) -> str:
