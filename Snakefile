@@ -15,6 +15,7 @@ PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 sys.path[:0] = [str(PROJECT), str(Path(PROJECT, "workflow", "scripts"))]
 import configuration
 from fingerprint import fingerprint
+from sns_core.plugins import is_own
 
 
 configfile: Path(PROJECT, "config", "config.yaml")
