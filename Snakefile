@@ -51,6 +51,7 @@ localrules:
     record_provenance,
     verify,
     status,
+    plan,
 
 
 rule all:
