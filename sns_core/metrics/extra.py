@@ -40,4 +40,5 @@ def _series(name: str, frames: xr.DataArray, system: System) -> xr.DataArray:
 def window_means(result: xr.Dataset, names: list[str], first: float, last: float) -> xr.Dataset:
     """Means (layer) of the measures over all members and the stored frames at times first < time <= last."""
     inside = ((result["time"] > first) & (result["time"] <= last)).values
-    return result[[name.rpartition(".")[2] for name in names]].isel(time=inside).mean(("member", "time"))
+    short = [name.rpartition(".")[2] for name in names]
+    return xr.Dataset({name: result[name].isel(time=inside).mean(("member", "time")) for name in short})

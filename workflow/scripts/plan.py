@@ -104,7 +104,7 @@ class Plan:
             estimate = Estimate(PICTURE * self.config["figures"]["dpi"], basis="a picture's size at this resolution")
         else:
             estimate = Estimate(basis="not estimated")
-        if job.stage not in GPU_STAGES:
+        if job.stage not in (*GPU_STAGES, "record_provenance"):  # which takes checksums from the records
             estimate.work["files"] = Work(bytes=read)
         estimate.bytes += RECORD * sum(path.suffix != ".json" or job.stage != "train_model" for path in job.outputs)
         return estimate
