@@ -3,6 +3,7 @@
 # make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why)
+# make graph  the graph of rules in README.md and docs/plane.png anew, after a change of the rules
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ LOCK ?= envs/requirements-cpu.txt
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg test test-slurm lint clean
+.PHONY: demo demo-qg test test-slurm lint graph clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -33,6 +34,9 @@ lint: $(STAMP)
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 	for overlay in config/*.yaml; do echo "dry run: $$overlay"; snakemake -n -q --configfile $$overlay || exit 1; done
+
+graph: $(STAMP)
+	python docs/refresh.py
 
 $(STAMP): $(LOCK) pyproject.toml
 	$(PYTHON) -m venv $(VENV)

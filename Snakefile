@@ -16,6 +16,7 @@ sys.path[:0] = [str(PROJECT), str(Path(PROJECT, "workflow", "scripts"))]
 import configuration
 import failures
 from fingerprint import fingerprint
+from sns_core.plugins import is_own
 
 
 configfile: Path(PROJECT, "config", "config.yaml")
@@ -51,6 +52,7 @@ localrules:
     record_provenance,
     verify,
     status,
+    plan,
 
 
 onerror:

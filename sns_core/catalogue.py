@@ -3,6 +3,17 @@
 # Class of a system -> the module that defines it.
 SYSTEMS = {"KolmogorovFlow": "sns_core.systems.kolmogorov", "TwoLayerQG": "sns_core.systems.two_layer_qg"}
 
+# Stepper of a method -> its class in sns_core.rollout.steppers.
+STEPPERS = {
+    "solver": "SolverStepper",
+    "pointwise": "PointwiseStepper",
+    "refinement": "RefinementStepper",
+    "thermalizer": "ThermalizerStepper",
+    "generation": "GenerationStepper",
+    "acdm": "AcdmStepper",
+    "foreign": "ForeignStepper",
+}
+
 # Role of each model that a stepper asks for -> the objectives of which the model must have been trained for one.
 NEEDS = {
     "solver": {},

@@ -50,7 +50,8 @@ def plot_phase_space(*, dpi: int, output: FilePath) -> None:
             axis.set_xticks(ticks, ["0", "S"])
             axis.set_yticks(ticks, ["0", "S"])
             panel_letter(axis, "abcdefgh"[index], title)
-            axis.text(0.56, 0.11, f"{start}\n{name}", transform=axis.transAxes, ha="center", color=MUTED, fontsize=7.5)
+            right = 0.88 if first[0] == LEVELS == last[0] else 0.98  # clear of a path down the edge
+            axis.text(right, 0.09, f"{start}\n{name}", transform=axis.transAxes, ha="right", color=MUTED, fontsize=7.5)
         for axis in axes[-1]:
             axis.set_xlabel("$s_2$, level of $x_{t-1}$", color=PREVIOUS)
         for axis in axes[:, 0]:

@@ -10,7 +10,7 @@ from sns_core.metrics.spectra import spectrum_error
 from sns_core.metrics.temporal import decorrelation_time
 
 
-def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int]) -> list[dict]:
+def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int], extra: list[str]) -> list[dict]:
     result = xr.open_dataset(path)
     rows, half = [], result.sizes["block"] // 2
     reference = known["energy_spectrum"].mean("member").values
@@ -34,7 +34,7 @@ def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, 
             for name, part in (("spectrum_error", slice(None)), ("spectrum_error_late", slice(half, None))):
                 mean = spectrum.isel(block=part).mean("block").values
                 row[name + suffix] = float(spectrum_error(mean, reference[layer], shells))
-            for name in ("kinetic_energy", "enstrophy"):
+            for name in ("kinetic_energy", "enstrophy", *(name.rpartition(".")[2] for name in extra)):
                 row[name + suffix] = float(one[name].isel(layer=layer).mean())
                 row[f"{name}_solver{suffix}"] = float(known[name].isel(layer=layer).mean())
         rows.append(row)
@@ -50,10 +50,14 @@ def aggregate_metrics(
     shells: list,
     output: Path,
     output_windows: Path,
+    extra: list[str],
 ) -> None:
-    """Join the methods' results into `output` (a row a method and member) and `output_windows` (a row a window)."""
+    """Join the methods' results into `output` (a row a method and member) and `output_windows` (a row a window).
+
+    `extra`: measures of the user's own.
+    """
     known = xr.open_dataset(reference).load()
-    rows = [row for path in metrics for row in _member_rows(path, known, system, tuple(shells))]
+    rows = [row for path in metrics for row in _member_rows(path, known, system, tuple(shells), extra)]
     with whole_file(output) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     joined = pd.concat([pd.read_csv(path) for path in windows], ignore_index=True)

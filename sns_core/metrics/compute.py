@@ -15,6 +15,7 @@ from sns_core.data.trajectories import open_frames, open_members
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.bootstrap import interval, resampling_weights
 from sns_core.metrics.distributions import CENTRES, component_scales, components, histogram, wasserstein
+from sns_core.metrics.extra import measured, window_means
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers, spectrum_error
 from sns_core.metrics.temporal import centred, lagged_correlation
 from sns_core.metrics.workers import ONE_THREAD, computed_by, each
@@ -68,12 +69,12 @@ def _system(manifest: dict) -> System:
 
 def compute_reference(
     *, trajectories: list[Path], manifest: Path, lags: int, frame_stride: int, map_lags: int, output: Path,
-    threads: int = 1,
+    extra: list[str], threads: int = 1,
 ) -> None:  # fmt: skip
     """Time-mean statistics of the solver, per member of the test split, as netCDF.
 
-    `lags`: steps that C(tau) looks back; `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau).
-    One member is held in memory at a time.
+    `lags`: steps that C(tau) looks back; `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau);
+    `extra`: measures of the user's own. One member is held in memory at a time.
     """
     use_threads(threads)
     content = read_json(manifest)
@@ -113,6 +114,8 @@ def compute_reference(
             }
         )  # fmt: skip
     result = xr.concat([xr.Dataset(values) for values in members], "member")
+    for name, series in measured(extra, dataset[system.variable], system).items():
+        result[name] = series.mean("time")
     result = result.assign_coords(
         wavenumber=shell_wavenumbers(frames.shape[-1], system.length), lag=np.arange(lags + 1) * step,
         map_lag=np.arange(map_lags + 1) * step * frame_stride,
@@ -173,19 +176,19 @@ def _chained(opened: list[xr.Dataset], variable: str) -> tuple[xr.Dataset, xr.Da
 
 def compute_metrics(
     *, segments: list[Path], solver: list[Path], reference: Path, manifest: Path, window: int, shells: list, map_lags: int,
-    output: Path, windows: Path, dask: dict = ONE_THREAD,
+    output: Path, windows: Path, extra: list[str], dask: dict = ONE_THREAD,
 ) -> None:  # fmt: skip
     """Score one method's rollout.
 
     `segments`: its chain; `solver`: the solver's chain from the same initial states (for the squared error); `window`:
-    steps a window; `shells`: first and last shell of the spectrum error. Writes `output` (netCDF: all series, mse, lost
-    step, early and late C(r, tau)) and `windows` (CSV, one row a window and layer). `dask`: who computes, as arguments of
-    `computed_by`.
+    steps a window; `shells`: first and last shell of the spectrum error; `extra`: measures of the user's own. Writes
+    `output` (netCDF: all series, mse, lost step, early and late C(r, tau)) and `windows` (CSV, one row a window and layer).
+    `dask`: who computes, as arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):
         try:
-            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags)
+            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
             _write(result, output)
         except DamagedFile:
             raise
@@ -210,7 +213,7 @@ def _damaged(paths: list[Path]) -> Path | None:
     return None
 
 
-def _score(segments, solver, reference, manifest, window, shells, map_lags):
+def _score(segments, solver, reference, manifest, window, shells, map_lags, extra):
     """The series, lazily, with what they are compared to, and the table of windows."""
     content = read_json(manifest)
     system = _system(content)
@@ -229,6 +232,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags):
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
+    result = result.assign(measured(extra, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
         chosen = (field.isel(time=part) / std).transpose(*field.dims)
@@ -237,10 +241,13 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags):
         empty = np.full((map_lags + 1, chosen.shape[-1] // 2 + 1), np.nan)
         result[name] = ("map_lag", "distance"), np.mean(maps, 0) if maps else empty
     result = result.assign_coords(map_lag=known["map_lag"], distance=known["distance"])
-    return result, _windows(result, known, window, shells).assign(method=statistics.attrs["method"])
+    table = _windows(result, known, window, shells, extra, content["emulator"]["step"])
+    return result, table.assign(method=statistics.attrs["method"])
 
 
-def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
+def _windows(
+    result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[int, int], extra: list[str], step: float
+) -> pd.DataFrame:
     """One row a window and layer: means over its steps and all members, lost ones included, beside the solver's."""
     block = int(result["block"][0])
     length, together = window // block, -(-2 * (result.sizes["lag"] - 1) // block)  # twice as far as C(tau) looks back
@@ -252,6 +259,7 @@ def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[i
         blocks = result[["energy_spectrum", *(f"{name}_counts" for name in HISTOGRAMS)]]
         blocks = blocks.isel(block=slice(index * length, (index + 1) * length)).load()
         here, stop = means.isel(step=index), (index + 1) * window
+        own_means = window_means(result, extra, (stop - window + 0.5) * step, (stop + 0.5) * step)
         for layer, label in enumerate(known["layer"].values):
             there, own, part = reference.isel(layer=layer), here.isel(layer=layer), blocks.isel(layer=layer)
             spectra = part["energy_spectrum"].transpose("member", "block", "wavenumber").values
@@ -265,6 +273,8 @@ def _windows(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[i
                 row[f"{name}_distance"] = float(wasserstein(counts, there[f"{name}_counts"].values))
             for name in names[:3]:
                 row |= {name: float(own[name]), f"{name}_solver": float(there[name])}
+            for name, series in own_means.items():
+                row |= {name: float(series.isel(layer=layer)), f"{name}_solver": float(there[name])}
             row |= {"calls_per_step": float(own["calls"]), "members_lost": int(((lost >= 0) & (lost <= stop)).sum())}
             rows.append(row)
     return pd.DataFrame(rows)

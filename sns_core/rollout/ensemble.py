@@ -37,10 +37,10 @@ def rollout_ensemble(
 ) -> None:  # fmt: skip
     """Forecasts of a method from `starts` states, an ensemble of `members` from each, as netCDF.
 
-    `initial`: trajectory files, one a group of members, whose final solver states are the first of the starts; `leads`: steps after which frames are
-    kept; `disturbance`: share of a state's variability that sets the members' initial states apart. `output` holds
-    "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and, where the method is
-    the solver, "truth" without the dimension member.
+    `initial`: trajectory files, one a group of members, whose final solver states are the first of the starts; `leads`:
+    steps after which frames are kept; `disturbance`: share of a state's variability that sets the members' initial states
+    apart. `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and,
+    where the method is the solver, "truth" without the dimension member.
     """
     use_threads(threads)
     chosen = select_device(device)

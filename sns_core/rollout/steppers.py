@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from sns_core.catalogue import NEEDS, OPTIONS
+from sns_core.catalogue import STEPPERS
 from sns_core.data.foreign import ForeignRollout
 from sns_core.data.shards import shell_index
 from sns_core.data.trajectories import steps_per_frame
@@ -19,6 +19,7 @@ from sns_core.diffusion import LevelReadout, Path, Sampler, walk
 from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
 from sns_core.networks import Look, NetworkDenoiser
+from sns_core.plugins import is_own, load, needs_of, options_of
 from sns_core.runtime import UserError, autocast, normal
 from sns_core.systems import System
 from sns_core.training import TrainedModel, load_model
@@ -177,14 +178,15 @@ class RefinementStepper(_DenoisingStepper):
     """
 
     def __init__(
-        self, surrogate: PointwiseStepper, *arguments, joint: bool = False, max_level: int | None = None,
-        condition_level: int | None = None, fixed: dict | None = None, renoise: bool = True,
-        gain: tuple[float, float] | None = None, **options,
+        self, surrogate: TrainedModel, denoiser: TrainedModel, precision: str, system: System, resolution: int, *,
+        joint: bool = False, max_level: int | None = None, condition_level: int | None = None, fixed: dict | None = None,
+        renoise: bool = True, gain: tuple[float, float] | None = None, **options,
     ):  # fmt: skip
-        super().__init__(*arguments, **options)
+        super().__init__(denoiser, precision, system, resolution, **options)
         shells = torch.from_numpy(shell_index(self.resolution)).clamp(min=1)
         self.gain = None if gain is None else (gain[0] + gain[1] / shells).float().to(self.scale.device)
-        self.surrogate, self.joint, self.renoise = surrogate, joint, renoise
+        self.surrogate, self.joint = PointwiseStepper(surrogate, precision, system, resolution), joint
+        self.renoise = renoise
         self.max_level, self.condition_level, self.fixed = max_level, condition_level, fixed
 
     def start(self, states: torch.Tensor) -> Carry:
@@ -366,38 +368,30 @@ def build_stepper(
 ) -> Stepper:  # fmt: skip
     """The stepper of a configured method.
 
-    `method`: {"stepper", options of the walk}; `models`: file of each role that NEEDS lists; `bank` makes the true frames
-    (n, C, m, m) of which `anchor: resampled` draws. Raises UserError for an unknown stepper and for a model that is missing
+    `method`: {"stepper", options of the walk}; `models`: file of each role that the stepper needs; `bank` makes the true
+    frames (n, C, m, m) of which `anchor: resampled` draws. A learnt stepper, the user's own too (`module.Name`), is built
+    from its models in the order of its needs, the precision, the system, the resolution of frames, and the options by
+    name. Raises UserError for an unknown stepper and for a model that is missing
     or does not fit.
     """
     kind = method["stepper"]
-    if kind not in NEEDS:
-        raise UserError(f"unknown stepper {kind!r}; known: {', '.join(NEEDS)}")
-    missing = NEEDS[kind].keys() - models.keys()
+    try:
+        needs = needs_of(kind)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    missing = needs.keys() - models.keys()
     if missing:
         raise UserError(f"the stepper {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
     resolution, step_size = manifest["emulator"]["resolution"], manifest["emulator"]["step"]
-    loaded = {
-        role: load_model(models[role], objectives, device, manifest["identity"])
-        for role, objectives in NEEDS[kind].items()
-    }
     scale = torch.tensor(manifest["statistics"]["std"], dtype=torch.float32, device=device)[:, None, None]
     if kind == "solver":
         return SolverStepper(system, resolution, step_size, scale)
     if kind == "foreign":
         rollout = ForeignRollout(method["file"], system.variable, system.channels, resolution, step_size)
         return ForeignStepper(rollout, system, resolution, scale)
-    common = (precision, system, resolution)
-    options = {name: method[name] for name in OPTIONS[kind] if name in method}
+    loaded = [load_model(models[role], objectives, device, manifest["identity"]) for role, objectives in needs.items()]
+    options = {name: method[name] for name in options_of(kind) if name in method}
     if options.pop("anchor", "initial") == "resampled" and bank is not None:
         options["bank"] = bank().to(device)
-    surrogate = PointwiseStepper(loaded["surrogate"], *common) if "surrogate" in loaded else None
-    if kind == "pointwise":
-        return surrogate
-    if kind == "refinement":
-        return RefinementStepper(surrogate, loaded["denoiser"], *common, **options)
-    if kind == "thermalizer":
-        return ThermalizerStepper(surrogate, loaded["denoiser"], *common, **options)
-    if kind == "generation":
-        return GenerationStepper(loaded["denoiser"], *common, **options)
-    return AcdmStepper(loaded["denoiser"], *common, **options)
+    stepper = load(kind) if is_own(kind) else globals()[STEPPERS[kind]]
+    return stepper(*loaded, precision, system, resolution, **options)

@@ -12,6 +12,8 @@ import math
 import torch
 
 from sns_core.catalogue import SYSTEMS
+from sns_core.plugins import is_own, load
+from sns_core.systems.spectral import truncate
 
 Carry = dict[str, torch.Tensor]
 
@@ -36,34 +38,32 @@ class InstabilityError(FloatingPointError):
 class System(abc.ABC):
     """A dynamical system on a doubly periodic square, batched over members.
 
-    Subclasses set `channels`, `resolution`, `length`, `dt`, `cfl_limit`, the names and units of files, and the abstract methods.
-    No class knows how its frames are learnt.
+    A subclass sets `resolution` and `dt`, and defines `initial_state`, `step` and `velocity`; all else has a default, which
+    holds for one dimensionless field (B, 1, N, N) with axes (y, x) that is its own carry and has no symmetry. No class
+    knows how its frames are learnt.
     """
 
-    channels: int
     resolution: int
-    length: float
     dt: float
-    cfl_limit: float
-    variable: str  # name and units of the field in files
-    units: str
-    length_units: str
-    time_units: str
-    energy_units: str
-    layers: tuple[str, ...]
+    channels = 1
+    length = 2 * math.pi
+    cfl_limit = 1.0
+    variable = "field"  # name and units of the field in files
+    units = length_units = time_units = energy_units = "1"
+    layers: tuple[str, ...] = ("flow",)
     check_every = 32  # steps between looks at the state; a look costs a transform and, on a GPU, a synchronisation
 
     @abc.abstractmethod
     def initial_state(self, members: int, generator) -> torch.Tensor:
         """Random states (members, C, N, N) from one generator, or from a list with one a member."""
 
-    @abc.abstractmethod
     def start(self, state: torch.Tensor) -> Carry:
         """Carry of a fresh integration from `state`."""
+        return {"state": state}
 
-    @abc.abstractmethod
     def state(self, carry: Carry) -> torch.Tensor:
         """Real fields (B, C, N, N) of a carry."""
+        return carry["state"]
 
     @abc.abstractmethod
     def step(self, carry: Carry) -> Carry:
@@ -73,24 +73,24 @@ class System(abc.ABC):
     def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Velocity (u, v), each (B, C, N, N), of a state at any resolution."""
 
-    @abc.abstractmethod
     def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
-        """Frame (B, C, m, m), axes (y, x), that an emulator sees of a state."""
+        """Frame (B, C, m, m), axes (y, x), that an emulator sees of a state: unless redefined, its spectral truncation."""
+        return truncate(state, resolution)
 
-    @abc.abstractmethod
     def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Velocity (u, v), each (B, C, m, m), of frames as `observe` makes them."""
+        return self.velocity(frames)
 
     def admissible(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames (..., C, m, m) without what no frame of the system can hold; learnt steps are brought back by it."""
         return frames
 
-    @abc.abstractmethod
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames.
 
-        `symmetries`: "translations" or "all".
+        `symmetries`: "translations" or "all". Unless redefined, the identity.
         """
+        return frames
 
     @staticmethod
     def _rearranged(frames: torch.Tensor, y: torch.Tensor, x: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
@@ -167,7 +167,10 @@ class System(abc.ABC):
 
 
 def build_system(name: str, parameters: dict, dtype=torch.float32, device="cpu") -> System:
-    """A system by its class name, as configurations and data manifests give it; ValueError for an unknown one."""
+    """A system by its class name, as configurations and data manifests give it: one of this project or, as `module.Name`,
+    the user's own. ValueError for an unknown one."""
+    if is_own(name):
+        return load(name)(**parameters, dtype=dtype, device=device)
     if name not in SYSTEMS:
         raise ValueError(f"unknown system {name!r}; known: {', '.join(sorted(SYSTEMS))}")
     return getattr(importlib.import_module(SYSTEMS[name]), name)(**parameters, dtype=dtype, device=device)

@@ -8,11 +8,12 @@ import yaml
 from configuration import ConfigurationError, resolve, segments, validate
 from fingerprint import fingerprint, modules
 
-from sns_core.catalogue import NEEDS, OPTIONS, SYSTEMS
+from sns_core.catalogue import NEEDS, OPTIONS, STEPPERS, SYSTEMS
 from sns_core.data.pairs import SYMMETRIES
 from sns_core.diffusion import PATHS
 from sns_core.diffusion.prediction import KINDS as PREDICTIONS
 from sns_core.diffusion.readout import KINDS
+from sns_core.rollout import steppers
 from sns_core.stages import STAGES
 from sns_core.training.models import OBJECTIVES
 
@@ -117,8 +118,10 @@ def test_an_override_of_one_model_leaves_the_others(config):
 
 def test_schema_and_code_offer_the_same_words(root):
     definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
-    method, model = definitions["method"]["properties"], definitions["model"]["properties"]
-    assert set(method["stepper"]["enum"]) == set(NEEDS)
+    method, model = definitions["known_method"]["properties"], definitions["model"]["properties"]
+    assert set(definitions["method"]["properties"]["stepper"]["anyOf"][0]["enum"]) == set(NEEDS)
+    assert set(definitions["method"]["if"]["properties"]["stepper"]["enum"]) == set(NEEDS) == set(STEPPERS)
+    assert all(hasattr(steppers, name) for name in STEPPERS.values())
     # ACDM walks from a start of its own, by a stepper of its own.
     assert set(method["path"]["enum"]) == set(PATHS) - {"acdm"}
     taken = {option for options in OPTIONS.values() for option in options}
@@ -129,7 +132,7 @@ def test_schema_and_code_offer_the_same_words(root):
     assert set(method["readout"]["properties"]["kind"]["enum"]) == set(KINDS)
     assert set(model["objective"]["enum"]) == set(OBJECTIVES)
     assert set(definitions["training"]["properties"]["symmetries"]["enum"]) == set(SYMMETRIES)
-    assert set(definitions["system"]["properties"]["solver"]["properties"]["class"]["enum"]) == set(SYSTEMS)
+    assert set(definitions["system"]["properties"]["solver"]["properties"]["class"]["anyOf"][0]["enum"]) == set(SYSTEMS)
 
 
 def test_override_changes_one_system_only(config):

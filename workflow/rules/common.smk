@@ -57,9 +57,19 @@ def dask_memory(wildcards) -> int:
     return dask["memory"] * {"threads": dask["workers"], "local": dask["workers"] + 1, "slurm": 1}[dask["scheduler"]]
 
 
-def code(stage):
-    """Parameter function: the fingerprint of a stage for the system of the job."""
-    return lambda wildcards: fingerprint(stage, RESOLVED[wildcards.system]["system"]["name"])
+def code(stage, further=lambda wildcards: []):
+    """Parameter function: the fingerprint of a stage for the system of the job, and for `further` names."""
+    return lambda wildcards: fingerprint(stage, RESOLVED[wildcards.system]["system"]["name"], *further(wildcards))
+
+
+def own_stepper(wildcards):
+    """The stepper of a method where it is the user's own."""
+    stepper = RESOLVED[wildcards.system]["methods"][wildcards.method]["stepper"]
+    return [stepper] if is_own(stepper) else []
+
+
+def own_measures(wildcards):
+    return RESOLVED[wildcards.system]["metrics"]["extra"]
 
 
 def part(*keys):

@@ -16,11 +16,12 @@ rule compute_reference:
         lags=part("rollout", "lags"),
         frame_stride=part("rollout", "frame_stride"),
         map_lags=part("metrics", "map_lags"),
-        code=code("compute_reference"),
+        extra=own_measures,
+        code=code("compute_reference", own_measures),
     shell:
         stage("compute_reference")
         + "--trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
-        " --frame-stride {params.frame_stride} --map-lags {params.map_lags}"
+        " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --extra {params.extra:q}"
         " --output {output:q}"
 
 
@@ -81,13 +82,14 @@ rule compute_metrics:
         window=part("metrics", "window"),
         shells=part("metrics", "shells"),
         map_lags=part("metrics", "map_lags"),
-        code=code("compute_metrics"),
+        extra=own_measures,
+        code=code("compute_metrics", own_measures),
     shell:
         stage("compute_metrics")
         + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --dask {resources.dask:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
-        " --output {output.metrics:q} --windows {output.windows:q}"
+        " --extra {params.extra:q} --output {output.metrics:q} --windows {output.windows:q}"
 
 
 rule aggregate_metrics:
@@ -108,11 +110,12 @@ rule aggregate_metrics:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         shells=part("metrics", "shells"),
+        extra=own_measures,
         code=code("aggregate_metrics"),
     shell:
         stage("aggregate_metrics")
         + "--metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
-        " --system {wildcards.system} --shells {params.shells:q} --output {output.metrics:q}"
+        " --system {wildcards.system} --shells {params.shells:q} --extra {params.extra:q} --output {output.metrics:q}"
         " --output-windows {output.windows:q}"
 
 

@@ -30,7 +30,7 @@ rule rollout_segment:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
-        code=code("rollout_segment"),
+        code=code("rollout_segment", own_stepper),
     shell:
         stage("rollout_segment") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
@@ -65,7 +65,7 @@ rule rollout_ensemble:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
-        code=code("rollout_ensemble"),
+        code=code("rollout_ensemble", own_stepper),
     shell:
         stage("rollout_ensemble") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} --starts {params.starts} --members {params.members}"

@@ -24,3 +24,17 @@ rule status:
         configuration=configuration_file,
     shell:
         "python {params.script:q} status --snakefile {params.snakefile:q} --configuration {params.configuration:q} 2>&1 | tee {log:q}"
+
+
+# What the configuration will take, before anything runs: jobs, bytes and hours of each stage.
+rule plan:
+    log:
+        f"{RESULTS}/logs/plan.log",
+    conda:
+        ENVIRONMENT
+    params:
+        script=Path(PROJECT, "workflow", "scripts", "plan.py"),
+        snakefile=Path(PROJECT, "Snakefile"),
+        configuration=configuration_file,
+    shell:
+        "python {params.script:q} --snakefile {params.snakefile:q} --configuration {params.configuration:q} 2>&1 | tee {log:q}"

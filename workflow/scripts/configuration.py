@@ -4,6 +4,7 @@ Imports no torch: every job of a workflow parses the Snakefile again. Every mist
 what is allowed and, for a misspelt key, the nearest known one.
 """
 
+import contextlib
 import copy
 import difflib
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
-from sns_core.catalogue import NEEDS, OPTIONS
+from sns_core import plugins
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
@@ -142,6 +143,8 @@ def _check_system(name: str, resolved: dict) -> None:
         raise ConfigurationError(
             f"{where}.emulator.resolution: {emulator['resolution']} is finer than solver.resolution {solver['resolution']}"
         )
+    if plugins.is_own(resolved["system"]["name"]):
+        _check_own_system(f"{where}.solver", resolved["system"]["name"], solver)
     if resolved["system"]["name"] == "TwoLayerQG" and solver["resolution"] % emulator["resolution"]:
         raise ConfigurationError(
             f"{where}.emulator.resolution: {emulator['resolution']} does not divide solver.resolution "
@@ -182,8 +185,41 @@ def _check_system(name: str, resolved: dict) -> None:
         raise ConfigurationError(
             f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags and metrics.map_lags"
         )
+    _check_measures(resolved["metrics"]["extra"])
     if "solver" not in resolved["methods"]:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
+
+
+@contextlib.contextmanager
+def _telling(where: str):
+    """What is wrong with a name of the user's own, told with its key."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _check_own_system(where: str, name: str, solver: dict) -> None:
+    with _telling(f"{where}.class"):
+        taken = plugins.parameters(name)
+    if taken is None:
+        return
+    known, required = taken
+    for key in solver:
+        if key not in known:
+            raise ConfigurationError(f"{where}: {name} takes no {key!r}{_nearest(key, known)}")
+    for key in required:
+        if key not in solver and key not in ("dtype", "device"):
+            raise ConfigurationError(f"{where}: the key {key!r} is missing, which {name} takes")
+
+
+def _check_measures(names: list[str]) -> None:
+    short = [name.rpartition(".")[2] for name in names]
+    for name in names:
+        with _telling("metrics.extra"):
+            plugins.definition(name)
+        if short.count(name.rpartition(".")[2]) > 1:
+            raise ConfigurationError(f"metrics.extra: two measures share the name {name.rpartition('.')[2]!r}")
 
 
 def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
@@ -211,7 +247,8 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
 
 
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
-    needs, given = NEEDS[spec["stepper"]], spec["models"]
+    with _telling(f"{where}.stepper"):
+        needs, options, given = plugins.needs_of(spec["stepper"]), plugins.options_of(spec["stepper"]), spec["models"]
     for role, objectives in needs.items():
         if role not in given:
             raise ConfigurationError(
@@ -232,9 +269,9 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
             raise ConfigurationError(f"{where}.models: the stepper {spec['stepper']!r} has no use for a {role}")
     shared = ("label", "stepper", "models", "steps", "segment_steps", "leads")
     for key in spec:
-        if key not in shared and key not in OPTIONS[spec["stepper"]]:
+        if key not in shared and key not in options:
             raise ConfigurationError(
-                f"{where}.{key}: the stepper {spec['stepper']!r} has no use for it; it takes {', '.join(OPTIONS[spec['stepper']])}"
+                f"{where}.{key}: the stepper {spec['stepper']!r} has no use for it; it takes {', '.join(options) or 'no options'}"
             )
     known = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):

@@ -10,15 +10,20 @@ import functools
 import hashlib
 from pathlib import Path
 
+from sns_core import plugins
 from sns_core.catalogue import SYSTEMS
 from sns_core.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "sns_core"
-TABLES = {"sns_core.catalogue", "sns_core.stages"}  # which entries a stage uses stands in its parameters
+# Which of their entries a stage uses stands in its parameters.
+TABLES = {"sns_core.catalogue", "sns_core.plugins", "sns_core.stages"}
 
 
 def _file(module: str) -> Path | None:
+    """The file of a module of the package, or of the user's own in the working directory; None for any other."""
+    if module.split(".")[0] != PACKAGE:
+        return plugins.source(module)
     base = ROOT.joinpath(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.exists():
@@ -39,14 +44,14 @@ def _tree(module: str) -> ast.Module:
 
 
 def _imports(module: str) -> list[tuple[str, str | None]]:
-    """(module, name) of every import of the package in a module, wherever it stands."""
+    """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
     found = []
     for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+        if isinstance(node, ast.ImportFrom) and node.module:
             found += [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            found += [(alias.name, None) for alias in node.names if alias.name.split(".")[0] == PACKAGE]
-    return found
+            found += [(alias.name, None) for alias in node.names]
+    return [(imported, name) for imported, name in found if _file(imported)]
 
 
 def _defining(module: str, name: str | None) -> str:
@@ -63,9 +68,10 @@ def _defining(module: str, name: str | None) -> str:
 
 
 @functools.cache
-def modules(stage: str, system: str | None = None) -> tuple[str, ...]:
-    """Names of the modules that a stage uses for a system (a class name; None: for no particular one), sorted."""
-    seen, queue = set(TABLES), [STAGES[stage], *([SYSTEMS[system]] if system else [])]
+def modules(stage: str, *names: str) -> tuple[str, ...]:
+    """Names of the modules that a stage uses, sorted; `names`: of a system's class, or anything of the user's own."""
+    seen = set(TABLES)
+    queue = [STAGES[stage], *(SYSTEMS.get(name) or name.rpartition(".")[0] for name in names)]
     while queue:
         module = queue.pop()
         if module not in seen:
@@ -75,7 +81,7 @@ def modules(stage: str, system: str | None = None) -> tuple[str, ...]:
 
 
 @functools.cache
-def fingerprint(stage: str, system: str | None = None) -> str:
-    """Twelve hexadecimal digits that change when code that the stage uses for a system changes."""
-    content = "\n".join(f"{module}: {ast.dump(_tree(module))}" for module in modules(stage, system))
+def fingerprint(stage: str, *names: str) -> str:
+    """Twelve hexadecimal digits that change when code that the stage uses for these names changes (see `modules`)."""
+    content = "\n".join(f"{module}: {ast.dump(_tree(module))}" for module in modules(stage, *names))
     return hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -1,0 +1,158 @@
+"""The code of the pages "How to add ..." as it stands there: a system, a method and two metrics through the whole workflow."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+import yaml
+from calls import environment
+from configuration import ConfigurationError, _merge, validate
+from pages import blocks
+
+PAGES = ("add-a-system", "add-a-method", "add-a-metric")
+# At the size of the smoke run.
+SMALL = """
+run: own
+use: {systems: [surface], methods: [solver, pointwise, kept]}
+systems:
+  surface:
+    solver: {resolution: 32, dt: 0.04}
+    emulator: {resolution: 16}
+    data: {spin_up: 4.0, shard_members: 4, splits: {train: {members: 4, frames: 40}, validation: {members: 2, frames: 24},
+           test: {members: 4, frames: 60}}}
+"""
+TABLES = Path("results/own/surface")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder as a user would have it: the files of the pages and nothing else."""
+    folder = tmp_path_factory.mktemp("own")
+    for page in PAGES:
+        for name, content in blocks(page).items():
+            (folder / name).write_text(content)
+    (folder / "small.yaml").write_text(SMALL)
+    return folder
+
+
+def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> str:
+    overlays = [
+        root / "config/smoke.yaml",
+        *(folder / f"{name}.yaml" for name in ("surface", "kept", "gradients", "small")),
+    ]
+    line = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder, "--cores", "2"]
+    line += ["--workflow-profile", root / "profiles/default", "--configfile", *overlays, *flags, "--", *words]
+    done = subprocess.run(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_shows_all_of_its_code_in_under_thirty_lines(page):
+    for name, content in blocks(page).items():
+        assert 0 < sum(bool(line.strip()) for line in content.splitlines()) < 30, name
+
+
+def test_system_method_and_metrics_of_the_pages_run_through_the_workflow(root, folder):
+    snakemake(root, folder, "report")
+    windows = pd.read_csv(folder / TABLES / "windows.csv")
+    assert list(windows["method"].unique()) == ["solver", "pointwise", "kept"]
+    assert (folder / "results/own/report.html").exists()
+    # The rollout of the solver goes on where its data ended: it has their spectrum and their fine structure.
+    solver = windows[windows["method"] == "solver"]
+    for name in ("palinstrophy", "extreme", "kinetic_energy"):
+        ratio = solver[name] / solver[f"{name}_solver"]
+        assert ratio.between(0.3, 3).all(), (name, ratio)
+    members = pd.read_csv(folder / TABLES / "metrics.csv")
+    assert {"palinstrophy", "palinstrophy_solver", "extreme"} <= set(members.columns)
+
+
+def test_the_metric_is_what_it_says(folder):
+    with xr.open_dataset(folder / TABLES / "metrics/solver.nc") as series:
+        assert series["palinstrophy"].dims == ("member", "time", "layer")
+    space = {}
+    exec(blocks("add-a-metric")["gradients.py"], space)
+    y = torch.arange(32) * 2 * torch.pi / 32
+    frames = (3 * torch.sin(5 * y))[None, None, :, None].expand(1, 1, 32, 32)
+    system = type("Flow", (), {"length": 2 * torch.pi})
+    assert space["palinstrophy"](frames, system).item() == pytest.approx(0.5 * 25 * 9 / 2, rel=1e-5)
+
+
+def test_the_kept_spectrum_is_kept(folder):
+    """Of the page's stepper only: no shell beyond 1.2 times the training data's, which the surrogate alone passes."""
+    import json
+
+    from sns_core.data.shards import shell_index
+
+    limit = 1.2 * torch.tensor(
+        json.loads((folder / TABLES / "shards/manifest.json").read_text())["statistics"]["shell_amplitude"]
+    )
+    std = json.loads((folder / TABLES / "shards/manifest.json").read_text())["statistics"]["std"][0]
+    shells = torch.from_numpy(shell_index(16)).flatten()
+    size = {}
+    for method in ("pointwise", "kept"):
+        with xr.open_dataset(folder / TABLES / f"rollouts/{method}/0-1/segment_0001.nc") as segment:
+            frames = torch.from_numpy(segment["buoyancy"].values[:, -1]) / std
+        power = torch.fft.rfft2(frames, norm="ortho").abs().square().flatten(2)
+        size[method] = (torch.zeros(2, 1, limit.shape[1]).index_add(2, shells, power) / shells.bincount()).sqrt()
+    inner = slice(1, 8)  # beyond, a half spectrum's shells are cut by its Nyquist modes
+    assert (size["kept"] <= limit * 1.01)[..., inner].all()
+    assert (size["pointwise"] > limit * 1.01)[..., inner].any()
+
+
+def test_an_edit_of_the_users_files_reruns_what_they_made(root, folder):
+    def planned(name: str, edit) -> set[str]:
+        path = folder / name
+        before = path.read_text()
+        path.write_text(edit(before))
+        try:
+            lines = snakemake(root, folder, "report", flags=("--dry-run",)).splitlines()
+        finally:
+            path.write_text(before)
+        return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
+
+    assert planned("surface.py", lambda text: text + "\n# a remark\n") == set()
+    assert "simulate_trajectories" in planned("surface.py", lambda text: text.replace("0.25", "0.250001"))
+    jobs = planned("kept.py", lambda text: text.replace("1e-12", "1e-11"))
+    assert "rollout_segment" in jobs and not {"train_model", "simulate_trajectories"} & jobs
+    jobs = planned("gradients.py", lambda text: text.replace("0.5 *", "0.50001 *"))
+    assert "compute_metrics" in jobs and not {"train_model", "rollout_segment"} & jobs
+
+
+MISTAKES = {
+    "no such file": ("systems.surface.solver.class", "surfaces.SurfaceFlow", "there is no surfaces.py in"),
+    "no such class": ("systems.surface.solver.class", "surface.SurfaceFlo", "it defines SurfaceFlow"),
+    "unknown parameter": ("systems.surface.solver.viskosity", 1.0, "did you mean 'viscosity'"),
+    "missing parameter": ("systems.surface.solver.forcing", None, "the key 'forcing' is missing"),
+    "unknown option": ("methods.kept.faktor", 2.0, "methods.kept.faktor"),
+    "wrong model": ("methods.kept.models.surrogate", "sns_white", "needs 'pointwise'"),
+    "no such stepper": ("methods.kept.stepper", "kept.Kept", "it defines KeptSpectrum"),
+    "no such metric": ("metrics.extra", ["gradients.palinstrofy"], "defines palinstrophy"),
+    "not a name": ("metrics.extra", ["palinstrophy"], "module.Name"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatch, mistake):
+    monkeypatch.chdir(folder)
+    for overlay in ("surface", "kept", "gradients"):
+        _merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
+    validate(config)
+    key, value, told = MISTAKES[mistake]
+    *parents, last = key.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    with pytest.raises(ConfigurationError) as caught:
+        validate(config)
+    assert told in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
