@@ -9,7 +9,7 @@ import pytest
 from calls import planned
 
 PAGES = {
-    "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_spectra",
+    "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_movie", "plot_spectra",
     "plot_temporal", "plot_zonal",
 }  # fmt: skip
 BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report"}
@@ -46,8 +46,8 @@ def new_docstring(content: str) -> str:
 
 
 CODE = append("\n\nEDITED = True\n")
-# What of the page is told apart from the copy: its template and captions lie in the project's folder.
-REPORT = {"write_report"}
+# What of the pages is told apart from the copy: their templates and captions lie in the project's folder.
+REPORT = {"write_report", "write_explorer"}
 EDITS = [
     ("sns_core/systems/kolmogorov.py", CODE, EVERYTHING),
     ("sns_core/systems/two_layer_qg.py", CODE, set()),
@@ -58,6 +58,8 @@ EDITS = [
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
     ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", *REPORT}),
+    ("sns_core/figures/movie.py", CODE, {"plot_movie", *REPORT}),
+    ("sns_core/figures/page/page.js", append("\n// a remark\n"), REPORT),
     ("sns_core/report.py", CODE, REPORT),
     ("sns_core/record.py", CODE, {"record_provenance", *REPORT}),
     ("workflow/report/error.rst", append("\nOne more line.\n"), REPORT),
@@ -88,4 +90,4 @@ def test_a_checkout_that_touches_every_file_reruns_nothing(copied):
     later = time.time() + 100
     for path in project.rglob("*"):
         os.utime(path, (later, later))
-    assert planned(project, run, "all") <= {"all", "write_report"}
+    assert planned(project, run, "all") <= {"all", *REPORT}

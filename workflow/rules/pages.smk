@@ -30,6 +30,11 @@ def method_metrics(wildcards):
     return [f"{RESULTS}/{wildcards.system}/metrics/{method}.nc" for method in METHODS]
 
 
+def shown_in_movie(config):
+    """The methods that stand side by side: those of figures.movie.methods that this run has."""
+    return [name for name in config["figures"]["movie"]["methods"] if name in METHODS]
+
+
 def trajectory_files(wildcards):
     return [f"{RESULTS}/{wildcards.system}/data/{split}.nc" for split in ("train", "validation", "test")]
 
@@ -93,6 +98,8 @@ def told(wildcards):
             "metrics": f"{folder}/metrics.csv",
             "windows": f"{folder}/windows.csv",
             "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
+            "movie": f"{folder}/figures/movie_small.mp4",
+            "explorer": f"{folder}/explorer.html",
             "methods": [
                 {"name": name, "label": methods[name]["label"], "stepper": methods[name]["stepper"]} for name in methods
             ],
