@@ -4,6 +4,8 @@
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why)
 #
+#             Those in tests/browser want Chromium in the same way, which `make test` installs on Debian as root.
+#
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,7 +24,7 @@ demo-qg: $(STAMP)
 	@echo; echo "Report: $(CURDIR)/results/qg-demo/report.html"
 
 test: $(STAMP) lint
-	SNS_INSTALL_SLURM=1 python -m pytest tests
+	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest tests
 
 test-slurm: $(STAMP)
 	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm

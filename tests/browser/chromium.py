@@ -60,12 +60,12 @@ class Browser:
     def __enter__(self) -> "Browser":
         reads, self._to = os.pipe()
         self._from, writes = os.pipe()
-        # The browser reads its orders from descriptor 3 and answers on 4; the shell puts the pipes there.
+        # The browser reads its orders from descriptor 3 and answers on 4; bash puts the pipes there (sh knows single digits only).
         line = f'exec "$@" 3<&{reads} 4>&{writes}'
         words = [program(), *FLAGS, f"--user-data-dir={self.folder}", "about:blank"]
         with (self.folder / "chromium.log").open("w") as log:
             self._process = subprocess.Popen(
-                ["sh", "-c", line, "sh", *words], pass_fds=(reads, writes), stdout=log, stderr=log
+                ["bash", "-c", line, "bash", *words], pass_fds=(reads, writes), stdout=log, stderr=log
             )
         os.close(reads)
         os.close(writes)
