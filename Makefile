@@ -2,9 +2,8 @@
 # make demo-qg   the same for two-layer quasi-geostrophic flow, to results/qg-demo/report.html
 # make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
-#             packages are installed; elsewhere, or without root, these tests are skipped and say why)
-#
-#             Those in tests/browser want Chromium in the same way, which `make test` installs on Debian as root.
+#             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
+#             `make test` installs Chromium for the tests in tests/browser
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
