@@ -2,7 +2,8 @@
 # make demo-qg   the same for two-layer quasi-geostrophic flow, to results/qg-demo/report.html
 # make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
-#             packages are installed; elsewhere, or without root, these tests are skipped and say why)
+#             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
+#             `make test` installs Chromium for the tests in tests/browser
 # make graph  the graph of rules in README.md and docs/plane.png anew, after a change of the rules
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
@@ -23,7 +24,7 @@ demo-qg: $(STAMP)
 	@echo; echo "Report: $(CURDIR)/results/qg-demo/report.html"
 
 test: $(STAMP) lint
-	SNS_INSTALL_SLURM=1 python -m pytest tests
+	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest tests
 
 test-slurm: $(STAMP)
 	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm

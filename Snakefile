@@ -34,6 +34,7 @@ include: "workflow/rules/models.smk"
 include: "workflow/rules/rollouts.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/moving.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/state.smk"
@@ -89,6 +90,7 @@ rule metrics:
 rule figures:
     input:
         [f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
+        [f"{RESULTS}/{system}/{name}" for system in SYSTEMS for name in ("figures/movie.mp4", "explorer.html")],
 
 
 # The theorems on a Gaussian process: apart from every system and method, so not part of `all`.

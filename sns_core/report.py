@@ -7,6 +7,7 @@ tables by the thresholds below; none of them is fixed.
 import base64
 import json
 import math
+import os
 from pathlib import Path
 
 import jinja2
@@ -137,8 +138,9 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
     """Write the page of a run.
 
     `systems`: system -> {"figures": {name: PNG}, "metrics", "windows" and "scorecard": tables, "methods": [{"name", "label",
-    "stepper"}]}, figures in the order shown, the first one at the top; `captions`: a text file a figure, named after
-    it, its first paragraph the title; `provenance`: file of `record_provenance`.
+    "stepper"}], "movie": MP4, "explorer": page}, figures in the order shown, the first one at the top; `captions`: a text
+    file a figure, named after it, its first paragraph the title, and one for the movie; `provenance`: file of
+    `record_provenance`.
     """
     record = read_json(provenance)
     texts = {Path(path).stem: _caption(path) for path in captions}
@@ -156,6 +158,8 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
                 "methods": files["methods"],
                 "scorecard": scorecard(read_scorecard(files["scorecard"]), files["methods"]),
                 "figures": figures,
+                "movie": {"name": "movie", "film": _inline(files["movie"], "video/mp4"), **texts["movie"]},
+                "explorer": os.path.relpath(files["explorer"], Path(output).parent),
                 "members": rows[0]["members"],
                 "steps": max(row["steps"] for row in rows),
                 "step_size": settings.get("emulator", {}).get("step"),
@@ -186,8 +190,8 @@ def _caption(path) -> dict:
     return {"title": " ".join(title.split()), "paragraphs": [" ".join(p.split()) for p in paragraphs]}
 
 
-def _inline(path) -> str:
-    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
+def _inline(path, kind: str = "image/png") -> str:
+    return f"data:{kind};base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
 
 
 def number(value, digits: int = 2) -> str:

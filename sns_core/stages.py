@@ -26,6 +26,8 @@ STAGES = {
     "plot_spectra": "sns_core.figures.spectra",
     "plot_distributions": "sns_core.figures.distributions",
     "plot_scorecard": "sns_core.figures.scorecard",
+    "plot_movie": "sns_core.figures.movie",
+    "write_explorer": "sns_core.figures.explorer",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
 }

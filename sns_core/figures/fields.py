@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
+from sns_core.figures.frames import SHOWN_WITHIN, Rollout
 from sns_core.figures.inputs import (
     alive,
-    in_shown_units,
     living,
     lost_by,
     lost_note,
@@ -28,38 +27,18 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )  # fmt: skip
-from sns_core.runtime import UserError
 
 COLOUR_LIMIT = 3.0  # standard deviations of the solver at the ends of the colour scale
-SHOWN_WITHIN = 12.0  # standard deviations: a lost member's field beyond this is a blank panel
 PANEL, GAP = 1.75, 0.07  # inches
 SPECTRUM_HEIGHT, ABOVE_SPECTRUM, BELOW_BLOCK = 1.65, 0.28, 0.62
 LEFT, RIGHT, TOP = 0.62, 0.86, 0.62
 
 
 def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[int, np.ndarray | None, str]:
-    """The stored frame (C, H, W) at or last before `step`: its own step, its values (None: not run so far), units."""
-    chosen, found, units, members, reached = step, None, "1", set(), 0
-    for path in paths:
-        with xr.open_dataset(path) as opened:
-            segment = in_shown_units(opened)
-            name = next(n for n, v in segment.data_vars.items() if v.dims == ("member", "time", "layer", "y", "x"))
-            steps = np.rint(segment["time"].values / size).astype(int)
-            members |= set(segment["member"].values.tolist())
-            if member not in segment["member"].values:
-                continue
-            units = segment["time"].attrs.get("units", "1")
-            before = np.flatnonzero(steps <= step)
-            if len(before):
-                chosen = int(steps[before[-1]])
-                found = segment[name].sel(member=member).isel(time=before[-1]).values
-                reached = int(segment.attrs["first_step"]) + int(segment.attrs["steps"])
-    if member not in members:
-        known = ", ".join(str(m) for m in sorted(members))
-        raise UserError(f"figures.fields.member: {member} is no member of the rollouts; known: {known}")
-    if found is None or reached < step:
-        return step, None, units
-    return chosen, found, units
+    """The stored frame (C, H, W) at or last before `step`: its own step, its values (None: not run so far), units of time."""
+    with Rollout(paths, size) as rollout:
+        found, values = rollout.frame(member, step) or (step, None)
+        return found, values, rollout.time_units
 
 
 def plot_fields(

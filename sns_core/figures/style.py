@@ -73,12 +73,19 @@ def looks(labels: dict[str, str]) -> dict[str, dict]:
 
 
 @contextlib.contextmanager
+def shared_style() -> Iterator[None]:
+    """The shared settings in this block, and not the user's own."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+@contextlib.contextmanager
 def page(output: Path, dpi: int, width: float, height: float, **options) -> Iterator[Figure]:
     """A figure of `width` x `height` inches in the shared style, saved as `output` (PNG) and beside it as PDF."""
     output = Path(output)
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not the user's own settings
-        matplotlib.rcParams.update(STYLE)
+    with shared_style():
         figure = Figure(figsize=(width, height), **options)
         if options.get("layout") == "constrained":
             figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)

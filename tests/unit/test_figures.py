@@ -486,11 +486,18 @@ def test_provenance_names_data_models_and_time(source, provenance):
 @pytest.fixture(scope="module")
 def report(source, drawn, provenance, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
+    film = source.folder / "movie_small.mp4"
+    film.write_bytes(b"pictures")
     systems = {"kolmogorov": {
         "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
+        "movie": str(film), "explorer": str(folder / "kolmogorov" / "explorer.html"),
         "windows": str(source.windows), "scorecard": str(source.scorecard), "methods": METHODS,
     }}  # fmt: skip
-    arguments = {"systems": systems, "captions": [CAPTIONS / f"{n}.rst" for n in FIGURES], "provenance": provenance}
+    arguments = {
+        "systems": systems,
+        "captions": [CAPTIONS / f"{n}.rst" for n in (*FIGURES, "movie")],
+        "provenance": provenance,
+    }
     write_report(**arguments, output=folder / "report.html")
     write_report(**arguments, output=folder / "again.html")
     assert sorted(p.name for p in folder.iterdir()) == ["again.html", "report.html"]
@@ -527,9 +534,13 @@ def test_report_is_one_file_that_loads_nothing(report, drawn):
     page.feed(report)
     assert not page.open
     assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(|https?://", report)
+    inlined = {"img": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
+    beside = [value for _, _, value in page.loads if value == "kolmogorov/explorer.html"]
+    assert len(beside) == 1, "the page to explore the run is linked to, and nothing else outside"
     for tag, name, value in page.loads:
-        assert value.startswith("data:image/png;base64," if tag == "img" else "#"), (tag, name, value[:40])
-        assert tag == "img" or value[1:] in page.identifiers
+        assert value.startswith(inlined.get(tag, "#")) or value in beside, (tag, name, value[:40])
+        assert tag in inlined or value in beside or value[1:] in page.identifiers
+    assert ("video", "src", inlined["video"] + base64.b64encode(b"pictures").decode()) in page.loads
     assert [base64.b64decode(image["src"].split(",")[1]) for image in page.images] == [
         p.read_bytes() for p in drawn.values()
     ]

@@ -9,7 +9,7 @@ import pytest
 from calls import planned
 
 PAGES = {
-    "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_spectra",
+    "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_movie", "plot_spectra",
     "plot_temporal", "plot_zonal",
 }  # fmt: skip
 SCORES = {"score_methods", "plot_scorecard"}
@@ -47,8 +47,8 @@ def new_docstring(content: str) -> str:
 
 
 CODE = append("\n\nEDITED = True\n")
-# What of the page is told apart from the copy: its template and captions lie in the project's folder.
-REPORT = {"write_report"}
+# What of the pages is told apart from the copy: their templates and captions lie in the project's folder.
+REPORT = {"write_report", "write_explorer"}
 EDITS = [
     ("sns_core/systems/kolmogorov.py", CODE, EVERYTHING),
     ("sns_core/systems/two_layer_qg.py", CODE, set()),
@@ -61,6 +61,8 @@ EDITS = [
     ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", *REPORT}),
     ("sns_core/metrics/scorecard.py", CODE, {*SCORES, *REPORT}),
     ("sns_core/rollout/ensemble.py", CODE, {"rollout_ensemble", *SCORES, *REPORT}),
+    ("sns_core/figures/movie.py", CODE, {"plot_movie", *REPORT}),
+    ("sns_core/figures/page/page.js", append("\n// a remark\n"), REPORT),
     ("sns_core/report.py", CODE, REPORT),
     ("sns_core/record.py", CODE, {"record_provenance", *REPORT}),
     ("workflow/report/error.rst", append("\nOne more line.\n"), REPORT),
@@ -91,4 +93,4 @@ def test_a_checkout_that_touches_every_file_reruns_nothing(copied):
     later = time.time() + 100
     for path in project.rglob("*"):
         os.utime(path, (later, later))
-    assert planned(project, run, "all") <= {"all", "write_report"}
+    assert planned(project, run, "all") <= {"all", *REPORT}

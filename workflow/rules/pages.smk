@@ -36,6 +36,11 @@ def trajectories_by_split(system):
     return {split: trajectory_files(system, split) for split in SPLITS}
 
 
+def shown_in_movie(config):
+    """The methods that stand side by side: those of figures.movie.methods that this run has."""
+    return [name for name in config["figures"]["movie"]["methods"] if name in METHODS]
+
+
 def method_segments(wildcards):
     return [path for method in METHODS for path in segment_files(wildcards.system, method)]
 
@@ -92,6 +97,8 @@ def told(wildcards):
             "windows": f"{folder}/windows.csv",
             "scorecard": f"{folder}/scorecard.csv",
             "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
+            "movie": f"{folder}/figures/movie_small.mp4",
+            "explorer": f"{folder}/explorer.html",
             "methods": [
                 {"name": name, "label": methods[name]["label"], "stepper": methods[name]["stepper"]} for name in methods
             ],

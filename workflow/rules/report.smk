@@ -37,8 +37,10 @@ rule record_provenance:
 rule write_report:
     input:
         figures=[f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
+        movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
+        explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
-        captions=[Path(PROJECT, "workflow", "report", f"{name}.rst") for name in FIGURES],
+        captions=[Path(PROJECT, "workflow", "report", f"{name}.rst") for name in [*FIGURES, "movie"]],
         template=Path(PROJECT, "sns_core", "report.html.j2"),
         provenance=f"{RESULTS}/provenance.json",
     output:

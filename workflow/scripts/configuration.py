@@ -33,6 +33,7 @@ def validate(config: dict) -> None:
         for name in config["use"][kind]:
             if name not in names:
                 raise ConfigurationError(f"use.{kind}: {name!r} is not described under {kind}{_nearest(name, names)}")
+    _check_movie(config["figures"]["movie"]["methods"], config["use"]["methods"], known[1])
     for system in config["use"]["systems"]:
         resolved = resolve(config, system)
         again = {**copy.deepcopy(config), **{k: resolved[k] for k in ("models", "methods", "rollout", "metrics")}}
@@ -123,6 +124,16 @@ def _explain(error) -> str:
     if rule == "pattern":
         return f"{place}: {shown} is not allowed; use {error.schema.get('description', error.validator_value)}"
     return f"{place}: {' '.join(error.message.split())[:200]}"
+
+
+def _check_movie(methods: list[str], used: list[str], known: set[str]) -> None:
+    for name in methods:
+        if name not in known:
+            raise ConfigurationError(
+                f"figures.movie.methods: {name!r} is not described under methods{_nearest(name, known)}"
+            )
+    if not set(methods) & set(used):
+        raise ConfigurationError(f"figures.movie.methods: holds none of use.methods, {', '.join(used)}")
 
 
 def _multiple(whole: float, part: float) -> bool:
