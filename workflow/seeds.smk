@@ -1,7 +1,7 @@
 # Three seeds of one configuration, each from its own data on, and the table of their means and spreads:
 #
-#   snakemake -s workflow/seeds.smk --cores 2                                     of the demo
-#   snakemake -s workflow/seeds.smk --cores 2 --configfile config/qg-demo.yaml    of another scale
+#   snakemake -s workflow/seeds.smk --cores 2 seeds                                     of the demo
+#   snakemake -s workflow/seeds.smk --cores 2 --configfile config/qg-demo.yaml seeds    of another scale
 #
 # The first seed is the configuration's own run; the others lie beside it, in <run>-seed1 and <run>-seed2.
 from pathlib import Path
@@ -43,7 +43,6 @@ SYSTEMS = config["use"]["systems"]
 
 
 rule seeds:
-    default_target: True
     input:
         [f"{config['results']}/{config['run']}/{system}/seeds.csv" for system in SYSTEMS],
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, environment, equal, planned, snakemake
+from calls import SYSTEM, environment, planned, snakemake
+from shared import equal
 
 from sns_core.files import read_tensors
 
