@@ -3,6 +3,7 @@
 # make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why)
+# make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo)
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
@@ -11,7 +12,7 @@ LOCK ?= envs/requirements-cpu.txt
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg test test-slurm lint clean
+.PHONY: demo demo-qg test test-slurm bench lint clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -26,6 +27,10 @@ test: $(STAMP) lint
 
 test-slurm: $(STAMP)
 	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm
+
+bench: $(STAMP)
+	benchmarks/peers.sh
+	python benchmarks/run.py
 
 lint: $(STAMP)
 	ruff check .

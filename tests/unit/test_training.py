@@ -283,7 +283,7 @@ def test_the_note_says_what_made_the_model(tiny):
 
 
 def test_weights_held_in_bfloat16_give_the_bits_of_autocast(tiny):
-    model = load_model(tiny["models"]["denoiser"], "denoiser")
+    model = load_model(tiny.models["denoiser"], "denoiser")
     network, context = model.running("bfloat16")
     frames = torch.randn(5, 3, 1, 16, 16, generator=generator("test", "held"))
     with torch.no_grad(), context:
