@@ -30,14 +30,14 @@ class Worker:
     def __init__(self, *command: str):
         self.process = subprocess.Popen(
             list(command), cwd=HERE, env={**os.environ, **THREADS}, text=True, bufsize=1, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
         )  # fmt: skip
 
     def ask(self, line: str):
         self.process.stdin.write(line + "\n")
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{' '.join(self.process.args)} ended; run it by hand with {line!r} to see why")
+            raise SystemExit(f"{' '.join(self.process.args)} ended at {line!r}; its last words are above")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -78,6 +78,14 @@ def row(label: str, seconds: list, units: list[float], reference: int = 0) -> li
     return [f"| {label} | " + " | ".join(cells) + " |"]
 
 
+def head(first: str, *sides: str, reference: str, more: str = "") -> str:
+    """Head of a table whose rows `row` makes: the reference's rate, then rate and two ratios of each further side."""
+    columns = [first, reference] + [cell for side in sides for cell in (side, f"/ {reference}", "clock")]
+    columns += [more] if more else []
+    count = sum(cell.count("|") for cell in columns) + len(columns)
+    return "| " + " | ".join(columns) + " |\n" + "|---" * count + "|"
+
+
 def transforms(resolution: int, columns: int, real: int, stages: int = 1) -> str:
     """Operations of a step's transforms: of each, N lines of one axis and `columns` of the other."""
     n = resolution
@@ -92,8 +100,8 @@ def solvers(turns: int) -> Iterator[str]:
     yield "Steps per second and trajectory. Floor: the transforms of a step alone, each axis on contiguous, cached arrays."
     yield "Advective form: 4 inverse and 1 forward transform an evaluation, 5 evaluations a step; stress form: 2 and 2 of"
     yield "two thirds of the columns. Bytes: the spectra and fields of an evaluation, each written and read once.\n"
-    yield f"| N, batch | million operations, MB a step: advective, stress | jax-cfd | advective | / jax-cfd | clock | stress | / jax-cfd | clock | {floor} | / jax-cfd | clock |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    first = "N, batch | million operations; MB a step (advective, stress)"
+    yield head(first, "advective", "stress", floor, reference="jax-cfd")
     theirs = Worker(str(peer / "jax/bin/python"), "peers.py", "jax_cfd")
     ours, also, bare = (Worker(*OWN, kind) for kind in ("solver", "solver", "transforms"))
     for n in (64, 128, 256, 512):
@@ -115,8 +123,7 @@ def solvers(turns: int) -> Iterator[str]:
         worker.close()
     yield "\n## Two-layer QG beside pyqg 0.7.2 (float64, one trajectory, FFTW)\n"
     yield "Steps per second and trajectory; 6 inverse and 4 forward transforms a step on both sides.\n"
-    yield f"| N, batch | million operations a step | pyqg | float64 | / pyqg | clock | float32 | / pyqg | clock | {floor}, float64 | / pyqg | clock |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    yield head("N, batch | million operations", "float64", "float32", f"{floor}, float64", reference="pyqg")
     theirs = Worker(str(peer / "pyqg/bin/python"), "peers.py", "pyqg")
     ours, also, bare = (Worker(*OWN, kind) for kind in ("solver", "solver", "transforms"))
     for n in (64, 128, 256):
@@ -133,8 +140,7 @@ def solvers(turns: int) -> Iterator[str]:
 def training(turns: int) -> Iterator[str]:
     yield "## Training, samples per second at batch 16, the demo's networks\n"
     yield "The straightforward loop (benchmarks/straightforward.py) reads each head by a pass of the encoder, or shares one pass.\n"
-    yield "| model | straightforward | a shared pass | / straightforward | clock | ours, float32 | / straightforward | clock | ours | / straightforward | clock |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield head("model", "a shared pass", "ours, float32", "ours", reference="straightforward")
     workers = [Worker(*OWN, "training") for _ in range(4)]
     for model in ("sns_coloured", "sns_white"):
         cases = [
@@ -150,8 +156,8 @@ def refinement(turns: int, results: Path) -> Iterator[str]:
     yield "\n## Refinement, members x steps per second, 8 members, the demo's models\n"
     yield "The straightforward rollout computes in float32, reads each head by a pass of its own, denoises each frame by a call of"
     yield "its own and every member at every level. The last columns compare with the surrogate alone.\n"
-    yield "| method | straightforward | ours, float32 | / straightforward | clock | ours | / straightforward | clock | surrogate alone | / straightforward | clock | cost of a step / surrogate's |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
+    sides = ("ours, float32", "ours", "surrogate alone")
+    yield head("method", *sides, reference="straightforward", more="step / surrogate's")
     workers = [Worker(*OWN, "rollout", str(results)) for _ in range(4)]
     for method in ("sns", "sns_published"):
         case = {"method": method, "members": 8}

@@ -97,6 +97,7 @@ def rollout(case: dict):
     start, streams = stepper.start(states), MemberStreams(0, "benchmark", members=range(case["members"]))
 
     def ours(count):
+        carry = start
         for index in range(count):
             carry = start if index % RESTART == 0 else carry
             carry, _ = stepper.step(carry, streams.at(index + 1))
@@ -114,6 +115,7 @@ def rollout(case: dict):
     )  # fmt: skip
 
     def theirs(count):
+        frame = start["frame"]
         for index in range(count):
             frame = start["frame"] if index % RESTART == 0 else frame
             frame = plain.step(frame, start["anchor"])
