@@ -5,6 +5,7 @@
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
 #             `make test` installs Chromium for the tests in tests/browser
 # make graph  the graph of rules in README.md and docs/plane.png anew, after a change of the rules
+# make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo)
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
@@ -13,7 +14,7 @@ LOCK ?= envs/requirements-cpu.txt
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg test test-slurm lint graph clean
+.PHONY: demo demo-qg test test-slurm lint graph bench clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -28,6 +29,10 @@ test: $(STAMP) lint
 
 test-slurm: $(STAMP)
 	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm
+
+bench: $(STAMP)
+	benchmarks/peers.sh
+	python benchmarks/run.py
 
 lint: $(STAMP)
 	ruff check .

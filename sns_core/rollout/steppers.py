@@ -20,7 +20,7 @@ from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
 from sns_core.networks import Look, NetworkDenoiser
 from sns_core.plugins import is_own, load, needs_of, options_of
-from sns_core.runtime import UserError, autocast, normal
+from sns_core.runtime import UserError, normal
 from sns_core.systems import System
 from sns_core.training import TrainedModel, load_model
 
@@ -92,8 +92,8 @@ class PointwiseStepper(_FrameStepper):
 
     def __init__(self, surrogate: TrainedModel, precision: str, system: System, resolution: int):
         super().__init__(system, resolution, surrogate.per_channel("std"))
-        self.network, self.increment_std = surrogate.network, surrogate.per_channel("increment_std")
-        self.context = autocast(surrogate.device, precision)
+        self.increment_std = surrogate.per_channel("increment_std")
+        self.network, self.context = surrogate.running(precision)
 
     @torch.no_grad()
     def predict(self, frame: torch.Tensor) -> torch.Tensor:

@@ -51,6 +51,7 @@ class System(abc.ABC):
     variable = "field"  # name and units of the field in files
     units = length_units = time_units = energy_units = "1"
     layers: tuple[str, ...] = ("flow",)
+    cache_points = 65536  # points of the members that are stepped together on a CPU: what its caches hold
     check_every = 32  # steps between looks at the state; a look costs a transform and, on a GPU, a synchronisation
 
     @abc.abstractmethod
@@ -65,9 +66,20 @@ class System(abc.ABC):
         """Real fields (B, C, N, N) of a carry."""
         return carry["state"]
 
-    @abc.abstractmethod
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if cls.step is System.step and cls.steps is System.steps:
+            raise TypeError(f"{cls.__name__} defines neither step nor steps")
+
     def step(self, carry: Carry) -> Carry:
         """One time step; must not modify `carry`."""
+        return self.steps(carry, 1)
+
+    def steps(self, carry: Carry, count: int) -> Carry:
+        """`count` time steps. A subclass defines this or `step`, whichever suits it; members do not see each other."""
+        for _ in range(count):
+            carry = self.step(carry)
+        return carry
 
     @abc.abstractmethod
     def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,12 +124,22 @@ class System(abc.ABC):
         done = 0
         while done < steps:
             block = min(self.check_every, steps - done)
-            before = carry
-            for _ in range(block):
-                carry = self.step(carry)
+            before, carry = carry, self._in_cache(carry, block)
             self._check(before, carry, done, block)
             done += block
         return carry
+
+    def _in_cache(self, carry: Carry, count: int) -> Carry:
+        """`steps`, on a CPU by as many members at a time as stay in its caches."""
+        members = len(next(iter(carry.values())))
+        size = max(1, self.cache_points // self.resolution**2)
+        if members <= size or next(iter(carry.values())).is_cuda:
+            return self.steps(carry, count)
+        parts = [
+            self.steps({name: tensor[first : first + size] for name, tensor in carry.items()}, count)
+            for first in range(0, members, size)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def kinetic_energy(self, state: torch.Tensor) -> torch.Tensor:
         """Mean of (u^2 + v^2) / 2 in each layer, (B, C)."""

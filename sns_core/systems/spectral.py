@@ -37,16 +37,39 @@ class SpectralGrid:
         return torch.fft.irfft2(spectrum, s=(self.resolution, self.resolution))
 
 
-def make_hermitian(spectrum: torch.Tensor) -> torch.Tensor:
-    """Symmetrise, in place, the two columns of a half spectrum that hold both k and -k.
+class PlanarTransforms:
+    """Transforms of many fields (..., N, N) to and from half spectra held the other way round, (..., M, N).
 
-    Rounding breaks the symmetry slowly, and irfft2 on a GPU is not consistent on such input.
+    The axis of the complex transform lies last there, so each direction copies once (a transform of the first axis copies
+    in and out), and only the first M = `columns` <= N // 2 + 1 wavenumbers of the real axis are computed, the rest being
+    zero. Same numbers as `rfft2` and `irfft2`; same bits in float32 where measured (MKL).
     """
-    for column in (0, -1):
-        values = spectrum[..., column]
-        mirrored = values.flip(-1).roll(1, -1).conj()
-        spectrum[..., column] = 0.5 * (values + mirrored)
-    return spectrum
+
+    def __init__(self, resolution: int, columns: int):
+        self.resolution, self.columns = resolution, columns
+        self._padded: dict[tuple, torch.Tensor] = {}
+
+    def inverse(self, spectra: torch.Tensor) -> torch.Tensor:
+        """(..., M, N) -> (..., N, N)."""
+        n, key = self.resolution, (spectra.shape, spectra.dtype, spectra.device)
+        if key not in self._padded:
+            self._padded[key] = spectra.new_zeros(*spectra.shape[:-2], n, n // 2 + 1)
+        padded = self._padded[key]
+        padded[..., : self.columns].copy_(torch.fft.ifft(spectra).transpose(-1, -2))
+        return torch.fft.irfft(padded, n=n)
+
+    def forward(self, fields: torch.Tensor) -> torch.Tensor:
+        """(..., N, N) -> (..., M, N)."""
+        return torch.fft.fft(torch.fft.rfft(fields)[..., : self.columns], dim=-2).transpose(-1, -2)
+
+
+def symmetrise(column: torch.Tensor) -> None:
+    """Make wavenumbers (..., N) that hold both k and -k, in place, those of a real signal.
+
+    Rounding breaks the symmetry of these columns of a half spectrum slowly, and irfft2 on a GPU is not consistent on such
+    input.
+    """
+    column.copy_(0.5 * (column + column.flip(-1).roll(1, -1).conj()))
 
 
 def truncate(field: torch.Tensor, resolution: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 
 from sns_core.runtime import Generators, spawn
 from sns_core.systems.base import Carry, System
-from sns_core.systems.spectral import SpectralGrid, make_hermitian
+from sns_core.systems.spectral import PlanarTransforms, SpectralGrid, symmetrise
 
 # Weights of the newest tendency and of those stored, by how many are stored: Euler, AB2, AB3.
 ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))
@@ -43,6 +43,7 @@ class TwoLayerQG(System):
 
     channels = 2
     cfl_limit = CFL_LIMIT
+    cache_points = 16384
     variable, units, length_units, time_units, energy_units = "potential_vorticity", "s-1", "m", "s", "m2 s-2"
     layers = ("upper", "lower")
 
@@ -87,16 +88,17 @@ class TwoLayerQG(System):
         self.filter = self._exponential_filter(grid, filter_strength)
         self._inversions: dict[tuple, torch.Tensor] = {}
         complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
+        self._transforms = PlanarTransforms(resolution, resolution // 2 + 1)
         inversion = self._inversion(grid)
-        ones = torch.ones_like(grid.k_squared)
-        kx, ky = grid.k_last * ones, grid.k_first * ones
         self.linear = self._linear(grid, inversion, bottom_drag)  # (N, N // 2 + 1, 2, 2) complex128
-        # What a step multiplies spectra by: q and (u, v) from q_hat, minus the divergence of the fluxes, the linear part.
-        velocity = torch.stack([-1j * ky, 1j * kx])[:, None, None] * inversion.permute(2, 3, 0, 1)
-        self._velocity = velocity.to(complex_type)  # (2: u v, 2: layer, 2: of q, N, N // 2 + 1)
+        # What a step multiplies spectra by: (u, v) from q_hat, minus the divergence of the fluxes, the linear part; all of
+        # them transposed, (k, l), as PlanarTransforms wants them.
+        kx, ky = torch.broadcast_tensors(grid.k_last.T, grid.k_first.T)
+        velocity = torch.stack([-1j * ky, 1j * kx])[:, None, None] * inversion.permute(2, 3, 1, 0)
+        self._velocity = velocity.to(complex_type)  # (2: u v, 2: layer, 2: of q, N // 2 + 1, N)
         self._minus_divergence = (-1j * torch.stack([kx, ky])).to(complex_type)
-        self._linear_columns = self.linear.permute(3, 2, 0, 1).contiguous().to(complex_type)  # (of q, layer, ...)
-        self._filter = self.filter.to(dtype)
+        self._linear_columns = self.linear.permute(3, 2, 1, 0).contiguous().to(complex_type)  # (of q, layer, ...)
+        self._filter = self.filter.T.to(dtype).contiguous()
 
     @staticmethod
     def _exponential_filter(grid: SpectralGrid, strength: float) -> torch.Tensor:
@@ -133,10 +135,17 @@ class TwoLayerQG(System):
 
     def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
         """dq_hat/dt before the filter: (B, 2, N, N // 2 + 1) -> the same."""
-        n = self.resolution
+        return self._tendency(spectrum.transpose(-1, -2).contiguous()).transpose(-1, -2)
+
+    def _tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """`tendency` of transposed spectra (B, 2, N // 2 + 1, N)."""
         q1, q2 = spectrum[:, None, 0:1], spectrum[:, None, 1:2]
-        velocity = (self._velocity[:, :, 0] * q1).addcmul_(self._velocity[:, :, 1], q2)
-        flux = torch.fft.rfft2(torch.fft.irfft2(velocity, s=(n, n)).mul_(torch.fft.irfft2(spectrum, s=(n, n))[:, None]))
+        # u, v and q of both layers go through one transform.
+        spectra = spectrum.new_empty(len(spectrum), 3, *spectrum.shape[1:])
+        torch.mul(self._velocity[:, :, 0], q1, out=spectra[:, :2]).addcmul_(self._velocity[:, :, 1], q2)
+        spectra[:, 2] = spectrum
+        fields = self._transforms.inverse(spectra)
+        flux = self._transforms.forward(fields[:, :2].mul_(fields[:, 2:]))
         result = (self._linear_columns[0] * q1[:, 0]).addcmul_(self._linear_columns[1], q2[:, 0])
         for component in range(2):
             result.addcmul_(self._minus_divergence[component], flux[:, component])
@@ -152,16 +161,22 @@ class TwoLayerQG(System):
     def state(self, carry: Carry) -> torch.Tensor:
         return torch.fft.irfft2(carry["spectrum"], s=(self.resolution, self.resolution))
 
-    def step(self, carry: Carry) -> Carry:
+    def steps(self, carry: Carry, count: int) -> Carry:
         """The carry holds the tendencies of the last two steps; a fresh one has none and starts with Euler and AB2."""
-        stored = [carry[name] for name in ("tendency_1", "tendency_2") if name in carry]
-        newest = self.tendency(carry["spectrum"])
-        weights = ADAMS_BASHFORTH[len(stored)]
-        spectrum = torch.add(carry["spectrum"], newest, alpha=weights[0] * self.dt)
-        for weight, tendency in zip(weights[1:], stored, strict=True):
-            spectrum.add_(tendency, alpha=weight * self.dt)
-        following = {"spectrum": make_hermitian(spectrum.mul_(self._filter)), "tendency_1": newest}
-        return {**following, "tendency_2": stored[0]} if stored else following
+        held = {name: tensor.transpose(-1, -2).contiguous() for name, tensor in carry.items()}
+        spectrum = held["spectrum"]
+        stored = [held[name] for name in ("tendency_1", "tendency_2") if name in held]
+        for _ in range(count):
+            newest = self._tendency(spectrum)
+            weights = ADAMS_BASHFORTH[len(stored)]
+            for weight, tendency in zip(weights, [newest, *stored], strict=True):
+                spectrum.add_(tendency, alpha=weight * self.dt)
+            spectrum.mul_(self._filter)
+            for row in (0, -1):
+                symmetrise(spectrum[..., row, :])
+            stored = [newest, *stored[:1]]
+        following = dict(zip(("spectrum", "tendency_1", "tendency_2"), [spectrum, *stored], strict=False))
+        return {name: tensor.transpose(-1, -2).contiguous() for name, tensor in following.items()}
 
     def _streamfunction(self, state: torch.Tensor) -> tuple[SpectralGrid, torch.Tensor]:
         key = (state.shape[-1], state.dtype, state.device)

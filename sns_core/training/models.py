@@ -4,10 +4,13 @@ The note holds the objective, the network's arguments, the diffusion's settings,
 identity of the manifest that they came from. A file is refused, with the reason, where it does not fit its use.
 """
 
+import contextlib
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.files import read_tensors
@@ -60,9 +63,23 @@ class TrainedModel:
         return build_prediction(kind, self.schedule(), self.colour(), note["statistics"], note.get("correlation"))
 
     def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
-        return NetworkDenoiser(
-            self.network, self.spec["diffusion"]["anchor"], autocast(self.device, precision), self.prediction()
-        )
+        network, context = self.running(precision)
+        return NetworkDenoiser(network, self.spec["diffusion"]["anchor"], context, self.prediction())
+
+    def running(self, precision: str = "auto") -> tuple[PeriodicUNet, contextlib.AbstractContextManager]:
+        """The network for many calls, and the context to call it in.
+
+        Its weights have the precision that the context would cast them to at every call: the same bits, fewer copies.
+        """
+        context = autocast(self.device, precision)
+        if not isinstance(context, torch.autocast):
+            return self.network, context
+        network = copy.deepcopy(self.network)
+        for name, module in network.named_modules():
+            # The heads compute in float32 in any context.
+            if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith("heads."):
+                module.to(context.fast_dtype)
+        return network, context
 
 
 def load_model(

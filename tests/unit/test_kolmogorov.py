@@ -10,7 +10,7 @@ import torch
 
 from sns_core.systems import InstabilityError, KolmogorovFlow, build_system
 from sns_core.systems.kolmogorov import ALPHA, CFL_LIMIT
-from sns_core.systems.spectral import SpectralGrid, make_hermitian, truncate
+from sns_core.systems.spectral import SpectralGrid, symmetrise, truncate
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
@@ -41,6 +41,12 @@ def axis(n):
 
 def random_state(flow, members, seed):
     return flow.initial_state(members, [seeded(seed + member) for member in range(members)])
+
+
+def make_hermitian(spectrum):
+    for column in (0, -1):
+        symmetrise(spectrum[..., column])
+    return spectrum
 
 
 def within_filter(flow, field):
@@ -529,3 +535,38 @@ def test_systems_are_built_by_name():
     assert (flow.resolution, flow.viscosity, flow.dtype) == (32, 0.02, torch.float32)
     with pytest.raises(ValueError, match=r"'Burgers'.*KolmogorovFlow"):
         build_system("Burgers", {})
+
+
+# --- the stress form ---
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_stress_form_equals_the_advective_one_within_the_filter(symmetric):
+    options = {"dt": 5e-3, "symmetric_filter": symmetric}
+    advective, stress = KolmogorovFlow(48, **options), KolmogorovFlow(48, advection="stress", **options)
+    w = within_filter(advective, random_state(advective, 3, seed=5))
+    spectrum = advective.start(w)["spectrum"]
+    assert relative(stress.tendency(spectrum).abs(), advective.tendency(spectrum).abs()) < 1e-12
+    assert relative(stress.advance(w, 100), advective.advance(w, 100)) < 1e-12
+
+
+def test_the_stress_form_filters_its_start():
+    flow = KolmogorovFlow(48, dt=5e-3, advection="stress")
+    w = random_state(flow, 2, seed=5)
+    once = flow.state(flow.start(w))
+    assert relative(once, w) > 1e-3  # there was something to filter
+    assert relative(flow.state(flow.start(once)), once) < 1e-14
+
+
+def test_an_unknown_form_of_advection_is_refused():
+    with pytest.raises(ValueError, match="advection 'flux'"):
+        KolmogorovFlow(32, advection="flux")
+
+
+@pytest.mark.parametrize("advection", ["advective", "stress"])
+def test_groups_of_members_that_fit_the_caches_change_nothing(advection):
+    flow = KolmogorovFlow(64, dt=5e-3, advection=advection, dtype=torch.float32)
+    carry = flow.start(random_state(flow, 7, seed=5))
+    whole = flow.run(carry, 5)["spectrum"]
+    flow.cache_points = 2 * 64**2
+    assert torch.equal(flow.run(carry, 5)["spectrum"], whole)

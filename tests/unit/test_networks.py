@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from sns_core.diffusion import NoiseSchedule, Prediction
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d
+from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d, _CircularPad
 from sns_core.runtime import generator
 
 F64 = torch.float64
@@ -458,3 +458,14 @@ def test_in_bfloat16_noise_and_logits_still_come_out_in_float32():
     assert logits.dtype == torch.float32
     reference = exact.level_logits(x_prev, x_next)
     assert (logits - reference).norm() < 0.1 * reference.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("margin", [1, 2])
+def test_the_gradient_of_circular_padding_is_that_of_torch_bit_for_bit(dtype, margin):
+    x = frames_of(3, 4, 6, 8).to(dtype).requires_grad_()
+    padded = F.pad(x, (margin,) * 4, mode="circular")
+    gradient = frames_of(*padded.shape).to(dtype)
+    own = _CircularPad.apply(x, margin)
+    assert torch.equal(own, padded)
+    assert torch.equal(*(torch.autograd.grad(y, x, gradient)[0] for y in (own, padded)))

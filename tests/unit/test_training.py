@@ -291,3 +291,13 @@ def test_the_note_says_what_made_the_model(tiny):
     assert note["spec"] == SPECS["denoiser"] and note["provenance"]["seed"] == 3
     quantiles = torch.tensor(note["clean_probability"])
     assert quantiles.shape == (2, 101) and (quantiles.diff(dim=1) >= 0).all()
+
+
+def test_weights_held_in_bfloat16_give_the_bits_of_autocast(tiny):
+    model = load_model(tiny.models["denoiser"], "denoiser")
+    network, context = model.running("bfloat16")
+    frames = torch.randn(5, 3, 1, 16, 16, generator=generator("test", "held"))
+    with torch.no_grad(), context:
+        assert all(map(torch.equal, network(frames), model.network(frames)))
+    assert network.leave.weight.dtype == torch.bfloat16 and model.network.leave.weight.dtype == torch.float32
+    assert model.running("float32")[0] is model.network

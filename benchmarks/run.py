@@ -1,0 +1,209 @@
+"""Speed beside the peers and beside straightforward code: `make bench`, or python benchmarks/run.py [--only solvers] ...
+
+Every side of a comparison is a process of one thread on one core; they work in turns, and the table gives medians over the
+turns with quartiles. Rates are per second of processor time, so a turn that another job interrupts is not counted as slower
+(what the other job does to the caches is); the last column is the ratio by the clock. Writes
+benchmarks/results/speed_<date>_<machine>.md. The peers' environments are made by benchmarks/peers.sh.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from math import log2
+from pathlib import Path
+
+HERE = Path(__file__).parent
+OWN = [sys.executable, "worker.py"]
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+class Worker:
+    """A process that takes turns (see serve.py)."""
+
+    def __init__(self, *command: str):
+        self.process = subprocess.Popen(
+            list(command), cwd=HERE, env={**os.environ, **THREADS}, text=True, bufsize=1, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def ask(self, line: str):
+        self.process.stdin.write(line + "\n")
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{' '.join(self.process.args)} ended at {line!r}; its last words are above")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def in_turns(sides: list[tuple[Worker, dict]], turns: int) -> list[list[list[float]]]:
+    """Seconds a unit, [processor, wall] of each turn of each side."""
+    for worker, case in sides:
+        worker.ask(json.dumps(case))
+    seconds = [[] for _ in sides]
+    for turn in range(turns):
+        for index in range(len(sides)) if turn % 2 else reversed(range(len(sides))):
+            seconds[index].append(sides[index][0].ask(""))
+    return seconds
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def row(label: str, seconds: list, units: list[float], reference: int = 0) -> list[str]:
+    """A line a side: rate with quartiles, and its ratio to the side `reference`."""
+    rates = [[unit / turn[0] for turn in turns] for turns, unit in zip(seconds, units, strict=True)]
+    clock = [statistics.median(unit / turn[1] for turn in turns) for turns, unit in zip(seconds, units, strict=True)]
+    cells = []
+    for side, rate in enumerate(rates):
+        low, middle, high = quartiles(rate)
+        cell = f"{middle:.4g} ({low:.4g} to {high:.4g})"
+        if side != reference:
+            ratios = [own / peer for own, peer in zip(rate, rates[reference], strict=True)]
+            low, _, high = quartiles(ratios)
+            cell += f" | **{middle / statistics.median(rates[reference]):.2f}** ({low:.2f} to {high:.2f})"
+            cell += f" | {clock[side] / clock[reference]:.2f}"
+        cells.append(cell)
+    return [f"| {label} | " + " | ".join(cells) + " |"]
+
+
+def head(first: str, *sides: str, reference: str, more: str = "") -> str:
+    """Head of a table whose rows `row` makes: the reference's rate, then rate and two ratios of each further side."""
+    columns = [first, reference] + [cell for side in sides for cell in (side, f"/ {reference}", "clock")]
+    columns += [more] if more else []
+    count = sum(cell.count("|") for cell in columns) + len(columns)
+    return "| " + " | ".join(columns) + " |\n" + "|---" * count + "|"
+
+
+def transforms(resolution: int, columns: int, real: int, stages: int = 1) -> str:
+    """Operations of a step's transforms: of each, N lines of one axis and `columns` of the other."""
+    n = resolution
+    operations = stages * real * (2.5 * n * n * log2(n) + 5 * columns * n * log2(n))
+    return f"{operations / 1e6:.3g}"
+
+
+def solvers(turns: int) -> Iterator[str]:
+    peer, jax = HERE / ".peers", "Kolmogorov flow, float32, beside jax-cfd 0.2.1 (jit, as many trajectories at once)"
+    floor = "bare transforms (floor)"
+    yield f"## {jax}\n"
+    yield "Steps per second and trajectory. Floor: the transforms of a step alone, each axis on contiguous, cached arrays."
+    yield "Advective form: 4 inverse and 1 forward transform an evaluation, 5 evaluations a step; stress form: 2 and 2 of"
+    yield "two thirds of the columns. Bytes: the spectra and fields of an evaluation, each written and read once.\n"
+    first = "N, batch | million operations; MB a step (advective, stress)"
+    yield head(first, "advective", "stress", floor, reference="jax-cfd")
+    theirs = Worker(str(peer / "jax/bin/python"), "peers.py", "jax_cfd")
+    ours, also, bare = (Worker(*OWN, kind) for kind in ("solver", "solver", "transforms"))
+    for n in (64, 128, 256, 512):
+        columns = int(2 / 3 * (n // 2 + 1))
+        for batch in (1, 8, 32):
+            case = {"system": "KolmogorovFlow", "resolution": n, "batch": batch, "dtype": "float32", "dt": 1e-3}
+            bound = {**case, "columns": columns, "stages": 5, "inverse": 2, "forward": 2, "batch": min(batch, 4)}
+            sides = [(theirs, case), (ours, case), (also, {**case, "advection": "stress"}), (bare, bound)]
+            seconds = in_turns(sides, turns)
+            full, narrow = n * (n // 2 + 1) * 8, n * columns * 8
+            bytes_ = [
+                5 * 2 * (5 * full + 5 * 4 * n * n + 3 * full) / 1e6,
+                5 * 2 * (4 * narrow + 4 * 4 * n * n + 3 * narrow) / 1e6,
+            ]
+            operations = f"{transforms(n, n // 2 + 1, 5, 5)}, {transforms(n, columns, 4, 5)}"
+            label = f"{n}, {batch} | {operations}; {bytes_[0]:.3g}, {bytes_[1]:.3g}"
+            yield from row(label, seconds, [batch] * 3 + [bound["batch"]])
+    for worker in (theirs, ours, also, bare):
+        worker.close()
+    yield "\n## Two-layer QG beside pyqg 0.7.2 (float64, one trajectory, FFTW)\n"
+    yield "Steps per second and trajectory; 6 inverse and 4 forward transforms a step on both sides.\n"
+    yield head("N, batch | million operations", "float64", "float32", f"{floor}, float64", reference="pyqg")
+    theirs = Worker(str(peer / "pyqg/bin/python"), "peers.py", "pyqg")
+    ours, also, bare = (Worker(*OWN, kind) for kind in ("solver", "solver", "transforms"))
+    for n in (64, 128, 256):
+        for batch in (1, 8, 32):
+            case = {"system": "TwoLayerQG", "resolution": n, "batch": batch, "dtype": "float64"}
+            bound = {**case, "columns": n // 2 + 1, "stages": 1, "inverse": 6, "forward": 4, "batch": min(batch, 4)}
+            sides = [(theirs, case), (ours, case), (also, {**case, "dtype": "float32"}), (bare, bound)]
+            label = f"{n}, {batch} | {transforms(n, n // 2 + 1, 10)}"
+            yield from row(label, in_turns(sides, turns), [1, batch, batch, bound["batch"]])
+    for worker in (theirs, ours, also, bare):
+        worker.close()
+
+
+def training(turns: int) -> Iterator[str]:
+    yield "## Training, samples per second at batch 16, the demo's networks\n"
+    yield "The straightforward loop (benchmarks/straightforward.py) reads each head by a pass of the encoder, or shares one pass.\n"
+    yield head("model", "a shared pass", "ours, float32", "ours", reference="straightforward")
+    workers = [Worker(*OWN, "training") for _ in range(4)]
+    for model in ("sns_coloured", "sns_white"):
+        cases = [
+            {"model": model, "side": "plain", "passes": 3}, {"model": model, "side": "plain", "passes": 1},
+            {"model": model, "side": "ours", "precision": "float32"}, {"model": model, "side": "ours"},
+        ]  # fmt: skip
+        yield from row(model, in_turns(list(zip(workers, cases, strict=True)), turns), [16] * 4)
+    for worker in workers:
+        worker.close()
+
+
+def refinement(turns: int, results: Path) -> Iterator[str]:
+    yield "\n## Refinement, members x steps per second, 8 members, the demo's models\n"
+    yield "The straightforward rollout computes in float32, reads each head by a pass of its own, denoises each frame by a call of"
+    yield "its own and every member at every level. The last columns compare with the surrogate alone.\n"
+    sides = ("ours, float32", "ours", "surrogate alone")
+    yield head("method", *sides, reference="straightforward", more="step / surrogate's")
+    workers = [Worker(*OWN, "rollout", str(results)) for _ in range(4)]
+    for method in ("sns", "sns_published"):
+        case = {"method": method, "members": 8}
+        cases = [
+            {**case, "side": "plain"}, {**case, "side": "ours", "precision": "float32"}, {**case, "side": "ours"},
+            {"method": "pointwise", "members": 8, "side": "ours"},
+        ]  # fmt: skip
+        seconds = in_turns(list(zip(workers, cases, strict=True)), turns)
+        cost = statistics.median(t[0] for t in seconds[2]) / statistics.median(t[0] for t in seconds[3])
+        yield row(method, seconds, [8] * 4)[0] + f" {cost:.2f} |"
+    for worker in workers:
+        worker.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("solvers", "training", "refinement"), help="one part instead of all")
+    parser.add_argument("--turns", type=int, default=15, help="turns of each side (default: %(default)s)")
+    parser.add_argument("--core", type=int, default=0, help="the core that all sides share (default: %(default)s)")
+    parser.add_argument(
+        "--results", type=Path, default=HERE.parent / "results/demo/kolmogorov", help="a finished run of the demo"
+    )
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {arguments.core})
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)
+    load = os.getloadavg()[0]
+    lines = [f"# Speed on {platform.machine()} {cpu}, one core, {datetime.date.today()}", ""]
+    lines += [
+        f"{arguments.turns} turns of each side; load of the machine's {os.cpu_count()} cores at the start: {load:.1f}.",
+        "",
+    ]
+    parts = {
+        "solvers": lambda: solvers(arguments.turns), "training": lambda: training(arguments.turns),
+        "refinement": lambda: refinement(arguments.turns, arguments.results.resolve()),
+    }  # fmt: skip
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            for line in part():
+                lines.append(line)
+                print(line, flush=True)
+    tag = re.sub(r"[^A-Za-z0-9]+", "-", f"{platform.machine()} {cpu}").strip("-")
+    suffix = f"_{arguments.only}" if arguments.only else ""
+    path = HERE / "results" / f"speed{suffix}_{datetime.date.today()}_{tag}.md"
+    path.write_text("\n".join(lines) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Worker of this project's side, and of the straightforward implementations: `python worker.py <what> [results folder]`."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from serve import serve
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "workflow" / "scripts")]
+import configuration  # noqa: E402
+import straightforward  # noqa: E402
+
+from sns_core.data.pairs import Dataset  # noqa: E402
+from sns_core.data.shards import shell_index  # noqa: E402
+from sns_core.data.trajectories import open_frames  # noqa: E402
+from sns_core.diffusion import LevelReadout  # noqa: E402
+from sns_core.rollout import build_stepper  # noqa: E402
+from sns_core.runtime import MemberStreams, Team, generator  # noqa: E402
+from sns_core.systems import build_system  # noqa: E402
+from sns_core.training import load_model  # noqa: E402
+from sns_core.training.train import _Trainer  # noqa: E402
+
+CPU = torch.device("cpu")
+RESTART = 40  # steps of a rollout before it starts again: methods that diverge are measured before they do
+
+
+def demo() -> dict:
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    return configuration.resolve(config, "kolmogorov")
+
+
+def solver(case: dict):
+    """A unit is a step of all members."""
+    options = {name: case[name] for name in ("resolution", "dt", "advection") if name in case}
+    system = build_system(case["system"], options, getattr(torch, case["dtype"]))
+    carry = system.start(system.initial_state(case["batch"], generator("benchmark")))
+    return lambda count: system.run(carry, count)
+
+
+def transforms(case: dict):
+    """The floor: as many transforms of one axis as a step takes, contiguous, from one cached array to another; a unit is a step."""
+    n, columns = case["resolution"], case["columns"]
+    real = torch.randn(case["batch"], n, n, dtype=getattr(torch, case["dtype"]))
+    spectra = torch.fft.rfft(real)
+    narrow = spectra.transpose(-1, -2)[:, :columns].contiguous()
+
+    def work(count):
+        for _ in range(count * case["stages"]):
+            for _ in range(case["inverse"]):
+                torch.fft.ifft(narrow)
+                torch.fft.irfft(spectra, n=n)
+            for _ in range(case["forward"]):
+                torch.fft.rfft(real)
+                torch.fft.fft(narrow)
+
+    return work
+
+
+def dataset() -> Dataset:
+    """Frames of white noise, as many as the demo's: what training costs does not depend on them."""
+    resolved = demo()
+    system, resolution = resolved["system"], resolved["emulator"]["resolution"]
+    frames = np.random.default_rng(0).standard_normal((64, 400, 1, resolution, resolution), dtype=np.float32)
+    amplitude = [[1.0 / (1 + k) for k in range(int(shell_index(resolution).max()) + 1)]]
+    statistics = {"std": [1.0], "increment_std": [1.0], "shell_amplitude": amplitude}
+    described = {"name": system["name"], "parameters": system["parameters"]}
+    return Dataset([frames], {"statistics": statistics, "system": described, "identity": "benchmark"})
+
+
+def training(case: dict):
+    """A unit is a step."""
+    spec, data = demo()["models"][case["model"]], dataset()
+    trainer = _Trainer(case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"))
+    if case["side"] == "ours":
+        return lambda count: [trainer.train_step() for _ in range(count)]
+    objective, diffusion = trainer.objective, spec["diffusion"]
+    return lambda count: straightforward.train(
+        trainer.network, torch.from_numpy(data.shards[0]), diffusion["anchor_gap"], objective.colour, objective.schedule,
+        spec["training"]["batch"], objective.level_weight, case["passes"], count,
+    )  # fmt: skip
+
+
+def rollout(case: dict):
+    """A unit is a step of all members, with the models of a finished run."""
+    folder, resolved = Path(sys.argv[2]), demo()
+    manifest = json.loads((folder / "shards" / "manifest.json").read_text())
+    system = build_system(manifest["system"]["name"], manifest["system"]["parameters"], torch.float32)
+    method = resolved["methods"][case["method"]]
+    models = {role: folder / "models" / f"{name}.safetensors" for role, name in method["models"].items()}
+    initial = open_frames(next((folder / "data").glob("*test*.nc")), "final_state")["final_state"]
+    states = torch.from_numpy(initial.values[: case["members"]])
+    stepper = build_stepper(method, models, system, manifest, CPU, case.get("precision", "auto"))
+    start, streams = stepper.start(states), MemberStreams(0, "benchmark", members=range(case["members"]))
+
+    def ours(count):
+        carry = start
+        for index in range(count):
+            carry = start if index % RESTART == 0 else carry
+            carry, _ = stepper.step(carry, streams.at(index + 1))
+
+    if case["side"] == "ours":
+        return ours
+    surrogate, denoiser = (
+        load_model(models[role], kind) for role, kind in (("surrogate", "pointwise"), ("denoiser", "denoiser"))
+    )
+    usual = torch.tensor(denoiser.note["clean_probability"]).expand(2, -1)
+    plain = straightforward.Rollout(
+        surrogate.network, denoiser.network, surrogate.per_channel("increment_std"), denoiser.colour(), denoiser.schedule(),
+        LevelReadout(**method["readout"], clean_probability=usual), method["max_level"], method["sampler"]["clip"],
+        method["renoise"], method["joint"], stepper.gain,
+    )  # fmt: skip
+
+    def theirs(count):
+        frame = start["frame"]
+        for index in range(count):
+            frame = start["frame"] if index % RESTART == 0 else frame
+            frame = plain.step(frame, start["anchor"])
+        plain.kept = []
+
+    return theirs
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    serve({"solver": solver, "transforms": transforms, "training": training, "rollout": rollout}[sys.argv[1]])
