@@ -69,7 +69,7 @@ def _system(manifest: dict) -> System:
 
 def compute_reference(
     *, trajectories: list[Path], manifest: Path, lags: int, frame_stride: int, map_lags: int, output: Path,
-    extra: list[str], threads: int = 1,
+    extra: list[str] = (), threads: int = 1,
 ) -> None:  # fmt: skip
     """Time-mean statistics of the solver, per member of the test split, as netCDF.
 
@@ -176,7 +176,7 @@ def _chained(opened: list[xr.Dataset], variable: str) -> tuple[xr.Dataset, xr.Da
 
 def compute_metrics(
     *, segments: list[Path], solver: list[Path], reference: Path, manifest: Path, window: int, shells: list, map_lags: int,
-    output: Path, windows: Path, extra: list[str], dask: dict = ONE_THREAD,
+    output: Path, windows: Path, extra: list[str] = (), dask: dict = ONE_THREAD,
 ) -> None:  # fmt: skip
     """Score one method's rollout.
 
