@@ -30,6 +30,7 @@ from sns_core.__main__ import read_arguments  # noqa: E402
 from sns_core.data.trajectories import FRAMES_A_CHUNK, steps_per_frame  # noqa: E402
 from sns_core.metrics.spectra import shell_wavenumbers  # noqa: E402
 from sns_core.plugins import needs_of  # noqa: E402
+from sns_core.rollout.diagnose import DRIFTS  # noqa: E402
 from sns_core.rollout.segment import CHUNK_STEPS  # noqa: E402
 from sns_core.rollout.statistics import SERIES, StreamingStatistics  # noqa: E402
 from sns_core.runtime import generator  # noqa: E402
@@ -231,16 +232,19 @@ def diagnose(plan: Plan, name: str, a: dict) -> Estimate:
         a["pairs"],
         a["grid"],
     )
-    stored = resolved["rollout"]["steps"] // resolved["rollout"]["frame_stride"] + 1
+    stride, test = resolved["rollout"]["frame_stride"], resolved["data"]["splits"]["test"]
+    stored, true = resolved["rollout"]["steps"] // stride + 1, -(-test["frames"] // stride)
     picture = (system.channels, side, side)
     written = in_one((grid, pairs), (5, *picture), (5, *picture), picture)
-    written += 7 * IN_ONE  # dimensions without values
+    written += 10 * IN_ONE  # dimensions without values
     written += in_one((grid, pairs, 2), (pairs, 2), (pairs, 2), (stored, members, 2), (stored,), (grid,), (5,), size=8)
+    written += in_one((true, members, 2), (2, len(shell_wavenumbers(side))), (members,), (members,), size=8)
+    written += in_one((len(DRIFTS), 2), (2,), (len(DRIFTS),), (2, 8), (2, 9), size=8)
     denoiser, surrogate = (
         plan.network(name, resolved["methods"][a["name"]]["models"][role])[0] for role in ("denoiser", "surrogate")
     )
-    work = denoiser.times(pairs, 2 * grid + 2) + surrogate.times(pairs, 1)
-    work += (denoiser + surrogate).times(members, stored)
+    work = denoiser.times(pairs, 2 * grid + len(DRIFTS) + 6) + surrogate.times(pairs, 3)
+    work += (denoiser + surrogate).times(members, stored + true)
     return Estimate(written, 0.0, {"inference": work}, "shapes; operations of the networks, counted")
 
 
