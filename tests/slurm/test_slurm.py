@@ -121,7 +121,8 @@ def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, su
 def test_metrics_by_jobs_of_dask_are_those_of_a_thread(cluster, root, undisturbed, tmp_path):
     """The job of compute_metrics submits a job for each of its workers."""
     folder = Path(shutil.copytree(undisturbed, tmp_path / "run"))
-    (folder / SYSTEM / "metrics/sns.nc").unlink()
+    for name in ("metrics/sns.nc", "metrics/sns_windows.csv"):
+        (folder / SYSTEM / name).unlink()
     by_jobs = Submitter(cluster, root)
     dask = "{scheduler: slurm, workers: 1, memory: 1000, options: {queue: others, walltime: '00:05:00'}}"
     by_jobs.overlay = f"{OVERLAY}metrics: {{dask: {dask}}}\n"
