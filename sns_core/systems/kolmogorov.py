@@ -92,17 +92,18 @@ class KolmogorovFlow(System):
             operators = [-ky * inverse, kx * inverse, kx * ones, ky * ones]
             outward = [-keep]
         self._operators = (1j * torch.stack(operators)[:, None, :held]).to(complex_type)
-        self._outward = torch.stack(outward)[:, : self._kept].to(complex_type)
-        self._forcing = torch.zeros(self._kept, resolution, dtype=complex_type, device=device)
-        self._forcing[forcing_wavenumber, 0] = -0.5 * forcing_scale * forcing_wavenumber * resolution**2
+        self._outward = self._factor(torch.stack(outward)[:, : self._kept])
+        forcing = torch.zeros(self._kept, resolution, dtype=complex_type, device=device)
+        forcing[forcing_wavenumber, 0] = -0.5 * forcing_scale * forcing_wavenumber * resolution**2
+        self._forcing = self._numbers(forcing)
 
         # Crank-Nicolson inside each stage: w <- keep w + gain h.
         decay = (-viscosity * grid.k_squared - drag).T[:held]
         self._stages = []
         for stage in range(5):
             mu = 0.5 * dt * (ALPHA[stage + 1] - ALPHA[stage])
-            keep = ((1 + mu * decay) / (1 - mu * decay)).to(complex_type)
-            gain = (GAMMA[stage] * dt / (1 - mu * decay))[: self._kept].to(complex_type)
+            keep = self._factor((1 + mu * decay) / (1 - mu * decay))
+            gain = self._factor((GAMMA[stage] * dt / (1 - mu * decay))[: self._kept])
             self._stages.append((BETA[stage], keep, gain))
 
     def _brick_wall(self) -> torch.Tensor:
@@ -121,15 +122,27 @@ class KolmogorovFlow(System):
     def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Explicit part of dw_hat/dt, filtered advection plus forcing: (B, N, N // 2 + 1) -> the same."""
         result = torch.zeros_like(spectrum)
-        result[..., : self._kept] = self._tendency(self._transposed(spectrum)).transpose(-1, -2)
+        self._numbers(result[..., : self._kept].transpose(-1, -2)).copy_(self._tendency(self._transposed(spectrum)))
         return result
+
+    def _numbers(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """What real factors multiply: the stress form takes real and imaginary parts (..., 2). The advective form takes the
+        complex numbers as they are, slower, and rounded as in all data made so far."""
+        return torch.view_as_real(spectrum) if self._stress else spectrum
+
+    def _factor(self, factor: torch.Tensor) -> torch.Tensor:
+        """A real factor of `_numbers`."""
+        if self._stress:
+            return torch.stack([factor, factor], -1).to(self.dtype)
+        return factor.to(self._operators.dtype)
 
     def _transposed(self, spectrum: torch.Tensor) -> torch.Tensor:
         """(B, N, N // 2 + 1) -> the columns that are computed with, (B, M, N), a copy."""
         return spectrum[..., : self._transforms.columns].transpose(-1, -2).contiguous()
 
     def _tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """`tendency` of the columns that are computed with, (B, M, N) -> those that the filter keeps, (B, M', N)."""
+        """`tendency` of the columns that are computed with, (B, M, N) -> `_numbers` of those that the filter keeps,
+        (B, M', N)."""
         fields = self._transforms.inverse(self._operators * spectrum)
         if not self._stress:
             u, v, dw_dx, dw_dy = fields
@@ -139,7 +152,7 @@ class KolmogorovFlow(System):
         u, v = fields
         torch.mul(u, v, out=stress[0])
         torch.mul(v, v, out=stress[1]).addcmul_(u, u, value=-1)
-        shear, tension = self._transforms.forward(stress)
+        shear, tension = self._numbers(self._transforms.forward(stress))
         return torch.addcmul(self._forcing, shear, self._outward[0]).addcmul_(tension, self._outward[1])
 
     def start(self, state: torch.Tensor) -> Carry:
@@ -152,20 +165,21 @@ class KolmogorovFlow(System):
             band = self.filter.clone()
             band[:, 0] |= band[:, 0].flip(0).roll(1, 0)  # with both of k and -k: filtering twice is filtering once
             spectrum = spectrum * band
-        return {"spectrum": spectrum.to(self._forcing.dtype)}
+        return {"spectrum": spectrum.to(self._operators.dtype)}
 
     def state(self, carry: Carry) -> torch.Tensor:
         return torch.fft.irfft2(carry["spectrum"], s=(self.resolution, self.resolution))[:, None]
 
     def steps(self, carry: Carry, count: int) -> Carry:
         spectrum = self._transposed(carry["spectrum"])
-        kept = spectrum[:, : self._kept]
+        parts = self._numbers(spectrum)
+        kept = parts[:, : self._kept]
         for _ in range(count):
             h = None
             for beta, keep, gain in self._stages:
                 tendency = self._tendency(spectrum)
                 h = tendency if h is None else tendency.add_(h, alpha=beta)
-                spectrum.mul_(keep)
+                parts.mul_(keep)
                 kept.addcmul_(h, gain)
             symmetrise(spectrum[:, 0])
             if not self._stress:
