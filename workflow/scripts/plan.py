@@ -44,7 +44,7 @@ RATES = yaml.safe_load((ROOT / "workflow" / "rates.yaml").read_text())
 IN_ONE, IN_CHUNKS, CHUNK = 1000, 4000, 100
 RECORD, NOTE = 2500, 3000  # bytes of the record beside a result, and of the note in a model file
 PICTURE = 2050  # bytes of a figure's PNG and PDF for each dot per inch, the mean of the smoke run's and the demo's
-GPU_STAGES = ("simulate_trajectories", "train_model", "rollout_segment", "diagnose_denoiser")
+GPU_STAGES = ("simulate_trajectories", "train_model", "rollout_segment", "rollout_ensemble", "diagnose_denoiser")
 
 
 @dataclass
@@ -192,13 +192,46 @@ def calls(method: dict, levels: int) -> float:
     return levels / stride if method["stepper"] == "acdm" else 1.0
 
 
+def statistics_sizes(plan: Plan, name: str, block: int, lags: int) -> dict[str, int]:
+    """Lengths of the dimensions of a rollout's statistics that do not grow."""
+    system, side = plan.system(name), plan.resolved[name]["emulator"]["resolution"]
+    return StreamingStatistics(system, torch.ones(system.channels, 1, 1), {}, 1.0, block, lags).sizes(side) | {
+        "y": side
+    }
+
+
+def ensemble(plan: Plan, name: str, a: dict) -> Estimate:
+    system, resolved = plan.system(name), plan.resolved[name]
+    side, method = resolved["emulator"]["resolution"], resolved["methods"][a["name"]]
+    members, steps = a["starts"] * a["members"], max(a["leads"])
+    frame, solver = (system.channels, side, side), method["stepper"] == "solver"
+    written = in_one((members, len(a["leads"]), *frame)) + solver * in_one((a["starts"], len(a["leads"]), *frame))
+    if solver:
+        strides = steps * steps_per_frame(resolved["emulator"]["step"], system.dt)
+        return Estimate(
+            written, 0.0, {"memory": plan.solver(name)[0].times(members, strides)}, "shapes; bytes moved, counted"
+        )
+    return Estimate(written, 0.0, {"inference": stepping(plan, name, method, members, steps)},
+                    "shapes; operations of the networks x calls a step")  # fmt: skip
+
+
+def stepping(plan: Plan, name: str, method: dict, members: int, steps: int) -> Work:
+    """What the networks of a method do along a rollout."""
+    work, resolved = Work(), plan.resolved[name]
+    for role in needs_of(method["stepper"]):
+        model = method["models"][role]
+        levels = resolved["models"][model].get("diffusion", {}).get("levels", 0)
+        times = 1.0 if role == "surrogate" else calls(method, levels)
+        work += plan.network(name, model)[0].times(members, steps * times)
+    return work
+
+
 def rollout(plan: Plan, name: str, a: dict) -> Estimate:
     system, resolved = plan.system(name), plan.resolved[name]
     side, members, steps = resolved["emulator"]["resolution"], len(a["members"]), a["steps"]
     channels, method = system.channels, resolved["methods"][a["name"]]
     frames = steps // a["frame_stride"] + (a["first_step"] == 0)
-    one = torch.ones(channels, 1, 1)
-    sizes = StreamingStatistics(system, one, one.flatten(), 1.0, a["block"], a["lags"]).sizes(side)
+    sizes = statistics_sizes(plan, name, a["block"], a["lags"])
     held = {"step": CHUNK_STEPS, "block": max(1, CHUNK_STEPS // a["block"]), "layer": channels, **sizes}
     there = {**held, "step": steps, "block": steps // a["block"]}
     written = frame_file(system, members, frames, side)
@@ -215,12 +248,7 @@ def rollout(plan: Plan, name: str, a: dict) -> Estimate:
     if solver:
         stride = steps_per_frame(resolved["emulator"]["step"], system.dt)
         return Estimate(written, 0.0, {"memory": step.times(members, steps * stride)}, "shapes; bytes moved, counted")
-    work = Work()
-    for role in needs_of(method["stepper"]):
-        model = method["models"][role]
-        levels = resolved["models"][model].get("diffusion", {}).get("levels", 0)
-        times = 1.0 if role == "surrogate" else calls(method, levels)
-        work += plan.network(name, model)[0].times(members, steps * times)
+    work = stepping(plan, name, method, members, steps)
     return Estimate(written, 0.0, {"inference": work}, "shapes; operations of the networks x calls a step")
 
 
@@ -255,7 +283,7 @@ def reference(plan: Plan, name: str, a: dict) -> Estimate:
     written = in_one(
         (members, channels * shells), (members, a["lags"] + 1), (members, channels * side), (members, distances)
     )
-    written += in_one((members, channels * 64), (members, channels * 64), size=8) + 11 * IN_ONE
+    written += in_one(*[(members, channels * 64)] * 3, size=8) + 11 * IN_ONE
     return Estimate(written, basis="shapes; bytes read")
 
 
@@ -265,8 +293,7 @@ def scores(plan: Plan, name: str, a: dict) -> Estimate:
     rolled, side = resolved["rollout"], resolved["emulator"]["resolution"]
     members, steps = rolled["members"], method.get("steps", rolled["steps"])
     stored, blocks = steps // rolled["frame_stride"] + 1, steps // rolled["block"]
-    one = torch.ones(channels, 1, 1)
-    sizes = StreamingStatistics(plan.system(name), one, one.flatten(), 1.0, rolled["block"], rolled["lags"]).sizes(side)
+    sizes = statistics_sizes(plan, name, rolled["block"], rolled["lags"])
     there = {"step": steps, "block": blocks, "layer": channels, **sizes}
     written = sum(4 * members * math.prod(there[d] for d in dims) + IN_CHUNKS for dims in SERIES.values())
     written += in_one((members, stored), (side // 2 + 1, 2 * (a["map_lags"] + 1)), (steps,), (blocks,), size=8)
@@ -305,6 +332,7 @@ ESTIMATES = {
     "shard_dataset": shard,
     "train_model": train,
     "rollout_segment": rollout,
+    "rollout_ensemble": ensemble,
     "diagnose_denoiser": diagnose,
     "compute_reference": reference,
     "compute_metrics": scores,

@@ -174,9 +174,9 @@ def differs(job: Job, record: dict) -> str:
 
 
 def normal(text: str) -> str:
-    """Lists of words and lists of JSON are the same here."""
+    """Lists of words and lists of JSON are the same here, and so are 40 and 40.0."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=lambda word: int(float(word)) if float(word).is_integer() else float(word))
     except ValueError:
         return text
     return " ".join(map(str, value)) if isinstance(value, list) else json.dumps(value, sort_keys=True)
