@@ -155,7 +155,7 @@ def _maps(figure, grid, known, results, style) -> None:
             else:
                 empty_panel(axis, "no member\nis finite")
             if row == 0:
-                axis.set_title(wrapped(label), color=colour, fontsize=8.5)
+                axis.set_title(wrapped(label, 17 if len(shown) < 8 else 12), color=colour, fontsize=8.5)
             else:
                 axis.set_xlabel("distance r in x")
             if column == 0:
