@@ -115,8 +115,8 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
 
 
 def scale_lines(config: dict, names: list[str], device) -> Iterator[str]:
-    yield f"{'Seconds' if device.type == 'cuda' else 'Seconds of processor time, all threads together'}; networks in "
-    yield f"{'bfloat16' if bfloat16_is_fast(device) else 'float32'}."
+    what = "Seconds" if device.type == "cuda" else "Seconds of processor time, all threads together"
+    yield f"{what}; networks in {'bfloat16' if bfloat16_is_fast(device) else 'float32'}."
     yield ""
     yield "| system | work | seconds | peak memory so far | times | hours in all |"
     yield "|---|---|---|---|---|---|"
