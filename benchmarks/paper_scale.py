@@ -115,8 +115,8 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
 
 
 def scale_lines(config: dict, names: list[str], device) -> Iterator[str]:
-    yield f"{'Seconds' if device.type == 'cuda' else 'Seconds of processor time, all threads together'}; networks in "
-    yield f"{'bfloat16' if bfloat16_is_fast(device) else 'float32'}."
+    what = "Seconds" if device.type == "cuda" else "Seconds of processor time, all threads together"
+    yield f"{what}; networks in {'bfloat16' if bfloat16_is_fast(device) else 'float32'}."
     yield ""
     yield "| system | work | seconds | peak memory so far | times | hours in all |"
     yield "|---|---|---|---|---|---|"
@@ -144,9 +144,13 @@ def cut(config: dict, names: list[str]) -> dict:
         name: {"training": few, **({"diffusion": {"anchor_gap": 4}} if "diffusion" in spec else {})}
         for name, spec in config["models"].items()
     }
-    methods = {name: {"steps": 4, "segment_steps": 2} for name in config["methods"]}
+    methods = {
+        name: {"steps": 4, "segment_steps": 2, **({"leads": [1, 2]} if "leads" in spec else {})}
+        for name, spec in config["methods"].items()
+    }
     rollout = {"members": 2, "steps": 4, "segment_steps": 2, "frame_stride": 1, "block": 2, "lags": 3}
-    metrics = {"window": 2, "map_lags": 2, "diagnose": {"pairs": 4, "grid": 5}}
+    ensemble = {"starts": 2, "members": 2, "leads": [1, 2]}
+    metrics = {"window": 2, "map_lags": 2, "ensemble": ensemble, "diagnose": {"pairs": 4, "grid": 5}}
     override = {"models": models, "methods": methods, "rollout": rollout, "metrics": metrics}
     splits = {key: {"members": 2, "frames": 12} for key in ("train", "validation", "test")}
     systems = {}
@@ -177,7 +181,7 @@ def stage_lines(config: dict, names: list[str], device) -> Iterator[str]:
             "--cores",
             "1",
         ]
-        subprocess.run([*line, "--quiet", "all", "--configfile", overlay, "--", "all"], check=True)
+        subprocess.run([*line, "--quiet", "rules", "--configfile", overlay, "--", "all"], check=True)
         slowest: dict[tuple, list[float]] = {}
         for path in sorted(Path(folder, "results", "stages").rglob("provenance/*.json")):
             record = json.loads(path.read_text())
