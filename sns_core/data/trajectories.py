@@ -145,18 +145,47 @@ def made_with(dataset: xr.Dataset) -> dict:
     return {**settings, "seed": record["seed"]}
 
 
-def _usable(files: list[Path]) -> tuple[int, dict[str, torch.Tensor]]:
-    """How many of the checkpoints a killed call has left whole, and the content of the last of those."""
-    last: dict[str, torch.Tensor] = {}
-    for index, path in enumerate(files):
+class _Checkpoints:
+    """What a killed call goes on from, in `folder`: of every chunk of emulator steps its frames and energies, and the carry
+    after the last two, of which one may be damaged."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def chunk(self, index: int) -> Path:
+        return self.folder / f"chunk_{index:05d}.safetensors"
+
+    def carry(self, index: int) -> Path:
+        return self.folder / f"carry_{index:05d}.safetensors"
+
+    def add(self, index: int, series: dict[str, torch.Tensor], carry: dict[str, torch.Tensor]) -> None:
+        """Keep chunk `index` and the carry after it; the carry counts, and is written last."""
+        write_tensors(self.chunk(index), series, {})
+        write_tensors(self.carry(index), carry, {})
+        for path in self.folder.glob("carry_*.safetensors"):
+            if path < self.carry(index - 1):
+                path.unlink()
+
+    def left(self, count: int) -> tuple[int, dict[str, torch.Tensor]]:
+        """How many of `count` chunks a killed call has left whole with a carry after them, and that carry."""
+        whole = 0
+        while whole < count and self._read(self.chunk(whole)):
+            whole += 1
+        for done in range(whole, 0, -1):
+            if carry := self._read(self.carry(done - 1)):
+                return done, carry
+        return 0, {}
+
+    def _read(self, path: Path) -> dict[str, torch.Tensor]:
+        """Its tensors; none where it is missing or, which is told, damaged."""
         if not path.exists():
-            return index, last
+            return {}
         try:
-            last = read_tensors(path)[0]
+            return read_tensors(path)[0]
         except DamagedFile as error:
-            print(f"{error.reason}; going on from before it", file=sys.stderr)
-            return index, last
-    return len(files), last
+            print(f"{error.reason}; it is computed again", file=sys.stderr)
+            return {}
 
 
 @contextlib.contextmanager
@@ -192,15 +221,12 @@ def simulate_trajectories(
     }  # fmt: skip
     numbers = range(first_member, first_member + members)
     work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed, chunk, code])}"
-    work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
-    # Chunk i holds the frames and energies of its emulator steps, and the carry from which the next one is computed.
-    starts = list(range(0, settling + frames, chunk))
-    files = [work / f"chunk_{index:05d}.safetensors" for index in range(len(starts))]
-    done, tensors = _usable(files)
+    starts, checkpoints = list(range(0, settling + frames, chunk)), _Checkpoints(work)
+    done, tensors = checkpoints.left(len(starts))
     if done:
-        carry = {name: tensor.to(chosen) for name, tensor in tensors.items() if name not in ("frames", "energy")}
+        carry = {name: tensor.to(chosen) for name, tensor in tensors.items()}
     else:
         rows = list(numbers)
         if members == 1 and chosen.type == "cpu":
@@ -217,8 +243,7 @@ def simulate_trajectories(
             energy.append(flow.kinetic_energy(state)[:members].cpu())
             if step >= settling:
                 kept.append(flow.observe(state, emulator["resolution"])[:members].cpu()[:, None])
-        series = {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)}
-        write_tensors(files[index], {**series, **carry}, {"split": split})
+        checkpoints.add(index, {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)}, carry)
 
     record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
     attributes = {"provenance": record, "dt": emulator["step"]}
@@ -232,8 +257,8 @@ def simulate_trajectories(
         clock[:] = rest * flow.dt + (1 + np.arange(settling + frames)) * emulator["step"]
         energies = writer.variable("kinetic_energy", ("member", "clock", "layer"), flow.energy_units)
         energies.long_name = "mean kinetic energy of the solver's state"
-        for start, path in zip(starts, files, strict=True):
-            tensors, _ = read_tensors(path)
+        for index, start in enumerate(starts):
+            tensors, _ = read_tensors(checkpoints.chunk(index))
             energies[:, start : start + tensors["energy"].shape[1]] = tensors["energy"].numpy()
             if tensors["frames"].shape[1]:
                 writer.append(tensors["frames"].numpy(), max(0, start - settling))

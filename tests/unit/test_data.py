@@ -186,13 +186,13 @@ def test_a_member_that_is_alone_is_kept_once(tmp_path):
 
 def test_a_group_that_was_killed_goes_on_and_the_others_stay(frames, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        kill_at_call(patch, trajectories_module, "write_tensors", 4 + 2)
+        kill_at_call(patch, trajectories_module, "write_tensors", 2 * 4 + 3)
         with pytest.raises(Killed):
             grouped(tmp_path, 1)
     assert sorted(path.name for path in tmp_path.glob("*.nc")) == ["0.nc"]
     calls = kill_at_call(monkeypatch, trajectories_module, "write_tensors", 0)
     rest = [simulate(tmp_path / f"{m}.nc", split="train", members=1, first_member=m) for m in (1, 2)]
-    assert len(calls) == 3 + 4, "the first chunk of the killed group is not computed again"
+    assert len(calls) == 2 * (3 + 4), "the first chunk of the killed group is not computed again"
     assert np.array_equal(np.concatenate([values(path) for path in (tmp_path / "0.nc", *rest)]), frames["train"])
 
 
@@ -241,7 +241,9 @@ def kill_at_call(monkeypatch, owner, name, call):
     [
         pytest.param(KolmogorovFlow, "run", 2, id="in the spin-up"),
         pytest.param(KolmogorovFlow, "run", 4 + 5, id="within the second chunk"),
-        pytest.param(trajectories_module, "write_tensors", 3, id="before the last checkpoint"),
+        pytest.param(trajectories_module, "write_tensors", 5, id="before a chunk is written"),
+        pytest.param(trajectories_module, "write_tensors", 6, id="between a chunk and its carry"),
+        pytest.param(Path, "unlink", 7, id="before an older carry is removed"),
         pytest.param(FrameWriter, "append", 2, id="while writing the file"),
     ],
 )
@@ -261,7 +263,7 @@ def test_a_killed_call_goes_on_and_gives_bitwise_the_same(originals, tmp_path, m
 def test_a_resumed_call_does_not_repeat_finished_chunks(tmp_path, monkeypatch):
     output = tmp_path / "train.nc"
     with monkeypatch.context() as patch:
-        kill_at_call(patch, trajectories_module, "write_tensors", 3)
+        kill_at_call(patch, trajectories_module, "write_tensors", 5)
         with pytest.raises(Killed):
             simulate(output)
     calls = kill_at_call(monkeypatch, KolmogorovFlow, "run", 0)
@@ -272,7 +274,7 @@ def test_a_resumed_call_does_not_repeat_finished_chunks(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_seed_is_not_taken_up(frames, tmp_path, monkeypatch):
     output = tmp_path / "train.nc"
     with monkeypatch.context() as patch:
-        kill_at_call(patch, trajectories_module, "write_tensors", 3)
+        kill_at_call(patch, trajectories_module, "write_tensors", 5)
         with pytest.raises(Killed):
             simulate(output, seed=SEED + 1)
     assert np.array_equal(values(simulate(output)), frames["train"])
@@ -281,23 +283,48 @@ def test_a_checkpoint_of_another_seed_is_not_taken_up(frames, tmp_path, monkeypa
 def test_a_call_resumed_with_another_chunk_length_gives_the_same(frames, tmp_path, monkeypatch):
     output = tmp_path / "train.nc"
     with monkeypatch.context() as patch:
-        kill_at_call(patch, trajectories_module, "write_tensors", 3)
+        kill_at_call(patch, trajectories_module, "write_tensors", 5)
         with pytest.raises(Killed):
             simulate(output)
     simulate(output, chunk=2)
     assert np.array_equal(values(output), frames["train"])
 
 
-@pytest.mark.parametrize("which", [0, -1])
+def test_only_the_last_carries_are_kept(tmp_path, monkeypatch):
+    kept, write = [], trajectories_module.write_tensors
+
+    def watched(path, *arguments):
+        write(path, *arguments)
+        kept.append(sorted(p.name[:11] for p in path.parent.glob("c*.safetensors")))
+
+    monkeypatch.setattr(trajectories_module, "write_tensors", watched)
+    simulate(tmp_path / "train.nc")
+    assert kept[6] == ["carry_00001", "carry_00002", *(f"chunk_0000{n}" for n in range(4))]
+    assert max(sum(name.startswith("carry") for name in names) for names in kept) == 3
+
+
+def test_after_a_damaged_carry_the_one_before_is_taken_up(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at_call(patch, trajectories_module, "write_tensors", 5)
+        with pytest.raises(Killed):
+            simulate(tmp_path / "train.nc")
+    halve(max((tmp_path / ".work").rglob("carry_*.safetensors")))
+    calls = kill_at_call(monkeypatch, KolmogorovFlow, "run", 0)
+    simulate(tmp_path / "train.nc")
+    assert len(calls) == SETTLING + FRAMES - CHUNK
+
+
+@pytest.mark.parametrize("which", range(4))
 def test_a_truncated_checkpoint_is_told_and_computed_again(originals, tmp_path, monkeypatch, capsys, which):
     with monkeypatch.context() as patch:
-        kill_at_call(patch, trajectories_module, "write_tensors", 3)
+        kill_at_call(patch, trajectories_module, "write_tensors", 5)
         with pytest.raises(Killed):
             simulate(tmp_path / "train.nc")
     spoiled = sorted((tmp_path / ".work").rglob("*.safetensors"))[which]
     halve(spoiled)
     simulate(tmp_path / "train.nc")
-    assert f"{spoiled}: truncated" in capsys.readouterr().err
+    # A carry that is older than the last is not looked at.
+    assert (f"{spoiled}: truncated" in capsys.readouterr().err) == (which > 0)
     whole, again = (xr.open_dataset(path) for path in (originals["train"], tmp_path / "train.nc"))
     xr.testing.assert_equal(whole, again)
 

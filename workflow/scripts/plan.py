@@ -151,11 +151,9 @@ def simulate(plan: Plan, name: str, a: dict) -> Estimate:
     written += in_chunks((members, channels, n, n), (1, channels, n, n))
     step, carry = plan.solver(name)
     frames = members * channels * (a["frames"] * side**2 + clock) * 4
-    kept = (
-        -(-clock // inspect.signature(_function("simulate_trajectories")).parameters["chunk"].default) * carry * members
-    )
     work = step.times(members, clock * stride)
-    return Estimate(written, frames + kept, {"memory": work}, "shapes; bytes moved by one solver step, counted")
+    temporary = frames + 3 * carry * members  # the last carries, before the oldest of them goes
+    return Estimate(written, temporary, {"memory": work}, "shapes; bytes moved by one solver step, counted")
 
 
 def shard(plan: Plan, name: str, a: dict) -> Estimate:
@@ -321,10 +319,6 @@ def page(plan: Plan, name: str, a: dict) -> Estimate:
 def provenance(plan: Plan, name: str | None, a: dict) -> Estimate:
     """The configuration, once in the file and once in its record."""
     return Estimate(1.5 * len(json.dumps(a["configuration"], indent=1)) + NOTE, basis="the configuration's length")
-
-
-def _function(stage: str):
-    return getattr(__import__(STAGES[stage], fromlist=[stage]), stage)
 
 
 ESTIMATES = {
