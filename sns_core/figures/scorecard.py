@@ -1,5 +1,6 @@
 """Figure 13: the scorecard, every score of every method with its interval, beside the solver against itself."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,11 @@ def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None
     with page(output, dpi, 11.4, rows * tall + 3.4, layout="constrained") as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=(rows * tall, 3.4))
         axes = upper.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
-        for axis, score in zip(axes, panels, strict=True):
-            _panel(axis, known[known["score"] == score], score, labels, style)
+        for axis, score in itertools.zip_longest(axes, panels):
+            if score is None:
+                axis.set_axis_off()
+            else:
+                _panel(axis, known[known["score"] == score], score, labels, style)
         _forecasts(lower, known, labels, style, layers)
 
 

@@ -19,8 +19,9 @@ from sns_core.files import whole_file
 
 INK, MUTED, FAINT, PALE = "#1b1b1b", "#6f6f6f", "#c9c9c9", "#f1f1ef"
 REFERENCE = "#000000"
-# The colour-blind-safe set of Okabe and Ito, its lightest members last; past its end the same again, dashed.
-PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# The colour-blind-safe set of Okabe and Ito, its lightest members last, then wine and olive of Tol's; past its end the same
+# again, dashed.
+PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
 PREVIOUS, NEXT = "#7b5ea7", "#c8553d"  # the two frames of a pair: s2 of x_{t-1}, s1 of x_t
 
 STYLE = {

@@ -22,6 +22,18 @@ def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.concatenate([np.ones((1, count)), drawn]) * sizes
 
 
+def in_stretches(blocks: xr.Dataset, living: xr.DataArray, window: int) -> xr.Dataset:
+    """Means of (member, block, ...) over stretches of `window` steps of a member, (unit, ...), as `pooled` wants them.
+
+    Blocks are labelled by their last step; those where `living` (member, block) is false are left out.
+    """
+    length = int(blocks["block"][0])
+    every = blocks.assign(size=living.astype(float)).where(living)
+    windows = every.coarsen(block=min(window // length, every.sizes["block"]), boundary="pad")
+    units = windows.mean().assign(size=windows.sum()["size"] * length)
+    return units.stack(unit=("member", "block")).reset_index("unit", drop=True).transpose("unit", ...)
+
+
 def pooled(units: xr.Dataset, seed: int = 0) -> xr.Dataset:
     """Means of units (unit, ...) of `size` samples each: (resample, ...), the sample itself first.
 

@@ -110,6 +110,7 @@ def compute_reference(
                    for name, values in vectors.items()},
                 "correlation": (("lag",), lagged_correlation(aligned[:, :lags], aligned[:, lags:])[0].mean(0).numpy()),
                 "zonal_velocity": (("layer", "y"), u.mean(-1).mean(0).numpy()),
+                "zonal_velocity_square": (("layer", "y"), u.mean(-1).double().square().mean(0).numpy()),
                 "map": (("map_lag", "distance"), space_time_correlation(scaled.numpy()[::frame_stride], map_lags)),
             }
         )  # fmt: skip

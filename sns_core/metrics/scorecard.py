@@ -18,11 +18,12 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import missing, whole_file
-from sns_core.metrics.bootstrap import interval, pooled, resampling_weights
+from sns_core.metrics.bootstrap import in_stretches, interval, pooled, resampling_weights
 from sns_core.metrics.distributions import wasserstein
 from sns_core.metrics.ensembles import ensemble_scores
 from sns_core.metrics.spectra import spectrum_error
 from sns_core.metrics.temporal import decorrelation_time
+from sns_core.metrics.zonal import SILENT, zonal_blocks, zonal_variance
 from sns_core.runtime import use_threads
 
 BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
@@ -39,6 +40,8 @@ SCORES = {
     "enstrophy": ("Enstrophy / solver", "1", 1.0),
     "enstrophy_variance": ("… its variance / solver", "1", 1.0),
     "zonal_error": ("Zonal-mean flow, error (rms)", "root-mean-square velocity", 0.0),
+    "zonal_strength": ("… its strength / solver", "1", 1.0),
+    "zonal_variance": ("… its variance / solver", "1", 1.0),
     "decorrelation_time": ("Decorrelation time / solver", "1", 1.0),
     "correlation_error": ("Error of C(τ)", "1", 0.0),
     "rate_error": ("Error of R(t) / solver", "1", 0.0),
@@ -76,15 +79,16 @@ def stretches(result: xr.Dataset, known: xr.Dataset, window: int) -> xr.Dataset:
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
     series["rate_error"] = abs(series["rate_of_change"] / known["rate_of_change"].mean("member") - 1)
     living = (result["lost_step"] < 0) | (result["block"] < result["lost_step"])
-    every = xr.merge([blocks, series], join="exact", compat="override").assign(size=living.astype(float)).where(living)
-    parts = every.coarsen(block=min(window // length, every.sizes["block"]), boundary="pad")
-    units = parts.mean().assign(size=parts.sum()["size"] * length)
-    return units.stack(unit=("member", "block")).reset_index("unit", drop=True).transpose("unit", ...)
+    every = xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
+    return in_stretches(every, living, window)
 
 
 def solver_members(known: xr.Dataset) -> xr.Dataset:
     """The solver's ensemble, a unit a member, under the names of `stretches`."""
-    units = known.rename(member="unit", zonal_velocity="zonal_profile").drop_vars("map")
+    units = known.rename(member="unit", zonal_velocity="zonal_profile", zonal_velocity_square="zonal_square").drop_vars(
+        "map"
+    )
+    units["zonal_mean"] = units["zonal_profile"]
     for name in BLOCKS:
         if name.endswith("_counts"):
             units[name] = units[name] / units[name].sum("bin")
@@ -109,6 +113,11 @@ def scores(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.
         "level_previous": mine["levels"].isel(frame=0), "level_next": mine["levels"].isel(frame=1),
         "refined_share": mine["refined_share"], "calls_per_step": mine["calls"],
     }  # fmt: skip
+    # Frames without their zonal mean hold rounding errors of it, which have no ratio.
+    strength = np.sqrt((solver["zonal_profile"] ** 2).mean("y"))
+    shown = strength > SILENT * np.sqrt(2 * solver["kinetic_energy"])
+    found["zonal_strength"] = np.sqrt((mine["zonal_profile"] ** 2).mean("y")) / strength.where(shown)
+    found["zonal_variance"] = zonal_variance(mine).mean("y") / zonal_variance(solver).mean("y").where(shown)
     for name in ("vorticity", "velocity", "gradient"):
         counts = f"{name}_counts"
         found[f"{name}_distance"] = xr.apply_ufunc(
@@ -221,7 +230,7 @@ def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame
     tables, floor = [], None
     for path in metrics:
         with xr.open_dataset(path) as opened:
-            result = opened[[*BLOCKS, *STEPS, "lost_step"]].load()
+            result = opened[[*BLOCKS, *STEPS, "zonal_velocity", "lost_step"]].load()
         name = result.attrs["method"]
         found = [_rows(_rollout_scores(result, known, window, shells))]
         if name in forecasts:

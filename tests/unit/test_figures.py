@@ -29,7 +29,7 @@ from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
-from sns_core.figures.style import looks, short
+from sns_core.figures.style import PALETTE, looks, short
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
 from sns_core.metrics.distributions import CENTRES
@@ -119,6 +119,9 @@ class Synthetic:
                 one[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
             ),
         }
+        flow = one * np.sin(np.arange(self.size) * 0.5)
+        values["zonal_velocity"] = (("member", "layer", "y"), flow)
+        values["zonal_velocity_square"] = (("member", "layer", "y"), flow**2 + 0.1)
         path = self.folder / "reference.nc"
         xr.Dataset(values, {
             "layer": self.layers, "wavenumber": self.wavenumber, "lag": self.lag, "map_lag": lag, "distance": distance,
@@ -311,7 +314,7 @@ def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
         "spectra": lambda **a: plot_spectra(windows=source.windows, shells=[1, 4], **results, **a),
         "phase_space": lambda labels, **a: plot_phase_space(**a),
         "ablation": lambda **a: plot_ablation(tables=source.table, **results, **a),
-        "zonal": lambda **a: plot_zonal(member=0, **results, **a),
+        "zonal": lambda **a: plot_zonal(member=0, window=10, **results, **a),
         "scorecard": lambda **a: plot_scorecard(table=source.scorecard, **a),
         "spin_up": lambda labels, **a: plot_spin_up(trajectories=source.trajectories, **a),
     }
@@ -435,6 +438,7 @@ def test_colours_are_stable_and_distinct():
     many = {"solver": "S", **{f"m{i}": f"M{i}" for i in range(9)}}
     found = looks(many)
     assert list(found) == list(many)
+    assert len({look["color"] for look in found.values()}) == 1 + len(PALETTE) == 9
     assert len({(look["color"], str(look["linestyle"])) for look in found.values()}) == len(many)
     assert looks({"m0": "M0", "solver": "S"})["m0"] == found["m0"]
 

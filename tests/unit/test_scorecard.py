@@ -136,7 +136,9 @@ def test_spread_and_error_of_a_forecast_are_those_of_its_law(spread, members):
 # --- rollouts of known departure ---
 
 
-def synthetic(rng, members, steps, *, energy=1.0, scale=1.0, shift=0.0, memory=MEMORY, lost=(), rate=1.0, spectrum=1.0):
+def synthetic(
+    rng, members, steps, *, energy=1.0, scale=1.0, shift=0.0, memory=MEMORY, lost=(), rate=1.0, spectrum=1.0, sway=0.5
+):
     """A method's series and blocks as `compute_metrics` writes them: AR(1) energies around 2 x `energy`, Gaussian values shifted
     by `shift`, C(tau) = `memory`^tau, a mean flow sin(y) + `shift`."""
     count = steps // BLOCK
@@ -145,7 +147,7 @@ def synthetic(rng, members, steps, *, energy=1.0, scale=1.0, shift=0.0, memory=M
     levels = np.zeros((members, steps, 2), dtype=int)
     levels[:, ::4] = 2
     layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
-    y = np.arange(8) * 2 * math.pi / 8
+    y, kept_steps = np.arange(8) * 2 * math.pi / 8, np.arange(0, steps + 1, 4)
     kept = {
         "kinetic_energy": (layered, series[..., None]), "enstrophy": (layered, 5 * series[..., None]),
         "rate_of_change": (layered[:2], np.full((members, steps), 2.0 * rate)),
@@ -154,6 +156,11 @@ def synthetic(rng, members, steps, *, energy=1.0, scale=1.0, shift=0.0, memory=M
         "energy_spectrum": ((*blocks, "wavenumber"), np.full((members, count, 1, 6), 3.0 * spectrum)),
         "correlation": (("member", "block", "lag"), np.tile(memory ** np.arange(LAGS + 1), (members, count, 1))),
         "zonal_profile": ((*blocks, "y"), np.tile(np.sin(y) + shift, (members, count, 1, 1))),
+        # Every fourth frame is kept; its mean flow is that of the blocks, times 1 + an alternating share that varies it.
+        "zonal_velocity": (
+            ("member", "time", "layer", "y"),
+            np.tile(np.sin(y) + shift, (members, len(kept_steps), 1, 1)) * (1 + sway * np.resize([1, -1], len(kept_steps)))[:, None, None],
+        ),
         "lost_step": ("member", [*lost, *[-1] * (members - len(lost))]),
     }  # fmt: skip
     for name in ("vorticity", "velocity", "gradient"):
@@ -161,13 +168,16 @@ def synthetic(rng, members, steps, *, energy=1.0, scale=1.0, shift=0.0, memory=M
     return xr.Dataset(kept, {
         "member": np.arange(members), "step": np.arange(1, steps + 1), "block": np.arange(BLOCK, steps + 1, BLOCK),
         "lag": np.arange(LAGS + 1) * STEP, "bin": CENTRES, "layer": ["flow"], "wavenumber": np.arange(6.0), "y": y,
+        "time": kept_steps * STEP,
     })  # fmt: skip
 
 
 def reference(rng, members):
     """The solver's ensemble as `compute_reference` writes it, of the law of `synthetic` without departure."""
     one = synthetic(rng, members, STEPS)
-    known = one[[n for n in one if n not in ("levels", "calls", "lost_step")]].rename(zonal_profile="zonal_velocity")
+    square = (one["zonal_velocity"] ** 2).mean("time")
+    known = one[[n for n in one if n not in ("levels", "calls", "lost_step", "zonal_velocity")]]
+    known = known.rename(zonal_profile="zonal_velocity").assign(zonal_velocity_square=square)
     for name in ("kinetic_energy", "enstrophy"):
         known[f"{name}_square"] = known[name] ** 2
     known = known.mean(["step", "block"])
@@ -182,7 +192,7 @@ def card(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("card"), np.random.default_rng(6)
     methods = {
         "solver": {}, "twin": {}, "shifted": {"shift": 0.5}, "stronger": {"energy": 1.2, "scale": 2.0, "spectrum": 10.0},
-        "faster": {"memory": 0.8, "rate": 1.5}, "lost": {"lost": (501, 1001), "steps": 1000},
+        "faster": {"memory": 0.8, "rate": 1.5, "sway": 1.0}, "lost": {"lost": (501, 1001), "steps": 1000},
     }  # fmt: skip
     paths, ensembles = [], []
     for name, changes in methods.items():
@@ -217,6 +227,11 @@ EXACT = [
     ("shifted", "velocity_distance", 0.5, 0.01),
     ("shifted", "gradient_distance", 0.5, 0.01),
     ("shifted", "zonal_error", 0.5 / math.sqrt(2), 0.02),
+    ("shifted", "zonal_strength", math.sqrt(0.5 + 0.25) / math.sqrt(0.5), 1e-6),
+    ("twin", "zonal_strength", 1.0, 1e-6),
+    ("twin", "zonal_variance", 1.0, 0.01),
+    ("faster", "zonal_variance", 4.0, 0.04),
+    ("lost", "zonal_variance", 1.0, 0.01),
     ("twin", "vorticity_distance", 0.0, 1e-12),
     ("twin", "zonal_error", 0.0, 1e-12),
     ("twin", "decorrelation_time", 1.0, 1e-12),
@@ -245,7 +260,7 @@ EXACT = [
 def test_a_score_is_what_the_departure_makes_it(card, method, score, expected, tolerance):
     row = entry(card, method, score)
     assert row["value"] == pytest.approx(expected, abs=tolerance)
-    assert row["low"] <= row["value"] <= row["high"]
+    assert row["low"] * (1 - 1e-12) <= row["value"] <= row["high"] * (1 + 1e-12)
 
 
 def test_intervals_and_floors_tell_what_differs_from_what_does_not(card):

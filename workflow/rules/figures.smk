@@ -217,12 +217,13 @@ rule plot_zonal:
     params:
         metrics=by_method(method_metrics),
         member=config["figures"]["fields"]["member"],
+        window=part("metrics", "window"),
         labels=labels,
         dpi=config["figures"]["dpi"],
         code=code("plot_zonal"),
     shell:
         stage("plot_zonal") + "--metrics {params.metrics:q} --reference {input.reference:q}"
-        " --member {params.member} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
+        " --member {params.member} --window {params.window} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
 
 
 rule plot_spin_up:

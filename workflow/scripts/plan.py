@@ -281,7 +281,7 @@ def reference(plan: Plan, name: str, a: dict) -> Estimate:
     written = in_one(
         (members, channels * shells), (members, a["lags"] + 1), (members, channels * side), (members, distances)
     )
-    written += in_one(*[(members, channels * 64)] * 3, size=8) + 11 * IN_ONE
+    written += in_one(*[(members, channels * 64)] * 3, (members, channels * side), size=8) + 11 * IN_ONE
     return Estimate(written, basis="shapes; bytes read")
 
 
