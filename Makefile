@@ -5,16 +5,18 @@
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
 #             `make test` installs Chromium for the tests in tests/browser
 # make graph  the graph of rules in README.md and docs/plane.png anew, after a change of the rules
+# make gallery  the figures and the report of a run that is kept in gallery/ (GALLERY=gallery/<run>), from its models, without training
 # make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo)
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3
 VENV ?= .venv
 LOCK ?= envs/requirements-cpu.txt
+GALLERY ?= gallery/re1e4
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg test test-slurm lint graph bench clean
+.PHONY: demo demo-qg gallery test test-slurm lint graph bench clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -23,6 +25,10 @@ demo: $(STAMP)
 demo-qg: $(STAMP)
 	snakemake --cores all --configfile config/qg-demo.yaml
 	@echo; echo "Report: $(CURDIR)/results/qg-demo/report.html"
+
+gallery: $(STAMP)
+	snakemake --cores all --configfile $(GALLERY)/config.json
+	@echo; echo "Report: $(CURDIR)/results/gallery-$(notdir $(GALLERY))/report.html"
 
 test: $(STAMP) lint
 	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest tests
@@ -39,7 +45,7 @@ lint: $(STAMP)
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
-	for overlay in config/*.yaml; do echo "dry run: $$overlay"; snakemake -n -q --configfile $$overlay || exit 1; done
+	for overlay in config/*.yaml $(wildcard gallery/*/config.json); do echo "dry run: $$overlay"; snakemake -n -q --configfile $$overlay || exit 1; done
 
 graph: $(STAMP)
 	python docs/refresh.py

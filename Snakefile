@@ -29,6 +29,7 @@ except configuration.ConfigurationError as error:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/given.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/rollouts.smk"

@@ -30,4 +30,6 @@ STAGES = {
     "write_explorer": "sns_core.figures.explorer",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
+    "collect_run": "sns_core.gallery",
+    "take_result": "sns_core.gallery",
 }

@@ -63,6 +63,9 @@ MISTAKES = {
     "a lead without truth": ("methods.sns.leads", [1, 3], ["methods.sns.leads", "3 is not among 1, 2, 5, 10, 20"]),
     "a foreign method without a file": ("methods.sns", {"label": "x", "stepper": "foreign", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
+    "a given folder as text": ("given", "gallery/re1e4", ["given", "is not a mapping or null"]),
+    "half of given": ("given.folder", "gallery/re1e4", ["given", "'solver' is missing"]),
+    "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
     "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
 }  # fmt: skip
 
@@ -70,6 +73,7 @@ MISTAKES = {
 def put(config: dict, key: str, value) -> None:
     *parents, last = key.split(".")
     for parent in parents:
+        config[parent] = {} if config[parent] is None else config[parent]
         config = config[parent]
     if value is None:
         del config[last]

@@ -7,6 +7,8 @@ METHODS = config["use"]["methods"]
 SPLITS = ("train", "validation", "test")
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
+# Results that this run takes from another one, by their names below a run's folder.
+GIVEN = configuration.given(config)
 ENVIRONMENT = Path(PROJECT, "envs", "sns.yaml")
 
 
@@ -134,7 +136,8 @@ def refinements(system):
     """Methods that examine a denoiser around a surrogate: the first one of those with the same models and read-out."""
     examined = {}
     for name, method in RESOLVED[system]["methods"].items():
-        if method["stepper"] == "refinement":
+        # Where data are given there are no frames to examine a denoiser with, and what is not given stays out.
+        if method["stepper"] == "refinement" and (not GIVEN or f"{system}/diagnostics/{name}.nc" in GIVEN):
             examined.setdefault(configuration.as_parameter([method["models"], method["readout"]]), name)
     return list(examined.values())
 

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from sns_core import plugins
 
 SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+DEFAULT = Path(__file__).parents[2] / "config" / "config.yaml"
 
 
 class ConfigurationError(Exception):
@@ -52,6 +53,8 @@ def validate(config: dict) -> None:
                 raise ConfigurationError(
                     f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
                 )
+    if config["given"] is not None:
+        _check_given(config)
 
 
 def resolve(config: dict, system: str) -> dict:
@@ -101,13 +104,14 @@ def _explain(error) -> str:
         missing = next(key for key in error.validator_value if key not in value)
         return f"{place}: the key {missing!r} is missing"
     if rule == "type":
-        wanted = {"object": "a mapping", "array": "a list", "integer": "a whole number"}.get(error.validator_value)
+        kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
+        words = {"object": "a mapping", "array": "a list", "integer": "a whole number", "null": "null"}
         hint = (
             " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
-            if isinstance(value, str) and wanted is None
+            if isinstance(value, str) and "number" in kinds
             else ""
         )
-        return f"{place}: {shown} is not {wanted or 'a ' + str(error.validator_value)}{hint}"
+        return f"{place}: {shown} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{hint}"
     if rule == "enum":
         allowed = [str(v) for v in error.validator_value]
         return f"{place}: {shown} is none of {', '.join(allowed)}" + (
@@ -124,6 +128,133 @@ def _explain(error) -> str:
     if rule == "pattern":
         return f"{place}: {shown} is not allowed; use {error.schema.get('description', error.validator_value)}"
     return f"{place}: {' '.join(error.message.split())[:200]}"
+
+
+def given(config: dict) -> dict[str, str]:
+    """Name below a run's folder -> kind, of the results that this run takes from `given.folder` instead of making them.
+
+    The solver's rollout is taken where `given.solver` says so, the diagnosis of a denoiser where all that it depends on is as
+    it was.
+    """
+    if config["given"] is None:
+        return {}
+    listing = _listing(config["given"]["folder"])
+    before = _as_given(listing)
+    found = {}
+    for name, entry in listing["files"].items():
+        system, kind = Path(name).parts[0], entry["kind"]
+        if system not in config["use"]["systems"]:
+            continue
+        if kind == "diagnostics":
+            one, other = (_examined(resolve(c, system), Path(name).stem) for c in (config, before))
+            wanted = one is not None and one == other
+        else:
+            wanted = kind != "solver" or config["given"]["solver"]
+        if wanted:
+            found[name] = kind
+    return found
+
+
+def _listing(folder: str) -> dict:
+    path = Path(folder, "given.json")
+    try:
+        return json.loads(path.read_text())
+    except OSError:
+        raise ConfigurationError(
+            f"given.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
+        ) from None
+
+
+def _as_given(listing: dict) -> dict:
+    """The configuration of the given run, with the usual value of every key that has come since."""
+    return _merge(yaml.safe_load(DEFAULT.read_text()), listing["configuration"])
+
+
+def _examined(resolved: dict, method: str) -> dict | None:
+    """What the diagnosis of a method depends on."""
+    methods = {name: _unlabelled(spec) for name, spec in resolved["methods"].items()}
+    if method not in methods:
+        return None
+    surrogate = methods[method]["models"].get("surrogate")
+    alone = [m for m in methods.values() if m["stepper"] == "pointwise" and m["models"].get("surrogate") == surrogate]
+    return {
+        "method": methods[method],
+        "alone": alone[:1],
+        "rollout": resolved["rollout"],
+        "of": resolved["metrics"]["diagnose"],
+    }
+
+
+def _unlabelled(method: dict) -> dict:
+    return {key: value for key, value in method.items() if key != "label"}
+
+
+def _of_data(config: dict, system: str, models: list[str]) -> dict:
+    """What data, models and the solver's scores depend on."""
+    resolved = resolve(config, system)
+    return {
+        "seed": config["seed"],
+        "systems": {system: {key: config["systems"][system][key] for key in ("solver", "emulator", "data")}},
+        "models": {model: resolved["models"].get(model) for model in models},
+        "rollout": {key: resolved["rollout"][key] for key in ("lags", "frame_stride")},
+        "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "extra")},
+    }
+
+
+def _of_solver(config: dict, system: str) -> dict:
+    """What the solver's rollout and its ensembles depend on beside that."""
+    resolved = resolve(config, system)
+    return {
+        "rollout": resolved["rollout"],
+        "metrics": {"ensemble": resolved["metrics"]["ensemble"]},
+        "methods": {"solver": _unlabelled(resolved["methods"]["solver"])},
+    }
+
+
+def _check_given(config: dict) -> None:
+    """That nothing which given results depend on differs from the run that they are from."""
+    folder, listing = config["given"]["folder"], _listing(config["given"]["folder"])
+    before, names = _as_given(listing), listing["files"]
+    for system in config["use"]["systems"]:
+        if not any(Path(name).parts[0] == system for name in names):
+            raise ConfigurationError(f"given.folder: {folder} holds nothing of the system {system!r}")
+        methods = resolve(config, system)["methods"]
+        used = sorted({model for method in methods.values() for model in method["models"].values()})
+        for model in used:
+            if f"{system}/models/{model}.safetensors" not in names:
+                raise ConfigurationError(
+                    f"models.{model}: {folder} holds no such model, and what one would be trained on is not there"
+                )
+        for name, method in methods.items():
+            if method.get("anchor") == "resampled":
+                raise ConfigurationError(
+                    f"methods.{name}.anchor: 'resampled' draws from training frames, which {folder} has not"
+                )
+        _same(folder, _of_data(config, system, used), _of_data(before, system, used))
+        if config["given"]["solver"]:
+            if not any(entry["kind"] == "solver" for entry in names.values()):
+                raise ConfigurationError(
+                    f"given.solver: {folder} holds no rollout of the solver; with false it is run here"
+                )
+            _same(
+                folder,
+                _of_solver(config, system),
+                _of_solver(before, system),
+                "; with given.solver false the solver is run here",
+            )
+
+
+def _same(folder: str, wanted, there, way_out: str = "") -> None:
+    """That what is wanted and what is there agree; the first key in which they do not is told."""
+    place = []
+    while isinstance(wanted, dict) and isinstance(there, dict):
+        key = next((k for k in sorted({*wanted, *there}) if wanted.get(k) != there.get(k)), None)
+        if key is None:
+            return
+        place.append(key)
+        wanted, there = wanted.get(key), there.get(key)
+    here, given_one = (json.dumps(value)[:60] for value in (wanted, there))
+    raise ConfigurationError(f"given: {'.'.join(place)} is {here} here, {given_one} in {folder}{way_out}")
 
 
 def _check_movie(methods: list[str], used: list[str], known: set[str]) -> None:

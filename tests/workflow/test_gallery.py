@@ -1,0 +1,233 @@
+"""A finished run is collected, and another folder makes its figures and numbers again without data and without training."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from calls import SYSTEM, planned, snakemake
+from configuration import ConfigurationError, given, resolve, validate
+from shared import equal
+
+from sns_core.files import read_json, read_tensors, write_json, write_tensors
+from sns_core.gallery import collect_run, take_result
+from sns_core.runtime import UserError
+
+RUN = Path("results/gallery-smoke/kolmogorov")
+FEW = {"use": {"methods": ["solver", "pointwise", "sns"]}}
+
+
+@pytest.fixture(scope="module")
+def gallery(finished, tmp_path_factory) -> Path:
+    """A working directory with the smoke run collected under gallery/smoke, and nothing else."""
+    folder = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        collect_run(run=finished / "results/smoke", output=Path("gallery/smoke/given.json"))
+    return folder
+
+
+@pytest.fixture
+def kept(gallery, tmp_path, monkeypatch) -> Path:
+    """A copy of it to work in."""
+    folder = Path(shutil.copytree(gallery, tmp_path / "here"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def overlay(folder: Path, **changes) -> str:
+    """The configuration that was collected, with changes on top."""
+    return json.dumps({**read_json(folder / "gallery/smoke/config.json"), **changes})
+
+
+def without_times(path: Path, methods: list[str]) -> pd.DataFrame:
+    """A table's rows of such methods, and what does not depend on how busy the machine was."""
+    table = pd.read_csv(path)
+    table = table[table["method"].isin(methods)]
+    if "score" in table:
+        table = table[table["score"] != "seconds_per_step"]
+    return table.drop(columns="seconds_per_step", errors="ignore").reset_index(drop=True)
+
+
+def test_given_results_make_the_same_numbers_and_a_report_without_training(root, finished, kept):
+    config = overlay(kept, **FEW)
+    rules = planned(root, kept, "all", overlay=config)
+    assert "take_result" in rules
+    assert not rules & {
+        "train_model",
+        "simulate_trajectories",
+        "shard_dataset",
+        "compute_reference",
+        "diagnose_denoiser",
+    }
+    result = snakemake(root, kept, "all", overlay=config)
+    assert result.returncode == 0, result.stdout[-4000:]
+    for name in ("metrics.csv", "windows.csv", "scorecard.csv"):
+        one, other = (without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, kept / RUN))
+        assert len(one) > 2
+        pd.testing.assert_frame_equal(one, other)
+    for name in ("rollouts/sns/0-1/segment_0001.nc", "ensembles/sns.nc", "diagnostics/sns.nc", "metrics/reference.nc"):
+        assert equal(finished / SYSTEM / name, kept / RUN / name), name
+    for name in ("spin_up", "levels", "condition_error"):
+        assert (kept / RUN / f"figures/{name}.png").exists()
+    assert (kept / "results/gallery-smoke/report.html").stat().st_size > 1e5
+    verified = snakemake(root, kept, "verify", overlay=config)
+    assert verified.returncode == 0, verified.stdout
+    assert "Nothing to be done" in snakemake(root, kept, "all", overlay=config).stdout
+
+
+def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
+    folder = gallery / "gallery/smoke"
+    listing = read_json(folder / "given.json")
+    kinds = {entry["kind"] for entry in listing["files"].values()}
+    assert kinds == {"data", "models", "diagnostics", "solver"}
+    assert listing["provenance"]["systems"]["kolmogorov"]["wall_seconds"]
+    with (
+        xr.open_dataset(folder / "kolmogorov/data/test.nc") as test,
+        xr.open_dataset(finished / SYSTEM / "data/test.nc") as all_,
+    ):
+        assert "vorticity" not in test and test["final_state"].equals(all_["final_state"])
+        assert test["kinetic_energy"].equals(all_["kinetic_energy"])
+    with xr.open_dataset(folder / "kolmogorov/data/train.nc") as train:
+        assert set(train.data_vars) == {"kinetic_energy"}
+    page = (folder / "README.md").read_text()
+    assert "KolmogorovFlow on 32 x 32" in page and "| spectrum_error |" in page and "figures/scorecard.png" in page
+    assert (folder / "kolmogorov/scorecard.csv").read_bytes() == (finished / SYSTEM / "scorecard.csv").read_bytes()
+
+
+def test_what_is_too_large_leaves_the_solvers_rollout_to_whoever_takes_it_up(root, finished, kept):
+    listing = read_json(Path("gallery/smoke/given.json"))
+    sizes = {
+        kind: sum(e["bytes"] for e in listing["files"].values() if e["kind"] == kind) for kind in ("solver", "models")
+    }
+    whole = sum(entry["bytes"] for entry in listing["files"].values())
+    output = Path("gallery/smoke/given.json")
+    collect_run(run=finished / "results/smoke", output=output, megabytes=(whole - sizes["solver"] / 2) / 1e6)
+    assert not list(Path("gallery/smoke/kolmogorov").glob("rollouts/*/*/*.nc"))
+    assert {entry["kind"] for entry in read_json(output)["files"].values()} == {"data", "models", "diagnostics"}
+    assert {"rollout_segment", "take_result"} <= planned(
+        root, kept, str(RUN / "rollouts/solver/0-1/segment_0001.nc"), overlay=overlay(kept)
+    )
+    with pytest.raises(UserError, match="MB without the solver's rollout"):
+        collect_run(run=finished / "results/smoke", output=output, megabytes=sizes["models"] / 2e6)
+
+
+def merged(config: dict, kept: Path, **changes) -> dict:
+    return {**config, **json.loads(overlay(kept, **changes))}
+
+
+def test_a_longer_rollout_goes_on_from_given_models(root, config, kept):
+    there = read_json(Path("gallery/smoke/config.json"))
+    longer = merged(
+        config, kept, rollout={**there["rollout"], "steps": 90}, given={"folder": "gallery/smoke", "solver": False}
+    )
+    validate(longer)
+    kinds = set(given(longer).values())
+    assert kinds == {"data", "models"}, "denoisers were examined along rollouts of another length"
+
+
+def change(config: dict, key: str, value) -> dict:
+    *parents, last = key.split(".")
+    inner = config
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return config
+
+
+UNFIT = [
+    ("rollout.steps", 90, ["rollout.steps is 90 here, 60 in gallery/smoke", "given.solver false"]),
+    ("seed", 1, ["seed is 1 here, 0 in gallery/smoke"]),
+    ("systems.kolmogorov.solver.viscosity", 4e-3, ["viscosity is 0.004 here, 0.005"]),
+    ("systems.kolmogorov.emulator.step", 0.2, ["emulator.step is 0.2 here, 0.1"]),
+    ("models.pointwise.training.steps", 50, ["models.pointwise.training.steps is 50 here, 40"]),
+    ("models.sns_coloured.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"noise\""]),
+    ("methods.sns.anchor", "resampled", ["methods.sns.anchor", "training frames"]),
+    ("methods.sns.models.surrogate", "other", ["models.other", "holds no such model"]),
+    ("given.folder", "gallery/nowhere", ["given.folder", "collect_run"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "fragments"), UNFIT, ids=[key for key, *_ in UNFIT])
+def test_what_does_not_fit_is_named_before_anything_runs(config, kept, key, value, fragments):
+    whole = change(merged(config, kept), key, value)
+    whole["models"]["other"] = whole["models"]["pointwise"]
+    with pytest.raises(ConfigurationError) as caught:
+        validate(whole)
+    for fragment in ["gallery/", *fragments]:
+        assert fragment in str(caught.value)
+
+
+def test_options_of_methods_may_differ_and_what_depends_on_them_is_left_out(config, kept):
+    whole = change(merged(config, kept), "methods.sns.stride", 4)
+    validate(whole)
+    names = given(whole)
+    assert "kolmogorov/diagnostics/sns.nc" not in names and "kolmogorov/diagnostics/sns_published.nc" in names
+    assert len(names) == len(given(merged(config, kept))) - 1
+    relabelled = change(merged(config, kept), "methods.sns.label", "Ours")
+    assert given(relabelled) == given(merged(config, kept))
+    assert resolve(whole, "kolmogorov")["methods"]["sns"]["stride"] == 4
+
+
+def test_a_key_that_came_later_has_its_usual_value_in_what_was_collected(config, kept):
+    path = Path("gallery/smoke/given.json")
+    listing = read_json(path)
+    del listing["configuration"]["metrics"]["extra"]
+    write_json(path, listing)
+    validate(merged(config, kept))
+
+
+def test_an_altered_file_is_refused_and_left_alone(kept):
+    listing, name = Path("gallery/smoke/given.json"), "kolmogorov/models/sns_coloured.safetensors"
+    path = listing.parent / name
+    take_result(listing=listing, name=name, output=Path("taken.safetensors"))
+    assert Path("taken.safetensors").read_bytes() == path.read_bytes()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"not the file that .* lists"):
+        take_result(listing=listing, name=name, output=Path("taken.safetensors"))
+    path.unlink()
+    with pytest.raises(UserError, match="missing, though"):
+        take_result(listing=listing, name=name, output=Path("taken.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("resolution", 32, "its resolution is 32 where theirs is 16"),
+        ("statistics", {"std": [1.0]}, "its statistics is"),
+        ("data", "0" * 64, "its data is"),
+    ],
+)
+def test_a_model_of_other_data_is_not_collected(finished, tmp_path, key, value, told):
+    run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
+    path = run / "kolmogorov/models/pointwise.safetensors"
+    tensors, note = read_tensors(path)
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values()) and np.isfinite(note["step"])
+    write_tensors(path, tensors, {**note, key: value})
+    with pytest.raises(UserError, match=told):
+        collect_run(run=run, output=tmp_path / "gallery/given.json")
+
+
+def test_an_unfinished_run_and_one_that_was_given_itself_are_not_collected(finished, tmp_path):
+    with pytest.raises(UserError, match=r"provenance\.json: missing"):
+        collect_run(run=tmp_path, output=tmp_path / "gallery/given.json")
+    run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
+    record = read_json(run / "provenance.json")
+    record["configuration"]["given"] = {"folder": "gallery/re1e4", "solver": True}
+    write_json(run / "provenance.json", record)
+    with pytest.raises(UserError, match="collect the run that made them"):
+        collect_run(run=run, output=tmp_path / "gallery/given.json")
+
+
+def test_what_is_kept_in_this_repository_is_whole_and_fits(root, config, monkeypatch):
+    monkeypatch.chdir(root)
+    for path in root.glob("gallery/*/config.json"):
+        validate({**config, **read_json(path)})
+        listing = read_json(path.with_name("given.json"))
+        assert sum(entry["bytes"] for entry in listing["files"].values()) <= 20e6
+        for name in listing["files"]:
+            assert (path.parent / name).exists(), name
