@@ -321,7 +321,12 @@ def provenance(plan: Plan, name: str | None, a: dict) -> Estimate:
     return Estimate(1.5 * len(json.dumps(a["configuration"], indent=1)) + NOTE, basis="the configuration's length")
 
 
+def take(plan: Plan, name: str, a: dict) -> Estimate:
+    return Estimate(json.loads(a["listing"].read_text())["files"][a["name"]]["bytes"], basis="what given.json lists")
+
+
 ESTIMATES = {
+    "take_result": take,
     "simulate_trajectories": simulate,
     "shard_dataset": shard,
     "train_model": train,
