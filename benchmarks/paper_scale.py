@@ -1,24 +1,26 @@
 """What a scale asks of this machine: seconds and memory a step, and what the whole run would take.
 
     python benchmarks/paper_scale.py [--configfile config/workstation.yaml] [system ...]
-    python benchmarks/paper_scale.py --stages [--configfile ...] [system ...]
+    python benchmarks/paper_scale.py --stages FOLDER [--seconds 280] [--configfile ...] [system ...]
 
 Writes benchmarks/results/<run>_scale_<date>_<machine>.md (or <run>_stages_...); without --configfile, of config/paper.yaml.
-Solver, networks and batch have their full size, for a few steps only; the rest is multiplication. With --stages the workflow
-itself runs, every stage of it, with grids, networks and levels at full size and nothing but counts (steps, members, frames, batch,
-pairs) cut to a few.
+Solver, networks and batch have their full size, for a few steps only; the rest is multiplication. With --stages every job of the
+workflow runs, with grids, networks, levels and batches at full size and nothing but counts (steps, members, frames, pairs, calls) cut to
+a few (--batch: samples, too); what a call has done in FOLDER the next one does not repeat.
 """
 
 import argparse
+import contextlib
 import datetime
 import itertools
 import json
+import math
+import multiprocessing
+import os
 import platform
 import re
 import resource
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +31,13 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "workflow" / "scripts")]
 import configuration  # noqa: E402
+from state import expected  # noqa: E402
 from work import Counter  # noqa: E402
 
+from sns_core.__main__ import main as sns_main  # noqa: E402
 from sns_core.data.trajectories import steps_per_frame  # noqa: E402
 from sns_core.runtime import autocast, bfloat16_is_fast, generator, select_device  # noqa: E402
+from sns_core.stages import STAGES  # noqa: E402
 from sns_core.systems import build_system  # noqa: E402
 from sns_core.training.models import build_network  # noqa: E402
 
@@ -129,26 +134,22 @@ def scale_lines(config: dict, names: list[str], device) -> Iterator[str]:
             yield f"| {name} | {work} | {seconds:.3g} a {unit} | {peak} | {count:.3g} ({meaning}) | {hours:.3g} |"
 
 
-def cut(config: dict, names: list[str]) -> dict:
-    """The same sizes with few steps, members and frames: an overlay."""
-    few = {
-        "steps": 2,
-        "log_every": 1,
-        "warmup": 1,
-        "checkpoint_every": 1,
-        "batch": 2,
-        "trajectories": None,
-        "frames": None,
-    }
-    models = {
-        name: {"training": few, **({"diffusion": {"anchor_gap": 4}} if "diffusion" in spec else {})}
-        for name, spec in config["models"].items()
-    }
-    methods = {
-        name: {"steps": 4, "segment_steps": 2, **({"leads": [1, 2]} if "leads" in spec else {})}
-        for name, spec in config["methods"].items()
-    }
-    rollout = {"members": 2, "steps": 4, "segment_steps": 2, "frame_stride": 1, "block": 2, "lags": 3}
+def cut(config: dict, names: list[str], batch: int | None) -> dict:
+    """The same sizes with few steps, members and frames, and batches of at most `batch`: an overlay."""
+    few = {"steps": 1, "log_every": 1, "warmup": 1, "checkpoint_every": 1, "trajectories": None, "frames": None}
+    models = {}
+    for name, spec in config["models"].items():
+        whole = spec["training"]["batch"]
+        models[name] = {"training": {**few, "batch": min(whole, batch or whole)}}
+        if "diffusion" in spec:
+            models[name]["diffusion"] = {"anchor_gap": 4}
+    methods = {}
+    for name, spec in config["methods"].items():
+        methods[name] = {"steps": 4, "segment_steps": 4, **({"leads": [1, 2]} if "leads" in spec else {})}
+        if "stride" in spec:  # at most ten calls along a side of the plane
+            levels = config["models"][spec["models"]["denoiser"]]["diffusion"]["levels"]
+            methods[name]["stride"] = max(spec["stride"], levels // 10)
+    rollout = {"members": 2, "steps": 4, "segment_steps": 4, "frame_stride": 1, "block": 2, "lags": 3}
     ensemble = {"starts": 2, "members": 2, "leads": [1, 2]}
     metrics = {"window": 2, "map_lags": 2, "ensemble": ensemble, "diagnose": {"pairs": 4, "grid": 5}}
     override = {"models": models, "methods": methods, "rollout": rollout, "metrics": metrics}
@@ -156,46 +157,103 @@ def cut(config: dict, names: list[str]) -> dict:
     systems = {}
     for name in names:
         step = config["systems"][name]["emulator"]["step"]
-        systems[name] = {"data": {"spin_up": 2 * step, "shard_members": 1, "splits": splits}, "override": override}
-    figures = {"fields": {"steps": [0, 2, 4], "member": 0}}
+        data = {"spin_up": 2 * step, "shard_members": 1, "group_members": None, "splits": splits}
+        systems[name] = {"data": data, "override": override}
+    figures = {"fields": {"steps": [0, 2], "member": 0}}
     return {"run": "stages", "use": {"systems": names}, "systems": systems, "figures": figures}
 
 
-def stage_lines(config: dict, names: list[str], device) -> Iterator[str]:
-    yield "Every stage at full size, with few steps: the slowest job of each."
+def in_order(jobs: list) -> Iterator:
+    """Jobs, each after those whose outputs it reads."""
+    made_by, seen = {path: job for job in jobs for path in job.outputs}, set()
+
+    def visit(job):
+        if id(job) not in seen:
+            seen.add(id(job))
+            for path in job.inputs:
+                if path in made_by:
+                    yield from visit(made_by[path])
+            yield job
+
+    for job in jobs:
+        yield from visit(job)
+
+
+def run_job(folder: str, words: list[str], report: str) -> None:
+    """In a process of its own: a stage by its command line, then what it took."""
+    os.chdir(folder)
+    began = time.monotonic()
+    status = sns_main(words)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    took = {
+        "wall": time.monotonic() - began,
+        "processor": used.ru_utime + used.ru_stime,
+        "peak": used.ru_maxrss / 2**20,
+    }
+    if status == 0:
+        Path(report).write_text(json.dumps(took))
+
+
+def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
+    """What each job took, by its first output; those that a call before has done are not repeated, and none begins after
+    `seconds`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["__main__", "sns_core.training", "sns_core.rollout", "sns_core.metrics.scorecard", "sns_core.report"]
+    )
+    found, began = {}, time.monotonic()
+    (folder / "took").mkdir(exist_ok=True)
+    for job in in_order(jobs):
+        report = folder / "took" / f"{str(job.outputs[0]).replace('/', '~')}.json"
+        if not report.exists() and time.monotonic() - began < seconds:
+            words = [
+                job.stage,
+                *(w for name, values in job.words.items() for w in (f"--{name.replace('_', '-')}", *values)),
+            ]
+            process = context.Process(target=run_job, args=(str(folder), words, str(report)))
+            process.start()
+            process.join()
+            if not report.exists():
+                raise SystemExit(f"{job.stage} failed: {folder / (job.log or '')}")
+        if report.exists():
+            found[str(job.outputs[0])] = {"stage": job.stage, **json.loads(report.read_text())}
+    return found
+
+
+def stage_lines(config: dict, names: list[str], folder: Path, seconds: float, batch: int | None) -> Iterator[str]:
+    """Every stage of every system with its slowest job, in `folder`, where another call goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = configuration._merge(json.loads(json.dumps(config)), cut(config, names, batch))
+    overlay = folder.absolute() / "stages.json"
+    overlay.write_text(json.dumps(whole))
+    with contextlib.chdir(folder):
+        jobs = expected(ROOT / "Snakefile", overlay, ["all"])
+    took = measured(folder.absolute(), jobs, seconds)
+    full = "grids, networks, levels" + (", batches" if batch is None else "")
+    yield f"Every stage at full size ({full}), with few steps, members, frames and calls{'' if batch is None else f', batches of {batch}'};"
+    yield "each job by its command line in a process of its own, one thread. Of each stage the slowest job and the largest peak."
     yield ""
-    yield "| system | stage | jobs | seconds of the slowest job |"
-    yield "|---|---|---|---|"
-    with tempfile.TemporaryDirectory() as folder:
-        whole = configuration._merge(json.loads(json.dumps(config)), cut(config, names))
-        overlay = Path(folder) / "stages.json"
-        overlay.write_text(json.dumps(whole))
-        line = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            ROOT / "Snakefile",
-            "--directory",
-            folder,
-            "--cores",
-            "1",
-        ]
-        subprocess.run([*line, "--quiet", "rules", "--configfile", overlay, "--", "all"], check=True)
-        slowest: dict[tuple, list[float]] = {}
-        for path in sorted(Path(folder, "results", "stages").rglob("provenance/*.json")):
-            record = json.loads(path.read_text())
-            if "stage" in record:
-                system = next((name for name in names if f"/{name}/" in str(path)), "all")
-                slowest.setdefault((system, record["stage"]), []).append(record["wall_seconds"])
-        for (system, stage), seconds in slowest.items():
-            yield f"| {system} | {stage} | {len(seconds)} | {max(seconds):.1f} |"
+    yield f"{len(took)} of {len(jobs)} jobs."
+    yield ""
+    yield "| system | stage | jobs | seconds | processor seconds | peak memory, GiB |"
+    yield "|---|---|---|---|---|---|"
+    rows: dict[tuple, list[dict]] = {}
+    for path, entry in took.items():
+        system = next((name for name in names if f"/{name}/" in path), "all")
+        rows.setdefault((system, entry["stage"]), []).append(entry)
+    for (system, stage), entries in sorted(rows.items(), key=lambda row: (row[0][0], list(STAGES).index(row[0][1]))):
+        most = [max(entry[key] for entry in entries) for key in ("wall", "processor", "peak")]
+        yield f"| {system} | {stage} | {len(entries)} | {most[0]:.1f} | {most[1]:.1f} | {most[2]:.2f} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--configfile", type=Path, default=ROOT / "config" / "paper.yaml")
-    parser.add_argument("--stages", action="store_true", help="run the workflow itself, with few steps")
+    parser.add_argument("--stages", type=Path, metavar="FOLDER", help="run the workflow's jobs there, with few steps")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no further job after so long; the same call goes on"
+    )
+    parser.add_argument("--batch", type=int, help="with --stages: samples of a training step at most")
     parser.add_argument("systems", nargs="*")
     given = parser.parse_args()
     device = select_device("auto")
@@ -205,8 +263,12 @@ def main() -> None:
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.group(1)
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     lines = [f"# {given.configfile.name} on {machine}, {threads}, torch {torch.__version__}", ""]
-    measure = stage_lines if given.stages else scale_lines
-    for line in measure(config, given.systems or config["use"]["systems"], device):
+    names = given.systems or config["use"]["systems"]
+    stages = given.stages
+    found = (
+        stage_lines(config, names, stages, given.seconds, given.batch) if stages else scale_lines(config, names, device)
+    )
+    for line in found:
         lines.append(line)
         print(line, flush=True)
     folder = ROOT / "benchmarks" / "results"
