@@ -2,7 +2,7 @@
 # sorted by key.
 import json
 
-TABLES = ("metrics", "windows", "scorecard")
+TABLES = ("metrics", "windows", "scorecard", "cost")
 FIGURES = {
     "fields": "1 Fields",
     "phase_space": "2 Phase space",
@@ -16,6 +16,7 @@ FIGURES = {
     "spin_up": "11 Spin-up",
     "distributions": "12 Distributions",
     "scorecard": "13 Scorecard",
+    "cost": "14 Cost",
 }
 
 
@@ -96,6 +97,7 @@ def told(wildcards):
             "metrics": f"{folder}/metrics.csv",
             "windows": f"{folder}/windows.csv",
             "scorecard": f"{folder}/scorecard.csv",
+            "cost": f"{folder}/cost.csv",
             "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
