@@ -1,4 +1,4 @@
-"""Figure 14: error against seconds a time unit, of every method and of the solver on its grids."""
+"""Figure 15: error against seconds a time unit, of every method and of the solver on its grids."""
 
 from pathlib import Path
 

@@ -77,7 +77,8 @@ class EnergyMeter:
 
 def timed(advance: Callable[[int], object], least: int, most: int, repeats: int, seconds: float, device) -> dict:
     """Seconds of one of the steps that `advance(count)` makes, always from the same state: median, least and most of
-    `repeats` stretches of equal length, together about `seconds` long, each of `least` to `most` steps."""
+    `repeats` stretches of equal length, together about `seconds` long, each of `least` to `most` steps, a multiple of
+    `least`."""
 
     def wait():
         if device.type == "cuda":
@@ -91,7 +92,7 @@ def timed(advance: Callable[[int], object], least: int, most: int, repeats: int,
         return time.perf_counter() - tick
 
     once(least)  # what is done once: plans of transforms, kernels, pages of memory
-    count = int(min(most, max(least, seconds / repeats / once(least) * least)))
+    count = least * max(1, int(min(most / least, seconds / repeats / once(least))))
     meter, spent, joules = EnergyMeter(device), [], []
     for _ in range(repeats):
         meter.begin()
@@ -174,6 +175,7 @@ def _method(name: str, spec: dict, shared: dict) -> dict:
     stepper = build_stepper(spec["method"], spec["models"], system, content, device, shared["precision"], bank)
     streams = MemberStreams(shared["seed"], "cost", name, members=range(len(states)), device=device)
     begin, calls = stepper.start(states), {}
+    rhythm = spec["method"].get("every", 1)  # steps of which one alone looks at the pair
 
     def advance(count: int) -> None:
         carry, total = begin, 0.0
@@ -182,7 +184,7 @@ def _method(name: str, spec: dict, shared: dict) -> dict:
             total += float(record.calls.float().mean())
         calls["a_step"] = total / count
 
-    found = timed(advance, 1, shared["steps"], shared["repeats"], shared["seconds"], device)
+    found = timed(advance, rhythm, shared["steps"], shared["repeats"], shared["seconds"], device)
     return {**found, "calls": calls["a_step"]}
 
 

@@ -1,9 +1,9 @@
 """What a denoiser knows: its error across the plane, the calibration of its heads, and what they say of a drift.
 
-Three questions, answered on the held-out test split and on a stored rollout of the surrogate alone:
+Four questions, answered on the held-out test split and, the last one, on a stored rollout of the surrogate alone:
 how the denoising error of x_t depends on the level s2 of the conditioning frame (paper, figure 3); which level the
-heads give to truly noised frames and to the surrogate's one-step output; and how long before its energy does the level
-tell that a rollout fails.
+heads give to truly noised frames and to the surrogate's one-step output; how much of a drift of the large scales one
+refinement takes back; and how long before its energy does the level tell that a rollout fails.
 """
 
 from pathlib import Path
@@ -51,6 +51,7 @@ def diagnose_denoiser(
         **_calibration(stepper, anchor, previous, true_next, levels, stream),
         **_detection(stepper, anchor, previous, true_next),
         **_one_step(stepper, anchor, previous, true_next, seed),
+        **_restoring(stepper, anchor, previous, true_next, seed),
         **_along_rollout(stepper, segments, dataset, content, chosen),
     }
     dataset = xr.Dataset(
@@ -122,8 +123,7 @@ def _detection(stepper, anchor, previous, true_next) -> dict:
     surrogate's step, that the heads find cleaner, and noisier, than all but 3 % of true pairs. Needs held-out frames alone, no
     rollout. The level is a ratio of noise to signal, so a field with too much energy looks cleaner than a true one."""
     z_anchor = stepper.colour.whiten(anchor)
-    shells = torch.from_numpy(shell_index(previous.shape[-1])).to(previous.device)
-    large = (shells >= 1) & (shells <= LARGE)
+    large = _large(previous)
 
     def noisiness(prev, nxt):
         look = stepper.denoiser.look(stepper.colour.whiten(prev), stepper.colour.whiten(nxt), z_anchor)
@@ -142,6 +142,33 @@ def _detection(stepper, anchor, previous, true_next) -> dict:
         "drift_detected": (("drift", "side"), scaled),
         "surrogate_detected": (("side",), share(previous, stepper.surrogate.predict(previous))),
     }
+
+
+def _large(frames: torch.Tensor) -> torch.Tensor:
+    """Which modes of a half spectrum (N, N // 2 + 1) are large scales: shells 1 .. LARGE."""
+    shells = torch.from_numpy(shell_index(frames.shape[-1])).to(frames.device)
+    return (shells >= 1) & (shells <= LARGE)
+
+
+def _restoring(stepper, anchor, previous, true_next, seed: int) -> dict:
+    """Share of a drift that one refinement takes back, (drift,): both frames of held-out pairs have their shells
+    1 .. LARGE multiplied by each of DRIFTS, and d is what that adds to x_t. Of the change r that the refinement then makes,
+    less the change that it makes to the true pair, the part along d: -<r, d> / <d, d>. Below zero the drift is fed."""
+    if stepper.fixed:
+        return {}
+    large = _large(previous)
+
+    def change(prev, nxt):
+        streams = [generator(seed, "restoring", row) for row in range(len(prev))]
+        refined, _ = stepper.refine(prev, nxt, anchor, streams)
+        return refined - nxt
+
+    usual, shares = change(previous, true_next), []
+    for factor in DRIFTS:
+        drift = filtered(true_next, (factor - 1) * large)
+        answer = change(filtered(previous, 1 + (factor - 1) * large), true_next + drift) - usual
+        shares.append(float(-(answer * drift).sum() / drift.square().sum()))
+    return {"restored": (("drift",), shares)}
 
 
 def _one_step(stepper, anchor, previous, true_next, seed: int) -> dict:

@@ -171,6 +171,7 @@ class RefinementStepper(_DenoisingStepper):
     `condition_level`: hold the previous frame at this level instead of the estimated one (with `fixed_condition`).
     `fixed`: a control that estimates nothing: {"level", "every", "random"} noises both frames to one level at every n-th
     step, or at each step with probability 1 / n.
+    `every`: look at the pair at every n-th step only; in between the surrogate goes on by itself.
     `renoise`: false takes the estimate at its word: a frame that looks noised to level s is treated as standing there, and
     no noise is added. A walk of one move then needs no further look at the pair, only the decoder.
     `gain` (a, b): the change that the walk makes at wavenumber K counts a + b / K times. One level stands for all scales,
@@ -180,22 +181,26 @@ class RefinementStepper(_DenoisingStepper):
     def __init__(
         self, surrogate: TrainedModel, denoiser: TrainedModel, precision: str, system: System, resolution: int, *,
         joint: bool = False, max_level: int | None = None, condition_level: int | None = None, fixed: dict | None = None,
-        renoise: bool = True, gain: tuple[float, float] | None = None, **options,
+        renoise: bool = True, gain: tuple[float, float] | None = None, every: int = 1, **options,
     ):  # fmt: skip
         super().__init__(denoiser, precision, system, resolution, **options)
         shells = torch.from_numpy(shell_index(self.resolution)).clamp(min=1)
         self.gain = None if gain is None else (gain[0] + gain[1] / shells).float().to(self.scale.device)
         self.surrogate, self.joint = PointwiseStepper(surrogate, precision, system, resolution), joint
         self.renoise = renoise
-        self.max_level, self.condition_level, self.fixed = max_level, condition_level, fixed
+        self.max_level, self.condition_level, self.fixed, self.every = max_level, condition_level, fixed, every
 
     def start(self, states: torch.Tensor) -> Carry:
         carry = super().start(states)
-        return {**carry, "count": torch.zeros(len(states), dtype=torch.int64)} if self.fixed else carry
+        counted = self.fixed or self.every > 1
+        return {**carry, "count": torch.zeros(len(states), dtype=torch.int64)} if counted else carry
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
         candidate = self.surrogate.predict(carry["frame"])
-        following = {"count": carry["count"] + 1} if self.fixed else {}
+        following = {"count": carry["count"] + 1} if "count" in carry else {}
+        if self.every > 1 and int(following["count"][0]) % self.every:  # all members are at the same step
+            frame = self.system.admissible(candidate)
+            return {**carry, **following, "frame": frame}, StepRecord.nothing(len(frame))
         anchors = self.anchors(carry, streams)
         frame, record = self.refine(carry["frame"], candidate, anchors, streams, following.get("count"))
         return {**carry, **following, "frame": self.system.admissible(frame)}, record

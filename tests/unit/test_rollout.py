@@ -44,6 +44,7 @@ METHODS = {
     },
     "periodic": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": False}},
     "random": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": True}},
+    "every third": {"stepper": "refinement", **WALK, "every": 3},
     "heun": {"stepper": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
     "generation": {"stepper": "generation", **WALK, "stride": 5},
     "clean": {"stepper": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
@@ -205,6 +206,18 @@ def test_members_read_as_clean_keep_the_surrogates_bits(stepper, states):
     assert torch.equal(after["frame"][[0, 2]], surrogate[[0, 2]]), "path A does not touch x_t where s1 = 0"
     assert not torch.allclose(after["frame"][1], surrogate[1])
     assert record.calls.tolist() == [0, 7, 0] and record.levels.tolist() == [[5, 0], [3, 4], [0, 0]]
+
+
+def test_between_looks_the_surrogate_goes_on_by_itself(stepper, states):
+    refinement = stepper("every third")
+    refinement.readout = Fixed([[3, 4]] * 3)
+    carry, streams = refinement.start(states), MemberStreams("t", members=range(3))
+    for step in range(1, 7):
+        alone = refinement.surrogate.step(carry, None)[0]["frame"]
+        carry, record = refinement.step(carry, streams.at(step))
+        looked = step % 3 == 0
+        assert torch.equal(carry["frame"], alone) is not looked
+        assert record.calls.tolist() == [7 * looked] * 3 and bool(record.levels.any()) is looked
 
 
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny, stepper, states):

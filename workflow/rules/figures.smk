@@ -293,3 +293,26 @@ rule plot_scorecard:
     shell:
         stage("plot_scorecard")
         + "--table {input:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
+
+
+rule plot_held_out:
+    input:
+        table=f"{RESULTS}/{{system}}/held_out.csv",
+        agreement=f"{RESULTS}/{{system}}/held_out_agreement.csv",
+    output:
+        **drawn("held_out"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_held_out.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_held_out"),
+    shell:
+        stage("plot_held_out") + "--table {input.table:q} --agreement {input.agreement:q}"
+        " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"

@@ -144,3 +144,26 @@ rule score_methods:
         stage("score_methods") + "--metrics {input.metrics:q} --ensembles {input.ensembles:q}"
         " --reference {input.reference:q} --system {wildcards.system} --window {params.window} --shells {params.shells:q}"
         " --output {output:q}"
+
+
+rule compare_held_out:
+    input:
+        diagnostics=lambda wildcards: method_diagnostics(wildcards),
+        metrics=f"{RESULTS}/{{system}}/metrics.csv",
+    output:
+        table=f"{RESULTS}/{{system}}/held_out.csv",
+        agreement=f"{RESULTS}/{{system}}/held_out_agreement.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/held_out.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        diagnostics=lambda wildcards: by_method(method_diagnostics, refinements)(wildcards),
+        code=code("compare_held_out"),
+    shell:
+        stage("compare_held_out") + "--diagnostics {params.diagnostics:q} --metrics {input.metrics:q}"
+        " --output {output.table:q} --output-agreement {output.agreement:q}"

@@ -16,13 +16,16 @@ FIGURES = {
     "spin_up": "11 Spin-up",
     "distributions": "12 Distributions",
     "scorecard": "13 Scorecard",
-    "cost": "14 Cost",
+    "held_out": "14 Held-out frames and rollouts",
+    "cost": "15 Cost",
 }
+COMPARED = 4  # denoisers from which on it says something to rank them
 
 
 def figure_names(system):
-    """Base names of a run's figures; some need a denoiser around a surrogate."""
-    return [name for name in FIGURES if name not in ("condition_error", "levels") or refinements(system)]
+    """Base names of a run's figures; some need a denoiser around a surrogate, one needs several."""
+    needed = {"condition_error": 1, "levels": 1, "held_out": COMPARED}
+    return [name for name in FIGURES if len(refinements(system)) >= needed.get(name, 0)]
 
 
 def labels(wildcards):

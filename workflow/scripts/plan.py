@@ -267,11 +267,11 @@ def diagnose(plan: Plan, name: str, a: dict) -> Estimate:
     written += 10 * IN_ONE  # dimensions without values
     written += in_one((grid, pairs, 2), (pairs, 2), (pairs, 2), (stored, members, 2), (stored,), (grid,), (5,), size=8)
     written += in_one((true, members, 2), (2, len(shell_wavenumbers(side))), (members,), (members,), size=8)
-    written += in_one((len(DRIFTS), 2), (2,), (len(DRIFTS),), (2, 8), (2, 9), size=8)
+    written += in_one((len(DRIFTS), 2), (2,), (len(DRIFTS),), (len(DRIFTS),), (2, 8), (2, 9), size=8)
     denoiser, surrogate = (
         plan.network(name, resolved["methods"][a["name"]]["models"][role])[0] for role in ("denoiser", "surrogate")
     )
-    work = denoiser.times(pairs, 2 * grid + len(DRIFTS) + 6) + surrogate.times(pairs, 3)
+    work = denoiser.times(pairs, 2 * grid + 2 * len(DRIFTS) + 7) + surrogate.times(pairs, 3)
     work += (denoiser + surrogate).times(members, stored + true)
     return Estimate(written, 0.0, {"inference": work}, "shapes; operations of the networks, counted")
 

@@ -1,0 +1,86 @@
+"""What held-out frames tell of a denoiser: exact answers for steppers whose refinement is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from sns_core.figures.held_out import plot_held_out
+from sns_core.metrics.held_out import LOST, MEASURES, agreement, compare_held_out, held_out_measures
+from sns_core.rollout.diagnose import DRIFTS, _restoring
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.2])
+def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_truth(share):
+    stream = torch.Generator().manual_seed(3)
+    previous, following = (torch.randn(6, 1, 16, 16, generator=stream) for _ in range(2))
+    bias = torch.randn(6, 1, 16, 16, generator=stream)  # what the refinement does to true pairs, too
+
+    def refine(prev, nxt, anchor, streams):
+        return nxt - share * (nxt - following) + bias, None
+
+    found = _restoring(SimpleNamespace(fixed=None, refine=refine), None, previous, following, seed=0)["restored"][1]
+    assert found == pytest.approx([share] * len(DRIFTS), abs=1e-5)
+
+
+def examined(error=0.5, false_alarms=0.25, restored=0.1):
+    """Diagnostics of a denoiser whose refined step has `error` times the surrogate's error in every shell."""
+    shells, pairs, level = 7, 8, np.array([0, 5, 10])  # of 8 x 8 frames
+    refined = np.zeros((pairs, 2))
+    refined[: int(false_alarms * pairs), 1] = 3
+    return xr.Dataset(
+        {
+            "one_step_error": (("when", "shell"), np.stack([np.ones(shells), np.full(shells, error)])),
+            "estimated_level": (("level", "pair", "frame"), np.tile(level[:, None, None] + 1, (1, pairs, 2))),
+            "level_of_true_pair": (("pair", "frame"), refined),
+            "level_of_surrogate": (("pair", "frame"), np.ones((pairs, 2))),
+            "restored": (("drift",), np.full(len(DRIFTS), restored)),
+            "example_truth": (("layer", "y", "x"), np.zeros((1, 8, 8))),
+        },
+        coords={"level": level, "drift": list(DRIFTS), "when": ["surrogate", "refined"]},
+        attrs={"levels": 20},
+    )
+
+
+def test_measures_of_a_denoiser():
+    found = held_out_measures(examined())
+    expected = {"one_step": 0.5, "one_step_large": 0.5, "calibration": 1 / 20, "false_alarms": 0.25,
+                "surrogate_found": 1.0, "restored_strong": 0.1, "restored_weak": 0.1}  # fmt: skip
+    assert found == pytest.approx(expected) and list(found) == list(MEASURES)
+    control = held_out_measures(examined().drop_vars(["one_step_error", "restored"]))
+    assert np.isnan(control["one_step"]) and np.isnan(control["restored_weak"]) and control["false_alarms"] == 0.25
+
+
+def test_the_better_setting_is_told_by_what_ranks_with_the_rollouts(tmp_path):
+    errors, files = {"a": 0.02, "b": 0.05, "c": 0.3, "d": np.nan}, {}
+    for rank, name in enumerate(errors):
+        files[name] = tmp_path / f"{name}.nc"
+        examined(error=0.1 + rank, false_alarms=0.25, restored=0.1 * rank).to_netcdf(files[name])
+    rows = [
+        {"method": name, "member": member, "lost_step": 40 if name == "d" else -1, "spectrum_error": error,
+         "spectrum_error_late": 9.0, "kinetic_energy": 2.0, "kinetic_energy_solver": 4.0, "calls_per_step": 1.0}
+        for name, error in errors.items() for member in (0, 1)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    table, ranks = tmp_path / "held_out.csv", tmp_path / "agreement.csv"
+    compare_held_out(diagnostics=files, metrics=tmp_path / "metrics.csv", output=table, output_agreement=ranks)
+    written = pd.read_csv(table).set_index("method")
+    assert written["rollout_error"].to_dict() == pytest.approx({"a": 0.02, "b": 0.05, "c": 0.3, "d": LOST})
+    assert written["members_lost"].tolist() == [0, 0, 0, 2] and (written["kinetic_energy"] == 0.5).all()
+    found = pd.read_csv(ranks).set_index("measure")["agreement"]
+    assert found["one_step"] == pytest.approx(1), "less error should be better, and is"
+    assert found["restored_strong"] == pytest.approx(-1), "more should be better, and is worse"
+    assert np.isnan(found["false_alarms"]), "all alike"
+    plot_held_out(
+        table=table, agreement=ranks, labels={n: n for n in ("solver", *errors)}, dpi=50, output=tmp_path / "f.png"
+    )
+    assert (tmp_path / "f.png").stat().st_size > 5000 and (tmp_path / "f.pdf").exists()
+
+
+def test_ranks_of_a_table_by_hand():
+    table = pd.DataFrame({name: [1.0, 2.0, 3.0] for name in MEASURES} | {"rollout_error": [0.1, 0.3, 0.2]})
+    found = agreement(table).set_index("measure")["agreement"]
+    assert found["one_step"] == pytest.approx(0.5) and found["restored_weak"] == pytest.approx(-0.5)
