@@ -6,52 +6,46 @@ import numpy as np
 import pandas as pd
 
 from sns_core.figures.inputs import SHOWN_UNITS
-from sns_core.figures.style import FAINT, INK, MUTED, corner, empty_panel, looks, page, panel_letter, plain_minor
+from sns_core.figures.style import FAINT, INK, MUTED, empty_panel, looks, page, panel_letter, plain_minor
 from sns_core.metrics.cost import frontier, read_cost
 
-TITLES = {"crps": "CRPS after {lead:g} steps (σ)", "spectrum_error": "Spectrum error (decades)"}
+TITLES = {"crps": "CRPS after {lead} (σ)", "spectrum_error": "Spectrum error (decades)"}
 
 
 def plot_cost(*, table: Path, labels: dict, dpi: int, output: Path) -> None:
-    """A panel for the first and the last lead of the forecasts, and one for the spectrum.
+    """A panel for the first and the last lead that all forecasts have, and one for the spectrum.
 
     `table`: the system's cost.csv; `labels`: method -> label, in order.
     """
     known, style = read_cost(table), looks(labels)
     units, factor = SHOWN_UNITS.get(known["time_units"].iloc[0], ("time unit", 1.0))
     known = known.assign(**{name: known[name] / factor for name in ("seconds", "seconds_low", "seconds_high")})
-    methods, solvers = (
-        known[known["kind"] == "method"],
-        known[(known["kind"] == "grid") | (known["contender"] == "solver")],
-    )
-    counts = methods[methods["score"] == "crps"].groupby("lead")["contender"].nunique()
+    counts = known[(known["kind"] == "method") & (known["score"] == "crps")].groupby("lead")["contender"].nunique()
     leads = counts[counts == counts.max()].index
-    panels = [("crps", lead) for lead in dict.fromkeys((leads.min(), leads.max()))] if len(leads) else []
-    panels.append(("spectrum_error", np.nan))
+    panels = [("crps", lead) for lead in dict.fromkeys([*leads[:1], *leads[-1:]])] + [("spectrum_error", np.nan)]
+    limits = 0.6 * known["seconds_low"].min(), 1.8 * known["seconds_high"].max()
     with page(output, dpi, 11.4, 4.6, layout="constrained") as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        low, high = 0.6 * known["seconds_low"].min(), 1.8 * known["seconds_high"].max()
         for letter, axis, (score, lead) in zip("abc", axes, panels, strict=False):
-            alike = lambda rows: rows[(rows["score"] == score) & (rows["lead"].eq(lead) | rows["lead"].isna())]  # noqa: E731, B023
-            panel_letter(axis, letter, TITLES[score].format(lead=lead))
+            mine = known[(known["score"] == score) & (known["lead"].eq(lead) | known["lead"].isna())]
+            panel_letter(axis, letter, TITLES[score].format(lead=f"{lead:g} step{'s' * (lead != 1)}"))
             axis.set(
-                xscale="log",
-                yscale="log",
-                xlim=(low, high),
-                xlabel=f"wall seconds a {'day' if units == 'd' else units}",
+                xscale="log", yscale="log", xlim=limits, xlabel=f"wall seconds a {'day' if units == 'd' else units}"
             )
-            _panel(axis, alike(methods), alike(solvers), style)
+            solver = (mine["kind"] == "grid") | (mine["contender"] == "solver")
+            _panel(axis, mine[~solver], mine[solver], style)
             plain_minor(axis)
-        handles = [
-            axes[0].plot([], [], "o", color=style[m]["color"], label=style[m]["label"])[0]
-            for m in labels
-            if m != "solver"
-        ]
-        handles.append(
-            axes[0].plot([], [], "-s", color=INK, markersize=4, label="Solver as configured, and its grids")[0]
-        )
-        figure.legend(handles=handles, loc="outside lower center", ncols=5)
-        corner(axes[-1], known["machine"].iloc[0], "upper right", size=6.5)
+        others = [style[name] for name in labels if name != "solver"]
+        handles = [axes[0].plot([], [], _marker(look), color=look["color"], label=look["label"])[0] for look in others]
+        told = "Solver as configured, and on its grids"
+        handles += axes[0].plot([], [], "-s", color=INK, markersize=4, label=told)
+        where = {"loc": "outside lower center", "ncols": 5}
+        figure.legend(handles=handles, title=known["machine"].iloc[0], title_fontsize=7, **where)
+
+
+def _marker(look: dict) -> str:
+    """A diamond for a method whose colour another one has, too."""
+    return "o" if look["linestyle"] == "-" else "D"
 
 
 def _panel(axis, methods: pd.DataFrame, solvers: pd.DataFrame, style: dict) -> None:
@@ -75,22 +69,12 @@ def _panel(axis, methods: pd.DataFrame, solvers: pd.DataFrame, style: dict) -> N
         axis.plot([row["seconds"]] * 2, [0, 0.03], color=INK, linewidth=1, transform=axis.get_xaxis_transform())
         axis.annotate(f"{row['grid']:g}²", (row["seconds"], 0.03), (0, 1), ("data", "axes fraction"), "offset points",
                       ha="center", va="bottom", color=MUTED, fontsize=7)  # fmt: skip
-    for _, row in methods[methods["contender"] != "solver"].iterrows():
-        colour, lost = style[row["contender"]]["color"], row["members_lost"] > 0
+    for _, row in methods.iterrows():
+        look, lost = style[row["contender"]], row["members_lost"] > 0
+        marks = {"marker": _marker(look), "color": look["color"], "markersize": 6, "zorder": 5}
         if lost or not np.isfinite(row["error"]):
-            axis.plot(
-                row["seconds"], top, "o", color=colour, markerfacecolor="white", markersize=7, clip_on=False, zorder=5
-            )
+            axis.plot(row["seconds"], top, markerfacecolor="white", clip_on=False, **marks)
             continue
-        axis.plot([row["seconds"]] * 2, np.maximum([row["error_low"], row["error_high"]], axis.get_ylim()[0]), color=colour,
-                  linewidth=1.2, alpha=0.6, zorder=4)  # fmt: skip
-        axis.plot(
-            row["seconds"],
-            row["error"],
-            "o",
-            color=colour,
-            markersize=7,
-            zorder=5,
-            markeredgecolor=FAINT,
-            markeredgewidth=0.4,
-        )
+        ends = np.maximum([row["error_low"], row["error_high"]], axis.get_ylim()[0])
+        axis.plot([row["seconds"]] * 2, ends, color=look["color"], linewidth=1.2, alpha=0.6, zorder=4)
+        axis.plot(row["seconds"], row["error"], markeredgecolor=FAINT, markeredgewidth=0.4, **marks)

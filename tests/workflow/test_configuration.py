@@ -186,6 +186,8 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
         "train_model",
         "rollout_segment",
         "rollout_ensemble",
+        "rollout_grids",
+        "measure_cost",
         "diagnose_denoiser",
         "compute_theory",
         "plot_phase_space",

@@ -144,24 +144,3 @@ rule tabulate_cost:
         stage("tabulate_cost") + "--measured {input.measured:q} --grids {input.grids:q} --ensemble {input.ensemble:q}"
         " --scorecard {input.scorecard:q} --reference {input.reference:q} --data {input.data:q} --notes {params.notes:q}"
         " --models {params.models:q} --system {wildcards.system} --shells {params.shells:q} --output {output:q}"
-
-
-rule plot_cost:
-    input:
-        f"{RESULTS}/{{system}}/cost.csv",
-    output:
-        **drawn("cost"),
-    log:
-        f"{RESULTS}/{{system}}/logs/plot_cost.log",
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
-    params:
-        labels=labels,
-        dpi=config["figures"]["dpi"],
-        code=code("plot_cost"),
-    shell:
-        stage("plot_cost") + "--table {input:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
