@@ -103,8 +103,8 @@ def main(words: list[str]) -> int:
         try:
             _run(stage, common, own, log)
         except Exception as error:
+            from sns_core.errors import DamagedFile, UserError
             from sns_core.files import set_aside
-            from sns_core.runtime import DamagedFile, UserError
 
             told = " ".join(str(error).split())
             if isinstance(error, DamagedFile):

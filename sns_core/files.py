@@ -16,12 +16,14 @@ import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from sns_core.runtime import DamagedFile, UserError
+from sns_core.errors import DamagedFile, UserError
+
+if TYPE_CHECKING:  # a job that holds no tensors, as that of a figure, starts without torch in half the time
+    import torch
 
 
 @functools.cache
@@ -109,8 +111,10 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def _checksum(tensors: dict[str, torch.Tensor], note: str) -> str:
+def _checksum(tensors: dict[str, "torch.Tensor"], note: str) -> str:
     """sha256 of tensors on the CPU and their note, whatever the order they were written in."""
+    import torch
+
     total = hashlib.sha256(note.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -119,15 +123,17 @@ def _checksum(tensors: dict[str, torch.Tensor], note: str) -> str:
     return total.hexdigest()
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor], note: dict) -> None:
+def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], note: dict) -> None:
     """Tensors and a JSON-able note in one safetensors file, so the two cannot fall apart, with a checksum of both."""
+    from safetensors.torch import save_file
+
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     told = json.dumps(note, sort_keys=True)
     with whole_file(path) as temporary:
         save_file(contiguous, temporary, metadata={"note": told, "sha256": _checksum(contiguous, told)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
     """Tensors and note that `write_tensors` wrote; UserError where the file is missing, DamagedFile for any other file and
     for one in which a bit has changed."""
     try:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sns_core.files import provenance, read_json, sha256, write_json
-from sns_core.runtime import select_device
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
@@ -86,7 +85,11 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
     began = clock()
     try:
         yield
-        device = select_device(arguments["device"]) if "device" in arguments else "cpu"
+        device = "cpu"
+        if "device" in arguments:
+            from sns_core.runtime import select_device  # whoever is told a device has loaded torch before
+
+            device = select_device(arguments["device"])
         record = provenance(as_told(arguments), arguments.get("seed"), str(device))
         record |= {
             "format": FORMAT, "stage": stage, "fingerprint": code, "wall_seconds": clock() - began,

@@ -14,8 +14,10 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from sns_core.figures.inputs import SHOWN_UNITS
 from sns_core.figures.style import looks, short
 from sns_core.files import read_json, whole_file
+from sns_core.metrics.cost import read_cost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
 
 TEMPLATE = "report.html.j2"
@@ -131,13 +133,73 @@ def _cell(row: pd.Series) -> dict | None:
     return {**row[["value", "low", "high"]], "within": bool(within), "lost": bool(row["members_lost"])}
 
 
+# Cost
+
+
+def cost(table: pd.DataFrame, methods: list[dict]) -> dict:
+    """Of a table of `tabulate_cost`: {"unit", "machine", "members", "columns": titles of the scores, "rows", "verdicts"}.
+
+    A row a contender, the methods in order and then the solver's grids: what it costs in `unit`, and a cell a score with
+    "error" and, of a method, "speed_up", "verdict", "beaten_by", "at_most" and "break_even". A verdict is (tone, label,
+    sentence), of each method beside the solver.
+    """
+    units, factor = SHOWN_UNITS.get(table["time_units"].iloc[0], ("time unit", 1.0))
+    kinds = list(table[["score", "lead"]].drop_duplicates().itertuples(index=False, name=None))
+    kinds.sort(key=lambda kind: (kind[0] != "crps", kind[1]))
+    labels = {method["name"]: method["label"] for method in methods}
+    order = [name for name in labels if name in set(table["contender"])]
+    order += [name for name in table["contender"].unique() if name not in labels]
+    rows = []
+    for name in order:
+        mine = table[table["contender"] == name]
+        first = mine.iloc[0]
+        cells = {
+            (row["score"], row["lead"] if row["score"] == "crps" else None): row for row in mine.to_dict("records")
+        }
+        label = labels.get(name) or f"Solver, {name} × {name}, step {first['dt'] * factor:.3g}"
+        costs = {key: first[key] / factor for key in ("seconds", "seconds_low", "seconds_high", "calls", "joules")}
+        costs |= {key: first[key] for key in ("memory_mb", "preparation", "speed_up_configured", "kind")}
+        later = first["break_even_configured"] * factor
+        rows.append({"name": name, "label": label, **costs, "break_even_configured": later, "cells": [
+            cells.get((score, lead if score == "crps" else None)) for score, lead in kinds
+        ]})  # fmt: skip
+    titles = [SCORES[score][0] + (f", after {lead:g} steps" if score == "crps" else "") for score, lead in kinds]
+    return {
+        "unit": {"d": "day"}.get(units, units), "machine": table["machine"].iloc[0], "members": int(table["members"].iloc[0]),
+        "columns": titles, "rows": rows,
+        "verdicts": [(row["name"], *_worth(row, titles)) for row in rows if row["kind"] == "method" and row["name"] != "solver"],
+    }  # fmt: skip
+
+
+def _worth(row: dict, titles: list[str]) -> tuple[str, str, str]:
+    """(tone, label, sentence): whether a method is worth its price beside the solver on some grid."""
+    known = [(title, cell) for title, cell in zip(titles, row["cells"], strict=True) if cell and cell["verdict"]]
+    if not known:
+        return "fair", row["label"], "nothing to compare it by."
+    gains = [title for title, cell in known if cell["verdict"] == "gains"]
+    beaten = [title for title, cell in known if cell["beaten_by"]]
+    least, most = (extreme(cell["speed_up"] for _, cell in known) for extreme in (min, max))
+    factors = f"at equal accuracy the solver takes {digits(least)} to {digits(most)} times as long"
+    if not gains:
+        told = f"loses by every score: {factors}"
+        tone = "bad"
+    else:
+        told = f"gains by {len(gains)} of {len(known)} scores: {factors}"
+        tone = "good" if len(gains) == len(known) else "fair"
+    if beaten:
+        told += f"; some grid of the solver is both cheaper and better by {len(beaten)} of {len(known)}"
+    if any(cell["members_lost"] for _, cell in known):
+        told += "; it loses members, and has no spectrum in the long run"
+    return tone, row["label"], told + "."
+
+
 # The page
 
 
 def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows" and "scorecard": tables, "methods": [{"name", "label",
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods": [{"name", "label",
     "stepper"}], "movie": MP4, "explorer": page}, figures in the order shown, the first one at the top; `captions`: a text
     file a figure, named after it, its first paragraph the title, and one for the movie; `provenance`: file of
     `record_provenance`.
@@ -157,6 +219,7 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
                 "layers": len({row["layer"] for row in rows}),
                 "methods": files["methods"],
                 "scorecard": scorecard(read_scorecard(files["scorecard"]), files["methods"]),
+                "cost": cost(read_cost(files["cost"]), files["methods"]),
                 "figures": figures,
                 "movie": {"name": "movie", "film": _inline(files["movie"], "video/mp4"), **texts["movie"]},
                 "explorer": os.path.relpath(files["explorer"], Path(output).parent),
@@ -173,7 +236,13 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "digits": digits, "percent": percent, "duration": duration}
+    environment.filters |= {
+        "number": number,
+        "digits": digits,
+        "percent": percent,
+        "duration": duration,
+        "repaid": repaid,
+    }
     page = environment.get_template(TEMPLATE).render(
         sections=sections,
         record=record,
@@ -212,6 +281,11 @@ def digits(value: float) -> str:
 
 def percent(value) -> str:
     return "–" if not math.isfinite(value) else f"{100 * value:.0f} %"
+
+
+def repaid(units: float) -> str:
+    """A break-even in time units: "after 3×10⁴", or "never"."""
+    return "" if math.isnan(units) else f"after {digits(units)}" if math.isfinite(units) else "never"
 
 
 def duration(seconds: float) -> str:

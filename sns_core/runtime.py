@@ -11,28 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from sns_core.errors import DamagedFile as DamagedFile  # named here, too, for whoever computes
+from sns_core.errors import UserError as UserError
+
 Generators = torch.Generator | Sequence[torch.Generator]
-
-
-class UserError(Exception):
-    """A mistake that the user can mend: printed as one line that names what is wrong and the way out."""
-
-
-class DamagedFile(UserError):
-    """A file that is not what it should be: truncated, altered, foreign, or made for something else.
-
-    Deleting it loses nothing that cannot be made again. The command line sets such files aside (`also`: those that vouch
-    for it, too), so that the next call makes them anew.
-    """
-
-    def __init__(self, path, reason: str, *also):
-        super().__init__(f"{path}: {reason}; delete it and run again")
-        self.paths, self.reason = [Path(path), *map(Path, also)], f"{path}: {reason}"
 
 
 def select_device(name: str = "auto") -> torch.device:

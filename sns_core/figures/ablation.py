@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sns_core.errors import UserError
 from sns_core.figures.inputs import read
 from sns_core.figures.style import FAINT, MUTED, looks, page, panel_letter, plain_minor
-from sns_core.runtime import UserError
 
 FEW = 12  # methods that all get a label in the lower row
 WORST = 2.0  # decades: spectrum errors beyond are drawn at the edge

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from sns_core.errors import DamagedFile, UserError
 from sns_core.figures.inputs import in_shown_units
 from sns_core.files import missing
-from sns_core.runtime import DamagedFile, UserError
 
 FRAME = ("member", "time", "layer", "y", "x")
 SHOWN_WITHIN = 12.0  # standard deviations: a field that reaches further is lost, and not shown

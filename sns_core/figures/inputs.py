@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
-from sns_core.runtime import DamagedFile, UserError
 
 # Units of the files -> those of the figures, and what one is worth in the other.
 SHOWN_UNITS = {"s": ("d", 1 / 86400), "1/(s)": ("1/d", 86400.0), "m": ("km", 1e-3), "1/(m)": ("1/km", 1e3)}

@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 
 from sns_core.data import open_members
+from sns_core.errors import DamagedFile
 from sns_core.figures.inputs import in_shown_units
 from sns_core.figures.style import MUTED, NEXT, REFERENCE, corner, page, panel_letter, time_label, unit
 from sns_core.metrics.temporal import saturation_time
-from sns_core.runtime import DamagedFile
 
 COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}
 

@@ -59,7 +59,7 @@ def rollout_ensemble(
             chosen
         )  # the last is the truth
         streams = MemberStreams(seed, "ensemble", name, start, members=range(len(around)), device=chosen)
-        forecasts.append(_forecast(stepper, around, streams, leads))
+        forecasts.append(forecast(stepper, around, streams, leads))
     frames = np.stack(forecasts)
     dimensions = ("start", "member", "lead", "layer", "y", "x")
     kept = {"forecast": (dimensions, frames[:, :members])}
@@ -71,7 +71,7 @@ def rollout_ensemble(
         dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
 
 
-def _forecast(stepper: Stepper, states: torch.Tensor, streams: MemberStreams, leads: list[int]) -> np.ndarray:
+def forecast(stepper: Stepper, states: torch.Tensor, streams: MemberStreams, leads: list[int]) -> np.ndarray:
     """Frames (member, lead, C, m, m) after so many steps from such states."""
     carry, kept = stepper.start(states), []
     for step in range(1, max(leads) + 1):

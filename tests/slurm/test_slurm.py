@@ -19,7 +19,14 @@ RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensor
            "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
            "metrics/sns_windows.csv"]  # fmt: skip
 SURROGATE = ["models/pointwise.safetensors", "models/pointwise.csv"]
-ON_GPUS = {"simulate_trajectories", "train_model", "rollout_segment", "rollout_ensemble"}
+ON_GPUS = {
+    "simulate_trajectories",
+    "train_model",
+    "rollout_segment",
+    "rollout_ensemble",
+    "rollout_grids",
+    "measure_cost",
+}
 
 
 def assert_same(folder: Path, undisturbed: Path, names=SURROGATE) -> None:
@@ -89,7 +96,7 @@ def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter
     began = stages(folder)
     assert {stage for stage, *_ in began} == {
         "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "rollout_ensemble", "compute_reference",
-        "compute_metrics", "aggregate_metrics", "score_methods",
+        "compute_metrics", "aggregate_metrics", "score_methods", "rollout_grids", "measure_cost", "tabulate_cost",
     }  # fmt: skip
     assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
     for stage, number, *_ in began:

@@ -20,6 +20,7 @@ from PIL import Image
 from sns_core.data.trajectories import FORMAT as FRAMES
 from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
+from sns_core.figures.cost import plot_cost
 from sns_core.figures.distributions import density, plot_distributions
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
@@ -41,7 +42,7 @@ from sns_core.runtime import UserError
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 FIGURES = (
     "fields", "phase_space", "condition_error", "temporal", "ablation", "levels", "error", "spectra", "zonal", "spin_up", "distributions",
-    "scorecard",
+    "scorecard", "cost",
 )  # fmt: skip
 LABELS = {
     "solver": "Solver", "pointwise": "Pointwise", "published": "SNS <published> & co", "coloured": "SNS coloured",
@@ -74,7 +75,7 @@ class Synthetic:
             self._method(name)
         self.windows, self.table = folder / "windows.csv", folder / "metrics.csv"
         self._tables()
-        self.scorecard = self._scorecard()
+        self.scorecard, self.cost = self._scorecard(), self._cost()
         for name in SURROGATES:
             self._diagnostics(name)
         self.trajectories = {split: self._trajectory(split) for split in ("train", "test")}
@@ -270,6 +271,33 @@ class Synthetic:
         pd.DataFrame(rows).to_csv(path, index=False)
         return path
 
+    def _cost(self):
+        """`coloured` gains after a step and loses in the spectrum; `published` loses members, `generation` has no forecasts."""
+        rows = []
+        for index, name in enumerate((*LABELS, "32", "64", "512")):
+            grid, lost = name.isdigit(), name == "published"
+            for score, lead in (("crps", 1), ("crps", 5), ("spectrum_error", "")):
+                compared = not grid and name != "solver"
+                gains = name == "coloured" and score == "crps"
+                error = math.nan if name == "512" or (name, score) == ("generation", "crps") else 0.01 * (8 - index)
+                rows.append({
+                    "system": "kolmogorov", "contender": name, "kind": "grid" if grid else "method", "members": self.members,
+                    "grid": int(name) if grid else 64 if name == "solver" else "", "dt": 0.025 if grid else "",
+                    "seconds": 0.1 * (1 + index), "seconds_low": 0.09 * (1 + index), "seconds_high": 0.2 * (1 + index),
+                    "calls": 20.0, "memory_mb": 300.0, "joules": 1.5 if name == "coloured" else "", "score": score, "lead": lead,
+                    "error": error, "error_low": 0.9 * error, "error_high": 1.2 * error,
+                    "members_lost": 2 * (lost and score == "spectrum_error"), "solver_seconds": 0.5 if compared else "",
+                    "at_most": lost, "speed_up": (2.0 if gains else 0.25) if compared else "",
+                    "beaten_by": "" if gains or not compared else "32",
+                    "verdict": ("gains" if gains else "lost" if lost and not lead else "loses") if compared else "",
+                    "speed_up_configured": 1 / (1 + index), "preparation": 100.0 if compared else 0.0,
+                    "break_even": (400.0 if gains else math.inf) if compared else "", "break_even_configured": math.inf,
+                    "time_units": "1", "machine": "a machine, 1 thread",
+                })  # fmt: skip
+        path = self.folder / "cost.csv"
+        pd.DataFrame(rows).to_csv(path, index=False)
+        return path
+
     def _diagnostics(self, name):
         level, pairs, random = np.linspace(0, 20, 6).round().astype(int), 12, self.random
         time = np.arange(0, self.steps + 1, self.stride)
@@ -316,6 +344,7 @@ def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
         "ablation": lambda **a: plot_ablation(tables=source.table, **results, **a),
         "zonal": lambda **a: plot_zonal(member=0, window=10, **results, **a),
         "scorecard": lambda **a: plot_scorecard(table=source.scorecard, **a),
+        "cost": lambda **a: plot_cost(table=source.cost, **a),
         "spin_up": lambda labels, **a: plot_spin_up(trajectories=source.trajectories, **a),
     }
     output = {name: folder / f"{name}.png" for name in names}
@@ -495,7 +524,8 @@ def report(source, drawn, provenance, tmp_path_factory):
     systems = {"kolmogorov": {
         "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
         "movie": str(film), "explorer": str(folder / "kolmogorov" / "explorer.html"),
-        "windows": str(source.windows), "scorecard": str(source.scorecard), "methods": METHODS,
+        "windows": str(source.windows), "scorecard": str(source.scorecard), "cost": str(source.cost),
+        "methods": METHODS,
     }}  # fmt: skip
     arguments = {
         "systems": systems,
@@ -568,6 +598,11 @@ def test_report_tells_the_numbers(report):
         in text
     )
     assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
+    # What a method costs, and whether it is worth it.
+    assert "SNS coloured gains by 2 of 3 scores: at equal accuracy the solver takes 0.25 to 2 times as long" in text
+    assert "loses by every score" in text and "it loses members, and has no spectrum in the long run" in text
+    assert "0.4 [0.36, 0.8] 20 300 1.5 1 min 40 s" in text and "not readable" in text
+    assert "2 after 400" in text and "0.25 never; beaten by 32²" in text and "Solver, 64 × 64, step 0.025" in text
     assert "d" * 64 in text and "1 min 00 s" in text
 
 
@@ -586,8 +621,9 @@ def test_report_words_follow_the_thresholds():
 
 def test_every_figure_of_the_workflow_has_a_caption():
     rules = (CAPTIONS.parent / "rules" / "figures.smk").read_text()
-    assert re.findall(r"^rule plot_(\w+):", rules, re.M) == list(FIGURES)
-    for name in FIGURES:
+    found = re.findall(r"^rule plot_(\w+):", rules, re.M)
+    assert [name for name in found if name in FIGURES] == list(FIGURES)
+    for name in found:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
         assert re.match(r"Figure \d+\. \w", title) and paragraphs
 

@@ -175,8 +175,7 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
     shutil.copytree(root / "sns_core", tmp_path / "sns_core", ignore=shutil.ignore_patterns("__pycache__"))
 
     def prints():
-        for cached in (module._tree, module.modules, module.fingerprint):
-            cached.cache_clear()
+        module.forget()
         return {stage: fingerprint(stage, "KolmogorovFlow") for stage in STAGES}
 
     monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -191,6 +190,8 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
         "train_model",
         "rollout_segment",
         "rollout_ensemble",
+        "rollout_grids",
+        "measure_cost",
         "diagnose_denoiser",
         "compute_theory",
         "plot_phase_space",

@@ -12,9 +12,11 @@ PAGES = {
     "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_movie", "plot_spectra",
     "plot_temporal", "plot_zonal",
 }  # fmt: skip
-SCORES = {"score_methods", "plot_scorecard"}
+COST = {"tabulate_cost", "plot_cost"}
+SCORES = {"score_methods", "plot_scorecard", *COST}
 BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report", *SCORES}
-BELOW_ROLLOUTS = {"rollout_segment", "rollout_ensemble", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
+BELOW_MODELS = {"rollout_segment", "rollout_ensemble", "measure_cost", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
+BELOW_ROLLOUTS = {"rollout_grids", *BELOW_MODELS}
 EVERYTHING = {
     "simulate_trajectories", "shard_dataset", "train_model", "compute_reference", "plot_spin_up", *BELOW_ROLLOUTS,
 }  # fmt: skip
@@ -53,14 +55,16 @@ EDITS = [
     ("sns_core/systems/kolmogorov.py", CODE, EVERYTHING),
     ("sns_core/systems/two_layer_qg.py", CODE, set()),
     ("sns_core/networks/unet.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
-    ("sns_core/training/train.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
+    ("sns_core/training/train.py", CODE, {"train_model", *BELOW_MODELS}),
     ("sns_core/rollout/steppers.py", CODE, BELOW_ROLLOUTS),
     ("sns_core/rollout/diagnose.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
-    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", *REPORT}),
+    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", *REPORT}),
     ("sns_core/metrics/scorecard.py", CODE, {*SCORES, *REPORT}),
-    ("sns_core/rollout/ensemble.py", CODE, {"rollout_ensemble", *SCORES, *REPORT}),
+    ("sns_core/rollout/ensemble.py", CODE, {"rollout_ensemble", "rollout_grids", "measure_cost", *SCORES, *REPORT}),
+    ("sns_core/rollout/cost.py", CODE, {"measure_cost", *COST, *REPORT}),
+    ("sns_core/metrics/cost.py", CODE, {*COST, *REPORT}),
     ("sns_core/figures/movie.py", CODE, {"plot_movie", *REPORT}),
     ("sns_core/figures/page/page.js", append("\n// a remark\n"), REPORT),
     ("sns_core/report.py", CODE, REPORT),

@@ -22,9 +22,9 @@ wildcard_constraints:
     group="[0-9]+-[0-9]+",
 
 
-def stage(name, launcher="python -m") -> str:
+def stage(name, launcher="python -m", threads="{threads}") -> str:
     """The beginning of every shell command: the stage, with what each stage is told; the rule adds its arguments."""
-    return f"{launcher} sns_core {name} --threads {{threads}} --code {{params.code}} --log {{log:q}} "
+    return f"{launcher} sns_core {name} --threads {threads} --code {{params.code}} --log {{log:q}} "
 
 
 def gpus(count=1) -> int:

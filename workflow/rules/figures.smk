@@ -317,3 +317,24 @@ rule plot_held_out:
     shell:
         stage("plot_held_out") + "--table {input.table:q} --agreement {input.agreement:q}"
         " --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"
+
+
+rule plot_cost:
+    input:
+        f"{RESULTS}/{{system}}/cost.csv",
+    output:
+        **drawn("cost"),
+    log:
+        f"{RESULTS}/{{system}}/logs/plot_cost.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        labels=labels,
+        dpi=config["figures"]["dpi"],
+        code=code("plot_cost"),
+    shell:
+        stage("plot_cost") + "--table {input:q} --labels {params.labels:q} --dpi {params.dpi} --output {output.png:q}"

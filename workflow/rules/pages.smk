@@ -2,7 +2,7 @@
 # sorted by key.
 import json
 
-TABLES = ("metrics", "windows", "scorecard")
+TABLES = ("metrics", "windows", "scorecard", "cost")
 FIGURES = {
     "fields": "1 Fields",
     "phase_space": "2 Phase space",
@@ -17,6 +17,7 @@ FIGURES = {
     "distributions": "12 Distributions",
     "scorecard": "13 Scorecard",
     "held_out": "14 Held-out frames and rollouts",
+    "cost": "15 Cost",
 }
 COMPARED = 4  # denoisers from which on it says something to rank them
 
@@ -99,6 +100,7 @@ def told(wildcards):
             "metrics": f"{folder}/metrics.csv",
             "windows": f"{folder}/windows.csv",
             "scorecard": f"{folder}/scorecard.csv",
+            "cost": f"{folder}/cost.csv",
             "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",

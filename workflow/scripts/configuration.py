@@ -332,6 +332,16 @@ def _check_system(name: str, resolved: dict) -> None:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
 
 
+def solver_grids(resolved: dict) -> list[int]:
+    """Points a side of the grids on which the solver is timed, the coarsest first: its own, and those multiples of it in
+    metrics.cost.grids that the system can be computed on and seen on as the emulator sees it."""
+    solver, side = resolved["system"]["parameters"], resolved["emulator"]["resolution"]
+    own, least = solver["resolution"], max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
+    unit = side if resolved["system"]["name"] == "TwoLayerQG" else 2  # block means, or truncation
+    found = {factor * own for factor in resolved["metrics"]["cost"]["grids"]}
+    return sorted({own, *(int(points) for points in found if points >= least and points % unit == 0)})
+
+
 @contextlib.contextmanager
 def _telling(where: str):
     """What is wrong with a name of the user's own, told with its key."""

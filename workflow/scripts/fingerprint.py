@@ -43,6 +43,12 @@ def _tree(module: str) -> ast.Module:
     return tree
 
 
+@functools.cache
+def _content(module: str) -> str:
+    return ast.dump(_tree(module))
+
+
+@functools.cache
 def _imports(module: str) -> list[tuple[str, str | None]]:
     """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
     found = []
@@ -83,5 +89,11 @@ def modules(stage: str, *names: str) -> tuple[str, ...]:
 @functools.cache
 def fingerprint(stage: str, *names: str) -> str:
     """Twelve hexadecimal digits that change when code that the stage uses for these names changes (see `modules`)."""
-    content = "\n".join(f"{module}: {ast.dump(_tree(module))}" for module in modules(stage, *names))
+    content = "\n".join(f"{module}: {_content(module)}" for module in modules(stage, *names))
     return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def forget() -> None:
+    """Read all files anew from here on."""
+    for cached in (_tree, _content, _imports, modules, fingerprint):
+        cached.cache_clear()

@@ -44,7 +44,10 @@ RATES = yaml.safe_load((ROOT / "workflow" / "rates.yaml").read_text())
 IN_ONE, IN_CHUNKS, CHUNK = 1000, 4000, 100
 RECORD, NOTE = 2500, 3000  # bytes of the record beside a result, and of the note in a model file
 PICTURE = 2050  # bytes of a figure's PNG and PDF for each dot per inch, the mean of the smoke run's and the demo's
-GPU_STAGES = ("simulate_trajectories", "train_model", "rollout_segment", "rollout_ensemble", "diagnose_denoiser")
+GPU_STAGES = (
+    "simulate_trajectories", "train_model", "rollout_segment", "rollout_ensemble", "rollout_grids", "measure_cost",
+    "diagnose_denoiser",
+)  # fmt: skip
 
 
 @dataclass

@@ -1,0 +1,194 @@
+"""Cost against accuracy: every method beside the solver on its own and other grids, and the speed-up at equal accuracy.
+
+The solver's curve runs through all that it was timed and scored at: as configured, and on other grids with the
+longest time step that each allows. Where a method has some error, the curve tells what the solver would have cost with the
+same one: between two points of the curve in proportion on logarithmic axes, beyond its coarse end the price of the
+coarsest grid at most, beyond its fine end the price of the most accurate. The ratio is the speed-up at equal accuracy,
+and the seconds saved pay back data and training, or never do.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sns_core.files import missing, read_json, whole_file
+from sns_core.metrics.bootstrap import interval, pooled
+from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
+from sns_core.metrics.spectra import spectrum_error
+from sns_core.runtime import use_threads
+
+SOLVER = "solver"  # the method that is the solver as configured
+EVEN = 0.05  # a speed-up this near to 1 is none, and no loss
+COLUMNS = (
+    "system", "contender", "kind", "grid", "dt", "members", "seconds", "seconds_low", "seconds_high", "calls", "memory_mb", "joules",
+    "score", "lead", "error", "error_low", "error_high", "members_lost", "solver_seconds", "at_most", "speed_up", "beaten_by",
+    "verdict", "speed_up_configured", "preparation", "break_even", "break_even_configured", "time_units", "machine",
+)  # fmt: skip
+
+
+def read_cost(path: Path) -> pd.DataFrame:
+    """The table of `tabulate_cost`; empty text where there is none. UserError where it is missing."""
+    if not Path(path).exists():
+        raise missing(Path(path))
+    text = ("contender", "kind", "beaten_by", "verdict", "score", "time_units", "machine")
+    table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
+    return table.assign(**{name: table[name].fillna("") for name in text})
+
+
+def frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (seconds, error) those that no cheaper one undercuts in error, the cheapest first."""
+    kept = []
+    for seconds, error in sorted(point for point in points if np.isfinite(point).all()):
+        if not kept or error < kept[-1][1]:
+            kept.append((seconds, error))
+    return kept
+
+
+def seconds_at(error: float, front: list[tuple[float, float]]) -> tuple[float, bool]:
+    """Seconds at which a solver with this `frontier` has such an error, and whether they are an upper bound (see above)."""
+    if not front or math.isnan(error):
+        return math.nan, False
+    if error >= front[0][1]:
+        return front[0][0], error > front[0][1]
+    if error <= front[-1][1]:
+        return front[-1][0], False
+    after = next(i for i, (_, other) in enumerate(front) if other < error)
+    (cheap, coarse), (dear, fine) = front[after - 1], front[after]
+    share = math.log(coarse / error) / math.log(coarse / fine) if fine > 0 else (coarse - error) / (coarse - fine)
+    return cheap * (dear / cheap) ** share, False
+
+
+def break_even(preparation: float, seconds: float, instead_of: float) -> float:
+    """Time units after which what was saved has paid for the preparation; infinite where nothing is saved."""
+    return preparation / (instead_of - seconds) if instead_of > seconds else math.inf
+
+
+def tabulate_cost(
+    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: dict, models: dict,
+    system: str, shells: list, output: Path, threads: int = 1,
+) -> None:  # fmt: skip
+    """Write the table of cost and accuracy, a row a contender and score.
+
+    `measured`: result of `measure_cost`; `grids`: of `rollout_grids`; `ensemble`: the solver's own forecasts, with the truth;
+    `scorecard`: the system's, where methods have their errors from; `data`: trajectories that were learnt from, and `notes`,
+    model -> JSON beside it, whose records say what they took; `models`: method -> names of its models; `shells`: of the spectrum
+    error. Scores are the CRPS of ensemble forecasts after each lead and the spectrum error of long runs, means over layers.
+    Seconds, joules (of all members together) and calls (of one) are those of a time unit, break-even counts in them.
+    """
+    use_threads(threads)
+    found, known = read_json(measured), xr.open_dataset(reference).load()
+    step = found["step"]
+    errors = {name: _of_method(read_scorecard(scorecard), name) for name in found["methods"]}
+    with xr.open_dataset(grids) as opened, xr.open_dataset(ensemble) as solver:
+        errors |= _of_grids(opened.load(), solver["truth"].load(), known, tuple(shells))
+        own = int(opened.attrs["own"])
+    machine = _told(found["machine"])
+    costs = [_cost(name, "method", spec, step) for name, spec in found["methods"].items()]
+    costs += [_cost(name, "grid", spec, step) for name, spec in found["grids"].items()]
+    generation = sum(json.loads(_attributes(path)["provenance"])["wall_seconds"] for path in data)
+    training = {model: read_json(path)["provenance"]["wall_seconds"] for model, path in notes.items()}
+    for cost in costs:
+        needed = models.get(cost["contender"], []) if cost["kind"] == "method" else []
+        cost["preparation"] = generation + sum(training[model] for model in needed) if needed else 0.0
+    table = pd.DataFrame([{**cost, **error} for cost in costs for error in errors[cost["contender"]]])
+    table = table.assign(system=system, members=found["members"], time_units=found["time_units"], machine=machine)
+    solvers = (table["kind"] == "grid") | (table["contender"] == SOLVER)
+    table.loc[table["contender"] == SOLVER, "grid"] = own
+    _compare(table, solvers)
+    with whole_file(output) as temporary:
+        table.reindex(columns=list(COLUMNS)).to_csv(temporary, index=False)
+
+
+def _attributes(path: Path) -> dict:
+    with xr.open_dataset(path) as dataset:
+        return dict(dataset.attrs)
+
+
+def _told(machine: dict) -> str:
+    """The machine in words."""
+    threads = f"{machine['threads']} thread" + "s" * (machine["threads"] > 1)
+    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads, machine["host"])))
+
+
+def _cost(name: str, kind: str, spec: dict, step: float) -> dict:
+    """What `measure_cost` found, for a time unit instead of a step."""
+    seconds = {"seconds": spec["seconds"], "seconds_low": spec["low"], "seconds_high": spec["high"]}
+    per_unit = {key: value / step for key, value in {**seconds, "calls": spec["calls"]}.items()}
+    joules = None if spec["joules"] is None else spec["joules"] / step
+    grid = {"grid": int(name), "dt": spec["dt"]} if kind == "grid" else {}
+    memory = spec.get("gpu_memory_mb", spec["memory_mb"])
+    return {"contender": name, "kind": kind, **per_unit, **grid, "joules": joules, "memory_mb": memory}
+
+
+def _of_method(scorecard: pd.DataFrame, name: str) -> list[dict]:
+    """Scores of a method from the scorecard, means over layers."""
+    rows = scorecard[(scorecard["method"] == name) & scorecard["score"].isin(("crps", "spectrum_error"))]
+    means = rows.groupby(["score", "lead"], sort=True, dropna=False)[["value", "low", "high", "members_lost"]]
+    return [
+        {"score": score, "lead": lead, "error": row["value"], "error_low": row["low"], "error_high": row["high"],
+         "members_lost": int(row["members_lost"]) if score == "spectrum_error" else 0}
+        for (score, lead), row in means.mean(numeric_only=True).iterrows()
+    ]  # fmt: skip
+
+
+def _of_grids(
+    grids: xr.Dataset, truth: xr.DataArray, known: xr.Dataset, shells: tuple[int, int]
+) -> dict[str, list[dict]]:
+    """The same of the solver on other grids: contender -> scores."""
+    solver, found = pooled(solver_members(known), seed=1), {}
+    for points in grids["grid"].values:
+        mine, rows = grids.sel(grid=points), []
+        scores = forecast_scores(mine, truth)["crps"].mean("layer") if "forecast" in mine else None
+        for lead in truth["lead"].values:
+            rows.append({"score": "crps", "lead": lead, **_triple(None if scores is None else scores.sel(lead=lead))})
+        error = None
+        if "energy_spectrum" in mine and np.isfinite(mine["energy_spectrum"]).all():
+            means = pooled(mine[["energy_spectrum"]].assign(size=("unit", np.ones(mine.sizes["unit"]))))
+            error = xr.apply_ufunc(
+                lambda one, other: spectrum_error(one, other, shells), means["energy_spectrum"], solver["energy_spectrum"],
+                input_core_dims=[["wavenumber"]] * 2,
+            ).mean("layer")  # fmt: skip
+        rows.append({"score": "spectrum_error", "lead": math.nan, **_triple(error)})
+        found[str(points)] = [{**row, "members_lost": 0} for row in rows]
+    return found
+
+
+def _triple(values: xr.DataArray | None) -> dict:
+    """Error with its interval, of a score (resample,)."""
+    ends = [math.nan] * 3 if values is None else [float(v) for v in interval(values.values, "positive")]
+    return dict(zip(("error", "error_low", "error_high"), ends, strict=True))
+
+
+def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:
+    """Fill in what a method's cost and error come to beside those of the solver, in place."""
+    configured = table.loc[table["contender"] == SOLVER, "seconds"].iloc[0]
+    table["speed_up_configured"] = configured / table["seconds"]
+    for column, value in {"solver_seconds": math.nan, "at_most": False, "speed_up": math.nan, "beaten_by": "", "verdict": "",
+                          "break_even": math.nan, "break_even_configured": math.nan}.items():  # fmt: skip
+        table[column] = value
+    for index, row in table[~solvers].iterrows():
+        alike = (table["lead"] == row["lead"]) | (table["lead"].isna() & math.isnan(row["lead"]))
+        rivals = table[solvers & alike & (table["score"] == row["score"])]
+        # A method that loses members has no spectrum in the long run: any solver that stays is better.
+        error = math.inf if row["members_lost"] else row["error"]
+        seconds, at_most = seconds_at(error, frontier(list(zip(rivals["seconds"], rivals["error"], strict=True))))
+        better = rivals[(rivals["seconds"] <= row["seconds"]) & (rivals["error"] <= error)].sort_values("seconds")
+        speed_up = seconds / row["seconds"]
+        verdict = (
+            ""
+            if math.isnan(speed_up)
+            else "even"
+            if abs(speed_up - 1) <= EVEN
+            else "gains"
+            if speed_up > 1
+            else "loses"
+        )
+        table.loc[index, ["solver_seconds", "at_most", "speed_up", "beaten_by", "verdict"]] = (
+            seconds, at_most, speed_up, better["contender"].iloc[0] if len(better) else "", "lost" if row["members_lost"] else verdict,
+        )  # fmt: skip
+        table.loc[index, "break_even"] = break_even(row["preparation"], row["seconds"], seconds)
+        table.loc[index, "break_even_configured"] = break_even(row["preparation"], row["seconds"], configured)
