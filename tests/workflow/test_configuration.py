@@ -64,6 +64,7 @@ MISTAKES = {
     "a foreign method without a file": ("methods.sns", {"label": "x", "stepper": "foreign", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
     "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
+    "compile in words": ("compile", "gpu", ["compile", "boolean"]),
 }  # fmt: skip
 
 
