@@ -139,35 +139,40 @@ def solvers(turns: int) -> Iterator[str]:
 
 def training(turns: int) -> Iterator[str]:
     yield "## Training, samples per second at batch 16, the demo's networks\n"
-    yield "The straightforward loop (benchmarks/straightforward.py) reads each head by a pass of the encoder, or shares one pass.\n"
-    yield head("model", "a shared pass", "ours, float32", "ours", reference="straightforward")
-    workers = [Worker(*OWN, "training") for _ in range(4)]
+    yield "The straightforward loop (benchmarks/straightforward.py) takes a pass of the encoder a head, or one that both share.\n"
+    sides = ("a shared pass", "ours, float32", "ours", "ours, compiled")
+    yield head("model", *sides, reference="straightforward")
+    workers = [Worker(*OWN, "training") for _ in range(5)]
     for model in ("sns_coloured", "sns_white"):
         cases = [
-            {"model": model, "side": "plain", "passes": 3}, {"model": model, "side": "plain", "passes": 1},
+            {"model": model, "side": "plain", "passes": 2}, {"model": model, "side": "plain", "passes": 1},
             {"model": model, "side": "ours", "precision": "float32"}, {"model": model, "side": "ours"},
+            {"model": model, "side": "ours", "compile": True},
         ]  # fmt: skip
-        yield from row(model, in_turns(list(zip(workers, cases, strict=True)), turns), [16] * 4)
+        yield from row(model, in_turns(list(zip(workers, cases, strict=True)), turns), [16] * len(cases))
     for worker in workers:
         worker.close()
 
 
 def refinement(turns: int, results: Path) -> Iterator[str]:
     yield "\n## Refinement, members x steps per second, 8 members, the demo's models\n"
-    yield "The straightforward rollout computes in float32, reads each head by a pass of its own, denoises each frame by a call of"
-    yield "its own and every member at every level. The last columns compare with the surrogate alone.\n"
-    sides = ("ours, float32", "ours", "surrogate alone")
-    yield head("method", *sides, reference="straightforward", more="step / surrogate's")
-    workers = [Worker(*OWN, "rollout", str(results)) for _ in range(4)]
+    yield "The straightforward rollout (benchmarks/straightforward.py) goes the same path, with the same moves, or with a move a"
+    yield "level, as the published code does. The last columns compare a step with the surrogate's alone, plain and compiled."
+    yield "A row of bfloat16 rounds each network to 8 bits, compiled or not.\n"
+    sides = ("a move a level", "ours, float32", "ours", "ours, compiled", "surrogate", "surrogate, compiled")
+    yield head("method", *sides, reference="straightforward", more="step / surrogate's | compiled")
+    workers = [Worker(*OWN, "rollout", str(results)) for _ in range(len(sides) + 1)]
     for method in ("sns", "sns_published"):
-        case = {"method": method, "members": 8}
+        case, alone = {"method": method, "members": 8}, {"method": "pointwise", "members": 8, "side": "ours"}
         cases = [
-            {**case, "side": "plain"}, {**case, "side": "ours", "precision": "float32"}, {**case, "side": "ours"},
-            {"method": "pointwise", "members": 8, "side": "ours"},
+            {**case, "side": "plain", "precision": "float32"}, {**case, "side": "plain", "precision": "float32", "stride": 1},
+            {**case, "side": "ours", "precision": "float32"}, {**case, "side": "ours"}, {**case, "side": "ours", "compile": True},
+            alone, {**alone, "compile": True},
         ]  # fmt: skip
         seconds = in_turns(list(zip(workers, cases, strict=True)), turns)
-        cost = statistics.median(t[0] for t in seconds[2]) / statistics.median(t[0] for t in seconds[3])
-        yield row(method, seconds, [8] * 4)[0] + f" {cost:.2f} |"
+        middle = [statistics.median(turn[0] for turn in side) for side in seconds]
+        costs = f" {middle[3] / middle[5]:.2f} | {middle[4] / middle[6]:.2f} |"
+        yield row(method, seconds, [8] * len(cases))[0] + costs
     for worker in workers:
         worker.close()
 

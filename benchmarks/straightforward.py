@@ -1,8 +1,10 @@
 """Training and rollout written as one would at first: what the project's own are measured against.
 
-Float32, one network call for every question (each head is read by a pass of its own, each frame denoised by a call of its
-own), every member computed at every level and the result picked by a mask, averages and optimiser parameter by parameter,
-batches through a DataLoader on the host, everything kept.
+What it does is what is known of the published code: at every call of the network the encoder runs once for each head, and the
+decoder takes the features of the last of these passes; in a rollout the heads are read by such passes, then each frame is
+denoised by a call of its own at every level of the path, all members are computed at all levels and the results picked by
+masks and Python branches; all in float32, with every frame on the way kept. Training: averages and optimiser parameter by
+parameter, batches through a DataLoader on the host. Network, path and levels are this project's own.
 """
 
 import torch
@@ -25,8 +27,15 @@ class Pairs(Dataset):
         return torch.stack([self.frames[member, far], self.frames[member, time], self.frames[member, time + 1]])
 
 
+def call(network, frames, passes):
+    """Output and logits of a network with heads, by so many passes of the encoder (a head each; 1: shared)."""
+    looks = [network.encode(frames) for _ in range(passes)]
+    logits = torch.stack([looks[head % passes][2][:, head] for head in range(2)], 1)
+    return network.decode(*looks[-1][:2], logits.softmax(-1)), logits
+
+
 def train(network, frames, gap, colour, schedule, batch, level_weight, passes, steps):
-    """`passes` of the encoder a step: 3 reads each head by a pass of its own, 1 takes what the denoising pass gives anyway."""
+    """`passes` of the encoder a step: one a head, or 1 that both share."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, weight_decay=0.05, foreach=False)
     average = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     batches, losses = iter(()), []
@@ -44,11 +53,10 @@ def train(network, frames, gap, colour, schedule, batch, level_weight, passes, s
             noises.append(noise)
             levels.append(level)
         pair = torch.stack(noised, 1)
-        output, logits = network(pair)
+        output, logits = call(network, pair, passes)
         loss = F.mse_loss(output, torch.stack(noises, 1))
         for head, level in enumerate(levels):
-            read = logits if passes == 1 else network.encode(pair)[2]
-            loss = loss + level_weight * F.cross_entropy(read[:, head], level)
+            loss = loss + level_weight * F.cross_entropy(logits[:, head], level)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -60,49 +68,44 @@ def train(network, frames, gap, colour, schedule, batch, level_weight, passes, s
 
 
 class Rollout:
-    """Refinement along path A with a move a level, or (`joint`) along the diagonal from the higher of both levels, at most
-    `bound`, in one move. `surrogate` and `denoiser`: networks; `readout` maps logits (B, 2, S + 1) to levels."""
+    """Refinement along path A, or (`joint`) along the diagonal from the higher of both levels, `stride` levels a move, from
+    levels of at most `bound`. `surrogate` and `denoiser`: networks; `readout` maps logits (B, 2, S + 1) to levels."""
 
     def __init__(
-        self, surrogate, denoiser, increment_std, colour, schedule, readout, bound, clip, renoise, joint, gain
+        self, surrogate, denoiser, increment_std, colour, schedule, readout, bound, clip, renoise, joint, gain, stride
     ):
         self.surrogate, self.denoiser, self.increment_std = surrogate, denoiser, increment_std
         self.colour, self.schedule, self.readout, self.bound, self.clip = colour, schedule, readout, bound, clip
-        self.renoise, self.joint, self.gain, self.kept = renoise, joint, gain, []
+        self.renoise, self.joint, self.gain, self.stride, self.kept = renoise, joint, gain, stride, []
 
     @torch.no_grad()
     def step(self, previous, anchor):
         candidate = previous + self.increment_std * self.surrogate(previous[:, None])[0][:, 0]
         z_anchor, z_prev, z_next = (self.colour.whiten(frame) for frame in (anchor, previous, candidate))
         pair = torch.stack([z_anchor, z_prev, z_next], 1)
-        s_prev = self.readout(self.denoiser.encode(pair)[2])[:, 0]
-        s_next = self.readout(self.denoiser.encode(pair)[2])[:, 1]
+        s_prev, s_next = (self.readout(self.denoiser.encode(pair)[2])[:, head] for head in range(2))
         if self.bound is not None:
             s_prev, s_next = s_prev.clamp(max=self.bound), s_next.clamp(max=self.bound)
         if self.joint:
             s_prev = s_next = torch.maximum(s_prev, s_next)
         z_prev, z_next = self.placed(z_prev, s_prev), self.placed(z_next, s_next)
+        self.kept.append((previous, candidate, s_prev, s_next, z_prev, z_next))
         if self.joint:
-            _, z_next = (
-                self.moved(z_anchor, z_prev, z_next, 0, s_prev, torch.zeros_like(s_prev)),
-                self.moved(z_anchor, z_prev, z_next, 1, s_next, torch.zeros_like(s_next)),
-            )
+            for above in range(0, int(s_next.max()), self.stride):
+                moved = [self.moved(z_anchor, z_prev, z_next, side, s_next, above) for side in range(2)]
+                z_prev, z_next = moved
+                self.kept.append((z_prev, z_next))
         else:
-            for level in range(int(s_prev.max()), 0, -1):
-                if (mask := s_prev >= level).any():
-                    here = torch.where(mask, level, 1)
-                    moved = self.moved(z_anchor, z_prev, z_next, 0, here, here - 1)
-                    z_prev = torch.where(mask[:, None, None, None], moved, z_prev)
-            for level in range(int(s_next.max()), 0, -1):
-                if (mask := s_next >= level).any():
-                    here = torch.where(mask, level, 1)
-                    moved = self.moved(z_anchor, z_prev, z_next, 1, here, here - 1)
-                    z_next = torch.where(mask[:, None, None, None], moved, z_next)
+            for above in range(0, int(s_prev.max()), self.stride):
+                z_prev = self.moved(z_anchor, z_prev, z_next, 0, s_prev, above)
+                self.kept.append((z_prev, z_next))
+            for above in range(0, int(s_next.max()), self.stride):
+                z_next = self.moved(z_anchor, z_prev, z_next, 1, s_next, above)
+                self.kept.append((z_prev, z_next))
         refined = torch.where((s_next > 0)[:, None, None, None], self.colour.unwhiten(z_next), candidate)
         if self.gain is not None:
             change = torch.fft.rfft2(refined - candidate) * self.gain
             refined = candidate + torch.fft.irfft2(change, s=refined.shape[-2:])
-        self.kept.append((candidate, refined, s_prev, s_next, z_prev, z_next))
         return refined
 
     def placed(self, z, level):
@@ -110,10 +113,13 @@ class Rollout:
             return self.schedule.add_noise(z, level, torch.randn_like(z))
         return self.schedule.add_noise(z, level, torch.zeros_like(z))
 
-    def moved(self, z_anchor, z_prev, z_next, side, start, stop):
-        """One frame after a reverse step, every member computed."""
-        x = (z_prev, z_next)[side]
-        noise = self.denoiser(torch.stack([z_anchor, z_prev, z_next], 1))[0][:, side]
+    def moved(self, z_anchor, z_prev, z_next, side, begun, above):
+        """One frame after a reverse step from `above` levels under where its member `begun`; every member computed."""
+        x, start = (z_prev, z_next)[side], begun - above
+        mask = start > 0
+        start = torch.where(mask, start, 1)
+        stop = (start - self.stride).clamp(min=0)
+        noise = call(self.denoiser, torch.stack([z_anchor, z_prev, z_next], 1), 2)[0][:, side]
         signal, sigma = (
             table(start).float()[:, None, None, None] for table in (self.schedule.signal, self.schedule.sigma)
         )
@@ -123,4 +129,5 @@ class Rollout:
         of_x, of_noise, fresh = (
             c.float()[:, None, None, None] for c in self.schedule.reverse_coefficients(start, stop)
         )
-        return of_x * x + of_noise * noise + fresh * torch.randn_like(x)
+        stepped = of_x * x + of_noise * noise + fresh * torch.randn_like(x)
+        return torch.where(mask[:, None, None, None], stepped, x)

@@ -74,7 +74,9 @@ def dataset() -> Dataset:
 def training(case: dict):
     """A unit is a step."""
     spec, data = demo()["models"][case["model"]], dataset()
-    trainer = _Trainer(case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"))
+    trainer = _Trainer(
+        case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"), case.get("compile", False)
+    )
     if case["side"] == "ours":
         return lambda count: [trainer.train_step() for _ in range(count)]
     objective, diffusion = trainer.objective, spec["diffusion"]
@@ -93,7 +95,8 @@ def rollout(case: dict):
     models = {role: folder / "models" / f"{name}.safetensors" for role, name in method["models"].items()}
     initial = open_frames(next((folder / "data").glob("*test*.nc")), "final_state")["final_state"]
     states = torch.from_numpy(initial.values[: case["members"]])
-    stepper = build_stepper(method, models, system, manifest, CPU, case.get("precision", "auto"))
+    options = {"precision": case.get("precision", "auto"), "compile": case.get("compile", False)}
+    stepper = build_stepper(method, models, system, manifest, CPU, **options)
     start, streams = stepper.start(states), MemberStreams(0, "benchmark", members=range(case["members"]))
 
     def ours(count):
@@ -111,8 +114,11 @@ def rollout(case: dict):
     plain = straightforward.Rollout(
         surrogate.network, denoiser.network, surrogate.per_channel("increment_std"), denoiser.colour(), denoiser.schedule(),
         LevelReadout(**method["readout"], clean_probability=usual), method["max_level"], method["sampler"]["clip"],
-        method["renoise"], method["joint"], stepper.gain,
+        method["renoise"], method["joint"], stepper.gain, case.get("stride", method["stride"]),
     )  # fmt: skip
+    if case["precision"] == "float32" and not method["renoise"] and "stride" not in case:  # no random numbers
+        own, other = stepper.step(start, streams.at(1))[0]["frame"], plain.step(start["frame"], start["anchor"])
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-3)
 
     def theirs(count):
         frame = start["frame"]

@@ -1,7 +1,7 @@
 """Command line: `python -m sns_core <stage> --argument value …`, one stage a call.
 
 A stage is a function with keyword-only arguments; its annotations say how the words of the command line are read:
-numbers and paths as such, lists as repeated words, dicts as JSON. Every stage may also be given
+numbers, paths, true and false as such, lists as repeated words, dicts as JSON. Every stage may also be given
 
     --threads N   of the numerical libraries     --log FILE   for stderr     --code NAME   the state of the code
     --dask JSON   who computes dask's graphs
@@ -56,6 +56,10 @@ def _convert(name: str, values: list[str], hint):
         raise ValueError(f"--{name} takes one value, not {len(values)}")
     if typing.get_args(hint):  # an optional value
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if hint is bool:
+        if values[0].lower() not in ("true", "false"):
+            raise ValueError(f"--{name}: {values[0]!r} is neither true nor false")
+        return values[0].lower() == "true"
     return hint(values[0]) if hint in (int, float, Path) else values[0]
 
 

@@ -1,4 +1,4 @@
-"""Device, precision, threads, random streams and progress: what depends on the machine, told once.
+"""Device, precision, compilation, threads, random streams and progress: what depends on the machine, told once.
 
 Random numbers are addressed, never consumed in order: every draw comes from a generator seeded by a hash of
 (run seed, purpose, member, step). Resuming therefore needs a step count and no generator state, a member's
@@ -6,8 +6,11 @@ numbers do not depend on who else is in its batch, and work may be split over jo
 """
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +46,83 @@ def autocast(device: torch.device, precision: str = "auto"):
         raise UserError(f"precision: {precision!r} is none of auto, float32, bfloat16")
     use = precision == "bfloat16" or (precision == "auto" and bfloat16_is_fast(device))
     return torch.autocast(device.type, dtype=torch.bfloat16) if use else contextlib.nullcontext()
+
+
+@functools.cache
+def can_compile(device: torch.device) -> bool:
+    """Whether networks can be compiled for the device; where not, one line on stderr says what is missing."""
+    if device.type == "cuda":
+        wanted = "a C compiler and the package triton"
+        found = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))
+        found = found and importlib.util.find_spec("triton") is not None
+    else:
+        wanted = "a C++ compiler (g++, or $CXX)"
+        found = shutil.which(os.environ.get("CXX", "g++")) is not None
+    if not found:
+        print(f"compile: needs {wanted}, which this machine lacks; networks run as they are", file=sys.stderr)
+    return found
+
+
+def compiled(network: torch.nn.Module, device: torch.device) -> Callable:
+    """A network with its own weights, compiled for each shape that it is called with: the same to rounding, gradients too.
+    Where there is no compiler, as it is."""
+    return torch.compile(network.to(memory_format=LAYOUT), dynamic=False) if can_compile(device) else network
+
+
+class Bucketed:
+    """Functions of tensors (rows, ...), or nested lists of them, compiled for few numbers of rows: those of a call are filled
+    up to the next power of two, or to the most of any call yet, by copies of the last.
+
+    Every row must be treated by itself, and no gradient be asked for: on a GPU each size is a CUDA graph. Use:
+    `a, b = Bucketed(device, a, b)`.
+    """
+
+    def __init__(self, device: torch.device, *functions: Callable):
+        self.graphs, self.most = device.type == "cuda", 1
+        mode = "reduce-overhead" if self.graphs else "default"
+        self.functions = [torch.compile(f, dynamic=False, fullgraph=True, mode=mode) for f in functions]
+
+    def __iter__(self) -> Iterator[Callable]:
+        return (functools.partial(self._call, function) for function in self.functions)
+
+    def bucket(self, rows: int) -> int:
+        """The number of rows that `rows` are filled up to."""
+        self.most = max(self.most, rows)
+        return min(1 << (rows - 1).bit_length(), self.most)
+
+    def _call(self, function, *arguments):
+        rows = len(next(filter(torch.is_tensor, _leaves(arguments))))
+        size = self.bucket(rows)
+
+        def filled(tensor):
+            if size > rows:
+                tensor = torch.cat([tensor, tensor[-1:].expand(size - rows, *tensor.shape[1:])])
+            # Another layout would be another graph.
+            return tensor.contiguous(memory_format=LAYOUT if tensor.ndim == 4 else torch.contiguous_format)
+
+        def kept(tensor):
+            # The next call of a CUDA graph writes where this one did.
+            return tensor[:rows].clone() if self.graphs else tensor[:rows]
+
+        return _each(kept, function(*_each(filled, arguments)))
+
+
+LAYOUT = torch.channels_last  # of images in compiled networks
+
+
+def _leaves(nested) -> Iterator:
+    if isinstance(nested, list | tuple):
+        for item in nested:
+            yield from _leaves(item)
+    else:
+        yield nested
+
+
+def _each(change: Callable, nested):
+    """Nested lists of tensors and Nones with every tensor changed."""
+    if isinstance(nested, list | tuple):
+        return type(nested)(_each(change, item) for item in nested)
+    return change(nested) if torch.is_tensor(nested) else nested
 
 
 class Team:
@@ -134,10 +214,14 @@ def spawn(generator: Generators, members: int) -> list[torch.Generator]:
     return [torch.Generator(device=generator.device).manual_seed(seed) for seed in seeds]
 
 
-def normal(streams: Sequence[torch.Generator], shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """Standard normal numbers (len(streams), *shape), each row from its own stream, with the type of `like`."""
-    rows = [torch.randn(*shape, generator=g, device=g.device, dtype=like.dtype) for g in streams]
-    return torch.stack(rows).to(like.device)
+def normal(streams: Sequence[torch.Generator | None], shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Standard normal numbers (len(streams), *shape), each row from its own stream, with the type of `like`; zeros where
+    a row has None."""
+    device = next(stream.device for stream in streams if stream is not None)
+    rows = torch.empty(len(streams), *shape, dtype=like.dtype, device=device)
+    for row, stream in zip(rows, streams, strict=True):
+        row.zero_() if stream is None else row.normal_(generator=stream)
+    return rows.to(like.device)
 
 
 def copy_out(tensor: torch.Tensor) -> Callable[[], np.ndarray]:

@@ -7,7 +7,6 @@ at (0, 0) does not depend on the path (paper, theorem 3.1); what differs is the 
 Every member has levels of its own. A member that has arrived is left exactly alone and costs no network call.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -161,20 +160,26 @@ class Sampler:
         twice = (here != there).any(-1) & predictable(here, there)
         return path.calls + twice.sum(0) * (self.order == 2)
 
-    def step(self, schedule: NoiseSchedule, x, noise, start: Levels, stop: Levels, streams) -> torch.Tensor:
-        """Members x (B, C, H, W) from level `start` to level `stop` <= start with predicted `noise`."""
+    def table(self, schedule: NoiseSchedule, start: Levels, stop: Levels) -> torch.Tensor:
+        """What steps from `start` to `stop` <= start multiply by, (..., 5) float64 on the CPU for levels (...): signal and
+        noise of x, and the coefficients of x, of the predicted and of fresh noise."""
+        coefficients = schedule.reverse_coefficients(start, stop, self.eta, self.variance)
+        return torch.stack([schedule.signal(start), schedule.sigma(start), *coefficients], -1)
+
+    def apply(self, table: torch.Tensor, x, noise, streams) -> torch.Tensor:
+        """Members x (B, C, H, W) after a step with predicted `noise`. `table` (B, 5) with the device and type of x; `streams`
+        one a member, None where there is no fresh noise, or nothing at all where no member has any."""
+        signal, sigma, of_x, of_noise, fresh = (per_member(column, x) for column in table.unbind(-1))
         if self.clip is not None:
-            signal, sigma = per_member(schedule.signal(start), x), per_member(schedule.sigma(start), x)
             clean = ((x - sigma * noise) / signal).clamp(-self.clip, self.clip)
             noise = torch.where(sigma > 0, (x - signal * clean) / sigma.clamp(min=1e-12), noise)
-        of_x, of_noise, fresh = schedule.reverse_coefficients(start, stop, self.eta, self.variance)
-        moved = per_member(of_x, x) * x + per_member(of_noise, x) * noise
-        rows = fresh.nonzero()[:, 0]
-        if len(rows):
-            draws = normal([streams[row] for row in rows.tolist()], x.shape[1:], x)
-            rows = rows.to(x.device)
-            moved = moved.index_add(0, rows, per_member(fresh[fresh > 0], x) * draws)
-        return moved
+        moved = of_x * x + of_noise * noise
+        return moved + fresh * normal(streams, x.shape[1:], x) if streams else moved
+
+    def step(self, schedule: NoiseSchedule, x, noise, start: Levels, stop: Levels, streams) -> torch.Tensor:
+        """Members x (B, C, H, W) from level `start` to level `stop` <= start with predicted `noise`."""
+        table = self.table(schedule, start, stop)
+        return self.apply(table.to(x.device, x.dtype), x, noise, _drawing(table, streams))
 
 
 def predictable(here: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
@@ -182,21 +187,56 @@ def predictable(here: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     return ((there == here) | (there > 0)).all(-1)
 
 
-def _ask(denoiser: Denoiser, pair, levels: torch.Tensor, anchor) -> tuple[torch.Tensor, torch.Tensor]:
-    s_prev, s_next = levels.to(pair[0].device).unbind(-1)
-    return denoiser(*pair, s_prev, s_next, anchor)
+def _drawing(table: torch.Tensor, streams) -> list:
+    """The streams of the members whose step (B, 5) has fresh noise, None for the others; empty where no step has any."""
+    fresh = (table[:, -1] > 0).tolist()
+    return [stream if draws else None for stream, draws in zip(streams, fresh, strict=True)] if any(fresh) else []
 
 
-def _move(sampler, schedule, pair, noise, here, there, streams, hold_prev: bool) -> list[torch.Tensor]:
-    """Both frames after one move (B, 2) -> (B, 2); a frame that does not move stays exactly as it is."""
-    ends = []
-    for side, (x, predicted) in enumerate(zip(pair, noise, strict=True)):
-        moves = there[:, side] < here[:, side]
-        if moves.any() and not (side == 0 and hold_prev):
-            moved = sampler.step(schedule, x, predicted, here[:, side], there[:, side], streams)
-            x = torch.where(per_member(moves, moved).bool(), moved, x)
-        ends.append(x)
-    return ends
+class _Timetable:
+    """A path with all that its moves multiply by, worked out and sent to the device once: a move then waits for nothing.
+
+    `levels` (moves + 1, B, 2), `like`: the members. Move i is made by the members `rows[i]`.
+    """
+
+    def __init__(self, sampler: Sampler, schedule: NoiseSchedule, levels: torch.Tensor, like: torch.Tensor):
+        self.sampler, self.here, self.there = sampler, levels[:-1], levels[1:]
+        self.table = sampler.table(schedule, self.here, self.there)
+        moving = (self.here != self.there).any(-1)
+        self.rows = [row.nonzero()[:, 0] for row in moving]
+        self.on_device = self.here.to(like.device), self.table.to(like.device, like.dtype)
+        self.stands = (self.here == self.there).to(like.device)
+        counts = [len(rows) for rows in self.rows]
+        self.where = moving.nonzero()[:, 1].to(like.device).split(counts)
+
+    def members(self, index: int) -> torch.Tensor | slice:
+        """Members of a move, to index tensors on the device by."""
+        everyone = len(self.rows[index]) == self.here.shape[1]
+        return slice(None) if everyone else self.where[index]
+
+    def levels(self, index: int, members) -> tuple[torch.Tensor, torch.Tensor]:
+        """Levels of both frames (members,) where a move starts, on the device."""
+        return self.on_device[0][index, members].unbind(-1)
+
+    def of_x(self, index: int, members) -> tuple[torch.Tensor, torch.Tensor]:
+        """Signal and noise (members,) of the previous frame where a move starts, on the device."""
+        return self.on_device[1][index, members, 0, :2].unbind(-1)
+
+    def move(self, index: int, members, rows, pair, noise, streams, hold_prev: bool) -> list[torch.Tensor]:
+        """Both frames of a move's `members` (on the device; `rows` on the CPU) at its end; a frame that does not move stays
+        exactly as it is."""
+        ends = []
+        for side, (x, predicted) in enumerate(zip(pair, noise, strict=True)):
+            stands = (self.here[index, rows, side] == self.there[index, rows, side]).tolist()
+            if not (all(stands) or (side == 0 and hold_prev)):
+                drawing = _drawing(self.table[index, rows, side], streams)
+                moved = self.sampler.apply(self.on_device[1][index, members, side], x, predicted, drawing)
+                if any(stands):
+                    held = self.stands[index, members, side].view(-1, *[1] * (x.ndim - 1))
+                    moved = torch.where(held, x, moved)
+                x = moved
+            ends.append(x)
+        return ends
 
 
 @torch.no_grad()
@@ -227,25 +267,28 @@ def walk(
         raise ValueError(f"the path starts at level {int(levels.max())}, the schedule ends at {schedule.levels}")
     streams = spawn(generator, batch)
     x_prev, x_next, given = x_prev.clone(), x_next.clone(), x_prev
-    for here, there in itertools.pairwise(levels):
-        rows = (here != there).any(-1).nonzero()[:, 0]
+    plan = _Timetable(sampler, schedule, levels, x_prev)
+    for index, rows in enumerate(plan.rows):
         if not len(rows):
             continue
-        on_device, own = rows.to(x_prev.device), [streams[row] for row in rows.tolist()]
-        prev, nxt = x_prev[on_device], x_next[on_device]
+        members, own = plan.members(index), [streams[row] for row in rows.tolist()]
+        prev, nxt = x_prev[members], x_next[members]
         if path.renoise:
-            prev = schedule.add_noise(given[on_device], here[rows, 0], normal(own, prev.shape[1:], prev))
-        context, pair = None if anchor is None else anchor[on_device], (prev, nxt)
-        noise = _ask(denoiser, pair, here[rows], context)
-        ends = _move(sampler, schedule, pair, noise, here[rows], there[rows], own, path.renoise)
-        again = predictable(here[rows], there[rows]).nonzero()[:, 0] if sampler.order == 2 else ()
+            signal, sigma = (per_member(column, prev) for column in plan.of_x(index, members))
+            prev = signal * given[members] + sigma * normal(own, prev.shape[1:], prev)
+        context, pair = None if anchor is None else anchor[members], (prev, nxt)
+        noise = denoiser(*pair, *plan.levels(index, members), context)
+        ends = plan.move(index, members, rows, pair, noise, own, path.renoise)
+        again = predictable(levels[index, rows], levels[index + 1, rows]).nonzero()[:, 0] if sampler.order == 2 else ()
         if len(again):
             some, few = again.to(prev.device), [own[row] for row in again.tolist()]
-            start, stop = here[rows][again], there[rows][again]
-            later = _ask(denoiser, [x[some] for x in ends], stop, None if context is None else context[some])
+            stop = levels[index + 1, rows[again]].to(prev.device).unbind(-1)
+            later = denoiser(*(x[some] for x in ends), *stop, None if context is None else context[some])
             mean = [0.5 * (first[some] + second) for first, second in zip(noise, later, strict=True)]
-            corrected = _move(sampler, schedule, [x[some] for x in pair], mean, start, stop, few, path.renoise)
+            starts = [x[some] for x in pair]
+            corrected = plan.move(index, rows[again].to(prev.device), rows[again], starts, mean, few, path.renoise)
             ends = [end.index_copy(0, some, x) for end, x in zip(ends, corrected, strict=True)]
-        x_prev[on_device] = x_prev[on_device] if path.renoise else ends[0]
-        x_next[on_device] = ends[1]
+        if not path.renoise:
+            x_prev[members] = ends[0]
+        x_next[members] = ends[1]
     return x_prev, x_next

@@ -79,7 +79,7 @@ class Look:
     bottom: torch.Tensor
     logits: torch.Tensor | None
 
-    def at(self, rows: torch.Tensor) -> "Look":
+    def at(self, rows: torch.Tensor | slice) -> "Look":
         """The same for some members of the batch."""
         logits = None if self.logits is None else self.logits[rows]
         return Look(

@@ -33,7 +33,8 @@ def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed
 
 def rollout_ensemble(
     *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
-    disturbance: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
+    disturbance: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False,
+    threads: int = 1,
 ) -> None:  # fmt: skip
     """Forecasts of a method from `starts` states, an ensemble of `members` from each, as netCDF.
 
@@ -46,7 +47,9 @@ def rollout_ensemble(
     chosen = select_device(device)
     content = read_json(manifest)
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
-    stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
+    stepper = build_stepper(
+        method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed), compile
+    )
     states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
     if not (1 <= starts <= len(states) and len(states) > 1):
         raise UserError(

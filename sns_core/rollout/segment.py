@@ -28,13 +28,14 @@ CHUNK_STEPS = 1000  # steps of a series in a chunk of the file
 def rollout_segment(
     *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], first_step: int, steps: int, members: list,
     seed: int, frame_stride: int, block: int, lags: int, output: Path, restart: Path, previous: Path | None = None,
-    device: str = "auto", precision: str = "auto", threads: int = 1,
+    device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
     """Roll a method out over steps first_step + 1 .. first_step + steps.
 
     `method`: stepper and its options; `models`: file of each role; `initial`: frames files of a split whose final solver
     states of `members` are the start; `previous`: restart file of the segment before (needed unless first_step is 0);
-    `block`: steps a statistics block, must divide first_step and steps. Writes `output` (netCDF4) and `restart`.
+    `block`: steps a statistics block, must divide first_step and steps; `compile`: the networks, whose numbers are then the
+    same to rounding. Writes `output` (netCDF4) and `restart`.
     """
     if first_step % block or steps % block:
         raise UserError(f"rollout: segments of {steps} steps from {first_step} do not divide into blocks of {block}")
@@ -43,7 +44,9 @@ def rollout_segment(
     content = read_json(manifest)
     system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
     step_size, resolution = content["emulator"]["step"], content["emulator"]["resolution"]
-    stepper = build_stepper(method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed))
+    stepper = build_stepper(
+        method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed), compile
+    )
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32, device=chosen)[:, None, None]
     everyone = open_members(initial, "final_state")["final_state"]
     units = component_scales(system, torch.from_numpy(everyone.values).to(chosen), resolution)

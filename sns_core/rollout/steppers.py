@@ -122,6 +122,7 @@ class _DenoisingStepper(_FrameStepper):
             **(readout or {}), clean_probability=None if usual is None else torch.tensor(usual).expand(2, -1)
         )
         self.sampler, self.stride, self.bank = Sampler(**(sampler or {})), stride, bank
+        self._whitened = None, None
 
     def anchors(self, carry: Carry, streams) -> torch.Tensor:
         """(B, C, m, m): the initial frames, or where there is a bank (n, C, m, m) of true frames, one drawn at each step."""
@@ -131,8 +132,13 @@ class _DenoisingStepper(_FrameStepper):
         return self.bank[torch.cat(draws).to(self.bank.device)]
 
     def whitened(self, *frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Frames in the coordinates of the diffusion."""
-        return self.colour.whiten(torch.stack(frames)).unbind(0)
+        """Frames in the coordinates of the diffusion, the anchor last: mostly that of the step before, done already."""
+        if self.colour.white:
+            return frames
+        *others, anchor = frames
+        if self._whitened[0] is not anchor:
+            self._whitened = anchor, self.colour.whiten(anchor)
+        return *self.colour.whiten(torch.stack(others)).unbind(0), self._whitened[1]
 
     def estimate(self, look: Look, streams) -> torch.Tensor:
         """Levels (B, 2) at which a pair seems to stand, on the CPU, where the timetable is made."""
@@ -149,8 +155,10 @@ class _DenoisingStepper(_FrameStepper):
         rows = level.nonzero()[:, 0]
         if not len(rows):
             return z
-        where = rows.to(z.device)
         noise = normal([streams[row] for row in rows.tolist()], z.shape[1:], z)
+        if len(rows) == len(z):
+            return self.schedule.add_noise(z, level, noise)
+        where = rows.to(z.device)
         return z.index_copy(0, where, self.schedule.add_noise(z[where], level[rows], noise))
 
     def walked(self, path: Path, z_prev: torch.Tensor, z_next: torch.Tensor, z_anchor, streams) -> torch.Tensor:
@@ -249,18 +257,19 @@ class RefinementStepper(_DenoisingStepper):
         rows = s_next.nonzero()[:, 0]
         if not len(rows):
             return candidate, record
-        own, where = [streams[row] for row in rows.tolist()], rows.to(candidate.device)
+        own = [streams[row] for row in rows.tolist()]
+        where = slice(None) if len(rows) == len(candidate) else rows.to(candidate.device)
         placed = self.condition(z_prev[where], s_prev[rows], own), self.placed(z_next[where], s_next[rows], own)
         if self.renoise or len(path.levels) > 2:
             refined = self.walked(Path(path.levels[:, rows], path.renoise), *placed, z_anchor[where], own)
         else:  # the pair was looked at where it stands
-            start = s_prev[rows].to(where.device), s_next[rows].to(where.device)
+            start = torch.stack([s_prev[rows], s_next[rows]]).to(candidate.device)
             _, noise = self.denoiser.answer(look.at(where), *start)
             z = self.sampler.step(self.schedule, placed[1], noise, s_next[rows], path.levels[1, rows, 1], own)
             refined = self.colour.unwhiten(z)
         if self.gain is not None:
             refined = candidate[where] + filtered(refined - candidate[where], self.gain)
-        return candidate.index_copy(0, where, refined), record
+        return (refined if len(rows) == len(candidate) else candidate.index_copy(0, where, refined)), record
 
 
 class ThermalizerStepper(RefinementStepper):
@@ -369,15 +378,15 @@ class ForeignStepper:
 
 def build_stepper(
     method: dict, models: dict[str, FilePath], system: System, manifest: dict, device, precision: str = "auto",
-    bank: Callable[[], torch.Tensor] | None = None,
+    bank: Callable[[], torch.Tensor] | None = None, compile: bool = False,
 ) -> Stepper:  # fmt: skip
     """The stepper of a configured method.
 
     `method`: {"stepper", options of the walk}; `models`: file of each role that the stepper needs; `bank` makes the true
-    frames (n, C, m, m) of which `anchor: resampled` draws. A learnt stepper, the user's own too (`module.Name`), is built
-    from its models in the order of its needs, the precision, the system, the resolution of frames, and the options by
-    name. Raises UserError for an unknown stepper and for a model that is missing
-    or does not fit.
+    frames (n, C, m, m) of which `anchor: resampled` draws; `compile`: whether networks are compiled. A
+    learnt stepper, the user's own too (`module.Name`), is built from its models in the order of its needs, the precision,
+    the system, the resolution of frames, and the options by name. Raises UserError for an unknown stepper and for a model
+    that is missing or does not fit.
     """
     kind = method["stepper"]
     try:
@@ -394,7 +403,10 @@ def build_stepper(
     if kind == "foreign":
         rollout = ForeignRollout(method["file"], system.variable, system.channels, resolution, step_size)
         return ForeignStepper(rollout, system, resolution, scale)
-    loaded = [load_model(models[role], objectives, device, manifest["identity"]) for role, objectives in needs.items()]
+    loaded = [
+        load_model(models[role], objectives, device, manifest["identity"], compile)
+        for role, objectives in needs.items()
+    ]
     options = {name: method[name] for name in options_of(kind) if name in method}
     if options.pop("anchor", "initial") == "resampled" and bank is not None:
         options["bank"] = bank().to(device)

@@ -15,7 +15,7 @@ from torch import nn
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.files import read_tensors
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.runtime import DamagedFile, UserError, autocast
+from sns_core.runtime import LAYOUT, Bucketed, DamagedFile, UserError, autocast, can_compile
 
 FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
@@ -42,6 +42,7 @@ class TrainedModel:
     network: PeriodicUNet
     note: dict
     device: torch.device
+    compile: bool = False  # whether networks that run for many calls are compiled
 
     @property
     def spec(self) -> dict:
@@ -72,19 +73,22 @@ class TrainedModel:
         Its weights have the precision that the context would cast them to at every call: the same bits, fewer copies.
         """
         context = autocast(self.device, precision)
-        if not isinstance(context, torch.autocast):
-            return self.network, context
-        network = copy.deepcopy(self.network)
+        half, compiling = isinstance(context, torch.autocast), self.compile and can_compile(self.device)
+        network = copy.deepcopy(self.network) if half or compiling else self.network
         for name, module in network.named_modules():
             # The heads compute in float32 in any context.
-            if isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith("heads."):
+            if half and isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith("heads."):
                 module.to(context.fast_dtype)
+        if compiling:
+            network.to(memory_format=LAYOUT)
+            network.encode, network.decode = Bucketed(self.device, network.encode, network.decode)
         return network, context
 
 
 def load_model(
-    path: Path, objective: str | tuple[str, ...], device: torch.device | str = "cpu", identity: str | None = None
-) -> TrainedModel:
+    path: Path, objective: str | tuple[str, ...], device: torch.device | str = "cpu", identity: str | None = None,
+    compile: bool = False,
+) -> TrainedModel:  # fmt: skip
     """Read a model file; `objective`: one that it must have been trained for, or several of which one will do.
 
     Raises UserError where the file is missing, truncated, foreign, of another objective or shape than it says, or
@@ -109,4 +113,4 @@ def load_model(
             f"its configuration asks for {wanted.get(name, 'none')})",
         )
     network.load_state_dict(tensors)
-    return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device))
+    return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device), compile)

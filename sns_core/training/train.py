@@ -25,6 +25,7 @@ from sns_core.runtime import (
     Team,
     UserError,
     autocast,
+    compiled,
     derive_seed,
     generator,
     progress,
@@ -77,7 +78,7 @@ def _objective(spec: dict, statistics: dict, correlation: list | None, resolutio
 class _Trainer:
     """Everything that changes while a model is trained, with its checkpoint."""
 
-    def __init__(self, name: str, spec: dict, dataset, seed: int, team: Team, precision: str):
+    def __init__(self, name: str, spec: dict, dataset, seed: int, team: Team, precision: str, compile: bool = False):
         device = team.device
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
         self.identity: dict = {}
@@ -99,6 +100,8 @@ class _Trainer:
             self.network = build_network(spec, channels)
         self.network.check_resolution(resolution)
         self.network.to(device)
+        # What is learnt by; whatever else is asked of the network asks it as it is.
+        self.learner = compiled(self.network, device) if compile else self.network
         self.average = [p.detach().clone() for p in self.network.parameters()]
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
@@ -113,7 +116,7 @@ class _Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         with autocast(self.device, self.precision):
-            parts = self.objective(self.network, batch, stream, self.rows_of_batch)
+            parts = self.objective(self.learner, batch, stream, self.rows_of_batch)
         self.optimiser.zero_grad(set_to_none=True)
         parts["loss"].backward()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
@@ -193,9 +196,12 @@ class _Trainer:
         for index, average in enumerate(self.average):
             average.copy_(tensors[f"average.{index}"])
         state: dict[int, dict] = {}
+        parameters = list(self.network.parameters())
         for name, tensor in tensors.items():
             if name.startswith("optimiser."):
                 _, index, key = name.split(".")
+                if tensor.ndim:  # the fused optimiser reads it in the order in which the parameter lies in memory
+                    tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
                 state.setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.rows, self.sums = note["step"], note["rows"], note["sums"]
@@ -203,7 +209,7 @@ class _Trainer:
 
 def train_model(
     *, name: str, spec: dict, manifest: Path, seed: int, output: Path, history: Path, device: str = "auto",
-    precision: str = "auto", threads: int = 1, code: str = "",
+    precision: str = "auto", compile: bool = False, threads: int = 1, code: str = "",
 ) -> None:  # fmt: skip
     """Train one model of the configuration and write its averaged weights (`output`, with a readable `.json` beside
     it) and its `history` as CSV.
@@ -211,20 +217,21 @@ def train_model(
     `spec`: objective, network, training and, for a denoiser, diffusion. `code`: any string that names the code's
     state; checkpoints of another state are not taken up. A killed call goes on from its last checkpoint and gives
     bitwise, on CPU, what an uninterrupted one gives. Started by torchrun, its processes share each batch: the same model to
-    rounding, resumed by any number of them.
+    rounding, resumed by any number of them. So does `compile`, by which a network learns compiled.
     """
     use_threads(threads)
     with Team(select_device(device)) as team:
-        _train(team, name, spec, manifest, seed, Path(output), history, precision, code)
+        _train(team, name, spec, manifest, seed, Path(output), history, precision, compile, code)
 
 
-def _train(team: Team, name, spec, manifest, seed, output: Path, history, precision, code) -> None:
+def _train(team: Team, name, spec, manifest, seed, output: Path, history, precision, compile, code) -> None:
     began = time.monotonic()
     dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
     identity, training = dataset.manifest["identity"], spec["training"]
-    trainer = _Trainer(name, spec, dataset, seed, team, precision)
+    trainer = _Trainer(name, spec, dataset, seed, team, precision, compile)
     trainer.identity = {
-        "model": name, "specification": spec, "data manifest": identity, "seed": seed, "precision": precision, "code": code,
+        "model": name, "specification": spec, "data manifest": identity, "seed": seed, "precision": precision, "compile": compile,
+        "code": code,
     }  # fmt: skip
     validation = PairSampler(held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, training["symmetries"])
     work = output.parent / ".work" / digest(trainer.identity)

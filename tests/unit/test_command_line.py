@@ -17,17 +17,18 @@ def stage(
     files: list[Path],
     pair: list,
     previous: Path | None = None,
+    fast: bool = False,
 ):
     """A signature with every kind of argument."""
 
 
 def test_words_become_what_the_annotations_say():
     words = ["--name", "x", "--count", "3", "--scale", "0.5", "--spec", '{"a": 1}', "--files", "a.nc", "b.nc"]
-    words += ["--pair", "[1,", "15]", "--previous", "r.st"]
+    words += ["--pair", "[1,", "15]", "--previous", "r.st", "--fast", "True"]
     read = read_arguments(stage, words)
     assert read == {
         "name": "x", "count": 3, "scale": 0.5, "spec": {"a": 1}, "files": [Path("a.nc"), Path("b.nc")], "pair": [1, 15],
-        "previous": Path("r.st"),
+        "previous": Path("r.st"), "fast": True,
     }  # fmt: skip
 
 
@@ -37,6 +38,10 @@ def test_words_become_what_the_annotations_say():
         (["--nane", "x"], "unknown argument --nane"),
         (["--name", "x"], "missing argument --count"),
         (["x"], "before any argument"),
+        (
+            ["--name", "x", "--count", "1", "--spec", "{}", "--files", "a", "--pair", "[]", "--fast", "yes"],
+            "neither true nor",
+        ),
         (["--name", "x", "y", "--count", "1", "--spec", "{}", "--files", "a", "--pair", "[]"], "takes one value"),
     ],
 )

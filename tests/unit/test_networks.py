@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from sns_core.diffusion import NoiseSchedule, Prediction
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d, _CircularPad
-from sns_core.runtime import generator
+from sns_core.runtime import can_compile, generator
+from sns_core.training import TrainedModel
 
 F64 = torch.float64
 SMALL = dict(channels=1, frames_in=2, frames_out=2, width=8, multipliers=(1, 2), blocks=1)
@@ -469,3 +470,17 @@ def test_the_gradient_of_circular_padding_is_that_of_torch_bit_for_bit(dtype, ma
     own = _CircularPad.apply(x, margin)
     assert torch.equal(own, padded)
     assert torch.equal(*(torch.autograd.grad(y, x, gradient)[0] for y in (own, padded)))
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="torch.compile finds no C++ compiler")
+def test_a_compiled_network_gives_the_same_to_rounding_for_any_number_of_members():
+    network = network_of(width=4, frames_in=3, multipliers=(1, 1), levels=6, head_width=8).requires_grad_(False)
+    plain, fast = (
+        TrainedModel(network, {}, torch.device("cpu"), compile).running("float32")[0] for compile in (False, True)
+    )
+    assert plain is network and fast is not network
+    with torch.no_grad():
+        for rows in (4, 3):  # the latter filled up: no further graph
+            frames = frames_of(rows, 3, 1, 8, 8)
+            for one, other in zip(plain(frames), fast(frames), strict=True):
+                torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)

@@ -8,9 +8,12 @@ from safetensors.torch import save_file
 
 from sns_core.files import digest, provenance, read_json, read_tensors, sha256, whole_file, write_json, write_tensors
 from sns_core.runtime import (
+    Bucketed,
     MemberStreams,
     UserError,
     autocast,
+    can_compile,
+    compiled,
     derive_seed,
     generator,
     normal,
@@ -90,7 +93,14 @@ def test_normal_numbers_of_a_row_come_from_its_own_stream():
     assert not torch.equal(rows[0], rows[1])
 
 
-# --- device, precision, progress ---
+def test_a_row_without_a_stream_is_zero_and_changes_no_other():
+    like = torch.zeros(1)
+    rows = normal([None, generator(1), None], (2, 3), like)
+    assert torch.equal(rows[1], normal([generator(1)], (2, 3), like)[0])
+    assert not rows[[0, 2]].any()
+
+
+# --- device, precision, compilation, progress ---
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
@@ -109,6 +119,41 @@ def test_networks_run_in_the_precision_asked_for():
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(torch.device("cpu"), precision):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_without_a_compiler_networks_run_as_they_are_and_one_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    can_compile.cache_clear()
+    network = torch.nn.Conv2d(1, 1, 3)
+    try:
+        assert compiled(network, torch.device("cpu")) is network
+        assert not can_compile(torch.device("cpu"))
+    finally:
+        can_compile.cache_clear()
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "compile: needs a C++ compiler" in told
+
+
+def test_rows_are_filled_up_to_powers_of_two_or_to_the_most_yet():
+    buckets = Bucketed(torch.device("cpu"))
+    assert [buckets.bucket(rows) for rows in (5, 1, 2, 3, 4)] == [5, 1, 2, 4, 4]
+    assert [buckets.bucket(rows) for rows in (20, 9, 17, 6)] == [20, 16, 20, 8]
+
+
+def test_bucketed_functions_see_full_buckets_and_give_the_rows_asked_for(monkeypatch):
+    seen = []
+
+    def function(pair, extra):
+        seen.append(len(pair[0]))
+        return [pair[0] + pair[1], None], extra
+
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    (call,) = Bucketed(torch.device("cpu"), function)
+    for rows in (4, 3, 1):
+        one, two = torch.randn(2, rows, 2, generator=generator("test", rows))
+        (total, nothing), extra = call([one, two], None)
+        assert torch.equal(total, one + two) and nothing is None and extra is None
+    assert seen == [4, 4, 1]
 
 
 def test_progress_counts_from_its_start_and_tells_the_rate(capsys):

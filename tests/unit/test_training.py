@@ -17,7 +17,7 @@ from small import SPECS, train
 from sns_core.data import load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.files import read_tensors, write_tensors
-from sns_core.runtime import UserError, generator
+from sns_core.runtime import Team, UserError, can_compile, generator
 from sns_core.training import load_model
 from sns_core.training import train as loop
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, shell_weights
@@ -301,3 +301,26 @@ def test_weights_held_in_bfloat16_give_the_bits_of_autocast(tiny):
         assert all(map(torch.equal, network(frames), model.network(frames)))
     assert network.leave.weight.dtype == torch.bfloat16 and model.network.leave.weight.dtype == torch.float32
     assert model.running("float32")[0] is model.network
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="torch.compile finds no C++ compiler")
+def test_a_compiled_network_learns_the_same_to_rounding(tiny, tmp_path, specs):
+    spec = specs["denoiser"]
+    spec["network"] |= {"width": 4, "multipliers": [1, 1]}
+    data, team = load_dataset(tiny.manifest, "train"), Team(torch.device("cpu"))
+    plain, fast = (loop._Trainer("denoiser", spec, data, 3, team, "float32", compile) for compile in (False, True))
+    for trainer in (plain, fast):
+        for _ in range(3):
+            trainer.train_step()
+    assert fast.learner is not fast.network
+    assert fast.sums == pytest.approx(plain.sums, rel=1e-4)
+    # A warm-up step of AdamW moves by its learning rate whatever the gradient's size: what is small may go either way.
+    for one, other in zip(plain.network.parameters(), fast.network.parameters(), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=2e-4)
+    fast.save(tmp_path / "checkpoint.safetensors")
+    resumed = loop._Trainer("denoiser", spec, data, 3, team, "float32", True)
+    resumed.load(tmp_path / "checkpoint.safetensors")
+    held, again = fast.optimiser.state_dict()["state"], resumed.optimiser.state_dict()["state"]
+    for index, parameter in enumerate(resumed.network.parameters()):
+        assert torch.equal(again[index]["exp_avg"], held[index]["exp_avg"])
+        assert again[index]["exp_avg"].stride() == parameter.stride() == held[index]["exp_avg"].stride()

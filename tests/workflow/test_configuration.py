@@ -67,6 +67,7 @@ MISTAKES = {
     "half of given": ("given.folder", "gallery/re1e4", ["given", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
     "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
+    "compile in words": ("compile", "gpu", ["compile", "boolean"]),
 }  # fmt: skip
 
 

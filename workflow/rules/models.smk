@@ -20,9 +20,10 @@ rule train_model:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
+        compile=config["compile"],
         code=code("train_model"),
     shell:
         stage("train_model", "{resources.launcher}")
         + "--name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
-        " --device {params.device} --precision {params.precision}"
+        " --device {params.device} --precision {params.precision} --compile {params.compile}"
         " --output {output.model:q} --history {output.history:q}"

@@ -30,13 +30,14 @@ rule rollout_segment:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
+        compile=config["compile"],
         code=code("rollout_segment", own_stepper),
     shell:
         stage("rollout_segment") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} {params.previous} --first-step {params.first_step}"
         " --steps {params.steps} --members {params.members:q} --seed {params.seed} --frame-stride {params.frame_stride}"
         " --block {params.block} --lags {params.lags} --device {params.device} --precision {params.precision}"
-        " --output {output.segment:q} --restart {output.restart:q}"
+        " --compile {params.compile} --output {output.segment:q} --restart {output.restart:q}"
 
 
 rule rollout_ensemble:
@@ -65,9 +66,10 @@ rule rollout_ensemble:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
+        compile=config["compile"],
         code=code("rollout_ensemble", own_stepper),
     shell:
         stage("rollout_ensemble") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
         " --manifest {input.manifest:q} --initial {input.initial:q} --starts {params.starts} --members {params.members}"
         " --leads {params.leads:q} --disturbance {params.disturbance} --seed {params.seed} --device {params.device}"
-        " --precision {params.precision} --output {output:q}"
+        " --precision {params.precision} --compile {params.compile} --output {output:q}"
