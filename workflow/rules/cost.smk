@@ -1,47 +1,6 @@
 # What a method costs, beside the solver on other grids. Seconds depend on the machine: they are measured again where
 # models, methods or code changed, as anything else is, and not for another machine.
-from types import SimpleNamespace
-
-
-def grids(system) -> list[int]:
-    """Points a side of the solver's grids, its own among them, the coarsest first."""
-    return configuration.solver_grids(RESOLVED[system])
-
-
-def finest(wildcards) -> int:
-    """Points a side of the finest grid on which forecasts are made."""
-    resolved = RESOLVED[wildcards.system]
-    return round(resolved["metrics"]["cost"]["finest"] * resolved["system"]["parameters"]["resolution"])
-
-
-def whole_machine(wildcards) -> int:
-    """Cores of a job that is timed: all that this call has, so that nothing runs beside it; on a cluster one."""
-    return (workflow.resource_settings.cores or 1) if workflow.local_exec else 1
-
-
-def timed_methods(wildcards):
-    """JSON of what is timed: each method that can be started from states of our choice."""
-    found = {}
-    for name in forecasters(wildcards.system):
-        one = SimpleNamespace(system=wildcards.system, method=name)
-        found[name] = {"method": json.loads(method_options(one)), "models": json.loads(model_roles(one))}
-    return configuration.as_parameter(found)
-
-
-def models_of_methods(system):
-    """Method -> names of the models that it needs."""
-    methods = RESOLVED[system]["methods"]
-    return {name: list(methods[name]["models"].values()) for name in forecasters(system)}
-
-
-def learnt_from(system):
-    """Trajectories that training has seen."""
-    return [path for split in ("train", "validation") for path in trajectory_files(system, split)]
-
-
-def notes_of_models(system):
-    """Model -> the JSON beside it."""
-    return {model: f"{RESULTS}/{system}/models/{model}.json" for model in models_used(system)}
+include: "timed.smk"
 
 
 rule rollout_grids:
