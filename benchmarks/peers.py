@@ -1,4 +1,7 @@
-"""Worker of the peers, run by their own interpreters: `python peers.py jax_cfd` or `python peers.py pyqg`."""
+"""Worker of the peers, run by their own interpreters: `python peers.py jax_cfd [one]` or `python peers.py pyqg`.
+
+`one` keeps jax to one thread; otherwise it takes what its affinity gives it.
+"""
 
 import os
 import sys
@@ -40,5 +43,6 @@ def pyqg(case: dict):
 
 
 if __name__ == "__main__":
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    if "one" in sys.argv:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     serve({"jax_cfd": jax_cfd, "pyqg": pyqg}[sys.argv[1]])

@@ -2,7 +2,8 @@
 
 Every side of a comparison is a process of one thread on one core; they work in turns, and the table gives medians over the
 turns with quartiles. Rates are per second of processor time, so a turn that another job interrupts is not counted as slower
-(what the other job does to the caches is); the last column is the ratio by the clock. Writes
+(what the other job does to the caches is); the last column is the ratio by the clock. The part `cores` gives the solvers and
+jax-cfd several cores, and goes by the clock. Writes
 benchmarks/results/speed_<date>_<machine>.md. The peers' environments are made by benchmarks/peers.sh.
 """
 
@@ -45,6 +46,25 @@ class Worker:
         self.process.wait()
 
 
+class Workers:
+    """Processes on the same cores; ended by a `with` block."""
+
+    def __init__(self, cores: list[int]):
+        self.cores, self.started = set(cores), []
+
+    def start(self, *command: str) -> Worker:
+        os.sched_setaffinity(0, self.cores)  # inherited
+        self.started.append(Worker(*command))
+        return self.started[-1]
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for worker in self.started:
+            worker.close()
+
+
 def in_turns(sides: list[tuple[Worker, dict]], turns: int) -> list[list[list[float]]]:
     """Seconds a unit, [processor, wall] of each turn of each side."""
     for worker, case in sides:
@@ -61,10 +81,10 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def row(label: str, seconds: list, units: list[float], reference: int = 0) -> list[str]:
-    """A line a side: rate with quartiles, and its ratio to the side `reference`."""
-    rates = [[unit / turn[0] for turn in turns] for turns, unit in zip(seconds, units, strict=True)]
-    clock = [statistics.median(unit / turn[1] for turn in turns) for turns, unit in zip(seconds, units, strict=True)]
+def row(label: str, seconds: list, units: list[float], reference: int = 0, clock: bool = False) -> list[str]:
+    """A line a side: rate (by processor time, or by the clock) with quartiles, and its ratio to the side `reference`."""
+    rates = [[unit / turn[clock] for turn in turns] for turns, unit in zip(seconds, units, strict=True)]
+    other = [statistics.median(unit / turn[1] for turn in turns) for turns, unit in zip(seconds, units, strict=True)]
     cells = []
     for side, rate in enumerate(rates):
         low, middle, high = quartiles(rate)
@@ -73,7 +93,7 @@ def row(label: str, seconds: list, units: list[float], reference: int = 0) -> li
             ratios = [own / peer for own, peer in zip(rate, rates[reference], strict=True)]
             low, _, high = quartiles(ratios)
             cell += f" | **{middle / statistics.median(rates[reference]):.2f}** ({low:.2f} to {high:.2f})"
-            cell += f" | {clock[side] / clock[reference]:.2f}"
+            cell += f" | {other[side] / other[reference]:.2f}"
         cells.append(cell)
     return [f"| {label} | " + " | ".join(cells) + " |"]
 
@@ -93,48 +113,73 @@ def transforms(resolution: int, columns: int, real: int, stages: int = 1) -> str
     return f"{operations / 1e6:.3g}"
 
 
-def solvers(turns: int) -> Iterator[str]:
-    peer, jax = HERE / ".peers", "Kolmogorov flow, float32, beside jax-cfd 0.2.1 (jit, as many trajectories at once)"
-    floor = "bare transforms (floor)"
-    yield f"## {jax}\n"
-    yield "Steps per second and trajectory. Floor: the transforms of a step alone, each axis on contiguous, cached arrays."
-    yield "Advective form: 4 inverse and 1 forward transform an evaluation, 5 evaluations a step; stress form: 2 and 2 of"
-    yield "two thirds of the columns. Bytes: the spectra and fields of an evaluation, each written and read once.\n"
-    first = "N, batch | million operations; MB a step (advective, stress)"
-    yield head(first, "advective", "stress", floor, reference="jax-cfd")
-    theirs = Worker(str(peer / "jax/bin/python"), "peers.py", "jax_cfd")
-    ours, also, bare = (Worker(*OWN, kind) for kind in ("solver", "solver", "transforms"))
-    for n in (64, 128, 256, 512):
-        columns = int(2 / 3 * (n // 2 + 1))
-        for batch in (1, 8, 32):
-            case = {"system": "KolmogorovFlow", "resolution": n, "batch": batch, "dtype": "float32", "dt": 1e-3}
-            bound = {**case, "columns": columns, "stages": 5, "inverse": 2, "forward": 2, "batch": min(batch, 4)}
-            sides = [(theirs, case), (ours, case), (also, {**case, "advection": "stress"}), (bare, bound)]
-            seconds = in_turns(sides, turns)
-            full, narrow = n * (n // 2 + 1) * 8, n * columns * 8
-            bytes_ = [
-                5 * 2 * (5 * full + 5 * 4 * n * n + 3 * full) / 1e6,
-                5 * 2 * (4 * narrow + 4 * 4 * n * n + 3 * narrow) / 1e6,
-            ]
-            operations = f"{transforms(n, n // 2 + 1, 5, 5)}, {transforms(n, columns, 4, 5)}"
-            label = f"{n}, {batch} | {operations}; {bytes_[0]:.3g}, {bytes_[1]:.3g}"
-            yield from row(label, seconds, [batch] * 3 + [bound["batch"]])
-    for worker in (theirs, ours, also, bare):
-        worker.close()
-    yield "\n## Two-layer QG beside pyqg 0.7.2 (float64, one trajectory, FFTW)\n"
-    yield "Steps per second and trajectory; 6 inverse and 4 forward transforms a step on both sides.\n"
-    yield head("N, batch | million operations", "float64", "float32", f"{floor}, float64", reference="pyqg")
-    theirs = Worker(str(peer / "pyqg/bin/python"), "peers.py", "pyqg")
-    ours, also, bare = (Worker(*OWN, kind) for kind in ("solver", "solver", "transforms"))
-    for n in (64, 128, 256):
-        for batch in (1, 8, 32):
-            case = {"system": "TwoLayerQG", "resolution": n, "batch": batch, "dtype": "float64"}
-            bound = {**case, "columns": n // 2 + 1, "stages": 1, "inverse": 6, "forward": 4, "batch": min(batch, 4)}
-            sides = [(theirs, case), (ours, case), (also, {**case, "dtype": "float32"}), (bare, bound)]
-            label = f"{n}, {batch} | {transforms(n, n // 2 + 1, 10)}"
-            yield from row(label, in_turns(sides, turns), [1, batch, batch, bound["batch"]])
-    for worker in (theirs, ours, also, bare):
-        worker.close()
+def kolmogorov(turns: int, cores: list[int]) -> Iterator[str]:
+    """On one core, by processor time, with the floor; on several by the clock, members shared among as many processes."""
+    peer, processes = HERE / ".peers", len(cores)
+    alone, floor, clock = processes == 1, "bare transforms (floor)", processes > 1
+    solver = "solver" if alone else "solvers"
+    where = "one core" if alone else f"{processes} cores, rates by the clock"
+    yield f"## Kolmogorov flow, float32, beside jax-cfd 0.2.1 (jit, as many trajectories at once): {where}\n"
+    yield "Steps per second and trajectory." + (
+        " Floor: the transforms of a step alone, each axis on contiguous, cached arrays.\n"
+        "Advective form: 4 inverse and 1 forward transform an evaluation, 5 evaluations a step; stress form: 2 and 2 of\n"
+        "two thirds of the columns. Bytes: the spectra and fields of an evaluation, each written and read once.\n"
+        if alone
+        else f" Ours: the members shared among {processes} processes (a single one in one); jax-cfd: what XLA takes.\n"
+    )
+    first, sides = "N, batch", ["advective", "stress"] + [floor] * alone
+    yield head(first + " | million operations; MB a step (advective, stress)" * alone, *sides, reference="jax-cfd")
+    with Workers(cores) as workers:
+        theirs = workers.start(str(peer / "jax/bin/python"), "peers.py", "jax_cfd", *["one"] * alone)
+        ours, also, bare = (workers.start(*OWN, kind) for kind in (solver, solver, "transforms"))
+        for n in (64, 128, 256, 512):
+            columns = int(2 / 3 * (n // 2 + 1))
+            for batch in (1, 8, 32):
+                case = {"system": "KolmogorovFlow", "resolution": n, "batch": batch, "dtype": "float32", "dt": 1e-3}
+                case["processes"] = processes
+                bound = {**case, "columns": columns, "stages": 5, "inverse": 2, "forward": 2, "batch": min(batch, 4)}
+                sides = [(theirs, case), (ours, case), (also, {**case, "advection": "stress"}), (bare, bound)]
+                seconds = in_turns(sides[: 3 + alone], turns)
+                full, narrow = n * (n // 2 + 1) * 8, n * columns * 8
+                bytes_ = [
+                    5 * 2 * (5 * full + 5 * 4 * n * n + 3 * full) / 1e6,
+                    5 * 2 * (4 * narrow + 4 * 4 * n * n + 3 * narrow) / 1e6,
+                ]
+                operations = f"{transforms(n, n // 2 + 1, 5, 5)}, {transforms(n, columns, 4, 5)}"
+                label = f"{n}, {batch}" + f" | {operations}; {bytes_[0]:.3g}, {bytes_[1]:.3g}" * alone
+                yield from row(label, seconds, [batch, batch, batch, bound["batch"]][: 3 + alone], clock=clock)
+
+
+def qg(turns: int, cores: list[int]) -> Iterator[str]:
+    """As `kolmogorov`. Turns are of at least 32 steps, between which the time loop looks at its members."""
+    peer, processes = HERE / ".peers", len(cores)
+    alone, floor, clock = processes == 1, "bare transforms (floor)", processes > 1
+    solver = "solver" if alone else "solvers"
+    where = "one core" if alone else f"{processes} cores, rates by the clock"
+    yield f"\n## Two-layer QG beside pyqg 0.7.2 (float64, one trajectory, FFTW, one thread): {where}\n"
+    yield "Steps per second and trajectory; 6 inverse and 4 forward transforms a step on both sides. In complex arithmetic (the"
+    yield "default) and in real arithmetic (`arithmetic: real`, equal to rounding).\n"
+    sides = ["float64", "float64, real", "float32, real"] + [f"{floor}, float64"] * alone
+    yield head("N, batch" + " | million operations" * alone, *sides, reference="pyqg")
+    with Workers(cores) as workers:
+        theirs = workers.start(str(peer / "pyqg/bin/python"), "peers.py", "pyqg")
+        plain, double, single, bare = (workers.start(*OWN, kind) for kind in (*[solver] * 3, "transforms"))
+        for n in (64, 128, 256):
+            for batch in (1, 8, 32):
+                case = {"system": "TwoLayerQG", "resolution": n, "batch": batch, "dtype": "float64", "least": 32}
+                case["processes"] = processes
+                real = {**case, "arithmetic": "real"}
+                bound = {**case, "columns": n // 2 + 1, "stages": 1, "inverse": 6, "forward": 4, "batch": min(batch, 4)}
+                sides = [
+                    (theirs, case),
+                    (plain, case),
+                    (double, real),
+                    (single, {**real, "dtype": "float32"}),
+                    (bare, bound),
+                ]
+                label = f"{n}, {batch}" + f" | {transforms(n, n // 2 + 1, 10)}" * alone
+                units = [1, batch, batch, batch, bound["batch"]][: 4 + alone]
+                yield from row(label, in_turns(sides[: 4 + alone], turns), units, clock=clock)
 
 
 def training(turns: int) -> Iterator[str]:
@@ -179,32 +224,45 @@ def refinement(turns: int, results: Path) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("solvers", "training", "refinement"), help="one part instead of all")
+    parser.add_argument(
+        "--only", choices=("solvers", "cores", "training", "refinement"), help="one part instead of all"
+    )
+    parser.add_argument("--solver", choices=("kolmogorov", "qg"), help="one solver instead of both")
     parser.add_argument("--turns", type=int, default=15, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--core", type=int, default=0, help="the core that all sides share (default: %(default)s)")
+    parser.add_argument(
+        "--cores", type=int, nargs="+", default=[0, 1],
+        help="all sides share the first; in the part `cores` the solvers have all of them (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--results", type=Path, default=HERE.parent / "results/demo/kolmogorov", help="a finished run of the demo"
     )
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, {arguments.core})
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)
     load = os.getloadavg()[0]
-    lines = [f"# Speed on {platform.machine()} {cpu}, one core, {datetime.date.today()}", ""]
+    lines = [f"# Speed on {platform.machine()} {cpu}, {datetime.date.today()}", ""]
     lines += [
         f"{arguments.turns} turns of each side; load of the machine's {os.cpu_count()} cores at the start: {load:.1f}.",
         "",
     ]
+
+    def solvers(cores: list[int]) -> Iterator[str]:
+        for name, table in (("kolmogorov", kolmogorov), ("qg", qg)):
+            if arguments.solver in (None, name):
+                yield from table(arguments.turns, cores)
+
     parts = {
-        "solvers": lambda: solvers(arguments.turns), "training": lambda: training(arguments.turns),
+        "solvers": lambda: solvers(arguments.cores[:1]),
+        "cores": lambda: solvers(arguments.cores), "training": lambda: training(arguments.turns),
         "refinement": lambda: refinement(arguments.turns, arguments.results.resolve()),
     }  # fmt: skip
     for name, part in parts.items():
         if arguments.only in (None, name):
+            os.sched_setaffinity(0, set(arguments.cores[:1]))
             for line in part():
                 lines.append(line)
                 print(line, flush=True)
     tag = re.sub(r"[^A-Za-z0-9]+", "-", f"{platform.machine()} {cpu}").strip("-")
-    suffix = f"_{arguments.only}" if arguments.only else ""
+    suffix = "".join(f"_{part}" for part in (arguments.only, arguments.solver) if part)
     path = HERE / "results" / f"speed{suffix}_{datetime.date.today()}_{tag}.md"
     path.write_text("\n".join(lines) + "\n")
     print(path)

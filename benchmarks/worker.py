@@ -1,6 +1,8 @@
 """Worker of this project's side, and of the straightforward implementations: `python worker.py <what> [results folder]`."""
 
 import json
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from sns_core.data.shards import shell_index  # noqa: E402
 from sns_core.data.trajectories import open_frames  # noqa: E402
 from sns_core.diffusion import LevelReadout  # noqa: E402
 from sns_core.rollout import build_stepper  # noqa: E402
-from sns_core.runtime import MemberStreams, Team, generator  # noqa: E402
+from sns_core.runtime import MemberStreams, Team, generator, use_threads  # noqa: E402
 from sns_core.systems import build_system  # noqa: E402
 from sns_core.training import load_model  # noqa: E402
 from sns_core.training.train import _Trainer  # noqa: E402
@@ -35,10 +37,48 @@ def demo() -> dict:
 
 def solver(case: dict):
     """A unit is a step of all members."""
-    options = {name: case[name] for name in ("resolution", "dt", "advection") if name in case}
+    use_threads(1)
+    options = {name: case[name] for name in ("resolution", "dt", "advection", "arithmetic") if name in case}
     system = build_system(case["system"], options, getattr(torch, case["dtype"]))
     carry = system.start(system.initial_state(case["batch"], generator("benchmark")))
     return lambda count: system.run(carry, count)
+
+
+def solvers(case: dict):
+    """`solver` by `processes` processes, each with a share of the members and a core of its own, as jobs of
+    `data.group_members` are."""
+    cores = sorted(os.sched_getaffinity(0))[: min(case["processes"], case["batch"])]
+    while len(TEAM) < len(cores):
+        ours, its = multiprocessing.Pipe()
+        multiprocessing.Process(target=obey, args=(its, cores[len(TEAM)]), daemon=True).start()
+        TEAM.append(ours)
+    at_work = TEAM[: len(cores)]
+    for pipe in at_work:
+        pipe.send({**case, "batch": case["batch"] // len(cores)})
+        pipe.recv()
+
+    def work(count):
+        for pipe in at_work:
+            pipe.send(count)
+        for pipe in at_work:
+            pipe.recv()
+
+    return work
+
+
+TEAM = []
+
+
+def obey(pipe, core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    while True:
+        told = pipe.recv()
+        if isinstance(told, dict):
+            work = solver(told)
+        else:
+            work(told)
+        pipe.send("done")
 
 
 def transforms(case: dict):
@@ -78,6 +118,7 @@ def training(case: dict):
         case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"), case.get("compile", False)
     )
     if case["side"] == "ours":
+        use_threads(1)
         return lambda count: [trainer.train_step() for _ in range(count)]
     objective, diffusion = trainer.objective, spec["diffusion"]
     return lambda count: straightforward.train(
@@ -106,6 +147,7 @@ def rollout(case: dict):
             carry, _ = stepper.step(carry, streams.at(index + 1))
 
     if case["side"] == "ours":
+        use_threads(1)
         return ours
     surrogate, denoiser = (
         load_model(models[role], kind) for role, kind in (("surrogate", "pointwise"), ("denoiser", "denoiser"))
@@ -132,4 +174,8 @@ def rollout(case: dict):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    serve({"solver": solver, "transforms": transforms, "training": training, "rollout": rollout}[sys.argv[1]])
+    serve(
+        {"solver": solver, "solvers": solvers, "transforms": transforms, "training": training, "rollout": rollout}[
+            sys.argv[1]
+        ]
+    )

@@ -6,6 +6,7 @@ numbers do not depend on who else is in its batch, and work may be split over jo
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -174,6 +175,16 @@ class Team:
 def use_threads(threads: int) -> None:
     """Bound torch's intra-operator threads; Snakemake's `threads` arrives here, so jobs do not crowd each other."""
     torch.set_num_threads(max(1, threads))
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory for what comes next, instead of giving every large temporary back to the kernel and
+    asking for it anew, page by page. A process grows to its peak as before; elsewhere this does nothing."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_threshold, 2**30)
 
 
 def derive_seed(*parts) -> int:

@@ -16,6 +16,7 @@ Good values: 64 x 64, viscosity 1e-3, dt 0.0125 (laptop); 512 x 512, viscosity 1
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -82,8 +83,8 @@ class KolmogorovFlow(System):
         kx, ky, inverse = grid.k_first.T, grid.k_last.T, grid.inverse_laplacian.T
         self._stress = advection == "stress"
         self._kept = int(self.filter.any(0).sum())  # columns that the filter does not empty
-        held = self._kept if self._stress else resolution // 2 + 1
-        self._transforms = PlanarTransforms(resolution, held)
+        held = self._held = self._kept if self._stress else resolution // 2 + 1
+        self._transforms = PlanarTransforms(resolution)
         ones, keep = torch.ones_like(inverse), self.filter.T.to(torch.float64)
         if self._stress:  # u, v; then (kx^2 - ky^2) [uv]^ + kx ky [v^2 - u^2]^
             operators = [-ky * inverse, kx * inverse]
@@ -122,7 +123,9 @@ class KolmogorovFlow(System):
     def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Explicit part of dw_hat/dt, filtered advection plus forcing: (B, N, N // 2 + 1) -> the same."""
         result = torch.zeros_like(spectrum)
-        self._numbers(result[..., : self._kept].transpose(-1, -2)).copy_(self._tendency(self._transposed(spectrum)))
+        held = self._transposed(spectrum)
+        kept = torch.empty_like(self._numbers(held[:, : self._kept]), memory_format=torch.contiguous_format)
+        self._numbers(result[..., : self._kept].transpose(-1, -2)).copy_(self._tendency(held)(kept))
         return result
 
     def _numbers(self, spectrum: torch.Tensor) -> torch.Tensor:
@@ -138,22 +141,33 @@ class KolmogorovFlow(System):
 
     def _transposed(self, spectrum: torch.Tensor) -> torch.Tensor:
         """(B, N, N // 2 + 1) -> the columns that are computed with, (B, M, N), a copy."""
-        return spectrum[..., : self._transforms.columns].transpose(-1, -2).contiguous()
+        return spectrum[..., : self._held].transpose(-1, -2).contiguous()
 
-    def _tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """`tendency` of the columns that are computed with, (B, M, N) -> `_numbers` of those that the filter keeps,
-        (B, M', N)."""
-        fields = self._transforms.inverse(self._operators * spectrum)
-        if not self._stress:
-            u, v, dw_dx, dw_dy = fields
-            advection = self._transforms.forward(u.mul_(dw_dx).addcmul_(v, dw_dy))
-            return torch.addcmul(self._forcing, advection[:, : self._kept], self._outward[0])
-        stress = torch.empty_like(fields)
-        u, v = fields
-        torch.mul(u, v, out=stress[0])
-        torch.mul(v, v, out=stress[1]).addcmul_(u, u, value=-1)
-        shear, tension = self._numbers(self._transforms.forward(stress))
-        return torch.addcmul(self._forcing, shear, self._outward[0]).addcmul_(tension, self._outward[1])
+    def _tendency(self, spectrum: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A function that computes `tendency` of what `spectrum`, the columns that are computed with, (B, M, N), holds
+        when it is called: `_numbers` of those that the filter keeps, (B, M', N), into its argument."""
+        n, members, stress = self.resolution, len(spectrum), self._stress
+        operators, forcing, outward = self._operators, self._forcing, list(self._outward)
+        spectra = spectrum.new_empty(len(operators), *spectrum.shape)
+        fields = torch.empty(len(operators), members, n, n, dtype=self.dtype, device=self.device)
+        products = torch.empty(len(outward), members, n, n, dtype=self.dtype, device=self.device)
+        advection = spectrum.new_empty(len(outward), members, self._kept, n)
+        inverse, forward = self._transforms.inverse(spectra, fields), self._transforms.forward(products, advection)
+        (u, v, *gradient), (first, *second), parts = fields, products, list(self._numbers(advection))
+
+        def evaluate(out: torch.Tensor) -> torch.Tensor:
+            torch.mul(operators, spectrum, out=spectra)
+            inverse()
+            if stress:
+                torch.mul(u, v, out=first)
+                torch.mul(v, v, out=second[0]).addcmul_(u, u, value=-1)
+            else:
+                torch.mul(u, gradient[0], out=first).addcmul_(v, gradient[1])
+            forward()
+            torch.addcmul(forcing, parts[0], outward[0], out=out)
+            return out.addcmul_(parts[1], outward[1]) if stress else out
+
+        return evaluate
 
     def start(self, state: torch.Tensor) -> Carry:
         n = self.resolution
@@ -174,16 +188,18 @@ class KolmogorovFlow(System):
         spectrum = self._transposed(carry["spectrum"])
         parts = self._numbers(spectrum)
         kept = parts[:, : self._kept]
+        evaluate = self._tendency(spectrum)
+        edges = spectrum[:, :1] if self._stress else spectrum[:, :: spectrum.shape[1] - 1]  # hold both k and -k
+        h, tendency = (torch.empty_like(kept, memory_format=torch.contiguous_format) for _ in range(2))
         for _ in range(count):
-            h = None
-            for beta, keep, gain in self._stages:
-                tendency = self._tendency(spectrum)
-                h = tendency if h is None else tendency.add_(h, alpha=beta)
+            for stage, (beta, keep, gain) in enumerate(self._stages):
+                evaluate(tendency)
+                if stage:
+                    tendency.add_(h, alpha=beta)
+                h, tendency = tendency, h
                 parts.mul_(keep)
                 kept.addcmul_(h, gain)
-            symmetrise(spectrum[:, 0])
-            if not self._stress:
-                symmetrise(spectrum[:, -1])  # the Nyquist column
+            symmetrise(edges)
         result = torch.zeros_like(carry["spectrum"])
         result[..., : spectrum.shape[1]] = spectrum.transpose(-1, -2)
         return {"spectrum": result}

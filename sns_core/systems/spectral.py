@@ -6,8 +6,12 @@ transform taken over the LAST axis. Wavenumbers are angular: 2 pi / length times
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
+
+from sns_core.systems.lines import plan
 
 
 class SpectralGrid:
@@ -40,27 +44,84 @@ class SpectralGrid:
 class PlanarTransforms:
     """Transforms of many fields (..., N, N) to and from half spectra held the other way round, (..., M, N).
 
-    The axis of the complex transform lies last there, so each direction copies once (a transform of the first axis copies
-    in and out), and only the first M = `columns` <= N // 2 + 1 wavenumbers of the real axis are computed, the rest being
-    zero. Same numbers as `rfft2` and `irfft2`; same bits in float32 where measured (MKL).
+    The axis of the complex transform lies last there, and only the first M <= N // 2 + 1 wavenumbers of the real axis are
+    held, the rest being zero. Same numbers as `rfft2` and `irfft2`; same bits in float32 where measured (MKL).
+    Each method takes two contiguous tensors, and gives a function that transforms what the first holds when it is called
+    into the second. With the plans of `lines` a field goes through both axes while it is in the cache, and nothing is
+    allocated or transposed but by the transforms themselves.
     """
 
-    def __init__(self, resolution: int, columns: int):
-        self.resolution, self.columns = resolution, columns
-        self._padded: dict[tuple, torch.Tensor] = {}
+    copied = 64  # up to this N lines and a transposed copy are faster than lines that end far apart
 
-    def inverse(self, spectra: torch.Tensor) -> torch.Tensor:
+    def __init__(self, resolution: int):
+        self.resolution = resolution
+
+    def inverse(self, spectra: torch.Tensor, fields: torch.Tensor) -> Callable[[], None]:
         """(..., M, N) -> (..., N, N)."""
-        n, key = self.resolution, (spectra.shape, spectra.dtype, spectra.device)
-        if key not in self._padded:
-            self._padded[key] = spectra.new_zeros(*spectra.shape[:-2], n, n // 2 + 1)
-        padded = self._padded[key]
-        padded[..., : self.columns].copy_(torch.fft.ifft(spectra).transpose(-1, -2))
-        return torch.fft.irfft(padded, n=n)
+        n, m, half, dtype = self.resolution, spectra.shape[-2], self.resolution // 2 + 1, fields.dtype
+        count = fields.numel() // n**2
+        together = count if n <= self.copied or not fields.is_cpu else 1
+        rows = fields.is_cpu and plan(dtype, True, True, n, n * together, (1, half), (1, n))
+        if not rows:
+            padded = spectra.new_zeros(*spectra.shape[:-2], n, half)
 
-    def forward(self, fields: torch.Tensor) -> torch.Tensor:
+            def by_torch():
+                padded[..., :m].copy_(torch.fft.ifft(spectra).transpose(-1, -2))
+                fields.copy_(torch.fft.irfft(padded, n=n))
+
+            return by_torch
+        padded, source, target = spectra.new_zeros(together, n, half), _places(spectra, count), _places(fields, count)
+        between = padded.data_ptr()
+        if n <= self.copied:
+            columns, lines = plan(dtype, False, True, n, m * count, (1, n), (1, n)), spectra.new_empty(count, m, n)
+            copy = partial(padded[..., :m].copy_, lines.transpose(-1, -2))
+            calls = [partial(columns, source[0], lines.data_ptr()), copy, partial(rows, between, target[0])]
+        else:
+            columns = plan(dtype, False, True, n, m, (1, n), (half, 1))
+            calls = [
+                call
+                for spectrum, field in zip(source, target, strict=True)
+                for call in (partial(columns, spectrum, between), partial(rows, between, field))
+            ]
+        return partial(_in_order, calls, (spectra, padded, fields))
+
+    def forward(self, fields: torch.Tensor, spectra: torch.Tensor) -> Callable[[], None]:
         """(..., N, N) -> (..., M, N)."""
-        return torch.fft.fft(torch.fft.rfft(fields)[..., : self.columns], dim=-2).transpose(-1, -2)
+        n, m, half, dtype = self.resolution, spectra.shape[-2], self.resolution // 2 + 1, fields.dtype
+        count = fields.numel() // n**2
+        together = count if n <= self.copied else 1
+        rows = fields.is_cpu and plan(dtype, True, False, n, n * together, (1, n), (1, half))
+        if not rows:
+
+            def by_torch():
+                spectra.copy_(torch.fft.fft(torch.fft.rfft(fields)[..., :m], dim=-2).transpose(-1, -2))
+
+            return by_torch
+        full, source, target = spectra.new_empty(together, n, half), _places(fields, count), _places(spectra, count)
+        between = full.data_ptr()
+        if n <= self.copied:
+            columns, lines = plan(dtype, False, False, n, m * count, (1, n), (1, n)), spectra.new_empty(count, m, n)
+            copy = partial(lines.copy_, full[..., :m].transpose(-1, -2))
+            calls = [partial(rows, source[0], between), copy, partial(columns, lines.data_ptr(), target[0])]
+        else:
+            columns = plan(dtype, False, False, n, m, (half, 1), (1, n))
+            calls = [
+                call
+                for field, spectrum in zip(source, target, strict=True)
+                for call in (partial(rows, field, between), partial(columns, between, spectrum))
+            ]
+        return partial(_in_order, calls, (fields, full, spectra))
+
+
+def _places(tensor: torch.Tensor, count: int) -> list[int]:
+    """Addresses of the `count` equal parts of a contiguous tensor."""
+    return [tensor.data_ptr() + index * tensor.nbytes // count for index in range(count)]
+
+
+def _in_order(calls: list[Callable[[], object]], memory: tuple[torch.Tensor, ...]) -> None:
+    """`memory`: what the calls know by its address alone, held as long as they are."""
+    for call in calls:
+        call()
 
 
 def symmetrise(column: torch.Tensor) -> None:

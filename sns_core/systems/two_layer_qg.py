@@ -8,10 +8,14 @@ q the anomaly of potential vorticity, u = -dpsi/dy, v = dpsi/dx, Qy_i the gradie
 advection in flux form, third-order Adams-Bashforth started by Euler and AB2, and an exponential filter that multiplies
 each new state in place of viscosity.
 
+`arithmetic="real"` computes the same from fewer numbers: velocities by way of the streamfunction, the mean flow carries q
+within the fluxes, and real factors multiply real and imaginary parts. Equal to rounding, and up to 1.2 times as fast.
+
 Good values: the defaults, the jet of the paper (dt 3600; 64 to 256 points); `EDDY` for isotropic eddies, dt 7200.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -38,7 +42,8 @@ class TwoLayerQG(System):
     Parameters: `resolution` N (even); `dt` in s; `length` of the square in m; `beta` in 1/(m s); `bottom_drag` rek >= 0
     in 1/s; `layer_ratio` delta = H1 / H2; `deformation_radius` rd in m; `upper_velocity` and `lower_velocity` of the mean
     flow in m/s; `filter_strength` of the exponential filter; `eddy_frames`: frames are the deviation from the zonal
-    mean (the paper) instead of from the mean of the whole square. Raises ValueError out of range.
+    mean (the paper) instead of from the mean of the whole square; `arithmetic` "complex" or "real" (faster, see above).
+    Raises ValueError out of range.
     """
 
     channels = 2
@@ -60,6 +65,7 @@ class TwoLayerQG(System):
         lower_velocity: float = 0.0,
         filter_strength: float = 23.6,
         eddy_frames: bool = True,
+        arithmetic: str = "complex",
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ):
@@ -73,6 +79,8 @@ class TwoLayerQG(System):
         for name, value in {"beta": beta, "upper_velocity": upper_velocity, "lower_velocity": lower_velocity}.items():
             if not math.isfinite(value):
                 raise ValueError(f"{name} {value} must be finite")
+        if arithmetic not in ("complex", "real"):
+            raise ValueError(f"arithmetic {arithmetic!r} is neither 'complex' nor 'real'")
         self.resolution, self.dt, self.length = resolution, dt, length
         self.bottom_drag, self.eddy_frames = bottom_drag, eddy_frames
         self.dtype, self.device = dtype, torch.device(device)
@@ -88,17 +96,36 @@ class TwoLayerQG(System):
         self.filter = self._exponential_filter(grid, filter_strength)
         self._inversions: dict[tuple, torch.Tensor] = {}
         complex_type = torch.complex64 if dtype == torch.float32 else torch.complex128
-        self._transforms = PlanarTransforms(resolution, resolution // 2 + 1)
+        self._transforms = PlanarTransforms(resolution)
         inversion = self._inversion(grid)
         self.linear = self._linear(grid, inversion, bottom_drag)  # (N, N // 2 + 1, 2, 2) complex128
-        # What a step multiplies spectra by: (u, v) from q_hat, minus the divergence of the fluxes, the linear part; all of
-        # them transposed, (k, l), as PlanarTransforms wants them.
-        kx, ky = torch.broadcast_tensors(grid.k_last.T, grid.k_first.T)
-        velocity = torch.stack([-1j * ky, 1j * kx])[:, None, None] * inversion.permute(2, 3, 1, 0)
-        self._velocity = velocity.to(complex_type)  # (2: u v, 2: layer, 2: of q, N // 2 + 1, N)
-        self._minus_divergence = (-1j * torch.stack([kx, ky])).to(complex_type)
-        self._linear_columns = self.linear.permute(3, 2, 1, 0).contiguous().to(complex_type)  # (of q, layer, ...)
-        self._filter = self.filter.T.to(dtype).contiguous()
+        # What a step multiplies spectra by, all of it transposed, (k, l), as PlanarTransforms wants it.
+        self._real = arithmetic == "real"
+        kx, ky, inversion = grid.k_last.T, grid.k_first.T, inversion.permute(3, 2, 1, 0)  # (of q, layer, N // 2 + 1, N)
+        if self._real:
+            self._filter = self._doubled(self.filter.T)
+            self._streamfunction_of = self._doubled(inversion)
+            self._axes = [(1j * axis).to(complex_type) for axis in (-ky, kx, -kx)]
+            self._gradient = torch.tensor(self.mean_gradient, dtype=dtype, device=device)[:, None, None, None]
+            mean = [velocity * resolution**2 for velocity in self.mean_velocity]
+            self._mean_flow = torch.tensor(mean, dtype=complex_type, device=device)
+            self._drag = self._doubled(bottom_drag * grid.k_squared.T)
+        else:
+            self._filter = self.filter.T.to(complex_type).contiguous()
+            kx, ky = torch.broadcast_tensors(kx, ky)
+            velocity = torch.stack([-1j * ky, 1j * kx])[:, None, None] * inversion[:, None, None]
+            self._velocity = velocity.to(complex_type)  # (2: of q, 2: u v, 1, 2: layer, N // 2 + 1, N)
+            self._minus_divergence = (-1j * torch.stack([kx, ky])).to(complex_type)
+            self._linear_columns = self.linear.permute(3, 2, 1, 0).contiguous().to(complex_type)  # (of q, layer, ...)
+
+    def _numbers(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """What real factors multiply: in real arithmetic real and imaginary parts (..., 2). The complex numbers as they are
+        take longer, and are rounded as in all data made so far."""
+        return torch.view_as_real(spectrum) if self._real else spectrum
+
+    def _doubled(self, factor: torch.Tensor) -> torch.Tensor:
+        """A real factor (...) of real and imaginary parts (..., 2)."""
+        return torch.stack([factor, factor], -1).to(self.dtype).contiguous()
 
     @staticmethod
     def _exponential_filter(grid: SpectralGrid, strength: float) -> torch.Tensor:
@@ -135,28 +162,67 @@ class TwoLayerQG(System):
 
     def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
         """dq_hat/dt before the filter: (B, 2, N, N // 2 + 1) -> the same."""
-        return self._tendency(spectrum.transpose(-1, -2).contiguous()).transpose(-1, -2)
+        held = spectrum.transpose(-1, -2).contiguous()
+        return self._tendency(held)(torch.empty_like(held)).transpose(-1, -2)
 
-    def _tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """`tendency` of transposed spectra (B, 2, N // 2 + 1, N)."""
-        q1, q2 = spectrum[:, None, 0:1], spectrum[:, None, 1:2]
-        # u, v and q of both layers go through one transform.
-        spectra = spectrum.new_empty(len(spectrum), 3, *spectrum.shape[1:])
-        torch.mul(self._velocity[:, :, 0], q1, out=spectra[:, :2]).addcmul_(self._velocity[:, :, 1], q2)
-        spectra[:, 2] = spectrum
-        fields = self._transforms.inverse(spectra)
-        flux = self._transforms.forward(fields[:, :2].mul_(fields[:, 2:]))
-        result = (self._linear_columns[0] * q1[:, 0]).addcmul_(self._linear_columns[1], q2[:, 0])
-        for component in range(2):
-            result.addcmul_(self._minus_divergence[component], flux[:, component])
-        return result
+    def _tendency(self, spectrum: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A function that computes `tendency` of what the transposed spectra (B, 2, N // 2 + 1, N) hold when it is called,
+        into its argument."""
+        n, transforms = self.resolution, self._transforms
+        spectra, flux = spectrum.new_empty(2, *spectrum.shape), spectrum.new_empty(2, *spectrum.shape)
+        velocity = torch.empty(2, len(spectrum), 2, n, n, dtype=self.dtype, device=self.device)
+        q = torch.empty_like(velocity[0])
+        to_velocity, to_q = transforms.inverse(spectra, velocity), transforms.inverse(spectrum, q)
+        forward = transforms.forward(velocity, flux)
+
+        def fluxes() -> None:
+            """Of q by the velocity in `spectra`, to `flux`."""
+            to_velocity()
+            to_q()
+            velocity.mul_(q)
+            forward()
+
+        if self._real:
+            return self._in_real_arithmetic(spectrum, spectra, flux, fluxes)
+        q1, q2, (flux_x, flux_y) = spectrum[:, 0:1], spectrum[:, 1:2], flux
+        (of_upper, of_lower), (from_upper, from_lower) = self._velocity, self._linear_columns
+        minus_dx, minus_dy = self._minus_divergence
+
+        def evaluate(out: torch.Tensor) -> torch.Tensor:
+            torch.mul(of_upper, q1, out=spectra).addcmul_(of_lower, q2)
+            fluxes()
+            torch.mul(from_upper, q1, out=out).addcmul_(from_lower, q2)
+            return out.addcmul_(minus_dx, flux_x).addcmul_(minus_dy, flux_y)
+
+        return evaluate
+
+    def _in_real_arithmetic(self, spectrum, spectra, flux, fluxes) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`_tendency` by way of the streamfunction, with factors that are real, or of one axis alone."""
+        psi = torch.empty_like(spectrum)
+        parts, psi_parts, flux_parts = (torch.view_as_real(tensor) for tensor in (spectrum, psi, flux[0]))
+        q1, q2, psi_lower, (flux_x, flux_y), (u, v) = parts[:, 0:1], parts[:, 1:2], psi_parts[:, 1], flux, spectra
+        (of_upper, of_lower), (minus_dy, dx, minus_dx), mean = self._streamfunction_of, self._axes, u[..., 0, 0]
+        gradient, drag, mean_flow = self._gradient, self._drag, self._mean_flow
+
+        def evaluate(out: torch.Tensor) -> torch.Tensor:
+            torch.mul(of_upper, q1, out=psi_parts).addcmul_(of_lower, q2)
+            torch.mul(psi, minus_dy, out=u)
+            torch.mul(psi, dx, out=v)
+            mean.copy_(mean_flow)  # the fields carry q with the mean flow
+            fluxes()
+            flux_parts.addcmul_(psi_parts, gradient)
+            torch.mul(flux_x, minus_dx, out=out).addcmul_(flux_y, minus_dy)
+            torch.view_as_real(out)[:, 1].addcmul_(psi_lower, drag)
+            return out
+
+        return evaluate
 
     def start(self, state: torch.Tensor) -> Carry:
         n = self.resolution
         if state.ndim != 4 or state.shape[1:] != (2, n, n):
             raise ValueError(f"potential vorticity of shape {tuple(state.shape)}, expected (B, 2, {n}, {n})")
         spectrum = torch.fft.rfft2(state.to(self.device, torch.float64))
-        return {"spectrum": spectrum.to(self._minus_divergence.dtype)}
+        return {"spectrum": spectrum.to(self.dtype.to_complex())}
 
     def state(self, carry: Carry) -> torch.Tensor:
         return torch.fft.irfft2(carry["spectrum"], s=(self.resolution, self.resolution))
@@ -166,15 +232,16 @@ class TwoLayerQG(System):
         held = {name: tensor.transpose(-1, -2).contiguous() for name, tensor in carry.items()}
         spectrum = held["spectrum"]
         stored = [held[name] for name in ("tendency_1", "tendency_2") if name in held]
+        evaluate, spare, numbers = self._tendency(spectrum), None, self._numbers(spectrum)
+        edges = spectrum[..., :: spectrum.shape[-2] - 1, :]  # the wavenumbers that hold both k and -k
         for _ in range(count):
-            newest = self._tendency(spectrum)
+            newest = evaluate(torch.empty_like(spectrum) if spare is None else spare)
             weights = ADAMS_BASHFORTH[len(stored)]
             for weight, tendency in zip(weights, [newest, *stored], strict=True):
-                spectrum.add_(tendency, alpha=weight * self.dt)
-            spectrum.mul_(self._filter)
-            for row in (0, -1):
-                symmetrise(spectrum[..., row, :])
-            stored = [newest, *stored[:1]]
+                numbers.add_(self._numbers(tendency), alpha=weight * self.dt)
+            numbers.mul_(self._filter)
+            symmetrise(edges)
+            spare, stored = stored[1] if len(stored) == 2 else None, [newest, *stored[:1]]
         following = dict(zip(("spectrum", "tendency_1", "tendency_2"), [spectrum, *stored], strict=False))
         return {name: tensor.transpose(-1, -2).contiguous() for name, tensor in following.items()}
 

@@ -1,6 +1,8 @@
 """Addressed random numbers, and files that are whole or absent."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -307,3 +309,27 @@ def test_nothing_in_the_package_unpickles(root):
         text = path.read_text()
         for words in ("import pickle", "torch.load", "allow_pickle=True", "joblib", "import marshal"):
             assert words not in text, f"{path} holds {words}"
+
+
+# --- memory ---
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_that_is_kept_is_used_again(root):
+    program = """
+import resource, torch
+from sns_core.runtime import use_threads
+use_threads(1)
+def work():
+    for size in (3_000_000, 5_000_000, 2_000_000):
+        a = torch.ones(size); b = a + 1; del a; c = b * 2
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): work()
+before, touched = peak(), faults()
+for _ in range(30): work()
+print(peak() - before, faults() - touched)
+"""
+    grown, faults = map(int, subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True).split())
+    assert grown < 20_000  # kB
+    assert faults < 20_000  # 350,000 where each temporary is given back

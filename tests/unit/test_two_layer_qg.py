@@ -139,6 +139,22 @@ def test_an_eigenmode_grows_at_its_rate_and_turns_at_its_frequency(options):
     assert abs(end[0]) / abs(spectrum[0, 0, 0, k]) > 1.01  # it did grow
 
 
+@pytest.mark.parametrize("n", [64, 96])
+@pytest.mark.parametrize("options", [{}, {**EDDY, "lower_velocity": 0.01}])
+def test_real_arithmetic_equals_complex_arithmetic(options, n):
+    plain, real = TwoLayerQG(n, **options), TwoLayerQG(n, arithmetic="real", **options)
+    q = 1e-6 * torch.randn(3, 2, n, n, generator=seeded(3), dtype=torch.float64)
+    spectrum = plain.start(q)["spectrum"]
+    expected = plain.tendency(spectrum)
+    assert float((real.tendency(spectrum) - expected).abs().max() / expected.abs().max()) < 1e-14
+    assert max(relative(real.advance(q, 100)[0], plain.advance(q, 100)[0])) < 1e-13
+
+
+def test_an_unknown_arithmetic_is_refused():
+    with pytest.raises(ValueError, match="arithmetic 'fast'"):
+        TwoLayerQG(32, arithmetic="fast")
+
+
 def test_inversion_round_trip():
     qg, state = TwoLayerQG(32), smooth_state(TwoLayerQG(32), 0)
     grid, psi = qg._streamfunction(state)
@@ -188,6 +204,17 @@ def test_a_batch_equals_its_members_run_singly():
     states = qg.initial_state(3, seeded(0))
     together = qg.advance(states, 20)
     assert torch.equal(together, torch.cat([qg.advance(state[None], 20) for state in states]))
+
+
+@pytest.mark.parametrize("arithmetic", ["complex", "real"])
+def test_groups_of_members_that_fit_the_caches_change_nothing(arithmetic):
+    qg = TwoLayerQG(64, arithmetic=arithmetic, dtype=torch.float32)
+    carry = qg.start(qg.initial_state(7, seeded(2)))
+    qg.cache_points = 7 * 64**2
+    whole = qg.run(carry, 5)
+    qg.cache_points = 2 * 64**2
+    parts = qg.run(carry, 5)
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 7])
