@@ -9,7 +9,6 @@ from sns_core.figures.style import FAINT, MUTED, corner, looks, page, panel_lett
 from sns_core.metrics.held_out import LOST, MEASURES
 
 COLUMNS = 4
-FEW = 8  # methods that are named beside their points
 
 
 def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, output: Path) -> None:
@@ -23,23 +22,17 @@ def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, outpu
     with page(output, dpi, 11.4, 2.75 * height, layout="constrained") as figure:
         axes = figure.subplots(height, COLUMNS, sharey=True).ravel()
         for index, (axis, (name, (title, better))) in enumerate(zip(axes, MEASURES.items(), strict=False)):
-            for _, row in rows.iterrows():
-                look = style[row["method"]]
-                error = np.clip(row["rollout_error"], 1e-4, LOST)
-                axis.plot(row[name], error, "o", color=look["color"], markersize=5, alpha=0.85)
-                if len(rows) <= FEW:
-                    axis.annotate(look["label"], (row[name], error), (4, 3), textcoords="offset points",
-                                  color=look["color"], fontsize=6.5)  # fmt: skip
+            for number, (_, row) in enumerate(rows.iterrows(), 1):
+                look, error = style[row["method"]], np.clip(row["rollout_error"], 1e-4, LOST)
+                axis.plot(row[name], error, "o", color=look["color"], markersize=4, alpha=0.85)
+                axis.annotate(str(number), (row[name], error), (3, 3), textcoords="offset points",
+                              color=look["color"], fontsize=7)  # fmt: skip
             axis.set_yscale("log")
             axis.axhline(LOST, color=FAINT, linewidth=0.9)
             axis.set_xlabel(("more" if better else "less") + " should be better", color=MUTED, fontsize=7.5)
             panel_letter(axis, "abcdefgh"[index], wrapped(title, 30))
-            corner(
-                axis,
-                f"agreement {ranks[name]:.2f}" if np.isfinite(ranks[name]) else "all alike",
-                "lower right",
-                box=True,
-            )
+            said = f"agreement {ranks[name]:.2f}" if np.isfinite(ranks[name]) else "all alike"
+            corner(axis, said, "upper right", line=2)
             plain_minor(axis)
         for axis in axes[::COLUMNS]:
             axis.set_ylabel("spectrum error of the rollout (decades)")
@@ -47,7 +40,7 @@ def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, outpu
         key.axis("off")
         for line, (_, row) in enumerate(rows.iterrows()):
             look = style[row["method"]]
-            key.text(0.5 * (line // 14), 1 - (line % 14) / 14, f"● {look['label']}", transform=key.transAxes,
+            key.text(0.5 * (line // 14), 1 - (line % 14) / 14, f"{line + 1}  {look['label']}", transform=key.transAxes,
                      color=look["color"], fontsize=6.5, va="top")  # fmt: skip
         for axis in axes[len(MEASURES) + 1 :]:
             axis.axis("off")
