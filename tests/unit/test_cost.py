@@ -231,7 +231,9 @@ def table(tmp_path) -> pd.DataFrame:
     xr.Dataset({"truth": (dims, truth)}, coordinates).to_netcdf(tmp_path / "solver.nc")
     members = ("member", "layer")
     known = {"energy_spectrum": ((*members, "wavenumber"), np.broadcast_to(spectrum(), (5, 1, 6))),
-             "zonal_velocity": ((*members, "y"), np.zeros((5, 1, 4))), "map": (("map_lag", "distance"), np.zeros((2, 2)))}  # fmt: skip
+             "zonal_velocity": ((*members, "y"), np.zeros((5, 1, 4))),
+             "zonal_velocity_square": ((*members, "y"), np.zeros((5, 1, 4))),
+             "map": (("map_lag", "distance"), np.zeros((2, 2)))}  # fmt: skip
     known |= {
         f"{name}_counts": ((*members, "bin"), np.ones((5, 1, 3))) for name in ("vorticity", "velocity", "gradient")
     }
