@@ -22,6 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OWN = [sys.executable, "worker.py"]
+ROUND = 10  # steps that a rollout's unit has (worker.py)
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
@@ -203,21 +204,26 @@ def refinement(turns: int, results: Path) -> Iterator[str]:
     yield "\n## Refinement, members x steps per second, 8 members, the demo's models\n"
     yield "The straightforward rollout (benchmarks/straightforward.py) goes the same path, with the same moves, or with a move a"
     yield "level, as the published code does. The last columns compare a step with the surrogate's alone, plain and compiled."
-    yield "A row of bfloat16 rounds each network to 8 bits, compiled or not.\n"
-    sides = ("a move a level", "ours, float32", "ours", "ours, compiled", "surrogate", "surrogate, compiled")
-    yield head("method", *sides, reference="straightforward", more="step / surrogate's | compiled")
+    yield f"Every turn of every side makes the same first {ROUND} steps; the first ask for more network calls than later ones.\n"
+    yield "The pair is looked at in every step, but in the sides `configured`, which look every n-th time, as the demo does (sns: 2).\n"
+    sides = (
+        "a move a level", "ours, float32", "ours", "ours, compiled", "surrogate", "surrogate, compiled", "configured",
+        "configured, compiled",
+    )  # fmt: skip
+    yield head("method", *sides, reference="straightforward", more="step / surrogate's | compiled | configured | both")
     workers = [Worker(*OWN, "rollout", str(results)) for _ in range(len(sides) + 1)]
     for method in ("sns", "sns_published"):
         case, alone = {"method": method, "members": 8}, {"method": "pointwise", "members": 8, "side": "ours"}
         cases = [
             {**case, "side": "plain", "precision": "float32"}, {**case, "side": "plain", "precision": "float32", "stride": 1},
             {**case, "side": "ours", "precision": "float32"}, {**case, "side": "ours"}, {**case, "side": "ours", "compile": True},
-            alone, {**alone, "compile": True},
+            alone, {**alone, "compile": True}, {**case, "side": "ours", "configured": True},
+            {**case, "side": "ours", "configured": True, "compile": True},
         ]  # fmt: skip
         seconds = in_turns(list(zip(workers, cases, strict=True)), turns)
         middle = [statistics.median(turn[0] for turn in side) for side in seconds]
-        costs = f" {middle[3] / middle[5]:.2f} | {middle[4] / middle[6]:.2f} |"
-        yield row(method, seconds, [8] * len(cases))[0] + costs
+        costs = " ".join(f"{middle[i] / middle[j]:.2f} |" for i, j in ((3, 5), (4, 6), (7, 5), (8, 6)))
+        yield f"{row(method, seconds, [8 * ROUND] * len(cases))[0]} {costs}"
     for worker in workers:
         worker.close()
 

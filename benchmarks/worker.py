@@ -27,7 +27,8 @@ from sns_core.training import load_model  # noqa: E402
 from sns_core.training.train import _Trainer  # noqa: E402
 
 CPU = torch.device("cpu")
-RESTART = 40  # steps of a rollout before it starts again: methods that diverge are measured before they do
+# Steps of a rollout's unit, always from its start: the first steps ask for more network calls than later ones.
+ROUND = 10
 
 
 def demo() -> dict:
@@ -128,11 +129,14 @@ def training(case: dict):
 
 
 def rollout(case: dict):
-    """A unit is a step of all members, with the models of a finished run."""
+    """A unit is ROUND steps of all members from the same states, with the models of a finished run. The pair is looked at in
+    every step, unless the case says `configured`."""
     folder, resolved = Path(sys.argv[2]), demo()
     manifest = json.loads((folder / "shards" / "manifest.json").read_text())
     system = build_system(manifest["system"]["name"], manifest["system"]["parameters"], torch.float32)
     method = resolved["methods"][case["method"]]
+    if "every" in method and not case.get("configured"):
+        method = {**method, "every": 1}
     models = {role: folder / "models" / f"{name}.safetensors" for role, name in method["models"].items()}
     initial = open_frames(next((folder / "data").glob("*test*.nc")), "final_state")["final_state"]
     states = torch.from_numpy(initial.values[: case["members"]])
@@ -141,10 +145,10 @@ def rollout(case: dict):
     start, streams = stepper.start(states), MemberStreams(0, "benchmark", members=range(case["members"]))
 
     def ours(count):
-        carry = start
-        for index in range(count):
-            carry = start if index % RESTART == 0 else carry
-            carry, _ = stepper.step(carry, streams.at(index + 1))
+        for _ in range(count):
+            carry = start
+            for index in range(ROUND):
+                carry, _ = stepper.step(carry, streams.at(index + 1))
 
     if case["side"] == "ours":
         use_threads(1)
@@ -160,14 +164,14 @@ def rollout(case: dict):
     )  # fmt: skip
     if case["precision"] == "float32" and not method["renoise"] and "stride" not in case:  # no random numbers
         own, other = stepper.step(start, streams.at(1))[0]["frame"], plain.step(start["frame"], start["anchor"])
-        torch.testing.assert_close(own, other, rtol=0, atol=1e-3)
+        # Not closer: ours denoises the pair as it was looked at, the other the pair scaled to the level where it is taken to stand.
+        torch.testing.assert_close(own, other, rtol=0, atol=3e-3)
 
     def theirs(count):
-        frame = start["frame"]
-        for index in range(count):
-            frame = start["frame"] if index % RESTART == 0 else frame
-            frame = plain.step(frame, start["anchor"])
-        plain.kept = []
+        for _ in range(count):
+            frame, plain.kept = start["frame"], []
+            for _ in range(ROUND):
+                frame = plain.step(frame, start["anchor"])
 
     return theirs
 
