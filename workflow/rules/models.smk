@@ -20,7 +20,7 @@ rule train_model:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
-        compile=config["compile"],
+        compile=configuration.as_parameter(config["compile"]),
         code=code("train_model"),
     shell:
         stage("train_model", "{resources.launcher}")

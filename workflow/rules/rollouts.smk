@@ -30,7 +30,7 @@ rule rollout_segment:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
-        compile=config["compile"],
+        compile=configuration.as_parameter(config["compile"]),
         code=code("rollout_segment", own_stepper),
     shell:
         stage("rollout_segment") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
@@ -66,7 +66,7 @@ rule rollout_ensemble:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
-        compile=config["compile"],
+        compile=configuration.as_parameter(config["compile"]),
         code=code("rollout_ensemble", own_stepper),
     shell:
         stage("rollout_ensemble") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
