@@ -16,7 +16,7 @@ from sns_core.files import provenance, read_json, sha256, write_json
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
-OUTPUTS = ("output", "output_windows", "windows", "history", "restart")  # arguments that name a file to be written
+OUTPUTS = ("output", "output_windows", "history", "restart")  # arguments that name a file to be written
 
 
 def record_path(result: Path) -> Path:

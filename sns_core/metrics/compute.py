@@ -177,14 +177,14 @@ def _chained(opened: list[xr.Dataset], variable: str) -> tuple[xr.Dataset, xr.Da
 
 def compute_metrics(
     *, segments: list[Path], solver: list[Path], reference: Path, manifest: Path, window: int, shells: list, map_lags: int,
-    output: Path, windows: Path, extra: list[str] = (), dask: dict = ONE_THREAD,
+    output: Path, output_windows: Path, extra: list[str] = (), dask: dict = ONE_THREAD,
 ) -> None:  # fmt: skip
     """Score one method's rollout.
 
     `segments`: its chain; `solver`: the solver's chain from the same initial states (for the squared error); `window`:
     steps a window; `shells`: first and last shell of the spectrum error; `extra`: measures of the user's own. Writes
-    `output` (netCDF: all series, mse, lost step, early and late C(r, tau)) and `windows` (CSV, one row a window and layer).
-    `dask`: who computes, as arguments of `computed_by`.
+    `output` (netCDF: all series, mse, lost step, early and late C(r, tau)) and `output_windows` (CSV, one row a window
+    and layer). `dask`: who computes, as arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):
@@ -197,7 +197,7 @@ def compute_metrics(
             if broken := _damaged([*segments, *solver]):
                 raise DamagedFile(broken, "damaged data (a checksum in it does not hold)") from error
             raise
-    with whole_file(windows) as temporary:
+    with whole_file(output_windows) as temporary:
         table.to_csv(temporary, index=False)
 
 

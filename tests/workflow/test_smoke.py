@@ -24,6 +24,10 @@ def test_run_leaves_report_provenance_and_tables(finished):
     assert "data:image/png;base64," in report and 'src="http' not in report
     record = json.loads((finished / "results/smoke/provenance.json").read_text())
     assert record["configuration"]["run"] == "smoke" and record["seed"] == 0
+    made = json.loads((finished / SYSTEM / "provenance/windows.csv.json").read_text())
+    assert made["stage"] == "aggregate_metrics" and "windows.csv" in made["outputs"], (
+        "who read it has not signed for it"
+    )
     table = pd.read_csv(finished / SYSTEM / "metrics.csv")
     assert sorted(table.groupby("method").size().items()) == [
         ("acdm", 2), ("pointwise", 2), ("sns", 2), ("sns_clean", 2), ("sns_generation", 2), ("sns_published", 2),

@@ -89,7 +89,7 @@ rule compute_metrics:
         + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
         " --dask {resources.dask:q}"
         " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
-        " --extra {params.extra:q} --output {output.metrics:q} --windows {output.windows:q}"
+        " --extra {params.extra:q} --output {output.metrics:q} --output-windows {output.windows:q}"
 
 
 rule aggregate_metrics:
