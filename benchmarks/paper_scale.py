@@ -35,7 +35,7 @@ from state import expected  # noqa: E402
 from work import Counter  # noqa: E402
 
 from sns_core.__main__ import main as sns_main  # noqa: E402
-from sns_core.data.trajectories import steps_per_frame  # noqa: E402
+from sns_core.data.frames import steps_per_frame  # noqa: E402
 from sns_core.runtime import autocast, bfloat16_is_fast, generator, select_device  # noqa: E402
 from sns_core.stages import STAGES  # noqa: E402
 from sns_core.systems import build_system  # noqa: E402

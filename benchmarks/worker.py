@@ -16,9 +16,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "workflow" / "scripts")]
 import configuration  # noqa: E402
 import straightforward  # noqa: E402
 
+from sns_core.data.frames import open_frames  # noqa: E402
 from sns_core.data.pairs import Dataset  # noqa: E402
 from sns_core.data.shards import shell_index  # noqa: E402
-from sns_core.data.trajectories import open_frames  # noqa: E402
 from sns_core.diffusion import LevelReadout  # noqa: E402
 from sns_core.rollout import build_stepper  # noqa: E402
 from sns_core.runtime import MemberStreams, Team, generator, use_threads  # noqa: E402

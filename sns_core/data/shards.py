@@ -16,9 +16,9 @@ from pathlib import Path
 import dask
 import numpy as np
 
-from sns_core.data.trajectories import made_with, open_frames, open_members
+from sns_core.data.frames import made_with, open_frames, open_members
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import sha256, whole_file, write_json
-from sns_core.runtime import DamagedFile, UserError
 
 FORMAT = "sns-shards-1"
 

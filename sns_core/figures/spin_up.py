@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.data import open_members
+from sns_core.data.frames import open_members
 from sns_core.errors import DamagedFile
 from sns_core.figures.inputs import in_shown_units
 from sns_core.figures.style import MUTED, NEXT, REFERENCE, corner, page, panel_letter, time_label, unit
-from sns_core.metrics.temporal import saturation_time
+from sns_core.metrics.summaries import saturation_time
 
 COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}
 

@@ -1,6 +1,14 @@
 """Measures of flows and of surrogates: spectra, temporal coherence, stability; and the stages that tabulate them."""
 
-from sns_core.metrics.spectra import kinetic_energy_spectrum, spectrum_error
-from sns_core.metrics.temporal import rate_of_change, temporal_correlation
-
 __all__ = ["kinetic_energy_spectrum", "rate_of_change", "spectrum_error", "temporal_correlation"]
+
+
+def __getattr__(name: str):
+    """The names above, loaded when they are asked for: most of them need torch, and who draws a table does not."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sns_core.metrics.spectra import kinetic_energy_spectrum
+    from sns_core.metrics.summaries import spectrum_error
+    from sns_core.metrics.temporal import rate_of_change, temporal_correlation
+
+    return locals()[name]

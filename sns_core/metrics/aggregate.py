@@ -6,8 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import whole_file
-from sns_core.metrics.spectra import spectrum_error
-from sns_core.metrics.temporal import decorrelation_time
+from sns_core.metrics.summaries import decorrelation_time, spectrum_error
 
 
 def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int], extra: list[str]) -> list[dict]:

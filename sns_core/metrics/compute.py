@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from sns_core.data.trajectories import open_frames, open_members
+from sns_core.data.frames import open_frames, open_members
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.bootstrap import interval, resampling_weights
-from sns_core.metrics.distributions import CENTRES, component_scales, components, histogram, wasserstein
+from sns_core.metrics.distributions import component_scales, components, histogram
 from sns_core.metrics.extra import measured, window_means
-from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers, spectrum_error
+from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
+from sns_core.metrics.summaries import CENTRES, spectrum_error, wasserstein
 from sns_core.metrics.temporal import centred, lagged_correlation
 from sns_core.metrics.workers import ONE_THREAD, computed_by, each
 from sns_core.runtime import DamagedFile, UserError, use_threads

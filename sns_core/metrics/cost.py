@@ -18,8 +18,7 @@ import xarray as xr
 from sns_core.files import missing, read_json, whole_file
 from sns_core.metrics.bootstrap import interval, pooled
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
-from sns_core.metrics.spectra import spectrum_error
-from sns_core.runtime import use_threads
+from sns_core.metrics.summaries import spectrum_error
 
 SOLVER = "solver"  # the method that is the solver as configured
 EVEN = 0.05  # a speed-up this near to 1 is none, and no loss
@@ -69,7 +68,7 @@ def break_even(preparation: float, seconds: float, instead_of: float) -> float:
 
 def tabulate_cost(
     *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: dict, models: dict,
-    system: str, shells: list, output: Path, threads: int = 1,
+    system: str, shells: list, output: Path,
 ) -> None:  # fmt: skip
     """Write the table of cost and accuracy, a row a contender and score.
 
@@ -79,7 +78,6 @@ def tabulate_cost(
     error. Scores are the CRPS of ensemble forecasts after each lead and the spectrum error of long runs, means over layers.
     Seconds, joules (of all members together) and calls (of one) are those of a time unit, break-even counts in them.
     """
-    use_threads(threads)
     found, known = read_json(measured), xr.open_dataset(reference).load()
     step = found["step"]
     errors = {name: _of_method(read_scorecard(scorecard), name) for name in found["methods"]}

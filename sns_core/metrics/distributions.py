@@ -1,13 +1,9 @@
-"""Distributions of values: histograms over fixed bins, and the distance between two of them."""
+"""Distributions of values: histograms over fixed bins, and what they are taken of."""
 
-import numpy as np
 import torch
 
+from sns_core.metrics.summaries import BINS, REACH
 from sns_core.systems import System
-
-REACH = 8.0  # standard deviations that the bins span to either side; what lies beyond counts into the last bin
-BINS = 64
-CENTRES = (np.arange(BINS) + 0.5) * 2 * REACH / BINS - REACH
 
 
 def histogram(values: torch.Tensor) -> torch.Tensor:
@@ -16,14 +12,6 @@ def histogram(values: torch.Tensor) -> torch.Tensor:
     bins = ((flat + REACH) * (BINS / (2 * REACH))).nan_to_num(0.0, BINS, -1).floor().clamp(0, BINS - 1).long()
     counts = torch.zeros(*flat.shape[:2], BINS, dtype=torch.int64, device=flat.device)
     return counts.scatter_add_(2, bins, (~flat.isnan()).long())
-
-
-def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Wasserstein-1 distance of histograms (..., BINS) over the bins above, in standard deviations: the area between
-    the two cumulative distributions. NaN for an empty histogram."""
-    with np.errstate(invalid="ignore"):
-        one, other = (c.cumsum(-1) / c.sum(-1, keepdims=True) for c in (np.asarray(counts), np.asarray(reference)))
-    return np.abs(one - other).sum(-1) * 2 * REACH / BINS
 
 
 def components(system: System, frames: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -19,12 +19,9 @@ import xarray as xr
 
 from sns_core.files import missing, whole_file
 from sns_core.metrics.bootstrap import in_stretches, interval, pooled, resampling_weights
-from sns_core.metrics.distributions import wasserstein
 from sns_core.metrics.ensembles import ensemble_scores
-from sns_core.metrics.spectra import spectrum_error
-from sns_core.metrics.temporal import decorrelation_time
+from sns_core.metrics.summaries import decorrelation_time, spectrum_error, wasserstein
 from sns_core.metrics.zonal import SILENT, zonal_blocks, zonal_variance
-from sns_core.runtime import use_threads
 
 BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
 STEPS = ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change", "levels", "calls")
@@ -209,7 +206,6 @@ def _rows(found: xr.Dataset) -> pd.DataFrame:
 
 def score_methods(
     *, metrics: list[Path], ensembles: list[Path], reference: Path, system: str, window: int, shells: list, output: Path,
-    threads: int = 1,
 ) -> None:  # fmt: skip
     """Write the scorecard of a system, one row a method, score, layer and lead.
 
@@ -218,7 +214,6 @@ def score_methods(
     `shells`: first and last shell of the spectrum error. Columns: value, low and high (interval of 90 %), the same of the
     floor, units, what a perfect method would have (ideal), members lost and share of the steps that count.
     """
-    use_threads(threads)
     with xr.set_options(arithmetic_join="exact"):
         _write(*_tables(metrics, ensembles, reference, window, tuple(shells)), system, output)
 

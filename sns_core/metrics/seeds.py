@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sns_core.errors import UserError
 from sns_core.files import whole_file
-from sns_core.runtime import UserError
 
 PLACE = ["system", "method", "score", "layer", "lead"]
 # Scores of the readable table, with the title of their column.

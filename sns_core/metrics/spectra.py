@@ -42,10 +42,3 @@ def kinetic_energy_spectrum(
 def shell_wavenumbers(resolution: int, length: float = 2 * math.pi) -> np.ndarray:
     """Angular wavenumbers (K,) of the shells that `kinetic_energy_spectrum` fills for N x N fields."""
     return np.arange(shell_index(resolution).max() + 1) * 2 * math.pi / length
-
-
-def spectrum_error(energy: np.ndarray, reference: np.ndarray, shells: tuple[int, int] = (1, 15)) -> np.ndarray:
-    """Mean over shells first .. last of |log10 E - log10 E_reference|; arrays (..., K) with one K -> (...)."""
-    first, last = shells[0], min(shells[1], energy.shape[-1] - 1)
-    ratio = energy[..., first : last + 1] / reference[..., first : last + 1]
-    return np.abs(np.log10(ratio)).mean(-1)

@@ -1,6 +1,5 @@
 """Temporal coherence: C(tau), how long a flow remembers itself, and R(t), how fast it changes."""
 
-import numpy as np
 import torch
 
 AT_ONCE = 1024  # frames of which all products are held at a time
@@ -44,24 +43,6 @@ def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> to
     return torch.stack([products.diagonal(lag, -2, -1).mean() for lag in range(max_lag + 1)])
 
 
-def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 0.5) -> float:
-    """Time at which C(tau) first falls below `level`, between lags linearly; NaN where it does not."""
-    below = np.nonzero(correlation < level)[0]
-    if not len(below) or below[0] == 0:
-        return float("nan")
-    i = below[0]
-    fraction = (correlation[i - 1] - level) / (correlation[i - 1] - correlation[i])
-    return float(lag[i - 1] + fraction * (lag[i] - lag[i - 1]))
-
-
 def rate_of_change(frames: torch.Tensor, dt: float) -> torch.Tensor:
     """R(t) = mean over members, channels and space of |x_{t+1} - x_t| / dt. frames: (B, T, C, H, W) -> (T - 1,)."""
     return frames.diff(dim=1).abs().mean((0, 2, 3, 4)) / dt
-
-
-def saturation_time(time: np.ndarray, energy: np.ndarray, share: float = 0.1) -> float:
-    """The first time at which a series (T,) lies within `share` of the mean of its last third: where a spin-up, from
-    above or from below, has ended. The last time where it never does."""
-    mean = energy[-max(1, len(energy) // 3) :].mean()
-    near = np.flatnonzero(np.abs(energy - mean) <= share * abs(mean))
-    return float(time[near[0]] if len(near) else time[-1])

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.data.trajectories import open_members
 from sns_core.files import read_json, write_json
 from sns_core.rollout.grids import on_grid, regridded
 from sns_core.rollout.steppers import build_stepper

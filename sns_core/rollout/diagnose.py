@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data import PairSampler, load_dataset
+from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.shards import shell_index
 from sns_core.diffusion.colour import filtered
 from sns_core.files import whole_file

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.data.trajectories import open_members
 from sns_core.files import read_json, whole_file
 from sns_core.rollout.steppers import SolverStepper, Stepper, build_stepper
 from sns_core.runtime import MemberStreams, UserError, generator, progress, select_device, use_threads

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.trajectories import open_members
+from sns_core.data.frames import open_members
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
 from sns_core.rollout.ensemble import disturbed, forecast

@@ -13,8 +13,8 @@ import torch
 
 from sns_core.catalogue import STEPPERS
 from sns_core.data.foreign import ForeignRollout
+from sns_core.data.frames import steps_per_frame
 from sns_core.data.shards import shell_index
-from sns_core.data.trajectories import steps_per_frame
 from sns_core.diffusion import LevelReadout, Path, Sampler, walk
 from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member

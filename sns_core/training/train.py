@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 import sns_core
-from sns_core.data import PairSampler, load_dataset
+from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule, build_prediction
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
 from sns_core.runtime import (

@@ -24,7 +24,7 @@ from sns_core.data import (
     simulate_trajectories,
 )
 from sns_core.data import trajectories as trajectories_module
-from sns_core.data.trajectories import FrameWriter, steps_per_frame
+from sns_core.data.frames import FrameWriter, steps_per_frame
 from sns_core.files import code_state
 from sns_core.runtime import UserError
 from sns_core.systems import InstabilityError, KolmogorovFlow

@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from sns_core.data.trajectories import FORMAT as FRAMES
+from sns_core.data.frames import FORMAT as FRAMES
 from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.cost import plot_cost
@@ -33,8 +33,8 @@ from sns_core.figures.spin_up import plot_spin_up
 from sns_core.figures.style import PALETTE, looks, short
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
-from sns_core.metrics.distributions import CENTRES
 from sns_core.metrics.scorecard import SCORES
+from sns_core.metrics.summaries import CENTRES
 from sns_core.record import record_provenance
 from sns_core.report import judge, write_report
 from sns_core.runtime import UserError

@@ -12,7 +12,7 @@ from sns_core.data.pairs import true_frames
 from sns_core.data.shards import shell_index
 from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
-from sns_core.metrics.distributions import BINS, REACH
+from sns_core.metrics.summaries import BINS, REACH
 from sns_core.rollout import build_stepper, rollout_segment
 from sns_core.rollout import segment as engine
 from sns_core.rollout.diagnose import first_alarm

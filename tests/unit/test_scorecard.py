@@ -7,10 +7,9 @@ import pytest
 import xarray as xr
 
 from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
-from sns_core.metrics.distributions import CENTRES
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
 from sns_core.metrics.scorecard import SCORES, halves, horizon, read_scorecard, score_methods, seconds_per_step
-from sns_core.metrics.temporal import decorrelation_time
+from sns_core.metrics.summaries import CENTRES, decorrelation_time
 from sns_core.runtime import UserError
 
 STEPS, BLOCK, WINDOW, MEMBERS, LAGS, STEP = 2000, 10, 200, 4, 40, 0.1

@@ -27,7 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from work import Counter, Work  # noqa: E402
 
 from sns_core.__main__ import read_arguments  # noqa: E402
-from sns_core.data.trajectories import FRAMES_A_CHUNK, steps_per_frame  # noqa: E402
+from sns_core.data.frames import FRAMES_A_CHUNK, steps_per_frame  # noqa: E402
 from sns_core.metrics.spectra import shell_wavenumbers  # noqa: E402
 from sns_core.plugins import needs_of  # noqa: E402
 from sns_core.rollout.diagnose import DRIFTS  # noqa: E402
