@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from sns_core.data.frames import open_frames
+from sns_core.errors import UserError
 from sns_core.files import missing, read_json, read_tensors, sha256, whole_file, write_json
 from sns_core.record import RUN_FORMAT
-from sns_core.runtime import UserError
 
 FORMAT = "sns-given-1"
 TABLES = ("metrics.csv", "windows.csv", "scorecard.csv")

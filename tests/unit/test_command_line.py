@@ -1,5 +1,7 @@
 """The command line reads stages' arguments by their annotations and ends mistakes in one line."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,23 @@ def test_every_stage_exists_under_its_name():
 
     for name, module in STAGES.items():
         assert callable(getattr(importlib.import_module(module), name)), name
+
+
+def test_stages_that_tabulate_and_draw_load_no_torch():
+    """Its import takes longer than most of them do."""
+    tensors = (
+        "data.trajectories",
+        "training",
+        "rollout",
+        "metrics.compute",
+        "theory",
+        "figures.movie",
+        "figures.phase_space",
+    )
+    wanted = sorted({m for m in STAGES.values() if not m.removeprefix("sns_core.").startswith(tensors)})
+    assert len(wanted) > 20
+    code = f"import sys, {', '.join(wanted)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_mistakes_end_as_one_line(capsys, tmp_path):
