@@ -28,9 +28,9 @@ def timed_methods(wildcards):
 
 
 def models_of_methods(system):
-    """Method -> names of the models that it needs."""
+    """Method -> names of the models that it needs, sorted: the order of roles is no part of the configuration."""
     methods = RESOLVED[system]["methods"]
-    return {name: list(methods[name]["models"].values()) for name in forecasters(system)}
+    return {name: sorted(methods[name]["models"].values()) for name in forecasters(system)}
 
 
 def learnt_from(system):
