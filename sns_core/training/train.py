@@ -135,10 +135,13 @@ class _Trainer:
     @torch.no_grad()
     def clean_probability(self, sampler: PairSampler) -> list[list[float]]:
         """Percentiles 0 .. 100, a list a head, of the probability of level 0 on held-out true pairs."""
-        batch = sampler.draw(CALIBRATION_PAIRS, generator(self.seed, "calibration", self.name)).to(self.device)
-        with autocast(self.device, self.precision):
-            _, _, logits = self.network.encode(self.objective.colour.whiten(batch))
-        clean = logits.double().softmax(-1)[:, :, 0]
+        pairs = sampler.draw(CALIBRATION_PAIRS, generator(self.seed, "calibration", self.name))
+        clean = []
+        for batch in pairs.split(self.spec["training"]["batch"]):  # all at once would be the peak memory of a training
+            with autocast(self.device, self.precision):
+                _, _, logits = self.network.encode(self.objective.colour.whiten(batch.to(self.device)))
+            clean.append(logits.double().softmax(-1)[:, :, 0])
+        clean = torch.cat(clean)
         steps = torch.linspace(0, 1, 101, dtype=torch.float64, device=clean.device)
         return torch.quantile(clean, steps, dim=0).T.tolist()
 
