@@ -144,13 +144,15 @@ class PeriodicUNet(nn.Module):
     level, each level half as fine; `blocks` a level; `attention` at the bottom and in the middle; `patch`, pixels
     (patch x patch) folded into channels at the entrance; `levels`, S of the noise levels that condition the decoder
     (None: no levels); `told`, whether they are given with each call instead of read by heads; `head_features`
-    "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads.
+    "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads; `landmarks`
+    (S, H, W), fields that it sees beside the frames of every call. Without them it treats every place of the torus alike.
     """
 
     def __init__(
         self, *, channels: int, frames_in: int, frames_out: int, width: int = 64, multipliers: tuple[int, ...] = (2, 2, 2),
         blocks: int = 2, attention: bool = True, patch: int = 1, levels: int | None = None, head_features: str = "bottleneck",
         head_kind: str = "categorical", head_width: int = 128, told: bool = False,
+        landmarks: torch.Tensor | None = None,
     ):  # fmt: skip
         super().__init__()
         if head_features not in ("bottleneck", "encoder"):
@@ -160,8 +162,10 @@ class PeriodicUNet(nn.Module):
         self.divisor = patch * 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         condition = head_width if levels else 0
+        self.register_buffer("landmarks", landmarks)
 
-        self.enter = PeriodicConv2d(frames_in * channels * patch**2, width)
+        still = 0 if landmarks is None else len(landmarks)
+        self.enter = PeriodicConv2d((frames_in * channels + still) * patch**2, width)
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
         current = width
         for index, size in enumerate(widths):
@@ -205,7 +209,10 @@ class PeriodicUNet(nn.Module):
     def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
         """Frames (B, F, C, H, W) -> skips, bottleneck features, logits (B, F_out, S + 1) or None."""
         self.check_resolution(frames.shape[-1])
-        h = self.enter(F.pixel_unshuffle(frames.flatten(1, 2), self.patch))
+        seen = frames.flatten(1, 2)
+        if self.landmarks is not None:
+            seen = torch.cat([seen, self.landmarks.to(seen.dtype).expand(len(seen), -1, -1, -1)], 1)
+        h = self.enter(F.pixel_unshuffle(seen, self.patch))
         entrance, skips = h, []
         for index, stage in enumerate(self.encoder):
             for block in stage:

@@ -97,6 +97,11 @@ class System(abc.ABC):
         """Frames (..., C, m, m) without what no frame of the system can hold; learnt steps are brought back by it."""
         return frames
 
+    def landmarks(self, resolution: int) -> torch.Tensor:
+        """What stands still, such as the forcing, and looks the same after every symmetry: fields (S, m, m) of unit variance that
+        a network may be told, since by itself it treats every place alike. Unless redefined, S = 0."""
+        return torch.zeros(0, resolution, resolution)
+
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """Apply to each sample of (B, F, C, m, m) one random symmetry of the system, the same for all its frames.
 

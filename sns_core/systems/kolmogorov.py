@@ -221,6 +221,11 @@ class KolmogorovFlow(System):
         u, v = self.velocity(frames.transpose(-1, -2))
         return u.transpose(-1, -2), v.transpose(-1, -2)
 
+    def landmarks(self, resolution: int) -> torch.Tensor:
+        """The vorticity of the forcing, (1, m, m)."""
+        y = torch.arange(resolution, dtype=torch.float64) * self.length / resolution
+        return (-math.sqrt(2) * torch.cos(self.forcing_wavenumber * y)).float()[None, :, None].repeat(1, 1, resolution)
+
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """The symmetries of the forced flow: translation in x and by 2 pi / n in y ("translations"); with "all" also
         rotation by pi, and reflection in x with half a forcing period in y, which turns the sign of the vorticity."""

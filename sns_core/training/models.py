@@ -21,9 +21,11 @@ FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 
 
-def build_network(spec: dict, channels: int) -> PeriodicUNet:
-    """The network of a model's specification; which frames it sees follows from the objective."""
+def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = None) -> PeriodicUNet:
+    """The network of a model's specification; which frames it sees follows from the objective. `landmarks`: the system's, for a
+    network that is told them."""
     shape = {"channels": channels, **spec["network"]}
+    shape["landmarks"] = landmarks if shape.get("landmarks") else None
     if spec["objective"] == "pointwise":
         return PeriodicUNet(frames_in=1, frames_out=1, levels=None, **shape)
     if spec["objective"] not in OBJECTIVES:
@@ -102,7 +104,7 @@ def load_model(
         raise UserError(f"{path}: a model with objective {found!r} where {' or '.join(map(repr, wanted))} is needed")
     if identity is not None and note["data"] != identity:
         raise DamagedFile(path, f"trained on other data than this run's (manifest {note['data'][:12]})")
-    network = build_network(note["spec"], note["channels"])
+    network = build_network(note["spec"], note["channels"], tensors.get("landmarks"))
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found:

@@ -97,7 +97,7 @@ class _Trainer:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
-            self.network = build_network(spec, channels)
+            self.network = build_network(spec, channels, self._landmarks(resolution))
         self.network.check_resolution(resolution)
         self.network.to(device)
         # What is learnt by; whatever else is asked of the network asks it as it is.
@@ -107,6 +107,12 @@ class _Trainer:
             self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
         )
         self.step, self.rows, self.sums = 0, [], {}
+
+    def _landmarks(self, resolution: int) -> torch.Tensor:
+        found = self.sampler.system.landmarks(resolution)
+        if self.spec["network"].get("landmarks") and not len(found):
+            raise UserError(f"models.{self.name}.network.landmarks: {type(self.sampler.system).__name__} has none")
+        return found
 
     def train_step(self, stop: bool = False) -> bool:
         """One step; whether any of the processes was asked to `stop`."""
@@ -164,7 +170,7 @@ class _Trainer:
         torch._foreach_copy_(list(self.network.parameters()), weights)
 
     def log(self, sampler: PairSampler) -> None:
-        count = self.spec["training"]["log_every"]
+        count = self.step - (self.rows[-1]["step"] if self.rows else 0)
         loss = self.sums["loss"] / count
         if not math.isfinite(loss):
             raise UserError(
@@ -250,7 +256,7 @@ def _train(team: Team, name, spec, manifest, seed, output: Path, history, precis
     try:
         for _ in progress(training["steps"], f"training {name}", start=trainer.step):
             stopped = trainer.train_step(bool(stop))
-            if trainer.step % training["log_every"] == 0:
+            if trainer.step % training["log_every"] == 0 or trainer.step == training["steps"]:
                 trainer.log(validation)
             due = trainer.step % training["checkpoint_every"] == 0 and trainer.step < training["steps"]
             if team.rank == 0 and (stopped or due):

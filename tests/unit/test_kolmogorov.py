@@ -368,6 +368,19 @@ def test_augmentation_moves_all_frames_and_channels_of_a_sample_alike():
     assert not torch.equal(moved[:, :1, :1], frame)
 
 
+def test_landmarks_are_the_forcing_and_look_the_same_after_every_symmetry():
+    flow = KolmogorovFlow(32, forcing_wavenumber=4)
+    still = flow.landmarks(16)
+    torch.testing.assert_close(still.square().mean((1, 2)), torch.ones(1))
+    forcing = flow.observe(
+        torch.fft.irfft2(flow.tendency(torch.zeros(1, 32, 17, dtype=torch.complex128)))[:, None], 16
+    )[0]
+    torch.testing.assert_close(still, (forcing / forcing.square().mean().sqrt()).float())
+    for symmetries in ("translations", "all"):
+        moved = flow.augment(still.expand(64, 1, 1, 16, 16), seeded(7), symmetries)
+        torch.testing.assert_close(moved, still.expand(64, 1, 1, 16, 16), rtol=0, atol=1e-6)
+
+
 def test_augmentation_without_a_whole_half_period_never_reflects():
     flow = KolmogorovFlow(32)
     # On 20 points half a forcing period is 2.5 pixels: the reflection is no symmetry of such frames.

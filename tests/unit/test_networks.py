@@ -45,6 +45,18 @@ def frames_of(*shape: int, dtype=torch.float32) -> torch.Tensor:
 # --- equivariance ----------------------------------------------------------------------------------------------------
 
 
+def test_landmarks_tell_a_network_where_it_is():
+    still = frames_of(1, 8, 8)
+    plain, told = network_of(), network_of(landmarks=still)
+    x, shift = frames_of(3, 2, 1, 8, 8), (2, 4)
+    for network, commutes in ((plain, True), (told, False)):
+        moved = network(x.roll(shift, (-2, -1)))[0] - network(x)[0].roll(shift, (-2, -1))
+        assert (moved.abs().max() < 1e-5) == commutes
+    again = network_of(landmarks=still.roll(shift, (-2, -1)))
+    again.load_state_dict({**told.state_dict(), "landmarks": again.landmarks})
+    torch.testing.assert_close(again(x.roll(shift, (-2, -1)))[0], told(x)[0].roll(shift, (-2, -1)))
+
+
 @pytest.mark.parametrize("shift", [(1, 0), (0, 3), (-2, 5)])
 def test_a_periodic_convolution_commutes_with_shifts_and_sees_across_the_border(shift):
     conv = randomised(PeriodicConv2d(2, 3)).double()

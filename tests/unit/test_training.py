@@ -18,6 +18,7 @@ from sns_core.data import load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.files import read_tensors, write_tensors
 from sns_core.runtime import Team, UserError, can_compile, generator
+from sns_core.systems import System
 from sns_core.training import load_model
 from sns_core.training import train as loop
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, shell_weights
@@ -284,6 +285,21 @@ def test_model_files_that_do_not_fit_are_refused_with_the_reason(tiny, tmp_path)
         load_model(cut, "pointwise")
     with pytest.raises(UserError, match=r"none\.safetensors: missing"):
         load_model(tmp_path / "none.safetensors", "pointwise")
+
+
+def test_a_model_may_be_told_where_the_forcing_stands(tiny, tmp_path, specs, monkeypatch):
+    for spec in (specs["pointwise"], specs["denoiser"]):
+        spec["network"] = {**spec["network"], "landmarks": True}
+        spec["training"] = {**spec["training"], "steps": 4, "warmup": 2}
+    model = load_model(train(tmp_path, tiny.manifest, "told", specs["denoiser"]), "denoiser")
+    system = load_dataset(tiny.manifest, "train").system
+    assert torch.equal(model.network.landmarks, system.landmarks(16)) and model.note["spec"]["network"]["landmarks"]
+    assert pd.read_csv(tmp_path / "told.csv")["step"].tolist() == [4], "fewer steps than a row of the history has"
+    whole = load_model(tiny.models["denoiser"], "denoiser")
+    assert whole.network.landmarks is None
+    monkeypatch.setattr(type(system), "landmarks", System.landmarks)
+    with pytest.raises(UserError, match=r"models\.told\.network\.landmarks: KolmogorovFlow has none"):
+        train(tmp_path, tiny.manifest, "told", specs["pointwise"])
 
 
 def test_the_note_says_what_made_the_model(tiny):

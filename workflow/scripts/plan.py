@@ -117,7 +117,8 @@ class Plan:
 @functools.cache
 def _network(shape: str, channels: int, side: int) -> tuple[Work, int, int]:
     with FakeTensorMode(), torch.no_grad():
-        network = build_network(json.loads(shape), channels)
+        spec = json.loads(shape)
+        network = build_network(spec, channels, torch.zeros(int(spec["network"]["landmarks"]), side, side))
         given = [torch.randn(1, network.frames_in, channels, side, side)]
         if network.told:
             given.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
