@@ -37,6 +37,7 @@ from sns_core.training.objectives import DenoiserObjective, PointwiseObjective
 
 VALIDATION_BATCHES = 4
 CALIBRATION_PAIRS = 512
+STUCK_ROWS = 5  # of the history, none better than the first: a spike has killed the network
 HISTORY = ("step", "loss", "noise", "level", "validation", "learning_rate")
 
 
@@ -175,6 +176,13 @@ class _Trainer:
         if not math.isfinite(loss):
             raise UserError(
                 f"models.{self.name}: the loss became {loss} before step {self.step}; lower its learning_rate"
+            )
+        late = [row["loss"] for row in self.rows[-STUCK_ROWS + 1 :]] + [loss]
+        if len(self.rows) >= 2 * STUCK_ROWS and min(late) >= self.rows[0]["loss"]:
+            first = f"{self.rows[0]['loss']:.3g} of its first {self.rows[0]['step']} steps"
+            raise UserError(
+                f"models.{self.name}: its loss is {loss:.3g} after {self.step} steps, no better than the {first}: it has"
+                " stopped to learn; lower its learning_rate"
             )
         parts = {key: value / count for key, value in self.sums.items()}
         rate = learning_rate(self.step - 1, self.spec["training"])

@@ -151,6 +151,23 @@ def test_a_loss_that_is_not_finite_names_the_model(tiny, tmp_path, specs):
         train(tmp_path, tiny.manifest, "pointwise", specs["pointwise"])
 
 
+def test_a_network_that_a_spike_has_killed_is_told_before_the_end(tiny, tmp_path, specs, monkeypatch):
+    spec = specs["pointwise"]
+    spec["training"] |= {"steps": 200, "log_every": 5, "checkpoint_every": 200, "learning_rate": 0.0}
+    began = loop._Trainer.train_step
+
+    def spiked(trainer, stop=False):
+        if trainer.step == 5:  # what is learnt until here is lost, and nothing is learnt from here on
+            trainer.network.leave.weight.data.fill_(1.0)
+        return began(trainer, stop)
+
+    monkeypatch.setattr(loop._Trainer, "train_step", spiked)
+    with pytest.raises(
+        UserError, match=r"models\.pointwise: its loss is .* after 55 steps, .* stopped to learn; lower its"
+    ):
+        train(tmp_path, tiny.manifest, "pointwise", spec)
+
+
 def test_learning_rates():
     spec = {"learning_rate": 1.0, "steps": 110, "warmup": 10, "decay": "cosine"}
     assert loop.learning_rate(0, spec) == 0.1 and loop.learning_rate(9, spec) == 1.0
