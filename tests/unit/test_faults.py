@@ -67,7 +67,7 @@ CALLS = {
         "compute_metrics",
         {"segments": ["sns_0.nc", "sns_1.nc"], "solver": ["solver_0.nc"], "reference": "reference.nc",
          "manifest": "shards/manifest.json", "window": 10, "shells": [1, 6], "map_lags": 3, "output": "metrics.nc",
-         "windows": "windows.csv"},
+         "output_windows": "windows.csv"},
     ),
 }  # fmt: skip
 DISTURBED = ("simulate", "shard", "train", "rollout on", "metrics")
@@ -86,7 +86,7 @@ def words(call: str) -> list[str]:
 def leaves(call: str) -> list[str]:
     """Files that a call makes."""
     arguments = CALLS[call][1]
-    made = [arguments[name] for name in ("output", "restart", "history", "windows") if name in arguments]
+    made = [arguments[name] for name in ("output", "restart", "history", "output_windows") if name in arguments]
     return made + (["shards/train_0000.npy", "shards/train_0001.npy"] if call == "shard" else [])
 
 

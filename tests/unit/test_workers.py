@@ -46,7 +46,7 @@ def rollout(tmp_path_factory) -> SimpleNamespace:
 def arguments(rollout, segments, folder) -> dict:
     return {
         "segments": segments, "solver": segments, "reference": rollout.reference, "manifest": rollout.manifest,
-        "window": 10, "shells": [1, 15], "map_lags": 3, "output": folder / "metrics.nc", "windows": folder / "windows.csv",
+        "window": 10, "shells": [1, 15], "map_lags": 3, "output": folder / "metrics.nc", "output_windows": folder / "windows.csv",
     }  # fmt: skip
 
 
