@@ -159,9 +159,10 @@ def _fail(words: str) -> dict:
 
 
 def test_memory_is_that_of_each_contender_alone():
-    large, small = apart(_hold, 300), apart(_hold, 1)
-    assert large["sum"] == 300 * 125_000
-    assert large["memory_mb"] - small["memory_mb"] > 250
+    large, small = apart(_hold, 800), apart(_hold, 1)
+    assert large["sum"] == 800 * 125_000
+    # what a process takes over from its parent is counted, too, and differs by 100 MB from one to the next
+    assert large["memory_mb"] - small["memory_mb"] > 500
     with pytest.raises(UserError, match="no such model"):
         apart(_fail, "no such model")
 
