@@ -16,7 +16,7 @@ from sns_core.files import provenance, read_json, sha256, write_json
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
-OUTPUTS = ("output", "output_windows", "history", "restart")  # arguments that name a file to be written
+WRITTEN = ("history", "restart")  # arguments that name a file to be written, as those do that begin with "output"
 
 
 def record_path(result: Path) -> Path:
@@ -39,8 +39,9 @@ def as_told(value):
 
 
 def outputs_of(arguments: dict) -> list[Path]:
-    """Files that a stage writes: a single path under a name in OUTPUTS (a list under one of them goes in)."""
-    return [arguments[name] for name in OUTPUTS if isinstance(arguments.get(name), Path)]
+    """Files that a stage writes: single paths under such a name (a list under one of them goes in)."""
+    named = {name for name in arguments if name.startswith("output")}.union(WRITTEN)
+    return [path for name, path in arguments.items() if name in named and isinstance(path, Path)]
 
 
 def inputs_of(arguments: dict) -> list[Path]:

@@ -4,9 +4,13 @@
 #   snakemake -s workflow/seeds.smk --cores 2 --configfile config/qg-demo.yaml seeds    of another scale
 #
 # The first seed is the configuration's own run; the others lie beside it, in <run>-seed1 and <run>-seed2.
+import sys
 from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+sys.path[:0] = [str(HOME), str(Path(HOME, "workflow", "scripts"))]
+from fingerprint import fingerprint
+
 
 
 configfile: Path(HOME, "config", "config.yaml")
@@ -63,9 +67,10 @@ rule compare_seeds:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         seeds=str(SEEDS),
+        code=fingerprint("compare_seeds"),
     shell:
-        "python -m sns_core compare_seeds --threads {threads} --log {log:q} --scorecards {input:q}"
-        " --seeds {params.seeds:q} --output {output.table:q} --table {output.readable:q}"
+        "python -m sns_core compare_seeds --threads {threads} --code {params.code} --log {log:q} --scorecards {input:q}"
+        " --seeds {params.seeds:q} --output {output.table:q} --output-readable {output.readable:q}"
 
 
 use rule * from first as first_*

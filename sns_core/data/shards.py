@@ -30,12 +30,16 @@ def shell_index(resolution: int) -> np.ndarray:
     return np.rint(np.hypot(first, last)).astype(np.int64)
 
 
+def mode_weight(resolution: int) -> np.ndarray:
+    """How many modes of the full spectrum each mode of a half spectrum stands for, (N, N // 2 + 1)."""
+    weight = np.full((resolution, resolution // 2 + 1), 2.0)  # itself and its mirror image ...
+    weight[:, 0] = weight[:, -1] = 1.0  # ... but for the columns that hold both
+    return weight
+
+
 def shell_power(frames: np.ndarray) -> np.ndarray:
     """Sum over (member, time) of the mean power in each shell, (layer, shell)."""
-    n = frames.shape[-1]
-    shells = shell_index(n)
-    weight = np.full(shells.shape, 2.0)  # a mode of the half spectrum stands for its mirror image too ...
-    weight[:, 0] = weight[:, -1] = 1.0  # ... but for the columns that hold both
+    shells, weight = shell_index(frames.shape[-1]), mode_weight(frames.shape[-1])
     power = np.zeros((frames.shape[2], *shells.shape))
     for t in range(frames.shape[1]):
         spectrum = np.fft.rfft2(frames[:, t].astype(np.float64), norm="ortho")

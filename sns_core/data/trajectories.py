@@ -32,33 +32,33 @@ class _Checkpoints:
     def carry(self, index: int) -> Path:
         return self.folder / f"carry_{index:05d}.safetensors"
 
-    def add(self, index: int, series: dict[str, torch.Tensor], carry: dict[str, torch.Tensor]) -> None:
-        """Keep chunk `index` and the carry after it; the carry counts, and is written last."""
+    def add(self, index: int, series: dict[str, torch.Tensor], carry: dict[str, torch.Tensor], seconds: float) -> None:
+        """Keep chunk `index`, the carry after it and the seconds so far; the carry counts, and is written last."""
         write_tensors(self.chunk(index), series, {})
-        write_tensors(self.carry(index), carry, {})
+        write_tensors(self.carry(index), carry, {"seconds": seconds})
         for path in self.folder.glob("carry_*.safetensors"):
             if path < self.carry(index - 1):
                 path.unlink()
 
-    def left(self, count: int) -> tuple[int, dict[str, torch.Tensor]]:
-        """How many of `count` chunks a killed call has left whole with a carry after them, and that carry."""
+    def left(self, count: int) -> tuple[int, dict[str, torch.Tensor], float]:
+        """How many of `count` chunks a killed call has left whole with a carry after them, that carry, and its seconds."""
         whole = 0
         while whole < count and self._read(self.chunk(whole)):
             whole += 1
         for done in range(whole, 0, -1):
-            if carry := self._read(self.carry(done - 1)):
-                return done, carry
-        return 0, {}
+            if found := self._read(self.carry(done - 1)):
+                return done, found[0], found[1]["seconds"]
+        return 0, {}, 0.0
 
-    def _read(self, path: Path) -> dict[str, torch.Tensor]:
-        """Its tensors; none where it is missing or, which is told, damaged."""
+    def _read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
+        """Its tensors and note; nothing where it is missing or, which is told, damaged."""
         if not path.exists():
-            return {}
+            return None
         try:
-            return read_tensors(path)[0]
+            return read_tensors(path)
         except DamagedFile as error:
             print(f"{error.reason}; it is computed again", file=sys.stderr)
-            return {}
+            return None
 
 
 @contextlib.contextmanager
@@ -94,10 +94,10 @@ def simulate_trajectories(
     }  # fmt: skip
     numbers = range(first_member, first_member + members)
     work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed, chunk, code])}"
-    began = time.monotonic()
 
     starts, checkpoints = list(range(0, settling + frames, chunk)), _Checkpoints(work)
-    done, tensors = checkpoints.left(len(starts))
+    done, tensors, before = checkpoints.left(len(starts))
+    began = time.monotonic() - before
     if done:
         carry = {name: tensor.to(chosen) for name, tensor in tensors.items()}
     else:
@@ -116,7 +116,12 @@ def simulate_trajectories(
             energy.append(flow.kinetic_energy(state)[:members].cpu())
             if step >= settling:
                 kept.append(flow.observe(state, emulator["resolution"])[:members].cpu()[:, None])
-        checkpoints.add(index, {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)}, carry)
+        checkpoints.add(
+            index,
+            {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)},
+            carry,
+            time.monotonic() - began,
+        )
 
     record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
     attributes = {"provenance": record, "dt": emulator["step"]}

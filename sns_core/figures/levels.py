@@ -22,6 +22,7 @@ from sns_core.figures.style import (
     plain_minor,
     ratio_ticks,
 )  # fmt: skip
+from sns_core.metrics.summaries import told
 
 ENERGY = (0.1, 100.0)  # of the solver's kinetic energy: the axis reaches no further
 FRAMES = ((0, PREVIOUS, "$s_2$, previous frame"), (1, NEXT, "$s_1$, next frame"))
@@ -76,7 +77,7 @@ def _level_axis(axis, highest: float, which: str = "x") -> None:
 def _histogram(axis, result, levels) -> None:
     """How often each level was estimated, over the steps of all members until they were lost."""
     panel_letter(axis, "a", "Levels in use")
-    values, highest = living(result, "levels"), 0
+    values, highest = told(living(result, "levels")), 0
     if not np.isfinite(values).any():
         return empty_panel(axis, "every member\nlost at once")
     for index, colour, label in FRAMES:
@@ -90,7 +91,7 @@ def _histogram(axis, result, levels) -> None:
                     linewidth=1.4, fill=False)  # fmt: skip
     axis.set_yscale("log")
     _level_axis(axis, highest)
-    axis.set(xlabel=f"estimated level (of S = {int(levels)})", ylabel="share of steps")
+    axis.set(xlabel=f"estimated level (of S = {int(levels)})", ylabel="share of looks")
     axis.legend(loc="upper right")
     plain_minor(axis)
 
@@ -104,14 +105,14 @@ def counts_of(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _series(axis, result) -> None:
     panel_letter(axis, "b", "Mean level")
-    values = living(result, "levels").mean("member")
+    values = told(living(result, "levels")).mean("member")
     if not np.isfinite(values).any():
         return empty_panel(axis, lost_note(result))
-    length = int(result["block"][0])
+    blocks = values.coarsen(step=int(result["block"][0])).mean()
     highest = 0.0
     for index, colour, _ in FRAMES:
-        mean = values.isel(frame=index).values.reshape(-1, length).mean(1)
-        axis.plot(result["block"].values - (length - 1) / 2, mean, color=colour)
+        mean = blocks.isel(frame=index).values
+        axis.plot(blocks["step"], mean, color=colour)
         highest = max(highest, np.nanmax(mean, initial=0.0))
     _level_axis(axis, highest, "y")
     axis.set(xlabel="step", ylabel="mean level", xlim=(0, float(result["step"][-1])))

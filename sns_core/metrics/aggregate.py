@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import whole_file
-from sns_core.metrics.summaries import decorrelation_time, spectrum_error
+from sns_core.metrics.summaries import decorrelation_time, spectrum_error, told
 
 
 def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int], extra: list[str]) -> list[dict]:
@@ -15,6 +15,7 @@ def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, 
     reference = known["energy_spectrum"].mean("member").values
     for member in result["member"].values:
         one = result.sel(member=member)
+        levels = told(one["levels"])
         row = {
             "system": system, "method": result.attrs["method"], "member": int(member), "steps": result.sizes["step"],
             "lost_step": int(one["lost_step"]),
@@ -25,7 +26,7 @@ def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, 
             ),
             "rate_of_change": float(one["rate_of_change"].mean()),
             "relative_change": float(one["relative_change"].mean()),
-            "level_prev": float(one["levels"].isel(frame=0).mean()), "level_next": float(one["levels"].isel(frame=1).mean()),
+            "level_prev": float(levels.isel(frame=0).mean()), "level_next": float(levels.isel(frame=1).mean()),
         }  # fmt: skip
         for layer, label in enumerate(known["layer"].values):
             suffix = "" if known.sizes["layer"] == 1 else f"_{label}"
@@ -52,6 +53,8 @@ def aggregate_metrics(
     extra: list[str],
 ) -> None:
     """Join the methods' results into `output` (a row a method and member) and `output_windows` (a row a window).
+
+    A member's row is over all of its steps until it holds NaN; levels are means over the steps that looked at the pair.
 
     `extra`: measures of the user's own.
     """

@@ -1,4 +1,4 @@
-"""Block bootstrap: the interval in which a statistic of correlated samples would lie had the sample been another one.
+"""Block bootstrap: an interval for the value that a statistic of correlated samples would have if they never ended.
 
 A sample comes as units that know nothing of each other: stretches of a member that are longer than the flow remembers.
 Units are drawn with replacement, one fewer than there are, which gives a mean of few units its full variance; every

@@ -250,11 +250,12 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
 def _windows(
     result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[int, int], extra: list[str], step: float
 ) -> pd.DataFrame:
-    """One row a window and layer: means over its steps and all members, lost ones included, beside the solver's."""
+    """One row a window and layer: means over its steps and all members, lost ones included, so that NaN of one is NaN of
+    the row; beside the solver's."""
     block = int(result["block"][0])
     length, together = window // block, -(-2 * (result.sizes["lag"] - 1) // block)  # twice as far as C(tau) looks back
     names = ["kinetic_energy", "enstrophy", "relative_change", "calls"]
-    means = result[names].coarsen(step=window, boundary="trim").mean().mean("member").compute()
+    means = result[names].coarsen(step=window, boundary="trim").reduce(np.mean).mean("member", skipna=False).compute()
     reference, rows = known.mean("member"), []
     lost = result["lost_step"].values
     for index in range(means.sizes["step"]):
@@ -272,7 +273,8 @@ def _windows(
             }  # fmt: skip
             for name in HISTOGRAMS:
                 counts = part[f"{name}_counts"].sum(("member", "block")).values
-                row[f"{name}_distance"] = float(wasserstein(counts, there[f"{name}_counts"].values))
+                distance = float(wasserstein(counts, there[f"{name}_counts"].values))
+                row[f"{name}_distance"] = distance if np.isfinite(spectra).all() else np.nan
             for name in names[:3]:
                 row |= {name: float(own[name]), f"{name}_solver": float(there[name])}
             for name, series in own_means.items():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.data.shards import shell_index
+from sns_core.data.shards import mode_weight, shell_index
 from sns_core.files import whole_file
 
 # Measure -> (title, whether more of it should mean a better rollout).
@@ -36,8 +36,8 @@ def held_out_measures(examined: xr.Dataset) -> dict[str, float]:
     found["false_alarms"] = float((examined["level_of_true_pair"].isel(frame=1) > 0).mean())
     found["surrogate_found"] = float((examined["level_of_surrogate"].isel(frame=1) > 0).mean())
     if "one_step_error" in examined:
-        shells = np.arange(examined.sizes["shell"])
-        counts = np.bincount(shell_index(examined.sizes["x"]).ravel())
+        shells, side = np.arange(examined.sizes["shell"]), examined.sizes["x"]
+        counts = np.bincount(shell_index(side).ravel(), mode_weight(side).ravel())
         power = examined["one_step_error"] ** 2 * xr.DataArray(counts, dims="shell")
         for name, kept in (("one_step", shells >= 0), ("one_step_large", (shells >= 1) & (shells <= LARGE))):
             total = power.isel(shell=kept).sum("shell")

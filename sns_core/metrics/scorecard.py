@@ -6,7 +6,7 @@ function of the mean over all stretches and of the solver's own means; drawing s
 members of the solver's ensemble, gives the intervals (see `bootstrap`).
 
 The floor is the score of one half of the solver's ensemble against the other, two sets of members that share no initial
-state: the solver's own rollout, as many members and steps as a method has, against those trajectories of the test split
+state: the solver's own rollout, which may be longer or shorter than a method's, against those trajectories of the test split
 from which no rollout starts. Where rollouts start from all of them, the first half of the rollouts' members stand
 against the test trajectories of the second half.
 """
@@ -20,7 +20,7 @@ import xarray as xr
 from sns_core.files import missing, whole_file
 from sns_core.metrics.bootstrap import in_stretches, interval, pooled, resampling_weights
 from sns_core.metrics.ensembles import ensemble_scores
-from sns_core.metrics.summaries import decorrelation_time, spectrum_error, wasserstein
+from sns_core.metrics.summaries import decorrelation_time, spectrum_error, told, wasserstein
 from sns_core.metrics.zonal import SILENT, zonal_blocks, zonal_variance
 
 BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
@@ -36,7 +36,7 @@ SCORES = {
     "kinetic_energy_variance": ("… its variance / solver", "1", 1.0),
     "enstrophy": ("Enstrophy / solver", "1", 1.0),
     "enstrophy_variance": ("… its variance / solver", "1", 1.0),
-    "zonal_error": ("Zonal-mean flow, error (rms)", "root-mean-square velocity", 0.0),
+    "zonal_error": ("Zonal-mean flow, error (rms)", "root mean square of a velocity component", 0.0),
     "zonal_strength": ("… its strength / solver", "1", 1.0),
     "zonal_variance": ("… its variance / solver", "1", 1.0),
     "decorrelation_time": ("Decorrelation time / solver", "1", 1.0),
@@ -73,6 +73,7 @@ def stretches(result: xr.Dataset, known: xr.Dataset, window: int) -> xr.Dataset:
     for name in ("kinetic_energy", "enstrophy"):
         series[f"{name}_square"] = series[name] ** 2
     series["refined_share"] = (series["calls"] > 0).astype(float)
+    series["levels"] = told(series["levels"])
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
     series["rate_error"] = abs(series["rate_of_change"] / known["rate_of_change"].mean("member") - 1)
     living = (result["lost_step"] < 0) | (result["block"] < result["lost_step"])
@@ -233,7 +234,8 @@ def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame
         if name == "solver":
             part, others = halves(result, known)
             floor = pd.concat([_rows(_rollout_scores(part, others, window, shells)), *found[1:]])
-        lived = np.where(result["lost_step"] < 0, result.sizes["step"], result["lost_step"] - 1)
+        lost, block = result["lost_step"].values, int(result["block"][0])
+        lived = np.where(lost < 0, result.sizes["step"], (lost - 1) // block * block)
         tables.append(
             pd.concat(found).assign(
                 method=name,

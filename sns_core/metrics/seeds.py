@@ -17,11 +17,11 @@ SHOWN = {
 }  # fmt: skip
 
 
-def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, table: Path, threads: int = 1) -> None:
+def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_readable: Path) -> None:
     """Join the scorecards of the runs with these `seeds`, in order.
 
     Writes `output` (CSV, a row a method, score, layer and lead: mean, standard deviation over seeds, least, greatest, each
-    seed's value, the floor's mean) and `table` (Markdown, a row a method: mean ± standard deviation). UserError where the
+    seed's value, the floor's mean) and `output_readable` (Markdown, a row a method: mean ± standard deviation). UserError where the
     scorecards do not have the same methods.
     """
     tables = [
@@ -46,7 +46,7 @@ def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, table: P
     members = sum(one.groupby("method")["members"].first() for one in tables)
     with whole_file(output) as temporary:
         joined.reset_index().to_csv(temporary, index=False)
-    with whole_file(table) as temporary:
+    with whole_file(output_readable) as temporary:
         temporary.write_text(_markdown(joined.reset_index(), methods[0], lost, members, seeds))
 
 

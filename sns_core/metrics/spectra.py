@@ -6,16 +6,14 @@ import math
 import numpy as np
 import torch
 
-from sns_core.data.shards import shell_index
+from sns_core.data.shards import mode_weight, shell_index
 
 
 @functools.cache
 def _shells(resolution: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Shell of each mode of a half spectrum, flat, and how many modes of the full spectrum it stands for."""
-    index = torch.from_numpy(shell_index(resolution))
-    weight = torch.full(index.shape, 2.0, dtype=torch.float64)
-    weight[:, 0] = weight[:, -1] = 1.0
-    return index.flatten().to(device), weight.flatten().to(device)
+    parts = shell_index(resolution), mode_weight(resolution)
+    return tuple(torch.from_numpy(part).flatten().to(device) for part in parts)
 
 
 def kinetic_energy_spectrum(

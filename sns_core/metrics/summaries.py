@@ -1,6 +1,7 @@
 """Errors, distances and times of arrays that results hold: what tables and figures need of the measures, without torch."""
 
 import numpy as np
+import xarray as xr
 
 REACH = 8.0  # standard deviations that the bins span to either side; what lies beyond counts into the last bin
 BINS = 64
@@ -22,6 +23,11 @@ def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 
     i = below[0]
     fraction = (correlation[i - 1] - level) / (correlation[i - 1] - correlation[i])
     return float(lag[i - 1] + fraction * (lag[i] - lag[i - 1]))
+
+
+def told(levels: xr.DataArray) -> xr.DataArray:
+    """Levels of the steps that looked at the pair, NaN for the others."""
+    return levels.where(levels >= 0)
 
 
 def saturation_time(time: np.ndarray, energy: np.ndarray, share: float = 0.1) -> float:

@@ -128,18 +128,19 @@ def _watched(function: Callable, *arguments) -> dict:
 
 def measure_cost(
     *, methods: dict, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
-    seconds: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
+    seconds: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
     """Time the steps of methods, and of the solver on other grids, as JSON.
 
     `methods`: name -> {"method": stepper and its options, "models": file of each role}; `grids`: result of
     `rollout_grids`; `members`: trajectories that are stepped together, from the first final states of `initial`; `steps`: the
     most emulator steps in a stretch; `repeats`: stretches, of which the median counts; `seconds`: for all stretches of one
-    contender, about. Seconds, joules and calls (per member) are those of one emulator step; files and statistics are left out.
+    contender, about; `compile`: networks, before they are timed.
+    Seconds, joules and calls (per member) are those of one emulator step; files and statistics are left out.
     """
     use_threads(threads)
     shared = {"manifest": manifest, "initial": initial, "members": members, "seed": seed, "device": device,
-              "precision": precision, "steps": steps, "repeats": repeats, "seconds": seconds}  # fmt: skip
+              "precision": precision, "compile": compile, "steps": steps, "repeats": repeats, "seconds": seconds}  # fmt: skip
     with xr.open_dataset(grids) as known:
         tried = [
             (int(n), int(known["substeps"].sel(grid=n)), int(known["stable_steps"].sel(grid=n))) for n in known["grid"]
@@ -172,7 +173,9 @@ def _method(name: str, spec: dict, shared: dict) -> dict:
     """A method's emulator steps, from true states."""
     device, content, system, states = _ready(shared)
     bank = lambda: true_frames(shared["manifest"], shared["seed"])  # noqa: E731
-    stepper = build_stepper(spec["method"], spec["models"], system, content, device, shared["precision"], bank)
+    stepper = build_stepper(
+        spec["method"], spec["models"], system, content, device, shared["precision"], bank, shared["compile"]
+    )
     streams = MemberStreams(shared["seed"], "cost", name, members=range(len(states)), device=device)
     begin, calls = stepper.start(states), {}
     rhythm = spec["method"].get("every", 1)  # steps of which one alone looks at the pair

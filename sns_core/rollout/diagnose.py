@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from sns_core.data.pairs import PairSampler, load_dataset
-from sns_core.data.shards import shell_index
+from sns_core.data.shards import shell_index, shell_power
 from sns_core.diffusion.colour import filtered
 from sns_core.files import whole_file
 from sns_core.metrics.compute import open_segments
@@ -178,11 +178,8 @@ def _one_step(stepper, anchor, previous, true_next, seed: int) -> dict:
         return {}
     candidate = stepper.surrogate.predict(previous)
     refined, _ = stepper.refine(previous, candidate, anchor, streams)
-    shells = torch.from_numpy(shell_index(previous.shape[-1])).to(previous.device)
-    power = [torch.fft.rfft2(x - true_next, norm="ortho").abs().square().mean((0, 1)) for x in (candidate, refined)]
-    counts = torch.bincount(shells.flatten())
-    mean = [torch.bincount(shells.flatten(), p.double().flatten()) / counts for p in power]
-    return {"one_step_error": (("when", "shell"), torch.stack(mean).sqrt().cpu().numpy())}
+    mean = [shell_power((x - true_next)[:, None].cpu().numpy()).mean(0) / len(x) for x in (candidate, refined)]
+    return {"one_step_error": (("when", "shell"), np.sqrt(mean))}
 
 
 def _along_rollout(stepper, segments, dataset, content, device) -> dict:

@@ -15,7 +15,7 @@ from sns_core.catalogue import STEPPERS
 from sns_core.data.foreign import ForeignRollout
 from sns_core.data.frames import steps_per_frame
 from sns_core.data.shards import shell_index
-from sns_core.diffusion import LevelReadout, Path, Sampler, walk
+from sns_core.diffusion import Denoiser, LevelReadout, Path, Sampler, walk
 from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
 from sns_core.networks import Look, NetworkDenoiser
@@ -29,15 +29,15 @@ Carry = dict[str, torch.Tensor]
 
 @dataclass
 class StepRecord:
-    """What a step tells of itself, per member: estimated levels (B, 2), previous frame first, and the number of
-    network calls of the walk (B,)."""
+    """What a step tells of itself, per member: the levels (B, 2) at which the pair stood, previous frame first, -1 where no
+    pair was looked at, and the number of network calls of the walk (B,)."""
 
     levels: torch.Tensor
     calls: torch.Tensor
 
     @classmethod
     def nothing(cls, members: int) -> "StepRecord":
-        return cls(torch.zeros(members, 2, dtype=torch.int64), torch.zeros(members, dtype=torch.int64))
+        return cls(torch.full((members, 2), -1), torch.zeros(members, dtype=torch.int64))
 
 
 class Stepper(Protocol):
@@ -161,13 +161,28 @@ class _DenoisingStepper(_FrameStepper):
         where = rows.to(z.device)
         return z.index_copy(0, where, self.schedule.add_noise(z[where], level[rows], noise))
 
-    def walked(self, path: Path, z_prev: torch.Tensor, z_next: torch.Tensor, z_anchor, streams) -> torch.Tensor:
-        """The next frame (B, C, m, m) at the end of a path."""
+    def walked(
+        self, path: Path, z_prev: torch.Tensor, z_next: torch.Tensor, z_anchor, streams, look: Look | None = None
+    ) -> torch.Tensor:
+        """The next frame (B, C, m, m) at the end of a path, on which every member moves at once. `look`: what the first move
+        is made from, instead of another look at the pair."""
         _, z = walk(
-            self.denoiser, path, z_prev, z_next, schedule=self.schedule, generator=streams, anchor=z_anchor,
-            sampler=self.sampler,
+            self.denoiser if look is None else self._from(look), path, z_prev, z_next, schedule=self.schedule,
+            generator=streams, anchor=z_anchor, sampler=self.sampler,
         )  # fmt: skip
         return self.colour.unwhiten(z)
+
+    def _from(self, look: Look) -> Denoiser:
+        """The denoiser, whose first answer needs the decoder only."""
+        looks = iter((look,))
+
+        def answer(z_prev, z_next, s_prev, s_next, anchor):
+            seen = next(looks, None)
+            if seen is None:
+                return self.denoiser(z_prev, z_next, s_prev, s_next, anchor)
+            return self.denoiser.answer(seen, s_prev, s_next)
+
+        return answer
 
 
 class RefinementStepper(_DenoisingStepper):
@@ -181,7 +196,7 @@ class RefinementStepper(_DenoisingStepper):
     step, or at each step with probability 1 / n.
     `every`: look at the pair at every n-th step only; in between the surrogate goes on by itself.
     `renoise`: false takes the estimate at its word: a frame that looks noised to level s is treated as standing there, and
-    no noise is added. A walk of one move then needs no further look at the pair, only the decoder.
+    no noise is added. The first move then needs no further look at the pair, only the decoder.
     `gain` (a, b): the change that the walk makes at wavenumber K counts a + b / K times. One level stands for all scales,
     while a surrogate drifts in the large ones, where noise of a low level is small beside the flow.
     """
@@ -260,13 +275,8 @@ class RefinementStepper(_DenoisingStepper):
         own = [streams[row] for row in rows.tolist()]
         where = slice(None) if len(rows) == len(candidate) else rows.to(candidate.device)
         placed = self.condition(z_prev[where], s_prev[rows], own), self.placed(z_next[where], s_next[rows], own)
-        if self.renoise or len(path.levels) > 2:
-            refined = self.walked(Path(path.levels[:, rows], path.renoise), *placed, z_anchor[where], own)
-        else:  # the pair was looked at where it stands
-            start = torch.stack([s_prev[rows], s_next[rows]]).to(candidate.device)
-            _, noise = self.denoiser.answer(look.at(where), *start)
-            z = self.sampler.step(self.schedule, placed[1], noise, s_next[rows], path.levels[1, rows, 1], own)
-            refined = self.colour.unwhiten(z)
+        seen = None if self.renoise else look.at(where)  # else the pair was looked at where it stands
+        refined = self.walked(Path(path.levels[:, rows], path.renoise), *placed, z_anchor[where], own, seen)
         if self.gain is not None:
             refined = candidate[where] + filtered(refined - candidate[where], self.gain)
         return (refined if len(rows) == len(candidate) else candidate.index_copy(0, where, refined)), record

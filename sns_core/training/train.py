@@ -107,7 +107,7 @@ class _Trainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
         )
-        self.step, self.rows, self.sums = 0, [], {}
+        self.step, self.rows, self.sums, self.began = 0, [], {}, time.monotonic()
 
     def _landmarks(self, resolution: int) -> torch.Tensor:
         found = self.sampler.system.landmarks(resolution)
@@ -196,7 +196,8 @@ class _Trainer:
         tensors = {f"weights.{n}": p for n, p in self.network.state_dict().items()}
         tensors |= {f"average.{i}": a for i, a in enumerate(self.average)}
         tensors |= {f"optimiser.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
-        write_tensors(path, tensors, {"of": self.identity, "step": self.step, "rows": self.rows, "sums": self.sums})
+        progress = {"step": self.step, "rows": self.rows, "sums": self.sums, "seconds": self.seconds}
+        write_tensors(path, tensors, {"of": self.identity, **progress})
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint; DamagedFile for one of another model, data, seed, code or shape."""
@@ -222,6 +223,12 @@ class _Trainer:
                 state.setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.rows, self.sums = note["step"], note["rows"], note["sums"]
+        self.began = time.monotonic() - note["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """What this training has taken so far, before its call was killed, too."""
+        return time.monotonic() - self.began
 
 
 def train_model(
@@ -242,7 +249,6 @@ def train_model(
 
 
 def _train(team: Team, name, spec, manifest, seed, output: Path, history, precision, compile, code) -> None:
-    began = time.monotonic()
     dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
     identity, training = dataset.manifest["identity"], spec["training"]
     trainer = _Trainer(name, spec, dataset, seed, team, precision, compile)
@@ -294,7 +300,7 @@ def _train(team: Team, name, spec, manifest, seed, output: Path, history, precis
         writer.writerows(trainer.rows)
         temporary.write_text(table.getvalue())
     record = provenance(
-        {"model": name, **spec}, seed, str(team.device), processes=team.size, wall_seconds=time.monotonic() - began
+        {"model": name, **spec}, seed, str(team.device), processes=team.size, wall_seconds=trainer.seconds
     )
     write_json(output.with_suffix(".json"), {**note, "provenance": record})
     write_tensors(output, trainer.network.state_dict(), note)

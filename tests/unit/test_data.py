@@ -25,7 +25,7 @@ from sns_core.data import (
 )
 from sns_core.data import trajectories as trajectories_module
 from sns_core.data.frames import FrameWriter, steps_per_frame
-from sns_core.files import code_state
+from sns_core.files import code_state, read_tensors, write_tensors
 from sns_core.runtime import UserError
 from sns_core.systems import InstabilityError, KolmogorovFlow
 
@@ -266,9 +266,12 @@ def test_a_resumed_call_does_not_repeat_finished_chunks(tmp_path, monkeypatch):
         kill_at_call(patch, trajectories_module, "write_tensors", 5)
         with pytest.raises(Killed):
             simulate(output)
+    carry = max((tmp_path / ".work").glob("*/carry_*"))
+    write_tensors(carry, read_tensors(carry)[0], {"seconds": 1000.0})
     calls = kill_at_call(monkeypatch, KolmogorovFlow, "run", 0)
     simulate(output)
     assert len(calls) == SETTLING + FRAMES - 2 * CHUNK
+    assert json.loads(open_frames(output).attrs["provenance"])["wall_seconds"] > 1000, "of both calls"
 
 
 def test_a_checkpoint_of_another_seed_is_not_taken_up(frames, tmp_path, monkeypatch):

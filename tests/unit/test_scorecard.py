@@ -145,13 +145,14 @@ def synthetic(
     shares = np.exp(-((CENTRES - shift) ** 2) / 2)
     levels = np.zeros((members, steps, 2), dtype=int)
     levels[:, ::4] = 2
+    levels[:, 1::4] = -1  # not looked at
     layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
     y, kept_steps = np.arange(8) * 2 * math.pi / 8, np.arange(0, steps + 1, 4)
     kept = {
         "kinetic_energy": (layered, series[..., None]), "enstrophy": (layered, 5 * series[..., None]),
         "rate_of_change": (layered[:2], np.full((members, steps), 2.0 * rate)),
         "relative_change": (layered[:2], np.full((members, steps), 0.2 * rate)),
-        "levels": ((*layered[:2], "frame"), levels), "calls": (layered[:2], levels[..., 0]),
+        "levels": ((*layered[:2], "frame"), levels), "calls": (layered[:2], levels[..., 0].clip(0)),
         "energy_spectrum": ((*blocks, "wavenumber"), np.full((members, count, 1, 6), 3.0 * spectrum)),
         "correlation": (("member", "block", "lag"), np.tile(memory ** np.arange(LAGS + 1), (members, count, 1))),
         "zonal_profile": ((*blocks, "y"), np.tile(np.sin(y) + shift, (members, count, 1, 1))),
@@ -247,8 +248,8 @@ EXACT = [
     ("twin", "stability_horizon", 2000, 0),
     ("lost", "stability_horizon", (500 + 1000 + 1000 + 1000) / 4, 0),
     ("lost", "spectrum_error", 0.0, 1e-12),
-    ("twin", "level_previous", 0.5, 1e-12),
-    ("twin", "level_next", 0.5, 1e-12),
+    ("twin", "level_previous", 2 / 3, 0.02),
+    ("twin", "level_next", 2 / 3, 0.02),
     ("twin", "refined_share", 0.25, 1e-12),
     ("twin", "calls_per_step", 0.5, 1e-12),
     ("twin", "seconds_per_step", 0.05, 1e-12),

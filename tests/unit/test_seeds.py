@@ -21,7 +21,7 @@ def scorecard(path, errors, lost, methods=("solver", "sns")):
 def test_means_and_spreads_are_those_of_the_seeds(tmp_path):
     values = [{"solver": 0.01, "sns": error} for error in (0.02, 0.03, 0.07)]
     files = [scorecard(tmp_path / f"{i}.csv", v, lost=i) for i, v in enumerate(values)]
-    out = {"output": tmp_path / "seeds.csv", "table": tmp_path / "seeds.md"}
+    out = {"output": tmp_path / "seeds.csv", "output_readable": tmp_path / "seeds.md"}
     compare_seeds(scorecards=files, seeds=[4, 5, 6], **out)
     found = pd.read_csv(out["output"]).set_index(["method", "score"]).loc[("sns", "spectrum_error")]
     assert found["mean"] == pytest.approx(0.04) and found["deviation"] == pytest.approx(
@@ -29,7 +29,7 @@ def test_means_and_spreads_are_those_of_the_seeds(tmp_path):
     )
     assert (found["least"], found["greatest"], found["floor"]) == pytest.approx((0.02, 0.07, 0.01))
     assert [found[f"seed_{seed}"] for seed in (4, 5, 6)] == [0.02, 0.03, 0.07]
-    row = next(line for line in out["table"].read_text().splitlines() if line.startswith("| sns"))
+    row = next(line for line in out["output_readable"].read_text().splitlines() if line.startswith("| sns"))
     assert row.split(" | ")[1:4] == ["3 of 24", "0.040 ± 0.026", "diverges"]
 
 
@@ -37,4 +37,6 @@ def test_runs_of_other_methods_are_not_compared(tmp_path):
     one = scorecard(tmp_path / "a.csv", {"solver": 0.1, "sns": 0.1}, 0)
     other = scorecard(tmp_path / "b.csv", {"solver": 0.1}, 0, methods=("solver",))
     with pytest.raises(UserError, match=r"b\.csv: scores other methods than"):
-        compare_seeds(scorecards=[one, other], seeds=[0, 1], output=tmp_path / "c.csv", table=tmp_path / "c.md")
+        compare_seeds(
+            scorecards=[one, other], seeds=[0, 1], output=tmp_path / "c.csv", output_readable=tmp_path / "c.md"
+        )

@@ -16,7 +16,7 @@ from small import SPECS, train
 
 from sns_core.data import load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
-from sns_core.files import read_tensors, write_tensors
+from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.runtime import Team, UserError, can_compile, generator
 from sns_core.systems import System
 from sns_core.training import load_model
@@ -46,11 +46,14 @@ def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch,
         train(tmp_path, tiny.manifest, name, SPECS[name])
     monkeypatch.undo()
     checkpoint = next((tmp_path / ".work").glob("*/checkpoint.safetensors"))
-    assert read_tensors(checkpoint)[1]["step"] == 10
+    tensors, left = read_tensors(checkpoint)
+    assert left["step"] == 10
+    write_tensors(checkpoint, tensors, {**left, "seconds": 1000 + left["seconds"]})
     again = train(tmp_path, tiny.manifest, name, SPECS[name])
     whole = tiny.folder / f"{name}.safetensors"
     assert same(weights(again), weights(whole))
     assert again.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
+    assert read_json(again.with_suffix(".json"))["provenance"]["wall_seconds"] > 1000, "of both calls"
     assert not list((tmp_path / ".work").glob("*")), "a finished training leaves no checkpoint"
 
 

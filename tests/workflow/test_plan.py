@@ -103,7 +103,7 @@ def test_the_calls_of_a_step_follow_the_method():
     walk = {"stepper": "refinement", "stride": 8, "max_level": 8}
     assert plan.calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
     assert plan.calls({**walk, "renoise": True}, 100) == 2
-    assert plan.calls({**walk, "stride": 2, "renoise": False}, 100) == 5
+    assert plan.calls({**walk, "stride": 2, "renoise": False}, 100) == 4
     assert plan.calls({"stepper": "acdm", "stride": 4}, 200) == 50
     assert plan.calls({"stepper": "generation", "stride": 2, "condition_level": 0}, 100) == 50
     assert plan.calls({"stepper": "pointwise"}, 0) == 1

@@ -67,12 +67,14 @@ rule measure_cost:
         seed=config["seed"],
         device=config["device"],
         precision=config["precision"],
-        code=code("measure_cost"),
+        compile=configuration.as_parameter(config["compile"]),
+        code=code("measure_cost", own_steppers),
     shell:
         stage("measure_cost", threads=1)
         + "--methods {params.methods:q} --manifest {input.manifest:q} --initial {input.initial:q} --grids {input.grids:q}"
         " --members {params.members} --steps {params.steps} --repeats {params.repeats} --seconds {params.seconds}"
-        " --seed {params.seed} --device {params.device} --precision {params.precision} --output {output:q}"
+        " --seed {params.seed} --device {params.device} --precision {params.precision} --compile {params.compile}"
+        " --output {output:q}"
 
 
 rule tabulate_cost:

@@ -27,6 +27,12 @@ def timed_methods(wildcards):
     return configuration.as_parameter(found)
 
 
+def own_steppers(wildcards):
+    """The user's own among the steppers that are timed."""
+    names = forecasters(wildcards.system)
+    return sorted({own for name in names for own in own_stepper(SimpleNamespace(system=wildcards.system, method=name))})
+
+
 def models_of_methods(system):
     """Method -> names of the models that it needs, sorted: the order of roles is no part of the configuration."""
     methods = RESOLVED[system]["methods"]

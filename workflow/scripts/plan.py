@@ -183,11 +183,11 @@ def train(plan: Plan, name: str, a: dict) -> Estimate:
 
 
 def calls(method: dict, levels: int) -> float:
-    """Passes through the denoiser in a step; two for a pair that is looked at, noised and walked back."""
+    """Passes through the denoiser in a step; a pair that is looked at and then noised needs one more."""
     stride = method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
     if method["stepper"] in ("refinement", "thermalizer"):
         walked = method["max_level"] if method.get("max_level") else RATES["walk"] * levels
-        return math.ceil(walked / stride) + (method.get("renoise", True) or walked > method["stride"])
+        return math.ceil(walked / stride) + method.get("renoise", True)
     if method["stepper"] == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated
