@@ -16,6 +16,7 @@ import pandas as pd
 from sns_core.data.frames import open_frames
 from sns_core.errors import UserError
 from sns_core.files import missing, read_json, read_tensors, sha256, whole_file, write_json
+from sns_core.metrics.scorecard import SCORES
 from sns_core.record import RUN_FORMAT
 
 FORMAT = "sns-given-1"
@@ -144,7 +145,11 @@ def take_result(*, listing: Path, name: str, output: Path) -> None:
 
 def _page(configuration: dict, record: dict, folder: Path) -> str:
     """README.md of a gallery folder: what scale it is, the scores, the figures."""
-    commits = ", ".join(dict.fromkeys(code["commit"][:12] for code in record["code_of_results"]))
+    commits = ", ".join(
+        dict.fromkeys(
+            code["commit"][:12] + " (with uncommitted changes)" * code["dirty"] for code in record["code_of_results"]
+        )
+    )
     lines = [
         f"# The run `{configuration['run']}`", "",
         f"Made on {record['device']} of {record['host']['machine']} with {record['host']['cores']} cores, code of commit "
@@ -183,13 +188,21 @@ def _scores(path: Path) -> list[str]:
     lines = [f"| score | {' | '.join(methods)} | solver against itself |", "|---" * (len(methods) + 2) + "|"]
     for place, rows in table.groupby(["score", "layer", "lead"], dropna=False, sort=False):
         named = rows.set_index("method")
-        title = " ".join(str(part) for part in place if part == part).removesuffix(" flow")
+        score, layer, lead = place
+        title = SCORES[score][0] + (f", {layer}" if layer == layer and layer != "flow" else "")
+        title += f", lead {lead:g}" if lead == lead else ""
 
         def cell(method, named=named):
             if method not in named.index or pd.isna(named.loc[method, "value"]):
                 return "–"
-            return "{value:.3g} [{low:.3g}, {high:.3g}]".format(**named.loc[method])
+            value, low, high = (_number(named.loc[method, end]) for end in ("value", "low", "high"))
+            return f"{value} [{low}, {high}]"
 
         floor = rows["floor"].iloc[0]
-        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {'–' if pd.isna(floor) else f'{floor:.3g}'} |")
+        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {'–' if pd.isna(floor) else _number(floor)} |")
     return lines
+
+
+def _number(value: float) -> str:
+    """Three digits, and whole numbers in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
