@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sns_core.figures.style import FAINT, MUTED, corner, looks, page, panel_letter, plain_minor, wrapped
+from sns_core.figures.style import FAINT, MUTED, looks, page, panel_letter, plain_minor, wrapped
 from sns_core.metrics.held_out import LOST, MEASURES
 
 COLUMNS = 4
@@ -29,10 +29,9 @@ def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, outpu
                               color=look["color"], fontsize=7)  # fmt: skip
             axis.set_yscale("log")
             axis.axhline(LOST, color=FAINT, linewidth=0.9)
-            axis.set_xlabel(("more" if better else "less") + " should be better", color=MUTED, fontsize=7.5)
             panel_letter(axis, "abcdefgh"[index], wrapped(title, 30))
             said = f"agreement {ranks[name]:.2f}" if np.isfinite(ranks[name]) else "all alike"
-            corner(axis, said, "upper right", line=2)
+            axis.set_xlabel(f"{'more' if better else 'less'} should be better: {said}", color=MUTED, fontsize=7.5)
             plain_minor(axis)
         for axis in axes[::COLUMNS]:
             axis.set_ylabel("spectrum error of the rollout (decades)")
