@@ -45,20 +45,20 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
             axis.set_yticks(rows, [style[name]["label"] for name in labels])
             panel_letter(axis, "abc"[index], label[0].upper() + label[1:].split(" (")[0])
             plain_minor(axis)
-        below = lower.subplots(1, 2)
-        for index, (axis, column) in enumerate(zip(below, ("spectrum_error", "correlation_error"), strict=True)):
+        lower_axes = lower.subplots(1, 2)
+        for index, (axis, column) in enumerate(zip(lower_axes, ("spectrum_error", "correlation_error"), strict=True)):
             points = {
                 name: (score["calls"], np.clip(np.nan_to_num(score[column], nan=np.inf), 1e-4, WORST).mean())
                 for name, score in scores.items()
             }
+            shown = list(points) if len(points) <= FEW else sorted(best(points), key=points.get)
             for name, point in points.items():
-                told = len(points) <= FEW or name in best(points)
-                axis.plot(
-                    *point, "o", color=style[name]["color"], markersize=6 if told else 3, alpha=1 if told else 0.5
-                )
-                if told:
-                    axis.annotate(style[name]["label"], point, (5, 3), textcoords="offset points",
-                                  color=style[name]["color"], fontsize=7)  # fmt: skip
+                size, alpha = (6, 1) if name in shown else (3, 0.5)
+                axis.plot(*point, "o", color=style[name]["color"], markersize=size, alpha=alpha)
+            for number, name in enumerate(shown):
+                below = len(points) > FEW and number % 2  # labels of a crowd: one above, one below
+                axis.annotate(style[name]["label"], points[name], (5, -9 if below else 3), textcoords="offset points",
+                              color=style[name]["color"], fontsize=7)  # fmt: skip
             axis.set_xscale("symlog", linthresh=0.5)
             axis.set_yscale("log")
             axis.set(xlabel="network calls a step, besides the surrogate", ylabel=COLUMNS[column])
