@@ -55,10 +55,13 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
             for name, point in points.items():
                 size, alpha = (6, 1) if name in shown else (3, 0.5)
                 axis.plot(*point, "o", color=style[name]["color"], markersize=size, alpha=alpha)
-            for number, name in enumerate(shown):
-                below = len(points) > FEW and number % 2  # labels of a crowd: one above, one below
-                axis.annotate(style[name]["label"], points[name], (5, -9 if below else 3), textcoords="offset points",
-                              color=style[name]["color"], fontsize=7)  # fmt: skip
+            for number, name in enumerate(shown, 1):
+                label, colour, crowded = style[name]["label"], style[name]["color"], len(points) > FEW
+                axis.annotate(str(number) if crowded else label, points[name], (5, 3), textcoords="offset points",
+                              color=colour, fontsize=7)  # fmt: skip
+                if crowded:
+                    axis.text(0.99, 0.97 - 0.07 * number, f"{label}  {number}", transform=axis.transAxes, ha="right",
+                              color=colour, fontsize=7)  # fmt: skip
             axis.set_xscale("symlog", linthresh=0.5)
             axis.set_yscale("log")
             axis.set(xlabel="network calls a step, besides the surrogate", ylabel=COLUMNS[column])
