@@ -20,7 +20,7 @@ from sns_core.metrics.scorecard import SCORES
 from sns_core.record import RUN_FORMAT
 
 FORMAT = "sns-given-1"
-TABLES = ("metrics.csv", "windows.csv", "scorecard.csv")
+TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
 # What is kept of each system, by kind; the rollout of the solver is the largest and the first to be left out.
 KINDS = {
     "data": ("shards/manifest.json", "data/*.nc", "metrics/reference.nc"),
@@ -115,7 +115,8 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         name: {"kind": kinds[name], "bytes": size, "sha256": sha256(folder / name)} for name, size in sizes.items()
     }
     for system in record["systems"]:
-        for path in [*(run / system / name for name in TABLES), *sorted((run / system / "figures").glob("*.png"))]:
+        tables = [run / system / name for name in TABLES if (run / system / name).exists()]
+        for path in [*tables, *sorted((run / system / "figures").glob("*.png"))]:
             _copy(path, folder / path.relative_to(run))
     given = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
     overlay = {**configuration, "run": f"gallery-{configuration['run']}", "given": given}
