@@ -95,7 +95,11 @@ def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
     with xr.open_dataset(folder / "kolmogorov/data/train.nc") as train:
         assert set(train.data_vars) == {"kinetic_energy"}
     page = (folder / "README.md").read_text()
-    assert "KolmogorovFlow on 32 x 32" in page and "| Spectrum error (decades) |" in page and "figures/scorecard.png" in page
+    assert (
+        "KolmogorovFlow on 32 x 32" in page
+        and "| Spectrum error (decades) |" in page
+        and "figures/scorecard.png" in page
+    )
     assert (folder / "kolmogorov/scorecard.csv").read_bytes() == (finished / SYSTEM / "scorecard.csv").read_bytes()
 
 
