@@ -12,7 +12,6 @@ sys.path[:0] = [str(HOME), str(Path(HOME, "workflow", "scripts"))]
 from fingerprint import fingerprint
 
 
-
 configfile: Path(HOME, "config", "config.yaml")
 
 
