@@ -31,7 +31,7 @@ gallery: $(STAMP)
 	@echo; echo "Report: $(CURDIR)/results/gallery-$(notdir $(GALLERY))/report.html"
 
 test: $(STAMP) lint
-	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests
+	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-slurm: $(STAMP)
 	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm
