@@ -190,8 +190,8 @@ def keep_memory() -> None:
 def derive_seed(*parts) -> int:
     """A 63-bit seed from any printable parts, the same on every machine and Python version.
 
-    Torch's generator on a CPU takes its low 32 bits: of n addresses about n^2 / 2^33 pairs share a stream, which is 1 of
-    100,000 and harmless where each is a field of its own, but no proof that no two are alike.
+    Torch's generator on a CPU takes its low 32 bits: of n addresses about n^2 / 2^33 pairs share a stream, one
+    pair of 100,000 addresses. Harmless where each draws noise of its own, but no proof that no two are alike.
     """
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
+from sns_core.metrics.compute import _windows
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
 from sns_core.metrics.scorecard import SCORES, halves, horizon, read_scorecard, score_methods, seconds_per_step
 from sns_core.metrics.summaries import CENTRES, decorrelation_time
@@ -145,7 +147,7 @@ def synthetic(
     shares = np.exp(-((CENTRES - shift) ** 2) / 2)
     levels = np.zeros((members, steps, 2), dtype=int)
     levels[:, ::4] = 2
-    levels[:, 1::4] = -1  # not looked at
+    levels[:, 1::2] = -1  # not looked at
     layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
     y, kept_steps = np.arange(8) * 2 * math.pi / 8, np.arange(0, steps + 1, 4)
     kept = {
@@ -192,7 +194,7 @@ def card(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("card"), np.random.default_rng(6)
     methods = {
         "solver": {}, "twin": {}, "shifted": {"shift": 0.5}, "stronger": {"energy": 1.2, "scale": 2.0, "spectrum": 10.0},
-        "faster": {"memory": 0.8, "rate": 1.5, "sway": 1.0}, "lost": {"lost": (501, 1001), "steps": 1000},
+        "faster": {"memory": 0.8, "rate": 1.5, "sway": 1.0}, "lost": {"lost": (506, 1001), "steps": 1000},
     }  # fmt: skip
     paths, ensembles = [], []
     for name, changes in methods.items():
@@ -246,10 +248,10 @@ EXACT = [
     ("faster", "relative_change", 1.5, 1e-12),
     ("faster", "rate_error", 0.5, 1e-12),
     ("twin", "stability_horizon", 2000, 0),
-    ("lost", "stability_horizon", (500 + 1000 + 1000 + 1000) / 4, 0),
+    ("lost", "stability_horizon", (505 + 1000 + 1000 + 1000) / 4, 0),
     ("lost", "spectrum_error", 0.0, 1e-12),
-    ("twin", "level_previous", 2 / 3, 0.02),
-    ("twin", "level_next", 2 / 3, 0.02),
+    ("twin", "level_previous", 1.0, 1e-12),
+    ("twin", "level_next", 1.0, 1e-12),
     ("twin", "refined_share", 0.25, 1e-12),
     ("twin", "calls_per_step", 0.5, 1e-12),
     ("twin", "seconds_per_step", 0.05, 1e-12),
@@ -269,6 +271,21 @@ def test_intervals_and_floors_tell_what_differs_from_what_does_not(card):
         assert twin["low"] < 1 < twin["high"] and other["low"] > max(1, other["floor_high"])
         assert twin["floor_low"] < 1 < twin["floor_high"]
         assert twin["ideal"] == 1 and 0 < twin["high"] - twin["low"] < 1
+
+
+def test_windows_tell_all_members_or_none():
+    rng = np.random.default_rng(3)
+    result, known = synthetic(rng, MEMBERS, STEPS), reference(rng, MEMBERS)
+    whole = _windows(result, known, WINDOW, (1, 5), [], STEP)
+    for name in ("kinetic_energy", "enstrophy", "relative_change"):
+        result[name][1, 450:] = np.nan
+    result["energy_spectrum"][1, 450 // BLOCK :] = np.nan
+    result["lost_step"][1] = 451
+    table = _windows(result, known, WINDOW, (1, 5), [], STEP)
+    assert table["members_lost"].tolist() == [0, 0] + [1] * 8
+    told = ["spectrum_error", "kinetic_energy", "enstrophy", "relative_change", "vorticity_distance"]
+    pd.testing.assert_frame_equal(table[told][:2], whole[told][:2])
+    assert table[told][2:].isna().all(axis=None)
 
 
 def test_every_method_has_every_score_and_forecasts_where_there_are_ensembles(card):

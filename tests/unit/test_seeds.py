@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sns_core.metrics.seeds import compare_seeds
+from sns_core.record import inputs_of, outputs_of
 from sns_core.runtime import UserError
 
 
@@ -31,6 +32,14 @@ def test_means_and_spreads_are_those_of_the_seeds(tmp_path):
     assert [found[f"seed_{seed}"] for seed in (4, 5, 6)] == [0.02, 0.03, 0.07]
     row = next(line for line in out["output_readable"].read_text().splitlines() if line.startswith("| sns"))
     assert row.split(" | ")[1:4] == ["3 of 24", "0.040 ± 0.026", "diverges"]
+
+
+def test_both_tables_are_recorded_as_outputs(tmp_path):
+    told = {"scorecards": [tmp_path / "a.csv"], "output": tmp_path / "s.csv", "output_readable": tmp_path / "s.md"}
+    assert outputs_of(told) == [tmp_path / "s.csv", tmp_path / "s.md"]
+    for path in (tmp_path / "a.csv", *outputs_of(told)):
+        path.write_text("x")
+    assert inputs_of(told) == [tmp_path / "a.csv"]
 
 
 def test_runs_of_other_methods_are_not_compared(tmp_path):
