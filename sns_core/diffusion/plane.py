@@ -266,7 +266,9 @@ def walk(
     if path.renoise and sampler.order == 2:
         raise ValueError("a path that renoises the previous frame has no second order: its moves are not one flow")
     if path.renoise and first_noise is not None:
-        raise ValueError("a path that renoises the previous frame takes no first_noise: the pair changes before the move")
+        raise ValueError(
+            "a path that renoises the previous frame takes no first_noise: the pair changes before the move"
+        )
     if int(levels.max()) > schedule.levels:
         raise ValueError(f"the path starts at level {int(levels.max())}, the schedule ends at {schedule.levels}")
     streams = spawn(generator, batch)

@@ -8,11 +8,11 @@ travels in the restart file. Cutting a rollout at block boundaries therefore cha
 import numpy as np
 import torch
 
+from sns_core.methods.base import StepRecord
 from sns_core.metrics.distributions import components, histogram
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
 from sns_core.metrics.summaries import BINS
 from sns_core.metrics.temporal import centred, lagged_correlation
-from sns_core.rollout.steppers import StepRecord
 from sns_core.systems import System
 
 LOST_BEYOND = 12.0  # standard deviations: a member further out than this is lost
