@@ -21,7 +21,7 @@ from sns_core.data.pairs import Dataset  # noqa: E402
 from sns_core.data.shards import shell_index  # noqa: E402
 from sns_core.diffusion import LevelReadout  # noqa: E402
 from sns_core.rollout import build_stepper  # noqa: E402
-from sns_core.runtime import MemberStreams, Team, generator, use_threads  # noqa: E402
+from sns_core.runtime import MemberStreams, ProcessGroup, generator, use_threads  # noqa: E402
 from sns_core.systems import build_system  # noqa: E402
 from sns_core.training import load_model  # noqa: E402
 from sns_core.training.train import _Trainer  # noqa: E402
@@ -116,7 +116,7 @@ def training(case: dict):
     """A unit is a step."""
     spec, data = demo()["models"][case["model"]], dataset()
     trainer = _Trainer(
-        case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"), case.get("compile", False)
+        case["model"], spec, data, 0, ProcessGroup(CPU), case.get("precision", "auto"), case.get("compile", False)
     )
     if case["side"] == "ours":
         use_threads(1)

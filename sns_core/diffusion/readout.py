@@ -1,8 +1,8 @@
 """The read-out: one noise level per frame, from the level heads' categorical distributions.
 
 argmax      The most probable level. This is the published read-out.
-quantile    The smallest level whose cumulative probability reaches q. Under a flat distribution, argmax jumps from level
-            to level; a small q refines nothing unless the head shows evidence against "clean".
+quantile    The smallest level whose cumulative probability reaches q. Under a flat distribution, argmax jumps between
+            levels; a small q refines nothing unless the head shows evidence against "clean".
 calibrated  Two questions are answered apart. The first is whether to refine a frame: yes, where the head gives level 0
             less probability than it gives to all but a chosen share of held-out true pairs. This rule would refine that
             share of true pairs, so an arbitrary bias among the head's lowest levels does not enter the decision. The

@@ -31,46 +31,50 @@ class NetworkDenoiser:
         return torch.stack([anchor, *frames] if self.anchor else frames, 1)
 
     @torch.no_grad()
-    def look(self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None) -> "Look":
+    def encode_pair(
+        self, x_prev: torch.Tensor, x_next: torch.Tensor, anchor: torch.Tensor | None = None
+    ) -> "EncodedPair":
         """What the encoder sees in a pair."""
         with self.context:
             skips, bottom, logits = self.network.encode(self.stack(x_prev, x_next, anchor))
-        return Look(x_prev, x_next, skips, bottom, logits)
+        return EncodedPair(x_prev, x_next, skips, bottom, logits)
 
     @torch.no_grad()
-    def answer(self, look: "Look", s_prev: torch.Tensor, s_next: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode_pair(
+        self, pair: "EncodedPair", s_prev: torch.Tensor, s_next: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The noise (B, C, H, W) of both frames that were looked at, at the levels (B,)."""
         levels = torch.stack([s_next] if self.alone else [s_prev, s_next], 1)
-        probabilities = None if look.logits is None else look.logits.softmax(-1)
-        if self.network.told:
-            probabilities = self.network.certain(levels, look.bottom)
+        probabilities = None if pair.logits is None else pair.logits.softmax(-1)
+        if self.network.level_conditioned:
+            probabilities = self.network.certain(levels, pair.bottom)
         with self.context:
-            output = self.network.decode(look.skips, look.bottom, probabilities).float()
+            output = self.network.decode(pair.skips, pair.bottom, probabilities).float()
         if self.prediction is not None:
-            noised = torch.stack([look.x_next] if self.alone else [look.x_prev, look.x_next], 1)
+            noised = torch.stack([pair.x_next] if self.alone else [pair.x_prev, pair.x_next], 1)
             output = self.prediction.noise(output, noised, levels)
         # Of a network of the next frame alone: the previous one stands at pure noise and is never moved.
-        return (torch.zeros_like(look.x_prev), output[:, 0]) if self.alone else output.unbind(1)
+        return (torch.zeros_like(pair.x_prev), output[:, 0]) if self.alone else output.unbind(1)
 
     def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
-        return self.answer(self.look(x_prev, x_next, anchor), s_prev, s_next)
+        return self.decode_pair(self.encode_pair(x_prev, x_next, anchor), s_prev, s_next)
 
     def level_logits(self, x_prev, x_next, anchor=None) -> torch.Tensor:
         """Logits (B, 2, S + 1), previous frame first; one pass of the encoder serves all heads.
 
         A network of the next frame alone gives the same logits for both. ValueError for a network without heads.
         """
-        return self.logits(self.look(x_prev, x_next, anchor))
+        return self.logits(self.encode_pair(x_prev, x_next, anchor))
 
-    def logits(self, look: "Look") -> torch.Tensor:
+    def logits(self, pair: "EncodedPair") -> torch.Tensor:
         """`level_logits` of a pair that was looked at."""
-        if look.logits is None:
+        if pair.logits is None:
             raise ValueError("this denoiser is told the noise levels and cannot estimate them")
-        return look.logits.float().expand(-1, 2, -1)
+        return pair.logits.float().expand(-1, 2, -1)
 
 
 @dataclass
-class Look:
+class EncodedPair:
     """A pair as the encoder sees it: the frames (B, C, H, W), features and logits."""
 
     x_prev: torch.Tensor
@@ -79,9 +83,9 @@ class Look:
     bottom: torch.Tensor
     logits: torch.Tensor | None
 
-    def at(self, rows: torch.Tensor | slice) -> "Look":
+    def at(self, rows: torch.Tensor | slice) -> "EncodedPair":
         """The same for some members of the batch."""
         logits = None if self.logits is None else self.logits[rows]
-        return Look(
+        return EncodedPair(
             self.x_prev[rows], self.x_next[rows], [skip[rows] for skip in self.skips], self.bottom[rows], logits
         )

@@ -151,14 +151,14 @@ class PeriodicUNet(nn.Module):
     def __init__(
         self, *, channels: int, frames_in: int, frames_out: int, width: int = 64, multipliers: tuple[int, ...] = (2, 2, 2),
         blocks: int = 2, attention: bool = True, patch: int = 1, levels: int | None = None, head_features: str = "bottleneck",
-        head_kind: str = "categorical", head_width: int = 128, told: bool = False,
+        head_kind: str = "categorical", head_width: int = 128, level_conditioned: bool = False,
         landmarks: torch.Tensor | None = None,
     ):  # fmt: skip
         super().__init__()
         if head_features not in ("bottleneck", "encoder"):
             raise ValueError(f"head_features {head_features!r} is neither 'bottleneck' nor 'encoder'")
         self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
-        self.levels, self.head_features, self.told = levels, head_features, told
+        self.levels, self.head_features, self.level_conditioned = levels, head_features, level_conditioned
         self.divisor = patch * 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         condition = head_width if levels else 0
@@ -179,7 +179,7 @@ class PeriodicUNet(nn.Module):
         self.heads = None
         if levels:
             pooled = current if head_features == "bottleneck" else current + width + sum(widths)
-            if not told:
+            if not level_conditioned:
                 self.heads = LevelHeads(pooled, levels + 1, head_width, head_kind, frames_out)
             self.embed = nn.Sequential(
                 nn.Linear(frames_out * (levels + 1), head_width),
@@ -245,10 +245,12 @@ class PeriodicUNet(nn.Module):
         `levels`: (B, F_out) int64, for a network that is told them; ValueError where it is not given.
         """
         skips, bottom, logits = self.encode(frames)
-        if self.told and levels is None:
+        if self.level_conditioned and levels is None:
             raise ValueError("this network is told the noise levels; give them")
         probabilities = None if logits is None else logits.softmax(-1)
-        return self.decode(skips, bottom, self.certain(levels, bottom) if self.told else probabilities), logits
+        return self.decode(
+            skips, bottom, self.certain(levels, bottom) if self.level_conditioned else probabilities
+        ), logits
 
     def certain(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Probabilities (B, F_out, S + 1) of levels (B, F_out) that are known."""

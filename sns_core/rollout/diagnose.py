@@ -105,7 +105,7 @@ def _calibration(stepper, anchor, previous, true_next, levels, stream) -> dict:
     streams = [stream] * len(z_prev)
 
     def read(prev, nxt):
-        return stepper.estimate(stepper.denoiser.look(prev, nxt, z_anchor), streams).numpy()
+        return stepper.estimate(stepper.denoiser.encode_pair(prev, nxt, z_anchor), streams).numpy()
 
     estimated = [
         read(_noised(stepper, z_prev, s, stream), _noised(stepper, z_next, s, stream)) for s in levels.tolist()
@@ -126,7 +126,7 @@ def _detection(stepper, anchor, previous, true_next) -> dict:
     large = _large(previous)
 
     def noisiness(prev, nxt):
-        look = stepper.denoiser.look(stepper.colour.whiten(prev), stepper.colour.whiten(nxt), z_anchor)
+        look = stepper.denoiser.encode_pair(stepper.colour.whiten(prev), stepper.colour.whiten(nxt), z_anchor)
         level = torch.arange(stepper.schedule.levels + 1, device=prev.device)
         return (stepper.denoiser.logits(look).softmax(-1) * level).sum(-1).sum(-1)
 
@@ -214,7 +214,7 @@ def _watch(stepper, frame_at, count: int) -> tuple[np.ndarray, np.ndarray]:
     for index in range(count):
         frame = frame_at(index)
         z = [stepper.colour.whiten(x) for x in (frame, stepper.surrogate.predict(frame), anchor)]
-        levels.append(stepper.estimate(stepper.denoiser.look(*z), streams).numpy())
+        levels.append(stepper.estimate(stepper.denoiser.encode_pair(*z), streams).numpy())
         u, v = stepper.system.frame_velocity(frame * stepper.scale)
         energy.append((0.5 * (u.square() + v.square())).mean((1, 2, 3)).cpu().numpy())
     return np.stack(levels), np.stack(energy)

@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 
 from sns_core.catalogue import STEPPERS
-from sns_core.data.foreign import ForeignRollout
+from sns_core.data.external import ExternalRollout
 from sns_core.data.frames import steps_per_frame
 from sns_core.data.shards import shell_index
 from sns_core.diffusion import Denoiser, LevelReadout, Path, Sampler, walk
 from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
-from sns_core.networks import Look, NetworkDenoiser
+from sns_core.networks import EncodedPair, NetworkDenoiser
 from sns_core.plugins import is_own, load, needs_of, options_of
 from sns_core.runtime import UserError, normal
 from sns_core.systems import System
@@ -140,7 +140,7 @@ class _DenoisingStepper(_FrameStepper):
             self._whitened = anchor, self.colour.whiten(anchor)
         return *self.colour.whiten(torch.stack(others)).unbind(0), self._whitened[1]
 
-    def estimate(self, look: Look, streams) -> torch.Tensor:
+    def estimate(self, look: EncodedPair, streams) -> torch.Tensor:
         """Levels (B, 2) at which a pair seems to stand, on the CPU, where the timetable is made."""
         logits = self.denoiser.logits(look).cpu()
         uniform = None
@@ -162,7 +162,7 @@ class _DenoisingStepper(_FrameStepper):
         return z.index_copy(0, where, self.schedule.add_noise(z[where], level[rows], noise))
 
     def walked(
-        self, path: Path, z_prev: torch.Tensor, z_next: torch.Tensor, z_anchor, streams, look: Look | None = None
+        self, path: Path, z_prev: torch.Tensor, z_next: torch.Tensor, z_anchor, streams, look: EncodedPair | None = None
     ) -> torch.Tensor:
         """The next frame (B, C, m, m) at the end of a path, on which every member moves at once. `look`: what the first move
         is made from, instead of another look at the pair."""
@@ -172,7 +172,7 @@ class _DenoisingStepper(_FrameStepper):
         )  # fmt: skip
         return self.colour.unwhiten(z)
 
-    def _from(self, look: Look) -> Denoiser:
+    def _from(self, look: EncodedPair) -> Denoiser:
         """The denoiser, whose first answer needs the decoder only."""
         looks = iter((look,))
 
@@ -180,7 +180,7 @@ class _DenoisingStepper(_FrameStepper):
             seen = next(looks, None)
             if seen is None:
                 return self.denoiser(z_prev, z_next, s_prev, s_next, anchor)
-            return self.denoiser.answer(seen, s_prev, s_next)
+            return self.denoiser.decode_pair(seen, s_prev, s_next)
 
         return answer
 
@@ -228,10 +228,10 @@ class RefinementStepper(_DenoisingStepper):
         frame, record = self.refine(carry["frame"], candidate, anchors, streams, following.get("count"))
         return {**carry, **following, "frame": self.system.admissible(frame)}, record
 
-    def look(self, z_prev, z_next, z_anchor, streams) -> Look:
-        return self.denoiser.look(z_prev, z_next, z_anchor)
+    def look(self, z_prev, z_next, z_anchor, streams) -> EncodedPair:
+        return self.denoiser.encode_pair(z_prev, z_next, z_anchor)
 
-    def levels(self, look: Look, streams, count) -> torch.Tensor:
+    def levels(self, look: EncodedPair, streams, count) -> torch.Tensor:
         """Levels (B, 2) of the pair: estimated, or those of the control at the step `count` (B,)."""
         if not self.fixed:
             return self.estimate(look, streams)
@@ -293,7 +293,7 @@ class ThermalizerStepper(RefinementStepper):
         super().__init__(*arguments, path="unconditional", **options)
         self.threshold = threshold
 
-    def look(self, z_prev, z_next, z_anchor, streams) -> Look:
+    def look(self, z_prev, z_next, z_anchor, streams) -> EncodedPair:
         return super().look(normal(streams, z_prev.shape[1:], z_prev), z_next, z_anchor, streams)
 
     def starts(self, levels: torch.Tensor) -> torch.Tensor:
@@ -320,7 +320,7 @@ class GenerationStepper(_DenoisingStepper):
         top = torch.full((len(z_prev),), self.schedule.levels)
         z_next = normal(streams, z_prev.shape[1:], z_prev)
         if self.condition_level is None:
-            s_prev = self.estimate(self.denoiser.look(z_prev, z_next, z_anchor), streams)[:, 0]
+            s_prev = self.estimate(self.denoiser.encode_pair(z_prev, z_next, z_anchor), streams)[:, 0]
         else:
             s_prev = torch.full_like(top, self.condition_level)
         path = self.path(s_prev, top, self.stride)
@@ -362,7 +362,7 @@ class ForeignStepper:
 
     timed = False
 
-    def __init__(self, rollout: ForeignRollout, system: System, resolution: int, scale: torch.Tensor):
+    def __init__(self, rollout: ExternalRollout, system: System, resolution: int, scale: torch.Tensor):
         self.rollout, self.system, self.resolution, self.scale = rollout, system, resolution, scale
 
     def _read(self, step: int, members: list[int]) -> torch.Tensor:
@@ -411,7 +411,7 @@ def build_stepper(
     if kind == "solver":
         return SolverStepper(system, resolution, step_size, scale)
     if kind == "foreign":
-        rollout = ForeignRollout(method["file"], system.variable, system.channels, resolution, step_size)
+        rollout = ExternalRollout(method["file"], system.variable, system.channels, resolution, step_size)
         return ForeignStepper(rollout, system, resolution, scale)
     loaded = [
         load_model(models[role], objectives, device, manifest["identity"], compile)

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from sns_core.systems.lines import plan
+from sns_core.systems.mkl_fft import plan
 
 
 class SpectralGrid:

@@ -101,7 +101,7 @@ def learn_process(oracle: GaussianOracle, resolution: int, marks: list[int], see
         torch.manual_seed(derive_seed(seed, "weights", "theory"))
         network = PeriodicUNet(
             channels=1, frames_in=2, frames_out=2, width=WIDTH, multipliers=(1, 2), blocks=1, attention=False,
-            levels=schedule.levels, head_features="encoder", head_width=64, told=True,
+            levels=schedule.levels, head_features="encoder", head_width=64, level_conditioned=True,
         )  # fmt: skip
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
     factor = torch.linalg.cholesky(oracle.covariance)

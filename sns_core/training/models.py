@@ -15,7 +15,7 @@ from torch import nn
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.files import read_tensors
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.runtime import LAYOUT, Bucketed, DamagedFile, UserError, autocast, can_compile
+from sns_core.runtime import LAYOUT, CompiledForBatchSizes, DamagedFile, UserError, autocast, can_compile
 
 FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
@@ -33,7 +33,7 @@ def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = No
     diffusion, frames = spec["diffusion"], 1 if spec["objective"] == "unconditional" else 2
     return PeriodicUNet(
         frames_in=frames + diffusion["anchor"], frames_out=frames, levels=diffusion["levels"],
-        told=spec["objective"] == "acdm", **shape,
+        level_conditioned=spec["objective"] == "acdm", **shape,
     )  # fmt: skip
 
 
@@ -83,7 +83,7 @@ class TrainedModel:
                 module.to(context.fast_dtype)
         if compiling:
             network.to(memory_format=LAYOUT)
-            network.encode, network.decode = Bucketed(self.device, network.encode, network.decode)
+            network.encode, network.decode = CompiledForBatchSizes(self.device, network.encode, network.decode)
         return network, context
 
 

@@ -22,7 +22,7 @@ from sns_core.diffusion import NoiseColour, NoiseSchedule, build_prediction
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_json, write_tensors
 from sns_core.runtime import (
     DamagedFile,
-    Team,
+    ProcessGroup,
     UserError,
     autocast,
     compiled,
@@ -79,7 +79,9 @@ def _objective(spec: dict, statistics: dict, correlation: list | None, resolutio
 class _Trainer:
     """Everything that changes while a model is trained, with its checkpoint."""
 
-    def __init__(self, name: str, spec: dict, dataset, seed: int, team: Team, precision: str, compile: bool = False):
+    def __init__(
+        self, name: str, spec: dict, dataset, seed: int, team: ProcessGroup, precision: str, compile: bool = False
+    ):
         device = team.device
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
         self.identity: dict = {}
@@ -244,11 +246,11 @@ def train_model(
     rounding, resumed by any number of them. So does `compile`, by which a network learns compiled.
     """
     use_threads(threads)
-    with Team(select_device(device)) as team:
+    with ProcessGroup(select_device(device)) as team:
         _train(team, name, spec, manifest, seed, Path(output), history, precision, compile, code)
 
 
-def _train(team: Team, name, spec, manifest, seed, output: Path, history, precision, compile, code) -> None:
+def _train(team: ProcessGroup, name, spec, manifest, seed, output: Path, history, precision, compile, code) -> None:
     dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
     identity, training = dataset.manifest["identity"], spec["training"]
     trainer = _Trainer(name, spec, dataset, seed, team, precision, compile)

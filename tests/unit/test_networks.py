@@ -435,7 +435,7 @@ def test_a_network_of_the_next_frame_alone_sees_nothing_of_the_previous_one():
 
 
 def test_a_network_that_is_told_the_levels_uses_them_and_estimates_none():
-    network = network_of(levels=9, told=True)
+    network = network_of(levels=9, level_conditioned=True)
     denoiser = NetworkDenoiser(network, anchor=False)
     x_prev, x_next = frames_of(2, 3, 1, 16, 16).unbind(0)
     low, high = torch.full((3,), 1), torch.full((3,), 8)

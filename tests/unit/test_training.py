@@ -17,7 +17,7 @@ from small import SPECS, train
 from sns_core.data import load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.files import read_json, read_tensors, write_tensors
-from sns_core.runtime import Team, UserError, can_compile, generator
+from sns_core.runtime import ProcessGroup, UserError, can_compile, generator
 from sns_core.systems import System
 from sns_core.training import load_model
 from sns_core.training import train as loop
@@ -343,7 +343,7 @@ def test_weights_held_in_bfloat16_give_the_bits_of_autocast(tiny):
 def test_a_compiled_network_learns_the_same_to_rounding(tiny, tmp_path, specs):
     spec = specs["denoiser"]
     spec["network"] |= {"width": 4, "multipliers": [1, 1]}
-    data, team = load_dataset(tiny.manifest, "train"), Team(torch.device("cpu"))
+    data, team = load_dataset(tiny.manifest, "train"), ProcessGroup(torch.device("cpu"))
     plain, fast = (loop._Trainer("denoiser", spec, data, 3, team, "float32", compile) for compile in (False, True))
     for trainer in (plain, fast):
         for _ in range(3):

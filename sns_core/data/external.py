@@ -11,7 +11,7 @@ from sns_core.runtime import UserError
 READ_AHEAD = 50  # steps that are read together
 
 
-class ForeignRollout:
+class ExternalRollout:
     """The frames of a netCDF file, one an emulator step.
 
     The file holds `variable` with the dimensions (member, time, layer, y, x), `layer` left out where there is one, in the
