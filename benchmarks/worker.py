@@ -24,7 +24,7 @@ from sns_core.rollout import build_stepper  # noqa: E402
 from sns_core.runtime import MemberStreams, ProcessGroup, generator, use_threads  # noqa: E402
 from sns_core.systems import build_system  # noqa: E402
 from sns_core.training import load_model  # noqa: E402
-from sns_core.training.train import _Trainer  # noqa: E402
+from sns_core.training.trainer import Trainer  # noqa: E402
 
 CPU = torch.device("cpu")
 # Steps of a rollout's unit, always from its start: the first steps ask for more network calls than later ones.
@@ -115,7 +115,7 @@ def dataset() -> Dataset:
 def training(case: dict):
     """A unit is a step."""
     spec, data = demo()["models"][case["model"]], dataset()
-    trainer = _Trainer(
+    trainer = Trainer(
         case["model"], spec, data, 0, ProcessGroup(CPU), case.get("precision", "auto"), case.get("compile", False)
     )
     if case["side"] == "ours":
