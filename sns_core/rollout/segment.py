@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sns_core.data.frames import FRAMES_A_CHUNK, FrameWriter, open_members
+from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter, open_members
 from sns_core.data.pairs import true_frames
 from sns_core.files import digest, provenance, read_json, read_tensors, whole_file, write_tensors
 from sns_core.metrics.distributions import component_scales
@@ -22,7 +22,7 @@ from sns_core.runtime import DamagedFile, MemberStreams, UserError, copy_out, pr
 from sns_core.systems import build_system
 
 FORMAT = "sns-restart-1"
-FRAME_BATCH = FRAMES_A_CHUNK  # frames held before they are written: a chunk of the file is touched once
+FRAME_BATCH = FRAMES_PER_CHUNK  # frames held before they are written: a chunk of the file is touched once
 CHUNK_STEPS = 1000  # steps of a series in a chunk of the file
 
 
