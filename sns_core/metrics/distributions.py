@@ -2,7 +2,7 @@
 
 import torch
 
-from sns_core.metrics.summaries import BINS, REACH
+from sns_core.metrics.distances import BINS, REACH
 from sns_core.systems import System
 
 

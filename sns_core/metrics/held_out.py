@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.data.shards import mode_weight, shell_index
 from sns_core.files import whole_file
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.lost import count_lost, is_lost
+from sns_core.shells import mode_weight, shell_index
 
 # Measure -> (title, whether more of it should mean a better rollout).
 MEASURES = {
@@ -25,7 +27,6 @@ MEASURES = {
     "restored_weak": ("Share taken back of a drift of 0.8", True),
 }
 LARGE = 4  # last shell of the large scales
-LOST = 2.0  # decades that a lost member counts
 
 
 def held_out_measures(examined: xr.Dataset) -> dict[str, float]:
@@ -49,10 +50,13 @@ def held_out_measures(examined: xr.Dataset) -> dict[str, float]:
 
 
 def rollout_error(rows: pd.DataFrame) -> float:
-    """Mean spectrum error over members and layers, a lost member counting as LOST decades."""
-    columns = [c for c in rows if c.startswith("spectrum_error") and "late" not in c]
-    errors = rows[columns].mean(axis=1).where(rows["lost_step"] < 0, LOST)
-    return float(errors.clip(upper=LOST).mean())
+    """Return the mean of `member_spectrum_error` over layers, then over members, each at most WORST decades.
+
+    `rows`: those of one method in metrics.csv. A lost member counts as WORST decades.
+    """
+    members = rows.groupby("member")[["member_spectrum_error", "lost_step"]].mean()
+    errors = members["member_spectrum_error"].mask(is_lost(members["lost_step"]), WORST)
+    return float(errors.clip(upper=WORST).mean())
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,14 +74,15 @@ def compare_held_out(*, diagnostics: dict, metrics: Path, output: Path, output_a
     for name, path in diagnostics.items():
         with xr.open_dataset(path) as examined:
             measures = held_out_measures(examined.load())
-        own = members[members["method"] == name]
-        energies = [c for c in own if c.startswith("kinetic_energy") and "solver" not in c]
-        ratios = [(own[c] / own[c.replace("kinetic_energy", "kinetic_energy_solver")]).mean() for c in energies]
+        mine = members[members["method"] == name]
+        layers = [part for _, part in mine.groupby("layer")]
+        ratios = [(part["kinetic_energy"] / part["kinetic_energy_solver"]).mean() for part in layers]
+        lost = layers[0]["lost_step"].to_numpy()
         rows.append(
             {
-                "method": name, **measures, "rollout_error": rollout_error(own), "kinetic_energy": float(np.mean(ratios)),
-                "calls_per_step": own["calls_per_step"].mean(), "members_lost": int((own["lost_step"] >= 0).sum()),
-                "members": len(own),
+                "method": name, **measures, "rollout_error": rollout_error(mine), "kinetic_energy": float(np.mean(ratios)),
+                "calls_per_step": layers[0]["calls_per_step"].mean(), "members_lost": count_lost(lost),
+                "members": len(lost),
             }
         )  # fmt: skip
     table = pd.DataFrame(rows)

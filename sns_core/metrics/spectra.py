@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from sns_core.data.shards import mode_weight, shell_index
+from sns_core.shells import mode_weight, shell_index
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Temporal coherence: C(tau), how long a flow remembers itself, and R(t), how fast it changes."""
 
+import numpy as np
 import torch
 
 AT_ONCE = 1024  # frames of which all products are held at a time
@@ -46,3 +47,20 @@ def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> to
 def rate_of_change(frames: torch.Tensor, dt: float) -> torch.Tensor:
     """R(t) = mean over members, channels and space of |x_{t+1} - x_t| / dt. frames: (B, T, C, H, W) -> (T - 1,)."""
     return frames.diff(dim=1).abs().mean((0, 2, 3, 4)) / dt
+
+
+def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
+    """Return C(r, tau), the correlation of spatially centred frames r apart in x and tau frames apart in time.
+
+    frames: (T, C, H, W). Returns (lags + 1, W // 2 + 1), the mean over time, channels and both directions along x.
+    """
+    anomaly = frames - frames.mean((-2, -1), keepdims=True)
+    spectrum = np.fft.rfft(anomaly, axis=-1)
+    variance = (anomaly**2).mean()
+    rows = []
+    for lag in range(lags + 1):
+        cross = (spectrum[: len(frames) - lag].conj() * spectrum[lag:]).mean((0, 1, 2))
+        covariance = np.fft.irfft(cross, n=frames.shape[-1]) / frames.shape[-1]
+        mirrored = 0.5 * (covariance + np.roll(covariance[::-1], 1))
+        rows.append(mirrored[: frames.shape[-1] // 2 + 1] / variance)
+    return np.stack(rows)

@@ -18,8 +18,8 @@ and independent. "acdm" noises both frames to one level, with different noise, a
 import torch
 import torch.nn.functional as F
 
-from sns_core.data.shards import shell_index
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
+from sns_core.shells import mode_weight, shell_index
 
 ALL = slice(None)
 
@@ -114,7 +114,5 @@ def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
     """What each mode of a half spectrum (N, N // 2 + 1) counts: K^-exponent, the mean as K = 1, with mean 1 over all N x N
     modes, and twice that where a mode stands for its mirror image too."""
     shells = torch.from_numpy(shell_index(resolution)).clamp(min=1).double()
-    twice = torch.full_like(shells, 2.0)
-    twice[:, 0] = twice[:, -1] = 1.0
-    weight = shells**-exponent
-    return twice * weight * (resolution**2 / (twice * weight).sum())
+    modes, weight = torch.from_numpy(mode_weight(resolution)), shells**-exponent
+    return modes * weight * (resolution**2 / (modes * weight).sum())
