@@ -18,10 +18,10 @@ import straightforward  # noqa: E402
 
 from sns_core.data.frames import open_frames  # noqa: E402
 from sns_core.data.pairs import Dataset  # noqa: E402
-from sns_core.data.shards import shell_index  # noqa: E402
 from sns_core.diffusion import LevelReadout  # noqa: E402
 from sns_core.rollout import build_stepper  # noqa: E402
 from sns_core.runtime import MemberStreams, ProcessGroup, generator, use_threads  # noqa: E402
+from sns_core.shells import shell_index  # noqa: E402
 from sns_core.systems import build_system  # noqa: E402
 from sns_core.training import load_model  # noqa: E402
 from sns_core.training.trainer import Trainer  # noqa: E402

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sns_core.data.shards import FORMAT, shell_power
+from sns_core.data.shards import FORMAT
 from sns_core.files import read_json, sha256
 from sns_core.runtime import DamagedFile, UserError, generator
+from sns_core.shells import shell_power
 from sns_core.systems import System, build_system
 
 SYMMETRIES = ("none", "translations", "all")

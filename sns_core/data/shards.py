@@ -20,33 +20,9 @@ import numpy as np
 from sns_core.data.frames import made_with, open_frames, open_members
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import sha256, whole_file, write_json
+from sns_core.shells import shell_power
 
 FORMAT = "sns-shards-1"
-
-
-def shell_index(resolution: int) -> np.ndarray:
-    """Integer shell round(|k|) of each mode of a half spectrum, (N, N // 2 + 1)."""
-    first = np.fft.fftfreq(resolution, 1 / resolution)[:, None]
-    last = np.arange(resolution // 2 + 1)[None, :]
-    return np.rint(np.hypot(first, last)).astype(np.int64)
-
-
-def mode_weight(resolution: int) -> np.ndarray:
-    """How many modes of the full spectrum each mode of a half spectrum stands for, (N, N // 2 + 1)."""
-    weight = np.full((resolution, resolution // 2 + 1), 2.0)  # itself and its mirror image ...
-    weight[:, 0] = weight[:, -1] = 1.0  # ... but for the columns that hold both
-    return weight
-
-
-def shell_power(frames: np.ndarray) -> np.ndarray:
-    """Sum over (member, time) of the mean power in each shell, (layer, shell)."""
-    shells, weight = shell_index(frames.shape[-1]), mode_weight(frames.shape[-1])
-    power = np.zeros((frames.shape[2], *shells.shape))
-    for t in range(frames.shape[1]):
-        spectrum = np.fft.rfft2(frames[:, t].astype(np.float64), norm="ortho")
-        power += (np.abs(spectrum) ** 2).sum(0)
-    counts = np.bincount(shells.ravel(), weight.ravel())
-    return np.stack([np.bincount(shells.ravel(), (weight * p).ravel()) / counts for p in power])
 
 
 def _read(source: Path, variable: str, members: slice) -> np.ndarray:

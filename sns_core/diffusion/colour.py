@@ -12,14 +12,7 @@ the field fully. The theory of the plane holds in any linear coordinates.
 
 import torch
 
-from sns_core.data.shards import shell_index
-
-
-def filtered(field: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Fields (B, ..., N, N) with each mode multiplied by `factor` (..., N, N // 2 + 1)."""
-    # A transform of one field alone may differ in the last bit from the same field's among others.
-    rows = field if len(field) > 1 else torch.cat([field, field])
-    return torch.fft.irfft2(torch.fft.rfft2(rows) * factor, s=field.shape[-2:])[: len(field)]
+from sns_core.shells import filtered, mode_weight, shell_index
 
 
 class NoiseColour:
@@ -50,8 +43,7 @@ class NoiseColour:
         self.exponent, self.resolution = exponents.tolist(), resolution
         bounded = torch.maximum(amplitude, self.FLOOR * amplitude.amax(1, keepdim=True))[:, shells]
         amplitude = amplitude[:, shells]
-        weight = torch.full(shells.shape, 2.0, dtype=torch.float64)
-        weight[:, 0] = weight[:, -1] = 1.0
+        weight = torch.from_numpy(mode_weight(resolution))
         whitened = amplitude * bounded ** -exponents[:, None, None]
         variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / resolution**2
         factor = bounded ** -exponents[:, None, None] / variance.sqrt()

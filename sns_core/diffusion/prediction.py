@@ -19,9 +19,9 @@ preconditioning of Karras et al. (2022, section 5).
 
 import torch
 
-from sns_core.data.shards import shell_index
 from sns_core.diffusion.colour import NoiseColour
 from sns_core.diffusion.schedule import PREDICTIONS, NoiseSchedule
+from sns_core.shells import shell_index
 
 KINDS = (*PREDICTIONS, "residual")
 

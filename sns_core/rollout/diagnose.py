@@ -13,12 +13,11 @@ import torch
 import xarray as xr
 
 from sns_core.data.pairs import PairSampler, load_dataset
-from sns_core.data.shards import shell_index, shell_power
-from sns_core.diffusion.colour import filtered
+from sns_core.data.segments import open_segments
 from sns_core.files import whole_file
-from sns_core.metrics.compute import open_segments
 from sns_core.rollout.steppers import RefinementStepper, build_stepper
 from sns_core.runtime import generator, select_device, use_threads
+from sns_core.shells import filtered, shell_index, shell_power
 from sns_core.systems import build_system
 
 EXAMPLES = 5  # conditioning levels shown as fields

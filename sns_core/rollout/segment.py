@@ -13,9 +13,9 @@ import torch
 from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter, open_members
 from sns_core.data.pairs import true_frames
 from sns_core.files import digest, provenance, read_json, read_tensors, whole_file, write_tensors
+from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.distributions import component_scales
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.summaries import CENTRES
 from sns_core.rollout.statistics import SERIES, StreamingStatistics
 from sns_core.rollout.steppers import build_stepper
 from sns_core.runtime import DamagedFile, MemberStreams, UserError, copy_out, progress, select_device, use_threads

@@ -14,13 +14,12 @@ import torch
 from sns_core.catalogue import STEPPERS
 from sns_core.data.external import ExternalRollout
 from sns_core.data.frames import steps_per_frame
-from sns_core.data.shards import shell_index
 from sns_core.diffusion import Denoiser, LevelReadout, Path, Sampler, walk
-from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
 from sns_core.networks import EncodedPair, NetworkDenoiser
 from sns_core.plugins import is_own, load, needs_of, options_of
 from sns_core.runtime import UserError, normal
+from sns_core.shells import filtered, shell_index
 from sns_core.systems import System
 from sns_core.training import TrainedModel, load_model
 

@@ -23,8 +23,8 @@ different noise, and the level is an input of the network (Kohl et al. 2023). "u
 import torch
 import torch.nn.functional as F
 
-from sns_core.data.shards import shell_index
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.shells import mode_weight, shell_index
 
 ALL_ROWS = slice(None)
 
@@ -139,10 +139,8 @@ def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
     mode that also stands for its mirror image has twice the weight.
     """
     shells = torch.from_numpy(shell_index(resolution)).clamp(min=1).double()
-    twice = torch.full_like(shells, 2.0)
-    twice[:, 0] = twice[:, -1] = 1.0
-    weight = shells**-exponent
-    return twice * weight * (resolution**2 / (twice * weight).sum())
+    modes, weight = torch.from_numpy(mode_weight(resolution)), shells**-exponent
+    return modes * weight * (resolution**2 / (modes * weight).sum())
 
 
 def build_objective(

@@ -311,7 +311,10 @@ def aggregate(plan: Plan, name: str, a: dict) -> Estimate:
         -(-m.get("steps", resolved["rollout"]["steps"]) // resolved["metrics"]["window"])
         for m in resolved["methods"].values()
     )
-    return Estimate(400 * members + 300 * windows * plan.system(name).channels, basis="rows of the tables")
+    return Estimate(
+        400 * members * plan.system(name).channels + 300 * windows * plan.system(name).channels,
+        basis="rows of the tables",
+    )
 
 
 def page(plan: Plan, name: str, a: dict) -> Estimate:
