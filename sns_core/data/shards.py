@@ -21,6 +21,7 @@ from sns_core.errors import DamagedFile, UserError
 from sns_core.files import sha256, whole_file, write_json
 
 FORMAT = "sns-shards-1"
+SPLITS = ("train", "validation", "test")
 
 
 def shell_index(resolution: int) -> np.ndarray:
@@ -94,11 +95,14 @@ def _statistics(sums: list[dict]) -> dict:
 
 def _by_split(trajectories: list[Path]) -> dict[str, dict[Path, np.ndarray]]:
     """split -> file -> the numbers of the members in it, in their order."""
-    found: dict[str, dict[Path, np.ndarray]] = {}
+    members: dict[str, dict[Path, np.ndarray]] = {}
     for path in map(Path, trajectories):
         with open_frames(path) as dataset:
-            found.setdefault(made_with(dataset)["split"], {})[path] = dataset["member"].values
-    return {split: dict(sorted(held.items(), key=lambda item: item[1][0])) for split, held in found.items()}
+            split, named = made_with(dataset)["split"], path.stem.partition("_")[0]
+            if named in SPLITS and split != named:
+                raise DamagedFile(path, f"holds the split {split!r}, not {named!r} as its name says")
+            members.setdefault(split, {})[path] = dataset["member"].values
+    return {split: dict(sorted(held.items(), key=lambda item: item[1][0])) for split, held in members.items()}
 
 
 def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int = 16, threads: int = 1) -> None:

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 
 from sns_core import plugins
 
-SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
-DEFAULT = Path(__file__).parents[2] / "config" / "config.yaml"
+SCHEMA = Path(__file__).with_name("config.schema.yaml")
+DEFAULT = Path(__file__).parents[1] / "config" / "config.yaml"
 
 
 class ConfigurationError(Exception):
