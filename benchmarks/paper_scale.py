@@ -149,9 +149,9 @@ def cut(config: dict, names: list[str], batch: int | None) -> dict:
         if "stride" in spec:  # at most ten calls along a side of the plane
             levels = config["models"][spec["models"]["denoiser"]]["diffusion"]["levels"]
             methods[name]["stride"] = max(spec["stride"], levels // 10)
-    rollout = {"members": 2, "steps": 4, "segment_steps": 4, "frame_stride": 1, "block": 2, "lags": 3}
+    rollout = {"members": 2, "steps": 4, "segment_steps": 4, "frame_stride": 1, "block_steps": 2, "lags": 3}
     ensemble = {"starts": 2, "members": 2, "leads": [1, 2]}
-    metrics = {"window": 2, "map_lags": 2, "ensemble": ensemble, "diagnose": {"pairs": 4, "grid": 5}}
+    metrics = {"window": 2, "map_lags": 2, "ensemble": ensemble, "diagnose": {"pairs": 4, "levels": 5}}
     override = {"models": models, "methods": methods, "rollout": rollout, "metrics": metrics}
     splits = {key: {"members": 2, "frames": 12} for key in ("train", "validation", "test")}
     systems = {}

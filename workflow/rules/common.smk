@@ -8,7 +8,7 @@ SPLITS = ("train", "validation", "test")
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
 # Results that this run takes from another one, by their names below a run's folder.
-GIVEN = configuration.given(config)
+GIVEN = configuration.reused_results(config)
 ENVIRONMENT = Path(PROJECT, "envs", "sns.yaml")
 
 
@@ -28,16 +28,16 @@ def stage(name, launcher="python -m", threads="{threads}") -> str:
 
 
 def gpus(count=1) -> int:
-    """GPUs that a job with tensors asks for: `device: auto` takes as many as it may where this machine has any."""
-    if config["device"] == "auto":
+    """GPUs that a job with tensors asks for: `hardware.device: auto` takes as many as it may where this machine has any."""
+    if config["hardware"]["device"] == "auto":
         return count * int(shutil.which("nvidia-smi") is not None)
-    return count * int(config["device"].startswith("cuda"))
+    return count * int(config["hardware"]["device"].startswith("cuda"))
 
 
 def launcher() -> str:
     """What starts a training: torchrun where several devices share it. A resource of the job and no parameter, since what
     is learnt is the same to rounding: another number of devices makes nothing anew."""
-    if config["devices"] == 1:
+    if config["hardware"]["devices"] == 1:
         return "python -m"
     return f"python -m torch.distributed.run --standalone --nproc-per-node={config['devices']} -m --"
 
@@ -71,7 +71,7 @@ def own_stepper(wildcards):
 
 
 def own_measures(wildcards):
-    return RESOLVED[wildcards.system]["metrics"]["extra"]
+    return RESOLVED[wildcards.system]["metrics"]["user"]
 
 
 def part(*keys):

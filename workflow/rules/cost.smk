@@ -29,7 +29,7 @@ rule rollout_grids:
         steps=part("metrics", "cost", "spectrum_steps"),
         every=part("rollout", "frame_stride"),
         seed=config["seed"],
-        device=config["device"],
+        device=config["hardware"]["device"],
         code=code("rollout_grids"),
     shell:
         stage("rollout_grids")
@@ -65,9 +65,9 @@ rule measure_cost:
         repeats=part("metrics", "cost", "repeats"),
         seconds=part("metrics", "cost", "seconds"),
         seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        compile=configuration.as_parameter(config["compile"]),
+        device=config["hardware"]["device"],
+        precision=config["hardware"]["precision"],
+        compile=configuration.as_parameter(config["hardware"]["compile"]),
         code=code("measure_cost", own_steppers),
     shell:
         stage("measure_cost", threads=1)

@@ -18,7 +18,7 @@ rule simulate_trajectories:
         first_member=first_member,
         frames=part("data", "splits", "{split}", "frames"),
         seed=config["seed"],
-        device=config["device"],
+        device=config["hardware"]["device"],
         code=code("simulate_trajectories"),
     shell:
         stage("simulate_trajectories")

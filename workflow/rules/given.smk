@@ -1,4 +1,4 @@
-# Results of another run that are copied instead of made (`given` in the configuration): of all rules that could make a file, this one
+# Results of another run that are copied instead of made (`reuse` in the configuration): of all rules that could make a file, this one
 # does. Without any, it is not there.
 import re
 
@@ -16,8 +16,8 @@ if GIVEN:
 
     rule take_result:
         input:
-            file=Path(config["given"]["folder"], "{given}"),
-            listing=Path(config["given"]["folder"], "given.json"),
+            file=Path(config["reuse"]["folder"], "{given}"),
+            listing=Path(config["reuse"]["folder"], "given.json"),
         output:
             f"{RESULTS}/{{given}}",
         log:

@@ -47,10 +47,10 @@ rule diagnose_denoiser:
         method=method_options,
         models=model_roles,
         pairs=part("metrics", "diagnose", "pairs"),
-        grid=part("metrics", "diagnose", "grid"),
+        grid=part("metrics", "diagnose", "levels"),
         seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
+        device=config["hardware"]["device"],
+        precision=config["hardware"]["precision"],
         code=code("diagnose_denoiser"),
     shell:
         stage("diagnose_denoiser") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"

@@ -9,18 +9,18 @@ rule train_model:
         f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
     conda:
         ENVIRONMENT
-    threads: config["devices"]
+    threads: config["hardware"]["devices"]
     resources:
         mem_mb=asked("train_model", "mem_mb"),
         runtime=asked("train_model", "runtime"),
-        gpu=gpus(config["devices"]),
+        gpu=gpus(config["hardware"]["devices"]),
         launcher=launcher(),
     params:
         spec=part("models", "{model}"),
         seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        compile=configuration.as_parameter(config["compile"]),
+        device=config["hardware"]["device"],
+        precision=config["hardware"]["precision"],
+        compile=configuration.as_parameter(config["hardware"]["compile"]),
         code=code("train_model"),
     shell:
         stage("train_model", "{resources.launcher}")

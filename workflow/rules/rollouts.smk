@@ -24,13 +24,13 @@ rule rollout_segment:
         steps=lambda wildcards: plan(wildcards.system, wildcards.method)[int(wildcards.index)][1],
         members=lambda wildcards: str(configuration.members_of(wildcards.group)),
         frame_stride=part("rollout", "frame_stride"),
-        block=part("rollout", "block"),
+        block=part("rollout", "block_steps"),
         lags=part("rollout", "lags"),
         previous=lambda wildcards, input: f"--previous {input.previous}" if input.previous else "",
         seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        compile=configuration.as_parameter(config["compile"]),
+        device=config["hardware"]["device"],
+        precision=config["hardware"]["precision"],
+        compile=configuration.as_parameter(config["hardware"]["compile"]),
         code=code("rollout_segment", own_stepper),
     shell:
         stage("rollout_segment") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
@@ -64,9 +64,9 @@ rule rollout_ensemble:
         leads=leads,
         disturbance=part("metrics", "ensemble", "disturbance"),
         seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        compile=configuration.as_parameter(config["compile"]),
+        device=config["hardware"]["device"],
+        precision=config["hardware"]["precision"],
+        compile=configuration.as_parameter(config["hardware"]["compile"]),
         code=code("rollout_ensemble", own_stepper),
     shell:
         stage("rollout_ensemble") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"

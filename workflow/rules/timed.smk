@@ -10,7 +10,7 @@ def grids(system) -> list[int]:
 def finest(wildcards) -> int:
     """Points a side of the finest grid on which forecasts are made."""
     resolved = RESOLVED[wildcards.system]
-    return round(resolved["metrics"]["cost"]["finest"] * resolved["system"]["parameters"]["resolution"])
+    return round(resolved["metrics"]["cost"]["finest_forecast"] * resolved["system"]["parameters"]["resolution"])
 
 
 def whole_machine(wildcards) -> int:

@@ -294,8 +294,8 @@ def scores(plan: Plan, name: str, a: dict) -> Estimate:
     method = resolved["methods"][Path(a["output"]).stem]
     rolled, side = resolved["rollout"], resolved["emulator"]["resolution"]
     members, steps = rolled["members"], method.get("steps", rolled["steps"])
-    stored, blocks = steps // rolled["frame_stride"] + 1, steps // rolled["block"]
-    sizes = statistics_sizes(plan, name, rolled["block"], rolled["lags"])
+    stored, blocks = steps // rolled["frame_stride"] + 1, steps // rolled["block_steps"]
+    sizes = statistics_sizes(plan, name, rolled["block_steps"], rolled["lags"])
     there = {"step": steps, "block": blocks, "layer": channels, **sizes}
     written = sum(4 * members * math.prod(there[d] for d in dims) + IN_CHUNKS for dims in SERIES.values())
     written += in_one((members, stored), (side // 2 + 1, 2 * (a["map_lags"] + 1)), (steps,), (blocks,), size=8)
