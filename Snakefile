@@ -53,51 +53,51 @@ onerror:
 # The targets. They run nothing themselves, and so they are never submitted to a cluster.
 rule all:
     default_target: True
-    localrule: True
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/provenance.json",
+    localrule: True
 
 
 rule data:
-    localrule: True
     input:
         [f"{RESULTS}/{system}/shards/manifest.json" for system in SYSTEMS],
+    localrule: True
 
 
 rule models:
-    localrule: True
     input:
         [f"{RESULTS}/{system}/models/{model}.safetensors" for system in SYSTEMS for model in get_models(system)],
+    localrule: True
 
 
 rule rollouts:
-    localrule: True
     input:
         [path for system in SYSTEMS for method in METHODS for path in list_segments(system, method)],
+    localrule: True
 
 
 rule metrics:
-    localrule: True
     input:
         [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
+    localrule: True
 
 
 rule figures:
-    localrule: True
     input:
         [f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in list_figures(system)],
         [f"{RESULTS}/{system}/{name}" for system in SYSTEMS for name in ("figures/movie.mp4", "explorer.html")],
+    localrule: True
 
 
 # The theorems on a Gaussian process: apart from every system and method, so not part of `all`.
 rule theory:
-    localrule: True
     input:
         f"{RESULTS}/theory/theory.png",
+    localrule: True
 
 
 rule report:
-    localrule: True
     input:
         f"{RESULTS}/report.html",
+    localrule: True

@@ -63,7 +63,7 @@ def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) ->
 
     `threads`: threads of the numerical libraries. `stdin=False` puts all arguments on the command line.
     """
-    words = [f"--from-json {{params.settings:q}}"]
+    words = ["--from-json {params.settings:q}"]
     for argument in arguments_of(stage):
         if argument.directive != "settings":
             words.append(f"--{argument.name.replace('_', '-')} {{{argument.directive}.{argument.name}:q}}")
@@ -112,5 +112,7 @@ def python(deployed: bool) -> str:
     Where this package lies in a clone, the jobs import `sns_core` from there: the fingerprints are those of that code.
     """
     interpreter = "python" if deployed else shlex.quote(sys.executable)
-    clone = f"PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}} " if (ROOT / "Snakefile").exists() else ""
+    clone = (
+        f"PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}} " if (ROOT / "Snakefile").exists() else ""
+    )
     return clone + interpreter

@@ -1,4 +1,4 @@
-"""Measures of the user's own: functions `module.name` of frames, named in `metrics.extra`.
+"""Measures of the user's own: functions `module.name` of frames, named in `metrics.user`.
 
 A measure is given frames (B, C, m, m) in the system's units and the system, and returns a number a frame and layer, (B, C).
 It is taken of every stored frame of every rollout and of the solver's reference; its means stand in the tables.
@@ -29,7 +29,7 @@ def _series(name: str, frames: xr.DataArray, system: System) -> xr.DataArray:
             values = measure(chosen, system)
             if tuple(values.shape) != tuple(chosen.shape[:2]):
                 raise UserError(
-                    f"metrics.extra: {name} gives shape {tuple(values.shape)} for frames {tuple(chosen.shape)}; it must "
+                    f"metrics.user: {name} gives shape {tuple(values.shape)} for frames {tuple(chosen.shape)}; it must "
                     f"give a number a frame and layer, {tuple(chosen.shape[:2])}"
                 )
             parts.append(np.asarray(values))

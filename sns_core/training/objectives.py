@@ -51,7 +51,7 @@ class PointwiseObjective:
 class DenoiserObjective:
     """See the module docstring; `kind`: denoiser, acdm or unconditional; `anchored`: batches carry an anchor frame in
     front, which stays clean; `shell_weight` r: an error in shell K counts K^-r times as much, with mean 1 over all modes;
-    `low_condition`: share of a batch whose previous frame stands at a low level, S u^LOW with u uniform, instead of at any.
+    `low_condition_share`: share of a batch whose previous frame stands at a low level, S u^LOW with u uniform, instead of at any.
 
     The large scales are few modes of many, and a network that minimises the plain mean learns them last, though they
     hold the energy. A weight of each mode changes nothing in the minimiser, which is the conditional mean mode by mode.
@@ -64,13 +64,15 @@ class DenoiserObjective:
     def __init__(
         self, schedule: NoiseSchedule, colour: NoiseColour, anchored: bool, level_weight: float = 0.1,
         kind: str = "denoiser", prediction: Prediction | None = None, shell_weight: float = 0.0,
-        low_condition: float = 0.0,
+        low_condition_share: float = 0.0,
     ):  # fmt: skip
         self.schedule, self.colour, self.anchored, self.level_weight = schedule, colour, anchored, level_weight
         self.kind, self.frames = kind, 1 if kind == "unconditional" else 2
-        self.prediction, self.low_condition = prediction or Prediction("noise", schedule), low_condition
-        if low_condition and kind != "denoiser":
-            raise ValueError(f"low_condition {low_condition} needs two frames with levels of their own, not {kind!r}")
+        self.prediction, self.low_condition_share = prediction or Prediction("noise", schedule), low_condition_share
+        if low_condition_share and kind != "denoiser":
+            raise ValueError(
+                f"low_condition_share {low_condition_share} needs two frames with levels of their own, not {kind!r}"
+            )
         self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
 
     def __call__(
@@ -97,9 +99,9 @@ class DenoiserObjective:
         """Levels (batch, 2), or (batch, 1) where there is one for all frames."""
         drawn = 2 if self.kind == "denoiser" else 1
         levels = torch.randint(self.schedule.levels + 1, (batch, drawn), generator=generator)
-        if self.low_condition:
+        if self.low_condition_share:
             low = (self.schedule.levels * torch.rand(batch, generator=generator) ** self.LOW).floor().long()
-            count = int(self.low_condition * batch)
+            count = int(self.low_condition_share * batch)
             levels[:count, 0] = low[:count]
         return levels
 

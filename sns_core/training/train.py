@@ -72,7 +72,7 @@ def _objective(spec: dict, statistics: dict, correlation: list | None, resolutio
         spec["objective"],
         build_prediction(diffusion["prediction"], schedule, colour, statistics, correlation),
         training["shell_weight"],
-        training["low_condition"],
+        training["low_condition_share"],
     )
 
 

@@ -8,7 +8,7 @@ SPLITS = ("train", "validation", "test")
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
 # Results that this run takes from another run, by their names below the run's folder.
-REUSED = configuration.given(config)
+REUSED = configuration.reused_results(config)
 ENVIRONMENT = "../../envs/sns.yaml"
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
@@ -32,10 +32,10 @@ def resource(rule, name):
 
 
 def count_gpus(devices=1) -> int:
-    """GPUs of a job with tensors: `device: auto` takes them where this machine has any."""
-    if config["device"] == "auto":
+    """GPUs of a job with tensors: `hardware.device: auto` takes them where this machine has any."""
+    if config["hardware"]["device"] == "auto":
         return devices * int(shutil.which("nvidia-smi") is not None)
-    return devices * int(config["device"].startswith("cuda"))
+    return devices * int(config["hardware"]["device"].startswith("cuda"))
 
 
 def resources_of(rule) -> dict:
@@ -99,7 +99,7 @@ def get_user_method(wildcards) -> list[str]:
 
 
 def get_user_metrics(wildcards) -> list[str]:
-    return RESOLVED[wildcards.system]["metrics"]["extra"]
+    return RESOLVED[wildcards.system]["metrics"]["user"]
 
 
 # Methods and their models

@@ -5,7 +5,7 @@
 def get_finest_grid(wildcards) -> int:
     """Points per side of the finest grid on which forecasts are made."""
     resolved = RESOLVED[wildcards.system]
-    return round(resolved["metrics"]["cost"]["finest"] * resolved["system"]["parameters"]["resolution"])
+    return round(resolved["metrics"]["cost"]["finest_forecast"] * resolved["system"]["parameters"]["resolution"])
 
 
 def count_cores(wildcards) -> int:
@@ -66,7 +66,7 @@ rule rollout_grids:
             steps=config_slice("metrics", "cost", "spectrum_steps"),
             every=config_slice("rollout", "frame_stride"),
             seed=config["seed"],
-            device=config["device"],
+            device=config["hardware"]["device"],
         ),
     shell:
         command("rollout_grids")
@@ -100,9 +100,9 @@ rule measure_cost:
             repeats=config_slice("metrics", "cost", "repeats"),
             seconds=config_slice("metrics", "cost", "seconds"),
             seed=config["seed"],
-            device=config["device"],
-            precision=config["precision"],
-            compile=config["compile"],
+            device=config["hardware"]["device"],
+            precision=config["hardware"]["precision"],
+            compile=config["hardware"]["compile"],
         ),
     shell:
         command("measure_cost", threads=1)

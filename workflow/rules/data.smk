@@ -26,7 +26,7 @@ rule simulate_trajectories:
             frames=config_slice("data", "splits", "{split}", "frames"),
             spin_up=config_slice("data", "spin_up"),
             seed=config["seed"],
-            device=config["device"],
+            device=config["hardware"]["device"],
         ),
     shell:
         command("simulate_trajectories")

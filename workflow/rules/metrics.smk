@@ -62,7 +62,7 @@ rule diagnose_denoiser:
             "diagnose_denoiser",
             **METHOD,
             pairs=config_slice("metrics", "diagnose", "pairs"),
-            grid=config_slice("metrics", "diagnose", "grid"),
+            grid=config_slice("metrics", "diagnose", "levels"),
         ),
     shell:
         command("diagnose_denoiser")

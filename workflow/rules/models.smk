@@ -9,20 +9,20 @@ rule train_model:
         f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
     conda:
         ENVIRONMENT
-    threads: config["devices"]
+    threads: config["hardware"]["devices"]
     resources:
         **resources_of("train_model"),
-        gpu=count_gpus(config["devices"]),
+        gpu=count_gpus(config["hardware"]["devices"]),
     params:
         **parameters(
             "train_model",
-            processes=config["devices"],
+            processes=config["hardware"]["devices"],
             name=lambda wildcards: wildcards.model,
             spec=config_slice("models", "{model}"),
             seed=config["seed"],
-            device=config["device"],
-            precision=config["precision"],
-            compile=config["compile"],
+            device=config["hardware"]["device"],
+            precision=config["hardware"]["precision"],
+            compile=config["hardware"]["compile"],
         ),
     shell:
         # The processes that torchrun starts share one standard input, so the arguments cannot come from there.

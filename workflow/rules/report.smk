@@ -33,7 +33,9 @@ def get_report_files(wildcards) -> dict:
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
-            "methods": [{"name": name, **{key: methods[name][key] for key in ("label", "stepper")}} for name in methods],
+            "methods": [
+                {"name": name, **{key: methods[name][key] for key in ("label", "stepper")}} for name in methods
+            ],
         }
     return files
 
@@ -80,8 +82,6 @@ rule write_report:
     resources:
         **small_job(),
     params:
-        **parameters(
-            "write_report", templates=["report.html.j2"], systems=get_report_files, captions=get_captions
-        ),
+        **parameters("write_report", templates=["report.html.j2"], systems=get_report_files, captions=get_captions),
     shell:
         command("write_report")

@@ -21,8 +21,8 @@ METHOD = {
     "method": lambda wildcards: get_method_options(wildcards.system, wildcards.method),
     "models": lambda wildcards: get_model_roles(wildcards.system, wildcards.method),
     "seed": config["seed"],
-    "device": config["device"],
-    "precision": config["precision"],
+    "device": config["hardware"]["device"],
+    "precision": config["hardware"]["precision"],
 }
 
 
@@ -48,12 +48,12 @@ rule rollout_segment:
             "rollout_segment",
             user_code=get_user_method,
             **METHOD,
-            compile=config["compile"],
+            compile=config["hardware"]["compile"],
             first_step=lambda wildcards: get_span(wildcards)[0],
             steps=lambda wildcards: get_span(wildcards)[1],
             members=lambda wildcards: configuration.members_of(wildcards.group),
             frame_stride=config_slice("rollout", "frame_stride"),
-            block=config_slice("rollout", "block"),
+            block=config_slice("rollout", "block_steps"),
             lags=config_slice("rollout", "lags"),
         ),
     shell:
@@ -79,7 +79,7 @@ rule rollout_ensemble:
             "rollout_ensemble",
             user_code=get_user_method,
             **METHOD,
-            compile=config["compile"],
+            compile=config["hardware"]["compile"],
             starts=config_slice("metrics", "ensemble", "starts"),
             members=config_slice("metrics", "ensemble", "members"),
             leads=get_leads,
