@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -19,7 +20,7 @@ if Path(PROJECT, "sns_workflow").is_dir():
 from sns_core.plugins import is_own
 from sns_workflow import configuration
 from sns_workflow.command import command, in_order_of_keys, python, settings
-from sns_workflow.failures import describe_failures
+from sns_workflow.failures import HideCommands, describe_end
 from sns_workflow.fingerprint import builds_systems, fingerprint
 
 
@@ -46,8 +47,13 @@ include: "workflow/rules/inspect.smk"
 include: "workflow/rules/reuse.smk"
 
 
+if workflow.is_main_process:
+    logger.addFilter(HideCommands())
+
+
 onerror:
-    print(describe_failures(workflow.scheduler.failed if workflow.scheduler else []), file=sys.stderr)
+    if workflow.scheduler:
+        print(describe_end(workflow.scheduler.failed, workflow.scheduler.running), file=sys.stderr)
 
 
 # The targets. They run nothing themselves, and so they are never submitted to a cluster.

@@ -150,6 +150,9 @@ def main(words: list[str]) -> int:
     with _logged(log) as terminal:
         try:
             _run(stage, common, own, log)
+        except KeyboardInterrupt:
+            print(f"{stage}: stopped from the keyboard", file=sys.stderr)
+            return 130
         except Exception as error:
             from sns_core.errors import DamagedFile, UserError
             from sns_core.files import set_aside
