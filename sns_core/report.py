@@ -196,16 +196,16 @@ def _worth(row: dict, titles: list[str]) -> tuple[str, str, str]:
 # The page
 
 
-def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
+def write_report(*, systems: dict, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
     `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods": [{"name", "label",
-    "stepper"}], "movie": MP4, "explorer": page}, figures in the order shown, the first one at the top; `captions`: a text
-    file a figure, named after it, its first paragraph the title, and one for the movie; `provenance`: file of
+    "stepper"}], "movie": MP4, "explorer": page}, figures in the order shown, the first one at the top; `captions`: name
+    of a figure, or "movie" -> text, whose first paragraph is the title; `provenance`: file of
     `record_provenance`.
     """
     record = read_json(provenance)
-    texts = {Path(path).stem: _caption(path) for path in captions}
+    texts = {name: _caption(text) for name, text in captions.items()}
     sections = []
     for system, files in systems.items():
         colours = looks({method["name"]: method["label"] for method in files["methods"]})
@@ -254,8 +254,8 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
         temporary.write_text(page, encoding="utf-8")
 
 
-def _caption(path) -> dict:
-    title, *paragraphs = Path(path).read_text(encoding="utf-8").strip().split("\n\n")
+def _caption(text: str) -> dict:
+    title, *paragraphs = text.strip().split("\n\n")
     return {"title": " ".join(title.split()), "paragraphs": [" ".join(p.split()) for p in paragraphs]}
 
 

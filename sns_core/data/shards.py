@@ -23,6 +23,7 @@ from sns_core.files import sha256, whole_file, write_json
 from sns_core.shells import shell_power
 
 FORMAT = "sns-shards-1"
+SPLITS = ("train", "validation", "test")
 
 
 def _read(source: Path, variable: str, members: slice) -> np.ndarray:
@@ -76,11 +77,17 @@ def _statistics(sums: list[dict]) -> dict:
 
 
 def _by_split(trajectories: list[Path]) -> dict[str, dict[Path, np.ndarray]]:
-    """Return, for each split, its files with the numbers of their members, in the order of the members."""
+    """Return, for each split, its files with the numbers of their members, in the order of the members.
+
+    Raises DamagedFile for a file that is named after a split and holds another one.
+    """
     splits: dict[str, dict[Path, np.ndarray]] = {}
     for path in map(Path, trajectories):
         with open_frames(path) as dataset:
-            splits.setdefault(made_with(dataset)["split"], {})[path] = dataset["member"].values
+            split, named = made_with(dataset)["split"], path.stem.partition("_")[0]
+            if named in SPLITS and split != named:
+                raise DamagedFile(path, f"holds the split {split!r}, not {named!r} as its name says")
+            splits.setdefault(split, {})[path] = dataset["member"].values
     return {split: dict(sorted(files.items(), key=lambda item: item[1][0])) for split, files in splits.items()}
 
 

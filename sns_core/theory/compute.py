@@ -197,20 +197,20 @@ def level_information(schedule: NoiseSchedule, resolution: int, slope: float) ->
 
 
 def compute_theory(
-    *, levels: list, resolution: int, network_levels: int, marks: list, drifts: list, seed: int, output: FilePath,
+    *, levels: list, resolution: int, network_levels: int, training_steps: list, drifts: list, seed: int, output: FilePath,
     threads: int = 1,
 ) -> None:  # fmt: skip
     """Compute all of the above.
 
     `levels`: numbers of levels of theorem 3.1; `resolution`: points a side of the field; `network_levels`: S of the other
-    parts; `marks`: training steps at which the network is examined; `drifts`: standard deviations.
+    parts; `training_steps`: training steps at which the network is examined; `drifts`: standard deviations.
     """
     use_threads(threads)
     settings = {
         "levels": levels,
         "resolution": resolution,
         "network_levels": network_levels,
-        "marks": marks,
+        "training_steps": training_steps,
         "drifts": drifts,
     }
     schedule = NoiseSchedule.cosine(network_levels)
@@ -218,12 +218,12 @@ def compute_theory(
     parts = {
         **law_errors(levels),
         "score_difference": ((), score_difference(schedule, seed)),
-        **learn_process(oracle, resolution, marks, seed),
+        **learn_process(oracle, resolution, training_steps, seed),
         **trade_off(oracle, drifts, seed),
         **level_information(schedule, 32, 2.0),
     }
     coordinates = {
-        "path": list(PATHS), "sampler": list(SAMPLERS), "levels": levels, "mark": marks, "drift": drifts,
+        "path": list(PATHS), "sampler": list(SAMPLERS), "levels": levels, "mark": training_steps, "drift": drifts,
         "colour": list(COLOURS), "level": np.arange(network_levels + 1),
     }  # fmt: skip
     record = provenance(settings, seed, "cpu")

@@ -62,9 +62,9 @@ class DenoiserObjective:
 
     `kind`: denoiser, acdm or unconditional. `anchored`: whether batches start with an anchor frame, which stays clean.
     `level_weight`: the weight of the level heads' loss. `prediction`: the target of the network (None: the noise).
-    `shell_weight` r: an error in shell K is weighted by K^-r, with mean 1 over all modes. `low_condition`: the share of
+    `shell_weight` r: an error in shell K is weighted by K^-r, with mean 1 over all modes. `low_condition_share`: the share of
     a batch whose previous frame stands at a low level, floor(S u^LOW_EXPONENT) with u uniform on [0, 1). Raises
-    ValueError for a `low_condition` with a `kind` other than denoiser.
+    ValueError for a `low_condition_share` with a `kind` other than denoiser.
 
     The shell weight exists because the large scales are few of all modes: a network that minimises the plain mean
     learns them last, although they hold the energy. The low levels exist because a nearly clean previous frame tells
@@ -83,13 +83,15 @@ class DenoiserObjective:
         kind: str = "denoiser",
         prediction: Prediction | None = None,
         shell_weight: float = 0.0,
-        low_condition: float = 0.0,
+        low_condition_share: float = 0.0,
     ):
         self.schedule, self.colour, self.anchored, self.level_weight = schedule, colour, anchored, level_weight
         self.kind, self.frames = kind, 1 if kind == "unconditional" else 2
-        self.prediction, self.low_condition = prediction or Prediction("noise", schedule), low_condition
-        if low_condition and kind != "denoiser":
-            raise ValueError(f"low_condition {low_condition} needs two frames with levels of their own, not {kind!r}")
+        self.prediction, self.low_condition_share = prediction or Prediction("noise", schedule), low_condition_share
+        if low_condition_share and kind != "denoiser":
+            raise ValueError(
+                f"low_condition_share {low_condition_share} needs two frames with levels of their own, not {kind!r}"
+            )
         self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
 
     def __call__(
@@ -119,9 +121,9 @@ class DenoiserObjective:
         """Draw levels (batch, 2), or (batch, 1) for a kind with one level for all frames."""
         per_sample = 2 if self.kind == "denoiser" else 1
         levels = torch.randint(self.schedule.levels + 1, (batch, per_sample), generator=generator)
-        if self.low_condition:
+        if self.low_condition_share:
             low = (self.schedule.levels * torch.rand(batch, generator=generator) ** self.LOW_EXPONENT).floor().long()
-            count = int(self.low_condition * batch)
+            count = int(self.low_condition_share * batch)
             levels[:count, 0] = low[:count]
         return levels
 
@@ -166,5 +168,5 @@ def build_objective(
         kind=spec["objective"],
         prediction=build_prediction(diffusion["prediction"], schedule, colour, statistics, correlation),
         shell_weight=training["shell_weight"],
-        low_condition=training["low_condition"],
+        low_condition_share=training["low_condition_share"],
     )

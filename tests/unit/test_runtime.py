@@ -305,7 +305,7 @@ def test_provenance_tells_configuration_seed_versions_and_commit(monkeypatch):
 
 
 def test_nothing_in_the_package_unpickles(root):
-    for path in [*root.glob("sns_core/**/*.py"), *root.glob("workflow/scripts/*.py")]:
+    for path in [*root.glob("sns_core/**/*.py"), *root.glob("sns_workflow/*.py")]:
         text = path.read_text()
         for words in ("import pickle", "torch.load", "allow_pickle=True", "joblib", "import marshal"):
             assert words not in text, f"{path} holds {words}"

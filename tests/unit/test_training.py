@@ -254,13 +254,15 @@ def test_weighted_errors_of_large_scales_count_more():
 
 def test_a_share_of_the_conditions_is_drawn_nearly_clean():
     colour = NoiseColour(0.0, [[1.0] * 12], 16)
-    some, none = (DenoiserObjective(NoiseSchedule.cosine(100), colour, False, low_condition=c) for c in (0.25, 0.0))
+    some, none = (
+        DenoiserObjective(NoiseSchedule.cosine(100), colour, False, low_condition_share=c) for c in (0.25, 0.0)
+    )
     levels, plain = some.draw_levels(4000, generator("levels")), none.draw_levels(4000, generator("levels"))
     assert torch.equal(levels[1000:], plain[1000:]) and torch.equal(levels[:, 1], plain[:, 1])
     # S u^4 lies below level 6 with probability 0.06^(1/4).
     assert float((levels[:1000, 0] < 6).double().mean()) == pytest.approx(0.06**0.25, abs=0.05)
     with pytest.raises(ValueError, match="two frames with levels of their own"):
-        DenoiserObjective(NoiseSchedule.cosine(4), colour, False, kind="acdm", low_condition=0.5)
+        DenoiserObjective(NoiseSchedule.cosine(4), colour, False, kind="acdm", low_condition_share=0.5)
 
 
 def test_the_pointwise_loss_feeds_back_its_own_output():
