@@ -2,7 +2,7 @@
 
 import torch
 
-from sns_core.data.foreign import ForeignRollout
+from sns_core.data.external import ExternalRollout
 from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, StepRecord
 
 
@@ -15,14 +15,14 @@ class External(FrameMethod):
 
     timed = False
 
-    def __init__(self, rollout: ForeignRollout, scale: torch.Tensor, frames: FrameSpace):
+    def __init__(self, rollout: ExternalRollout, scale: torch.Tensor, frames: FrameSpace):
         super().__init__(frames)
         self.rollout, self.scale = rollout, scale
 
     @classmethod
     def build(cls, parts: Parts, *, file: str) -> "External":
         emulation, system = parts.emulation, parts.system
-        rollout = ForeignRollout(file, system.variable, system.channels, emulation.resolution, emulation.step)
+        rollout = ExternalRollout(file, system.variable, system.channels, emulation.resolution, emulation.step)
         return cls(rollout, emulation.scale(parts.hardware.device), parts.frames)
 
     def _read(self, step: int, members: list[int]) -> torch.Tensor:

@@ -14,14 +14,13 @@ from collections.abc import Callable
 
 import torch
 
-from sns_core.data.shards import shell_index
 from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule, Path, Sampler
-from sns_core.diffusion.colour import filtered
 from sns_core.diffusion.schedule import per_member
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.denoising import DenoisingMethod, WalkBack
 from sns_core.methods.levels import BlindLevels, EstimatedLevels, LevelRule
 from sns_core.methods.options import AnchorFrame, Blind, Count, Gain, Level, PathName, Readout, SamplerOptions
+from sns_core.shells import filtered, shell_index
 
 
 class Refinement(DenoisingMethod):

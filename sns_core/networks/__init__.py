@@ -1,4 +1,4 @@
-"""Networks: one periodic U-Net, with or without noise-level heads, and its face as a denoiser."""
+"""Networks: one periodic U-Net with or without noise-level heads, and the denoiser and the surrogate around it."""
 
 from sns_core.networks.denoiser import EncodedPair, NetworkDenoiser
 from sns_core.networks.surrogate import NetworkSurrogate

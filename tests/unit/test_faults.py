@@ -119,7 +119,7 @@ def child(folder: str, call: str, fault: tuple) -> None:
 def server():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["sns_core.rollout", "sns_core.training", "sns_core.metrics.compute", "sns_core.record"]
+        ["sns_core.rollout", "sns_core.training", "sns_core.metrics.rollout_metrics", "sns_core.record"]
     )
 
     def run(folder: Path, call: str, *fault) -> int:

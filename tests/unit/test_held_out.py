@@ -8,11 +8,12 @@ import pytest
 import torch
 import xarray as xr
 
-from sns_core.data.shards import mode_weight, shell_index
 from sns_core.evaluation.denoiser_diagnosis import DRIFTS, _Examined, _one_step, _restoring
 from sns_core.figures.held_out import plot_held_out
 from sns_core.methods import EstimatedLevels
-from sns_core.metrics.held_out import LOST, MEASURES, agreement, compare_held_out, held_out_measures
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.held_out import MEASURES, agreement, compare_held_out, held_out_measures
+from sns_core.shells import mode_weight, shell_index
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.2])
@@ -78,15 +79,16 @@ def test_the_better_setting_is_told_by_what_ranks_with_the_rollouts(tmp_path):
         files[name] = tmp_path / f"{name}.nc"
         examined(error=0.1 + rank, false_alarms=0.25, restored=0.1 * rank).to_netcdf(files[name])
     rows = [
-        {"method": name, "member": member, "lost_step": 40 if name == "d" else -1, "spectrum_error": error,
-         "spectrum_error_late": 9.0, "kinetic_energy": 2.0, "kinetic_energy_solver": 4.0, "calls_per_step": 1.0}
+        {"method": name, "member": member, "layer": "flow", "lost_step": 40 if name == "d" else -1,
+         "member_spectrum_error": error, "member_spectrum_error_late": 9.0, "kinetic_energy": 2.0,
+         "kinetic_energy_solver": 4.0, "calls_per_step": 1.0}
         for name, error in errors.items() for member in (0, 1)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
     table, ranks = tmp_path / "held_out.csv", tmp_path / "agreement.csv"
     compare_held_out(diagnostics=files, metrics=tmp_path / "metrics.csv", output=table, output_agreement=ranks)
     written = pd.read_csv(table).set_index("method")
-    assert written["rollout_error"].to_dict() == pytest.approx({"a": 0.02, "b": 0.05, "c": 0.3, "d": LOST})
+    assert written["rollout_error"].to_dict() == pytest.approx({"a": 0.02, "b": 0.05, "c": 0.3, "d": WORST})
     assert written["members_lost"].tolist() == [0, 0, 0, 2] and (written["kinetic_energy"] == 0.5).all()
     found = pd.read_csv(ranks).set_index("measure")["agreement"]
     assert found["one_step"] == pytest.approx(1), "less error should be better, and is"

@@ -1,4 +1,4 @@
-"""Counting instead of timing: floating-point operations, bytes moved and kernels of a piece of torch code.
+"""Count instead of timing: floating-point operations, bytes moved and kernels of a piece of torch code.
 
 Networks are counted on meta tensors, at their full size and in no time; a solver, for one member, by a real step.
 """
@@ -15,26 +15,26 @@ TRANSFORMS = {"_fft_r2c", "_fft_c2r", "_fft_c2c"}
 
 
 @dataclass
-class Work:
+class OperationCount:
     """Floating-point operations, bytes read and written, and kernels started."""
 
     flops: float = 0.0
     bytes: float = 0.0
     kernels: float = 0.0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.flops + other.flops, self.bytes + other.bytes, self.kernels + other.kernels)
+    def __add__(self, other: "OperationCount") -> "OperationCount":
+        return OperationCount(self.flops + other.flops, self.bytes + other.bytes, self.kernels + other.kernels)
 
-    def times(self, rows: float, calls: float) -> "Work":
-        """`calls` times the same for `rows` as many rows of a batch: kernels grow larger, not more."""
-        return Work(self.flops * rows * calls, self.bytes * rows * calls, self.kernels * calls)
+    def times(self, rows: float, calls: float) -> "OperationCount":
+        """Return `calls` times the same for `rows` times as many rows of a batch: kernels grow larger, not more."""
+        return OperationCount(self.flops * rows * calls, self.bytes * rows * calls, self.kernels * calls)
 
 
 class Counter(TorchDispatchMode):
-    """Counts what is run inside: `with Counter() as counter: ...`, then `counter.work`."""
+    """Counts what runs inside `with Counter() as counter: ...`; the count is `counter.work`."""
 
     def __enter__(self):
-        self.work = Work()
+        self.work = OperationCount()
         return super().__enter__()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -43,7 +43,9 @@ class Counter(TorchDispatchMode):
         if views or function.namespace != "aten" or "empty" in function.__name__:
             return result  # nothing moves
         tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor)]
-        self.work += Work(_flops(function, args, kwargs, result), sum(t.numel() * t.element_size() for t in tensors), 1)
+        self.work += OperationCount(
+            _flops(function, args, kwargs, result), sum(t.numel() * t.element_size() for t in tensors), 1
+        )
         return result
 
 

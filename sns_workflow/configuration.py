@@ -15,8 +15,32 @@ from jsonschema import Draft202012Validator
 
 from sns_core import plugins
 
-SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
-DEFAULT = Path(__file__).parents[2] / "config" / "config.yaml"
+SCHEMA = Path(__file__).with_name("config.schema.yaml")
+DEFAULT = Path(__file__).parents[1] / "config" / "config.yaml"
+
+# Old name of a key -> its name now; `*` stands for any name. Tested against docs/configuration-keys.md.
+RENAMED = {
+    "device": "hardware.device",
+    "devices": "hardware.devices",
+    "precision": "hardware.precision",
+    "compile": "hardware.compile",
+    "given": "reuse",
+    "models.*.training.low_condition": "models.*.training.low_condition_share",
+    "methods.*.stepper": "methods.*.kind",
+    "methods.*.readout.quantile": "methods.*.readout.refine_share",  # where the read-out is calibrated
+    "methods.*.joint": "methods.*.shared_level",
+    "methods.*.fixed": "methods.*.blind",
+    "methods.*.every": "methods.*.refine_every",
+    "methods.*.threshold": "methods.*.min_level",
+    "methods.*.begin": "methods.*.start_from",
+    "methods.*.anchor": "methods.*.anchor_frame",
+    "rollout.block": "rollout.block_steps",
+    "metrics.extra": "metrics.user",
+    "metrics.cost.finest": "metrics.cost.finest_forecast",
+    "metrics.diagnose.grid": "metrics.diagnose.levels",
+    "theory.marks": "theory.training_steps",
+}
+RENAMED_VALUES = {"methods.*.kind": {"foreign": "external"}}
 
 
 class ConfigurationError(Exception):
@@ -28,7 +52,7 @@ def validate(config: dict) -> None:
     schema = yaml.safe_load(SCHEMA.read_text())
     errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
     if errors:
-        raise ConfigurationError(_explain(_deepest(errors[0])))
+        raise ConfigurationError(_explain_first(errors))
     known = set(config["systems"]), set(config["methods"])
     for kind, names in zip(("systems", "methods"), known, strict=True):
         for name in config["use"][kind]:
@@ -40,7 +64,7 @@ def validate(config: dict) -> None:
         again = {**copy.deepcopy(config), **{k: resolved[k] for k in ("models", "methods", "rollout", "metrics")}}
         errors = list(Draft202012Validator(schema).iter_errors(again))
         if errors:
-            raise ConfigurationError(f"systems.{system}.override: {_explain(_deepest(errors[0]))}")
+            raise ConfigurationError(f"systems.{system}.override: {_explain_first(errors)}")
         _check_system(system, resolved)
         member, members = config["figures"]["fields"]["member"], resolved["rollout"]["members"]
         if member >= members:
@@ -53,8 +77,8 @@ def validate(config: dict) -> None:
                 raise ConfigurationError(
                     f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
                 )
-    if config["given"] is not None:
-        _check_given(config)
+    if config["reuse"] is not None:
+        _check_reuse(config)
 
 
 def resolve(config: dict, system: str) -> dict:
@@ -70,7 +94,7 @@ def resolve(config: dict, system: str) -> dict:
         "system": {"name": block["solver"]["class"], "parameters": parameters},
         "emulator": block["emulator"],
         "data": block["data"],
-        "devices": config["devices"],
+        "devices": config["hardware"]["devices"],
     }
 
 
@@ -90,6 +114,27 @@ def _deepest(error):
 def _nearest(name: str, known) -> str:
     close = difflib.get_close_matches(name, sorted(known), 1, 0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _explain_first(errors: list) -> str:
+    """Return one line about one of several mistakes: about a key under its old name, if there is one."""
+    deepest = [_deepest(error) for error in errors]
+    for error in deepest:
+        if error.validator == "additionalProperties":
+            for key in error.instance.keys() - error.schema.get("properties", {}).keys():
+                old = ".".join(map(str, [*error.absolute_path, key]))
+                if new := _name_now(old):
+                    return f"{old}: was renamed to {new}"
+    return _explain(deepest[0])
+
+
+def _name_now(old: str) -> str | None:
+    """Return the name that a key has now; None for a key that was never renamed."""
+    for pattern, new in RENAMED.items():
+        words, parts = pattern.split("."), old.split(".")
+        if len(words) == len(parts) and all(word in ("*", part) for word, part in zip(words, parts, strict=True)):
+            return ".".join(parts[i] if word == "*" else word for i, word in enumerate(new.split(".")))
+    return None
 
 
 def _explain(error) -> str:
@@ -114,6 +159,9 @@ def _explain(error) -> str:
         return f"{place}: {shown} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{hint}"
     if rule == "enum":
         allowed = [str(v) for v in error.validator_value]
+        pattern = ".".join(["methods", "*", *place.split(".")[2:]]) if place.startswith("methods.") else place
+        if isinstance(value, str) and value in RENAMED_VALUES.get(pattern, {}):
+            return f"{place}: {shown} was renamed to {RENAMED_VALUES[pattern][value]}"
         return f"{place}: {shown} is none of {', '.join(allowed)}" + (
             _nearest(value, allowed)
             if isinstance(value, str) and difflib.get_close_matches(value, allowed, 1, 0.5)
@@ -130,16 +178,16 @@ def _explain(error) -> str:
     return f"{place}: {' '.join(error.message.split())[:200]}"
 
 
-def given(config: dict) -> dict[str, str]:
-    """Name below a run's folder -> kind, of the results that this run takes from `given.folder` instead of making them.
+def reused_results(config: dict) -> dict[str, str]:
+    """Return name below a run's folder -> kind, for the results that this run copies from `reuse.folder`.
 
-    The solver's rollout is taken where `given.solver` says so, the diagnosis of a denoiser where all that it depends on is as
-    it was.
+    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser, if every setting on which it
+    depends has the same value in both runs.
     """
-    if config["given"] is None:
+    if config["reuse"] is None:
         return {}
-    listing = _listing(config["given"]["folder"])
-    before = _as_given(listing)
+    listing = _listing(config["reuse"]["folder"])
+    before = _configuration_of(listing)
     found = {}
     for name, entry in listing["files"].items():
         system, kind = Path(name).parts[0], entry["kind"]
@@ -149,7 +197,7 @@ def given(config: dict) -> dict[str, str]:
             one, other = (_examined(resolve(c, system), Path(name).stem) for c in (config, before))
             wanted = one is not None and one == other
         else:
-            wanted = kind != "solver" or config["given"]["solver"]
+            wanted = kind != "solver" or config["reuse"]["solver"]
         if wanted:
             found[name] = kind
     return found
@@ -161,13 +209,45 @@ def _listing(folder: str) -> dict:
         return json.loads(path.read_text())
     except OSError:
         raise ConfigurationError(
-            f"given.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
+            f"reuse.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
         ) from None
 
 
-def _as_given(listing: dict) -> dict:
-    """The configuration of the given run, with the usual value of every key that has come since."""
-    return _merge(yaml.safe_load(DEFAULT.read_text()), listing["configuration"])
+def _configuration_of(listing: dict) -> dict:
+    """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
+    that were added later have their default values."""
+    return _merge(yaml.safe_load(DEFAULT.read_text()), with_new_names(copy.deepcopy(listing["configuration"])))
+
+
+def with_new_names(config: dict) -> dict:
+    """Rename, in place, every key of a configuration that has its old name (see RENAMED)."""
+    for old, new in RENAMED.items():
+        if not old.startswith("methods."):
+            _rename(config, old.split("."), new.split("."))
+    return config
+
+
+def _rename(config: dict, old: list[str], new: list[str]) -> None:
+    """Move the value at the path `old` to the path `new`; the two agree in all names before a `*`."""
+    if not isinstance(config, dict):
+        return
+    if "*" in old:
+        star = old.index("*")
+        for name in old[:star]:
+            config = config.get(name) or {}
+        for inner in config.values():
+            _rename(inner, old[star + 1 :], new[star + 1 :])
+        return
+    holder = config
+    for name in old[:-1]:
+        holder = holder.get(name)
+        if not isinstance(holder, dict):
+            return
+    if old[-1] in holder:
+        value = holder.pop(old[-1])
+        for name in new[:-1]:
+            config = config.setdefault(name, {})
+        config.setdefault(new[-1], value)
 
 
 def _examined(resolved: dict, method: str) -> dict | None:
@@ -197,7 +277,7 @@ def _of_data(config: dict, system: str, models: list[str]) -> dict:
         "systems": {system: {key: config["systems"][system][key] for key in ("solver", "emulator", "data")}},
         "models": {model: resolved["models"].get(model) for model in models},
         "rollout": {key: resolved["rollout"][key] for key in ("lags", "frame_stride")},
-        "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "extra")},
+        "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "user")},
     }
 
 
@@ -211,13 +291,13 @@ def _of_solver(config: dict, system: str) -> dict:
     }
 
 
-def _check_given(config: dict) -> None:
-    """That nothing which given results depend on differs from the run that they are from."""
-    folder, listing = config["given"]["folder"], _listing(config["given"]["folder"])
-    before, names = _as_given(listing), listing["files"]
+def _check_reuse(config: dict) -> None:
+    """Check that every setting on which the reused results depend has the value that it had in their run."""
+    folder, listing = config["reuse"]["folder"], _listing(config["reuse"]["folder"])
+    before, names = _configuration_of(listing), listing["files"]
     for system in config["use"]["systems"]:
         if not any(Path(name).parts[0] == system for name in names):
-            raise ConfigurationError(f"given.folder: {folder} holds nothing of the system {system!r}")
+            raise ConfigurationError(f"reuse.folder: {folder} holds nothing of the system {system!r}")
         methods = resolve(config, system)["methods"]
         used = sorted({model for method in methods.values() for model in method["models"].values()})
         for model in used:
@@ -231,16 +311,16 @@ def _check_given(config: dict) -> None:
                     f"methods.{name}.anchor: 'resampled' draws from training frames, which {folder} has not"
                 )
         _same(folder, _of_data(config, system, used), _of_data(before, system, used))
-        if config["given"]["solver"]:
+        if config["reuse"]["solver"]:
             if not any(entry["kind"] == "solver" for entry in names.values()):
                 raise ConfigurationError(
-                    f"given.solver: {folder} holds no rollout of the solver; with false it is run here"
+                    f"reuse.solver: {folder} holds no rollout of the solver; with false it is run here"
                 )
             _same(
                 folder,
                 _of_solver(config, system),
                 _of_solver(before, system),
-                "; with given.solver false the solver is run here",
+                "; with reuse.solver false the solver is run here",
             )
 
 
@@ -253,8 +333,8 @@ def _same(folder: str, wanted, there, way_out: str = "") -> None:
             return
         place.append(key)
         wanted, there = wanted.get(key), there.get(key)
-    here, given_one = (json.dumps(value)[:60] for value in (wanted, there))
-    raise ConfigurationError(f"given: {'.'.join(place)} is {here} here, {given_one} in {folder}{way_out}")
+    here, theirs = (json.dumps(value)[:60] for value in (wanted, there))
+    raise ConfigurationError(f"reuse: {'.'.join(place)} is {here} here, {theirs} in {folder}{way_out}")
 
 
 def _check_movie(methods: list[str], used: list[str], known: set[str]) -> None:
@@ -302,7 +382,8 @@ def _check_system(name: str, resolved: dict) -> None:
     for model, spec in resolved["models"].items():
         if model in used and spec["training"]["batch"] % resolved["devices"]:
             raise ConfigurationError(
-                f"models.{model}.training.batch: {spec['training']['batch']} does not divide among the {resolved['devices']} of devices"
+                f"models.{model}.training.batch: {spec['training']['batch']} does not divide among the "
+                f"{resolved['devices']} of hardware.devices"
             )
         if model in used:
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
@@ -314,8 +395,10 @@ def _check_system(name: str, resolved: dict) -> None:
             f"rollout.members: {rollout['members']} exceeds the {resolved['data']['splits']['test']['members']} members "
             f"of {where}.data.splits.test, where rollouts start"
         )
-    if window % rollout["block"]:
-        raise ConfigurationError(f"metrics.window: {window} is not a multiple of rollout.block {rollout['block']}")
+    if window % rollout["block_steps"]:
+        raise ConfigurationError(
+            f"metrics.window: {window} is not a multiple of rollout.block_steps {rollout['block_steps']}"
+        )
     test, starts = resolved["data"]["splits"]["test"]["members"], resolved["metrics"]["ensemble"]["starts"]
     if not starts <= test or test < 2:
         raise ConfigurationError(
@@ -327,7 +410,7 @@ def _check_system(name: str, resolved: dict) -> None:
         raise ConfigurationError(
             f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags and metrics.map_lags"
         )
-    _check_measures(resolved["metrics"]["extra"])
+    _check_measures(resolved["metrics"]["user"])
     if "solver" not in resolved["methods"]:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
 
@@ -368,10 +451,10 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
 def _check_measures(names: list[str]) -> None:
     short = [name.rpartition(".")[2] for name in names]
     for name in names:
-        with _telling("metrics.extra"):
+        with _telling("metrics.user"):
             plugins.definition(name)
         if short.count(name.rpartition(".")[2]) > 1:
-            raise ConfigurationError(f"metrics.extra: two measures share the name {name.rpartition('.')[2]!r}")
+            raise ConfigurationError(f"metrics.user: two measures share the name {name.rpartition('.')[2]!r}")
 
 
 def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
@@ -431,12 +514,12 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
             raise ConfigurationError(
                 f"{where}.leads: {lead} is not among {', '.join(map(str, known))} of metrics.ensemble.leads"
             )
-    block = resolved["rollout"]["block"]
+    block = resolved["rollout"]["block_steps"]
     for key in ("steps", "segment_steps"):
         value = spec.get(key, resolved["rollout"][key])
         if value % block:
             place = where if key in spec else "rollout"
-            raise ConfigurationError(f"{place}.{key}: {value} is not a multiple of rollout.block {block}")
+            raise ConfigurationError(f"{place}.{key}: {value} is not a multiple of rollout.block_steps {block}")
 
 
 def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from sns_core import plugins
 from sns_core.catalogue import SYSTEMS
 from sns_core.stages import STAGES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PACKAGE = "sns_core"
 # Which of their entries a stage uses stands in its parameters.
 TABLES = {"sns_core.catalogue", "sns_core.plugins", "sns_core.stages"}
@@ -32,7 +32,7 @@ def _file(module: str) -> Path | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
+def syntax_tree(module: str) -> ast.Module:
     tree = ast.parse(_file(module).read_text())
     for node in ast.walk(tree):
         if (
@@ -45,14 +45,14 @@ def _tree(module: str) -> ast.Module:
 
 @functools.cache
 def _content(module: str) -> str:
-    return ast.dump(_tree(module))
+    return ast.dump(syntax_tree(module))
 
 
 @functools.cache
 def _imports(module: str) -> list[tuple[str, str | None]]:
     """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
     found = []
-    for node in ast.walk(_tree(module)):
+    for node in ast.walk(syntax_tree(module)):
         if isinstance(node, ast.ImportFrom) and node.module:
             found += [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -82,18 +82,31 @@ def modules(stage: str, *names: str) -> tuple[str, ...]:
         module = queue.pop()
         if module not in seen:
             seen.add(module)
-            queue += [_defining(*found) for found in _imports(module)]
+            queue += [_defining(*imported) for imported in _imports(module)]
     return tuple(sorted(seen - TABLES))
 
 
+def builds_systems(stage: str) -> bool:
+    """Whether a stage can build a system: the class of the system is part of its code only then."""
+    return _defining("sns_core.systems", "build_system") in modules(stage)
+
+
 @functools.cache
-def fingerprint(stage: str, *names: str) -> str:
-    """Twelve hexadecimal digits that change when code that the stage uses for these names changes (see `modules`)."""
-    content = "\n".join(f"{module}: {_content(module)}" for module in modules(stage, *names))
+def fingerprint(stage: str, *names: str, templates: tuple[str, ...] = ()) -> str:
+    """Return twelve hexadecimal digits that change when code that the stage uses for these names changes (see `modules`).
+
+    `templates`: files of the package that the stage fills in, by their paths below it; all of their text counts.
+    """
+    content = "\n".join(
+        [
+            *(f"{module}: {_content(module)}" for module in modules(stage, *names)),
+            *(f"{name}: {(ROOT / PACKAGE / name).read_text()}" for name in templates),
+        ]
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def forget() -> None:
     """Read all files anew from here on."""
-    for cached in (_tree, _content, _imports, modules, fingerprint):
+    for cached in (syntax_tree, _content, _imports, modules, fingerprint):
         cached.cache_clear()
