@@ -30,7 +30,7 @@ def jobs(root, tmp_path_factory) -> dict:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("nothing"))
-        for targets in (["all"], ["theory"]):
+        for targets in (["all"], ["theory"], [str(SYSTEM / "figures/held_out.png")]):
             with graph_of_jobs(str(root / "Snakefile"), merged(root), targets) as graph:
                 for job in graph.jobs:
                     if job.rule.name in STAGES:

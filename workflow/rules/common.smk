@@ -70,7 +70,8 @@ def fingerprint_of(stage, user_code=lambda wildcards: [], templates=()):
     """Parameter function: the fingerprint of a stage's code with the job's system and the user's own code."""
 
     def evaluate(wildcards):
-        system = [RESOLVED[wildcards.system]["system"]["name"]] if builds_systems(stage) else []
+        takes_system = hasattr(wildcards, "system") and builds_systems(stage)
+        system = [RESOLVED[wildcards.system]["system"]["name"]] if takes_system else []
         return fingerprint(stage, *system, *user_code(wildcards), templates=tuple(templates))
 
     return evaluate
