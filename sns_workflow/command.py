@@ -106,6 +106,15 @@ def in_order_of_keys(value):
     return json.loads(json.dumps(value, sort_keys=True))
 
 
+def inspection_command(module: str, *words: str) -> str:
+    """The shell command of a rule that inspects a run, in Snakemake's format; what it prints is its log, too.
+
+    The configuration comes in a file: when `verify` finds something, Snakemake repeats the whole command.
+    """
+    call = " ".join(["{params.python}", "-m", f"sns_workflow.{module}", *words])
+    return f"{call} --snakefile {{params.snakefile:q}} --configuration {{params.configuration:q}} 2>&1 | tee {{log:q}}"
+
+
 def python(deployed: bool) -> str:
     """The interpreter of the jobs: that of Snakemake, unless conda or a container brings another one (`deployed`).
 
