@@ -9,9 +9,9 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from calls import environment
 from configuration import ConfigurationError, _merge, validate
 from pages import blocks
+from snakemake_calls import environment
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.

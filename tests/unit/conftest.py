@@ -4,7 +4,7 @@ import copy
 from types import SimpleNamespace
 
 import pytest
-from small import EMULATOR, SPECS, SYSTEM, train
+from tiny_models import EMULATOR, SPECS, SYSTEM, train
 
 from sns_core.data import shard_dataset, simulate_trajectories
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from small import SYSTEM
+from tiny_models import SYSTEM
 
 from sns_core.files import read_json, write_json
 from sns_core.metrics.cost import break_even, frontier, read_cost, seconds_at, tabulate_cost

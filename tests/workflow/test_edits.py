@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from calls import planned
+from snakemake_calls import planned
 
 PAGES = {
     "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_movie", "plot_spectra",

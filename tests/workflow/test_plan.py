@@ -7,7 +7,7 @@ from pathlib import Path
 import plan
 import pytest
 import torch
-from calls import planned, snakemake
+from snakemake_calls import planned, snakemake
 from state import expected
 from torch import nn
 from work import Counter, Work

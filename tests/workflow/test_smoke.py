@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, environment, planned, snakemake
-from shared import equal
+from helpers import equal
+from snakemake_calls import SYSTEM, environment, planned, snakemake
 
 from sns_core.files import read_tensors
 
