@@ -1,4 +1,4 @@
-"""What all tests share: paths, one thread, and the workflow's own modules on the import path."""
+"""What all tests share: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
 
 import copy
 import sys
@@ -12,6 +12,11 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
 torch.set_num_threads(1)
 
+# A test is slow if it uses one of these fixtures, which train networks or start a cluster or a browser, or if its module
+# imports a helper that runs the workflow. Other slow tests carry the mark themselves.
+SLOW_FIXTURES = {"tiny", "cluster", "browser"}
+SLOW_HELPERS = {"snakemake_calls"}
+# Files that take more than half a minute, longest first.
 LONG = ("test_slurm.py", "test_faults.py", "test_how_to_add.py", "test_rollout.py")
 
 
@@ -22,12 +27,21 @@ def root() -> Path:
 
 @pytest.fixture
 def config() -> dict:
-    """The default configuration, to be changed at will."""
+    """The default configuration. A test may change it."""
     return copy.deepcopy(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
 
 
+def is_slow(item: pytest.Item) -> bool:
+    """Return whether `make test-fast` leaves a test out by the rule above."""
+    helpers = {getattr(value, "__module__", None) for value in vars(item.module).values()}
+    return bool(SLOW_FIXTURES & set(item.fixturenames) or SLOW_HELPERS & helpers)
+
+
 def pytest_collection_modifyitems(config, items) -> None:
-    """Of several workers (`pytest -n 2 --dist loadfile`) each takes a file at a time: the long ones come first."""
+    """Mark slow tests. Of several workers (`pytest -n 2 --dist loadfile`) each takes a file at a time: long ones first."""
+    for item in items:
+        if is_slow(item):
+            item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items.sort(
             key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "workflow") and item.path.name not in LONG

@@ -1,16 +1,37 @@
 """Helpers of the tests in every folder: compare two results, and start processes that can be killed."""
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from sns_core.files import read_tensors
+
+
+def build_once(tmp_path_factory, name: str, build: Callable[[Path], None]) -> Path:
+    """Return a folder that `build` has filled, once for all workers of a test session; a second worker waits for the first.
+
+    Tests must leave the folder as it is, or work in a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own below that of the session
+    folder, complete = base / f"shared-{name}", base / f"shared-{name}.complete"
+    with (base / f"shared-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            build(folder)
+            complete.touch()
+    return folder
 
 
 @contextlib.contextmanager

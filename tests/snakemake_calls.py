@@ -8,37 +8,38 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import warm_python
 from helpers import process_group
 
 # The folder of the results of the smoke run, below the working directory.
 SYSTEM = Path("results/smoke/kolmogorov")
 
 
-def command(root: Path, folder: Path, *words: str, overlay: str = "") -> list[str]:
+def command(root: Path, folder: Path, *words: str, overlay: str = "", python: str = sys.executable) -> list[str]:
     """Return the words of a call. `overlay` is the text of one more configuration file."""
     extra = []
     if overlay:
         extra = [str(folder / f"overlay_{abs(hash(overlay))}.yaml")]
         Path(extra[0]).write_text(overlay)
     return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
+        python, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
         "--workflow-profile", str(root / "profiles" / "default"), "--configfile", str(root / "config" / "smoke.yaml"), *extra,
         "--cores", "2", "--", *words,
     ]  # fmt: skip
 
 
 def environment() -> dict:
+    """Return the variables of a call by the real interpreter, which also runs the jobs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = (), overlay: str = ""):
     """Run a call to its end. Return the finished process, with both of its outputs in `stdout`."""
-    line = command(root, folder, *words, overlay=overlay)
+    line = command(root, folder, *words, overlay=overlay, python=warm_python.executable())
     line[-len(words) - 1 : -len(words) - 1] = flags
-    return subprocess.run(
-        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600
-    )
+    variables = warm_python.environment()
+    return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, timeout=600)
 
 
 def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str]:
