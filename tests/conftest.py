@@ -1,6 +1,7 @@
 """What all tests share: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
 
 import copy
+import inspect
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ torch.set_num_threads(1)
 # A test is slow if it uses one of these fixtures, which train networks or start a cluster or a browser, or if its module
 # imports a helper that runs the workflow. Other slow tests carry the mark themselves.
 SLOW_FIXTURES = {"tiny", "cluster", "browser"}
-SLOW_HELPERS = {"snakemake_calls"}
+SLOW_HELPERS = {"snakemake_calls", "warm_python"}
 # Files that take more than half a minute, longest first.
 LONG = ("test_slurm.py", "test_faults.py", "test_how_to_add.py", "test_rollout.py")
 
@@ -33,7 +34,8 @@ def config() -> dict:
 
 def is_slow(item: pytest.Item) -> bool:
     """Return whether `make test-fast` leaves a test out by the rule above."""
-    helpers = {getattr(value, "__module__", None) for value in vars(item.module).values()}
+    values = vars(item.module).values()
+    helpers = {value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) for value in values}
     return bool(SLOW_FIXTURES & set(item.fixturenames) or SLOW_HELPERS & helpers)
 
 
