@@ -107,7 +107,8 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
 def record_provenance(*, configuration: dict, systems: dict, seed: int, output: Path) -> None:
     """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
 
-    `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file}, "segments": {method: [files]}}.
+    `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file}, "segments": {method: [files]},
+    "methods": {name: its resolved configuration}}. The library's door (`sns_core.load`) reads the methods.
     """
     commits, devices, described = set(), set(), {}
     for system, files in systems.items():
@@ -127,6 +128,7 @@ def record_provenance(*, configuration: dict, systems: dict, seed: int, output: 
         described[system] = {
             "data": manifest["identity"],
             "models": models,
+            "methods": files["methods"],
             "wall_seconds": [
                 {
                     "stage": stage,

@@ -293,6 +293,12 @@ def get_provenance_files(wildcards) -> dict:
     return files
 
 
+def get_provenance_of_systems(wildcards) -> dict:
+    """System -> files that tell what made its results, and its methods."""
+    files = get_provenance_files(wildcards)
+    return {system: {**entry, "methods": get_methods(system)} for system, entry in files.items()}
+
+
 def get_report_files(wildcards) -> dict:
     """System -> what the report shows of it; methods and figures keep their order."""
     files = {}
