@@ -106,7 +106,7 @@ def learn_process(oracle: GaussianOracle, resolution: int, training_steps: list[
 
     The network is compared after each number of steps in `training_steps`. `network_distance` (mark, shell): the mean
     square of the difference of the two predictions, relative to the mean square of the exact one, over both frames.
-    `network_loss` (mark,) and `oracle_loss`: the denoising losses; their difference is the mean square of the
+    `network_loss` (mark,) and `oracle_loss`: the denoising losses; on average they differ by the mean square of the
     difference.
     """
     schedule, shape = oracle.schedule, (1, resolution, resolution)
