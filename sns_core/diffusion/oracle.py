@@ -100,6 +100,11 @@ class GaussianOracle:
         log_density = torch.stack(rows).permute(2, 0, 1)
         return log_density.flatten(1).softmax(1).view(-1, count, count)
 
+    def level_logits(self, x_prev, x_next, anchor=None) -> torch.Tensor:
+        """Logarithms of p(s2 | pair) and p(s1 | pair), (B, 2, S + 1): the logits that two perfect heads would give."""
+        posterior = self.level_posterior(x_prev, x_next)
+        return torch.stack([posterior.sum(2), posterior.sum(1)], 1).clamp(min=1e-300).log()
+
     def _noise_map(self, levels: torch.Tensor) -> torch.Tensor:
         """Return the matrix (2 d, 2 d) that maps a noised pair at the levels (1, 2) to the predicted noise."""
         _, sigma = self._scales(levels[:, 0], levels[:, 1])

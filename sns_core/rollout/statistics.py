@@ -9,11 +9,11 @@ therefore gives the same numbers as one that is not cut.
 import numpy as np
 import torch
 
+from sns_core.methods.base import StepRecord
 from sns_core.metrics.distances import BINS
 from sns_core.metrics.lost import NOT_LOST, first_lost_step, is_lost
 from sns_core.metrics.measures import COUNTED, measure
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.rollout.steppers import StepRecord
 from sns_core.systems import System
 
 # Dimensions of each statistic beside `member`: one value per step, or one value per block.

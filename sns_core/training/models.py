@@ -14,7 +14,7 @@ from torch import nn
 
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.files import read_tensors
-from sns_core.networks import NetworkDenoiser, PeriodicUNet
+from sns_core.networks import NetworkDenoiser, NetworkSurrogate, PeriodicUNet
 from sns_core.runtime import LAYOUT, CompiledForBatchSizes, DamagedFile, UserError, autocast, can_compile
 
 FORMAT = "sns-model-1"
@@ -82,6 +82,11 @@ class TrainedModel:
         """Build the denoiser around the network, for many calls."""
         network, context = self.running(precision)
         return NetworkDenoiser(network, self.spec["diffusion"]["anchor"], context, self.prediction())
+
+    def surrogate(self, precision: str = "auto") -> NetworkSurrogate:
+        """The network as a function: frames (B, C, m, m) -> next frames."""
+        network, context = self.running(precision)
+        return NetworkSurrogate(network, self.per_channel("increment_std"), context)
 
     def running(self, precision: str = "auto") -> tuple[PeriodicUNet, contextlib.AbstractContextManager]:
         """Return the network for many calls, and the context manager in which to call it.

@@ -37,7 +37,7 @@ def rollout(tmp_path_factory) -> SimpleNamespace:
     shard_dataset(trajectories=files, output=manifest)
     compute_reference(trajectories=[files[-1]], manifest=manifest, lags=4, frame_stride=1, map_lags=3, output=reference)
     rollout_segment(
-        name="solver", method={"stepper": "solver"}, models={}, manifest=manifest, initial=[files[-1]], first_step=0,
+        name="solver", method={"kind": "solver"}, models={}, manifest=manifest, initial=[files[-1]], first_step=0,
         steps=STEPS, members=list(range(MEMBERS)), seed=1, frame_stride=1, block=5, lags=4, output=segment,
         restart=folder / "restart.safetensors", device="cpu",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What held-out frames tell of a denoiser: exact answers for steppers whose refinement is known."""
+"""What held-out frames tell of a denoiser: exact answers for methods whose refinement is known."""
 
 from types import SimpleNamespace
 
@@ -8,10 +8,11 @@ import pytest
 import torch
 import xarray as xr
 
+from sns_core.evaluation.denoiser_diagnosis import DRIFTS, _Examined, _one_step, _restoring
 from sns_core.figures.held_out import plot_held_out
+from sns_core.methods import EstimatedLevels
 from sns_core.metrics.distances import WORST
 from sns_core.metrics.held_out import MEASURES, agreement, compare_held_out, held_out_measures
-from sns_core.rollout.diagnose import DRIFTS, _one_step, _restoring
 from sns_core.shells import mode_weight, shell_index
 
 
@@ -24,7 +25,8 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
     def refine(prev, nxt, anchor, streams):
         return nxt - share * (nxt - following) + bias, None
 
-    found = _restoring(SimpleNamespace(fixed=None, refine=refine), None, previous, following, seed=0)["restored"][1]
+    examined = _Examined(SimpleNamespace(levels=EstimatedLevels(), refine=refine), None, previous, following)
+    found = _restoring(examined, seed=0)["restored"][1]
     assert found == pytest.approx([share] * len(DRIFTS), abs=1e-5)
 
 
@@ -32,11 +34,12 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
 def test_the_error_of_one_step_obeys_parseval_whichever_way_it_runs(axis):
     truth = torch.zeros(3, 1, 8, 8)
     wave = torch.cos(2 * torch.pi * torch.arange(8) / 8).view(*[-1 if a == axis else 1 for a in (-2, -1)])
-    stepper = SimpleNamespace(
-        fixed=None, surrogate=SimpleNamespace(predict=lambda previous: truth + 0.3 * wave),
+    method = SimpleNamespace(
+        levels=EstimatedLevels(),
+        surrogate=lambda previous: truth + 0.3 * wave,
         refine=lambda previous, candidate, anchor, streams: (truth + 0.1 * wave, None),
-    )  # fmt: skip
-    found = _one_step(stepper, None, truth, truth, seed=0)["one_step_error"][1]
+    )
+    found = _one_step(_Examined(method, None, truth, truth), seed=0)["one_step_error"][1]
     modes = np.bincount(shell_index(8).ravel(), mode_weight(8).ravel())
     assert (found**2 @ modes / 64).tolist() == pytest.approx([0.3**2 / 2, 0.1**2 / 2])
     assert np.flatnonzero(found[0] > 1e-6).tolist() == [1]

@@ -3,12 +3,10 @@
 import copy
 import itertools
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from calls import SYSTEM, environment, planned, snakemake
 from snakemake.utils import update_config
 
 from sns_core.stages import STAGES
