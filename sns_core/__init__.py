@@ -1,6 +1,6 @@
 """Self-refining neural surrogates: systems, diffusion, networks, rollouts and metrics.
 
-Rooms, ground floor first; each imports only from floors under it: `runtime` and `files`, `systems`,
+Rooms, ground floor first; each imports only from floors under it: `device`, `streams`, `processes`, `progress` and `files`, `systems`,
 `data`, `diffusion`, `networks`, `training`, `metrics`, `rollout`, `figures`.
 """
 

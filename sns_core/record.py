@@ -88,7 +88,7 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
         yield
         device = "cpu"
         if "device" in arguments:
-            from sns_core.runtime import select_device  # whoever is told a device has loaded torch before
+            from sns_core.device import select_device  # whoever is told a device has loaded torch before
 
             device = select_device(arguments["device"])
         record = provenance(as_told(arguments), arguments.get("seed"), str(device))

@@ -189,7 +189,7 @@ def last_line(log: Path | None) -> str:
 def check_shards(jobs: list[Job]) -> None:
     """Judge a data set as damaged where a shard does not hold what its manifest vouches for."""
     from sns_core.data import load_dataset
-    from sns_core.runtime import UserError
+    from sns_core.errors import UserError
 
     for job in jobs:
         if job.stage == "shard_dataset" and job.state == "done":

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 from sns_core.data.frames import FrameWriter, steps_per_frame
+from sns_core.device import select_device, use_threads
+from sns_core.errors import DamagedFile
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
-from sns_core.runtime import DamagedFile, generator, progress, select_device, use_threads
+from sns_core.progress import progress
+from sns_core.streams import generator
 from sns_core.systems import InstabilityError, System, build_system
 from sns_core.systems.base import Carry
 

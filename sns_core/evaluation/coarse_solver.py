@@ -15,12 +15,14 @@ import xarray as xr
 
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
+from sns_core.device import select_device, use_threads
 from sns_core.files import whole_file
 from sns_core.methods.solver import Solver
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
+from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
 from sns_core.rollout.ensemble import disturbed, forecast
-from sns_core.runtime import MemberStreams, progress, select_device, use_threads
+from sns_core.streams import MemberStreams
 from sns_core.systems import InstabilityError, System
 from sns_core.systems.spectral import truncate
 

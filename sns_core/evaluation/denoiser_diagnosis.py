@@ -16,13 +16,14 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.segments import open_segments
+from sns_core.device import select_device, use_threads
 from sns_core.files import whole_file
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.methods.levels import EstimatedLevels
 from sns_core.methods.refinement import Refinement
-from sns_core.runtime import generator, select_device, use_threads
 from sns_core.shells import filtered, shell_index, shell_power
+from sns_core.streams import generator
 
 EXAMPLES = 5  # number of conditioning levels whose fields are kept for the figure
 DRIFTS = (0.8, 0.9, 1.1, 1.2, 1.4)  # factors that multiply the large scales of held-out pairs

@@ -23,12 +23,14 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.device import select_device, use_threads
 from sns_core.evaluation.coarse_solver import regridded
 from sns_core.files import write_json
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
+from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
-from sns_core.runtime import MemberStreams, progress, select_device, use_threads
+from sns_core.streams import MemberStreams
 
 POWERCAP = Path("/sys/class/powercap")
 LEAST = 8  # time steps of a solver that are timed together: its guard looks at the state once in a while, not at each

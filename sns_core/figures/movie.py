@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from sns_core.device import use_threads
 from sns_core.figures.fields import COLOUR_LIMIT
 from sns_core.figures.frames import Rollout, between_points
 from sns_core.figures.inputs import read, read_each, shown_shells, step_size
@@ -30,7 +31,7 @@ from sns_core.figures.style import (
 )  # fmt: skip
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.spectra import kinetic_energy_spectrum
-from sns_core.runtime import progress, use_threads
+from sns_core.progress import progress
 from sns_core.systems import build_system
 
 DPI = 100

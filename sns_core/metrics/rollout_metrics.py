@@ -8,6 +8,8 @@ import torch
 import xarray as xr
 
 from sns_core.data.segments import open_segments
+from sns_core.device import use_threads
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.bootstrap import interval, resampling_weights
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
@@ -17,7 +19,6 @@ from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
 from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user, window_means
-from sns_core.runtime import DamagedFile, UserError, use_threads
 from sns_core.systems import System
 
 MAP_FRAMES = 600  # frames that C(r, tau) is taken over, at the start of a rollout and at its end

@@ -15,12 +15,15 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.device import select_device, use_threads
+from sns_core.errors import UserError
 from sns_core.files import whole_file
 from sns_core.methods.base import Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.methods.solver import Solver
+from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
-from sns_core.runtime import MemberStreams, UserError, generator, progress, select_device, use_threads
+from sns_core.streams import MemberStreams, generator
 
 
 def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed: int) -> torch.Tensor:

@@ -13,14 +13,17 @@ import torch
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, open_members
 from sns_core.data.pairs import true_frames
+from sns_core.device import select_device, use_threads
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
 from sns_core.methods.base import Carry, Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.metrics.distributions import component_scales
+from sns_core.progress import progress
 from sns_core.rollout.engine import Clock, roll
 from sns_core.rollout.observers import BlockStatistics, StoredFrames
 from sns_core.rollout.statistics import StreamingStatistics
-from sns_core.runtime import DamagedFile, MemberStreams, UserError, progress, select_device, use_threads
+from sns_core.streams import MemberStreams
 
 FORMAT = "sns-restart-2"
 PREFIX = "carry."  # of the carry's tensors in a restart file

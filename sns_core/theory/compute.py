@@ -19,11 +19,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.device import use_threads
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler
 from sns_core.files import digest, provenance, whole_file
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.runtime import derive_seed, generator, progress, use_threads
+from sns_core.progress import progress
 from sns_core.shells import mode_weight, shell_index
+from sns_core.streams import derive_seed, generator
 
 PATHS = {"A": Path.left_then_down, "B": Path.down_then_left, "C": Path.diagonal}
 SAMPLERS = {

@@ -18,6 +18,7 @@ import xarray as xr
 from PIL import Image
 
 from sns_core.data.frames import FORMAT as FRAMES
+from sns_core.errors import UserError
 from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.cost import plot_cost
@@ -37,7 +38,6 @@ from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
 from sns_core.report import judge, write_report
-from sns_core.runtime import UserError
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 FIGURES = (

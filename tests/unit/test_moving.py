@@ -13,10 +13,10 @@ import pytest
 import xarray as xr
 from test_figures import LABELS, Synthetic
 
+from sns_core.errors import UserError
 from sns_core.figures.explorer import LEVELS, RANGE, fitting, quantised, write_explorer
 from sns_core.figures.frames import Rollout, between_points
 from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, plot_movie, shown_steps
-from sns_core.runtime import UserError
 
 METHODS = ["solver", "pointwise", "published", "generation"]
 SIZE = 0.1  # time between steps

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sns_core.errors import UserError
 from sns_core.metrics.seeds import compare_seeds
 from sns_core.record import inputs_of, outputs_of
-from sns_core.runtime import UserError
 
 
 def scorecard(path, errors, lost, methods=("solver", "sns")):
