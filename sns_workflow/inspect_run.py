@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sns_core.__main__ import COMMON
+from sns_core.arguments import COMMON
 from sns_core.files import sha256
 from sns_core.record import FORMAT, checksum, record_path, running_path
 from sns_core.stages import STAGES
