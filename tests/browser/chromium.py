@@ -136,10 +136,10 @@ class Page:
     def ask(self, method: str, **parameters) -> dict:
         return self.browser.ask(method, self.session, **parameters)
 
-    def told(self, method: str) -> list[dict]:
+    def events(self, method: str) -> list[dict]:
         """Parameters of the events of one kind so far."""
-        found = [event for event in self.browser.events if event.get("sessionId") == self.session]
-        return [event["params"] for event in found if event["method"] == method]
+        events = [event for event in self.browser.events if event.get("sessionId") == self.session]
+        return [event["params"] for event in events if event["method"] == method]
 
     def open(self, path: Path) -> None:
         """Go to a file and wait until it has loaded."""

@@ -18,10 +18,10 @@ def page(browser, explorer):
     opened.open(explorer)
     opened.wait("!document.getElementById('main').hidden && document.querySelector('#spectrum path.line')")
     yield opened
-    assert opened.told("Runtime.exceptionThrown") == []
-    assert opened.told("Runtime.consoleAPICalled") == []
-    assert opened.told("Log.entryAdded") == []
-    assert [request["request"]["url"] for request in opened.told("Network.requestWillBeSent")] == [explorer.as_uri()]
+    assert opened.events("Runtime.exceptionThrown") == []
+    assert opened.events("Runtime.consoleAPICalled") == []
+    assert opened.events("Log.entryAdded") == []
+    assert [request["request"]["url"] for request in opened.events("Network.requestWillBeSent")] == [explorer.as_uri()]
 
 
 def panel(name: str) -> str:
@@ -162,7 +162,7 @@ def test_it_fits_a_phone_and_the_dark(browser, explorer, width, scheme):
     assert (paper.max() < 60) == (scheme == "dark")
     assert all(page.box(f"#{name}")["width"] >= 40 for name in ("play", "time"))
     assert page.run("document.querySelectorAll('#methods span')[0].getBoundingClientRect().height") >= 30
-    assert not page.told("Runtime.exceptionThrown")
+    assert not page.events("Runtime.exceptionThrown")
 
 
 def test_a_damaged_page_says_so(browser, explorer, tmp_path):

@@ -42,7 +42,7 @@ rule write_explorer:
         segments=method_segments,
         metrics=method_metrics,
         reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
-        templates=[Path(PROJECT, "sns_core", "figures", "page", f"page.{kind}") for kind in ("html.j2", "css", "js")],
+        templates=[Path(PROJECT, "sns_core", "figures", "explorer", f"explorer.{kind}") for kind in ("html.j2", "css", "js")],
     output:
         report(
             f"{RESULTS}/{{system}}/explorer.html",

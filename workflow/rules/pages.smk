@@ -105,7 +105,7 @@ def told(wildcards):
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
             "methods": [
-                {"name": name, "label": methods[name]["label"], "stepper": methods[name]["stepper"]} for name in methods
+                {"name": name, "label": methods[name]["label"], "kind": methods[name]["stepper"]} for name in methods
             ],
         }
     return json.dumps(found)

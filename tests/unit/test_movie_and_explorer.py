@@ -13,9 +13,10 @@ import pytest
 import xarray as xr
 from test_figures import LABELS, Synthetic
 
-from sns_core.figures.explorer import LEVELS, RANGE, fitting, quantised, write_explorer
-from sns_core.figures.frames import Rollout, between_points
-from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, plot_movie, shown_steps
+from sns_core.figures.explorer.write import LEVELS, fitting, quantised, write_explorer
+from sns_core.figures.frames import Rollout
+from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, panel_size, plot_movie, shown_steps
+from sns_core.figures.style import COLOUR_LIMIT
 from sns_core.runtime import UserError
 
 METHODS = ["solver", "pointwise", "published", "generation"]
@@ -148,7 +149,7 @@ def test_frames_are_left_out_evenly(source):
 
 def test_rollouts_are_read_by_member_and_step(source):
     with Rollout(source.segments["solver"], SIZE) as rollout:
-        assert rollout.members == [0, 1, 2] and rollout.reached == 40 and rollout.variable == "vorticity"
+        assert rollout.members == [0, 1, 2] and rollout.last_step == 40 and rollout.variable == "vorticity"
         assert rollout.steps.tolist() == list(range(0, 41, 2))
         whole = xr.concat([xr.open_dataset(path)["vorticity"] for path in source.segments["solver"]], "time")
         for step in (0, 20, 21, 22, 40):
@@ -159,12 +160,13 @@ def test_rollouts_are_read_by_member_and_step(source):
             rollout.frame(7, 0)
 
 
-@pytest.mark.parametrize(("n", "size"), [(8, 32), (7, 20), (32, 32), (16, 5)])
-def test_what_lies_between_points_is_the_wave_itself(n, size):
-    x, fine = (2 * math.pi * np.arange(m) / m for m in (n, size))
-    matrix = between_points(n, size)
-    for wave in range((n + 1) // 2):
-        assert np.allclose(matrix @ np.cos(wave * x + 0.3), np.cos(wave * fine + 0.3), atol=1e-5)
+def test_every_grid_point_is_a_square_of_whole_pixels(movie):
+    assert [panel_size(points, 296) for points in (8, 16, 32, 64, 128, 400)] == [296, 288, 288, 320, 256, 296]
+    square = PANEL // 8
+    picture = pictures(movie)[0].astype(int)
+    field = picture[TOP : TOP + PANEL, LEFT : LEFT + PANEL].reshape(8, square, 8, square, 3)[:, 9:-9, :, 9:-9]
+    assert np.ptp(field, axis=(1, 3)).max() < 16, "one colour per point, but for the compression"
+    assert np.ptp(field[:, 5, :, 5], axis=(0, 1)).max() > 100
 
 
 # The page
@@ -189,14 +191,14 @@ def element(page: str, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def held(page):
-    """What the page tells its script: the description and a reader of arrays."""
+    """The description in the page, and a function that reads its arrays."""
     block = zlib.decompress(base64.b64decode(element(page, "data")))
 
     def read(place, kind):
         count = math.prod(place["shape"])
         return np.frombuffer(block, kind, count, place["offset"]).reshape(place["shape"])
 
-    return json.loads(element(page, "told")), read
+    return json.loads(element(page, "description")), read
 
 
 def test_the_page_loads_nothing(page):
@@ -216,11 +218,13 @@ def test_the_page_holds_the_fields_up_to_the_loss(source, held):
         with Rollout(source.segments[method["name"]], SIZE) as rollout:
             for member, place in enumerate(method["frames"]):
                 lost = method["lost"][member]
-                steps = [s for s in told["steps"] if s <= rollout.reached and (lost < 0 or s < lost)]
-                fields = (read(place, np.uint8) / (LEVELS - 1) * 2 - 1) * RANGE
+                steps = [s for s in told["steps"] if s <= rollout.last_step and (lost < 0 or s < lost)]
+                fields = (read(place, np.uint8) / (LEVELS - 1) * 2 - 1) * COLOUR_LIMIT
                 assert len(fields) == len(steps)
                 truth = np.array([rollout.frame(member, step)[1] for step in steps]) / scale
-                assert abs(fields - truth.clip(-RANGE, RANGE)).max() < 0.501 * 2 * RANGE / (LEVELS - 1)
+                assert abs(fields - truth.clip(-COLOUR_LIMIT, COLOUR_LIMIT)).max() < 0.501 * 2 * COLOUR_LIMIT / (
+                    LEVELS - 1
+                )
     assert told["methods"][2]["lost"] == [21, 30] and [m["shown"] for m in told["methods"]] == [True] * 3 + [
         False,
         True,
@@ -254,4 +258,10 @@ def test_the_page_holds_the_numbers_of_the_metrics(source, held):
 
 
 def test_values_beyond_the_range_are_bounded():
-    assert quantised(np.array([-99.0, -RANGE, 0.0, RANGE, 1e20])).tolist() == [0, 0, 64, LEVELS - 1, LEVELS - 1]
+    assert quantised(np.array([-99.0, -COLOUR_LIMIT, 0.0, COLOUR_LIMIT, 1e20])).tolist() == [
+        0,
+        0,
+        64,
+        LEVELS - 1,
+        LEVELS - 1,
+    ]
