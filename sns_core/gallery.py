@@ -1,10 +1,10 @@
 """Keep a finished run with the code in a small folder (`collect_run`), and use its results again (`take_result`).
 
-A gallery folder holds the tables and figures of a run, its configuration as an overlay, and the results that take long to
-make, under their paths in the run's folder: models, statistics and initial states of the data, scores and rollout of the
-solver, the diagnosis of denoisers. A run whose configuration names the folder (`reuse`) copies these results and makes
-everything else: every rollout of a model, its scores, the figures. `given.json` has the checksum of each file, and the
-configuration and provenance of the run that made them.
+A gallery folder holds the tables and figures of a run, its configuration as an overlay, and the results that take long
+to make, under their paths in the run's folder: models, statistics and initial states of the data, scores and rollout of
+the solver, the diagnosis of denoisers. A run whose configuration names the folder (`reuse`) copies these results and
+makes everything else: every rollout of a model, its scores, the figures. `given.json` has the checksum of each file,
+and the configuration and provenance of the run that made them.
 """
 
 import json
@@ -132,8 +132,8 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
 def take_result(*, listing: Path, name: str, output: Path) -> None:
     """Copy the file `name` of a gallery folder to `output`; `listing`: the folder's `given.json`.
 
-    Raises UserError if the file is not listed, is missing, has another checksum than listed, or is a model that does not
-    fit the data of the folder.
+    Raises UserError if the file is not listed, is missing, has another checksum than listed, or is a model that does
+    not fit the data of the folder.
     """
     folder, files = Path(listing).parent, read_json(listing)["files"]
     if name not in files:
@@ -158,9 +158,9 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
     lines = [
         f"# The run `{configuration['run']}`",
         "",
-        f"Made on {record['device']} of {record['host']['machine']} with {record['host']['cores']} cores, code of commit "
-        f"{commits}, seed {record['seed']}. `given.json` holds the configuration, the checksums and the provenance; each "
-        "model has a note of its own. This call makes the figures again from these models, without training:",
+        f"Made on {record['device']} of {record['host']['machine']} with {record['host']['cores']} cores, "
+        f"code of commit {commits}, seed {record['seed']}. `given.json` holds the configuration, the checksums and the "
+        "provenance; each model has a note of its own. This call makes the figures again from these models, without training:",
         "",
         "```",
         f"snakemake --cores all --configfile {folder / 'config.json'}",

@@ -1,7 +1,7 @@
 """Write the page that tells the results of a run: the last stage of the workflow.
 
-The page is one file: it contains its styles and pictures and loads nothing. Its words follow from the numbers in the tables
-by the thresholds below.
+The page is one file: it contains its styles and pictures and loads nothing. Its words follow from the numbers in the
+tables by the thresholds below.
 """
 
 import base64
@@ -39,8 +39,8 @@ AFTER_LOSS = 0.02  # share of the movie between the first loss and the picture t
 def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, methods: list[dict]) -> list[dict]:
     """Return one row per method and layer: its scores, and a verdict in words.
 
-    `metrics`: one row per method and member; `windows`: one row per method, layer and window; `methods`: name, label and
-    kind of each method, in order. Means are over the members that were not lost; windows count all members.
+    `metrics`: one row per method and member; `windows`: one row per method, layer and window; `methods`: name, label
+    and kind of each method, in order. Means are over the members that were not lost; windows count all members.
     """
     layers = [str(layer) for layer in windows["layer"].unique()]
     scatter = {layer: _errors(windows, "solver", layer).max() for layer in layers}
@@ -131,9 +131,9 @@ def _note(row: dict) -> str:
 def headline(rows: list[dict], prices: dict) -> dict | None:
     """Return the result in {"sentence", "numbers"}: the best method beside the surrogate alone and the solver.
 
-    `rows`: of `summarise`; `prices`: of `tabulate_prices`. The best method loses the fewest members; among equals its worst
-    window has the least spectrum error. Methods with shorter rollouts than others do not compete. None without a method
-    besides the solver.
+    `rows`: of `summarise`; `prices`: of `tabulate_prices`. The best method loses the fewest members; among equals its
+    worst window has the least spectrum error. Methods with shorter rollouts than others do not compete. None without a
+    method besides the solver.
     """
     methods = _worst_layers(row for row in rows if row["kind"] != "solver")
     if not methods:
@@ -168,7 +168,8 @@ def _sentence(best: dict, alone: dict | None) -> str:
     if alone is None:
         return f"{beginning}."
     if alone["lost"]:
-        return f"{beginning}, while {alone['label']} alone loses {_lost_members(alone)}, the first at step {alone['first_lost']}."
+        loss = f"{alone['label']} alone loses {_lost_members(alone)}, the first at step {alone['first_lost']}"
+        return f"{beginning}, while {loss}."
     return f"{beginning}, and so does {alone['label']} alone." if not best["lost"] else f"{beginning}."
 
 
@@ -234,9 +235,10 @@ def _cell(row: pd.Series) -> dict | None:
 def tabulate_prices(table: pd.DataFrame, methods: list[dict]) -> dict:
     """Return the parts of a table of `tabulate_cost`: "unit", "machine", "members", "columns", "rows" and "verdicts".
 
-    "columns": the titles of the scores. "rows": one per contender, the methods in order and then the solver's grids, with
-    its costs per "unit" and one cell per score. A cell has "error" and, if it is a method's, "speed_up", "verdict",
-    "beaten_by", "at_most" and "break_even". "verdicts": (name, tone, label, sentence) of each method beside the solver.
+    "columns": the titles of the scores. "rows": one per contender, the methods in order and then the solver's grids,
+    with its costs per "unit" and one cell per score. A cell has "error" and, if it is a method's, "speed_up",
+    "verdict", "beaten_by", "at_most" and "break_even". "verdicts": (name, tone, label, sentence) of each method beside
+    the solver.
     """
     units, factor = SHOWN_UNITS.get(table["time_units"].iloc[0], ("time unit", 1.0))
     kinds = list(table[["score", "lead"]].drop_duplicates().itertuples(index=False, name=None))
@@ -317,9 +319,9 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
     """Write the page of a run.
 
     `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods":
-    [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the figures in the order shown and the first one at
-    the top; `captions`: one text file per figure, named after it, whose first paragraph is the title, and one for the
-    movie; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
+    [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the figures in the order shown and the first one
+    at the top; `captions`: one text file per figure, named after it, whose first paragraph is the title, and one for
+    the movie; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
     """
     record = read_json(provenance)
     texts = {Path(path).stem: _caption(path) for path in captions}

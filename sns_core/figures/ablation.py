@@ -74,7 +74,7 @@ def mean_points(scores: dict[str, dict], name: str) -> dict[str, tuple[float, fl
 
 
 def best(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Return the names of the points (cost, error) for which no other point is better in one and as good in the other."""
+    """Return the names of the points (cost, error) that no other point beats in one and equals in the other."""
     return [
         name
         for name, point in points.items()

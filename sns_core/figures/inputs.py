@@ -1,7 +1,7 @@
 """The inputs of figures, and the rule for lost members that all figures share.
 
-A member that was lost (not finite, or further out than a frame can be) keeps its place in the files. Figures show such a
-member up to the step before its loss and count it. Its later values would hide all other lines.
+A member that was lost (not finite, or further out than a frame can be) keeps its place in the files. Figures show such
+a member up to the step before its loss and count it. Its later values would hide all other lines.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Figure 7: the noise levels that a denoiser estimates, in use, along a rollout that drifts, and against true levels."""
+"""Figure 7: the noise levels that a denoiser estimates, in use, along a drifting rollout, and against true levels."""
 
 from pathlib import Path
 

@@ -66,8 +66,8 @@ def plot_movie(
 
     `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label of all methods, for
     their colours; `methods`: the methods shown, from left to right; `rate`: pictures per second. If all stored frames
-    would last longer than `seconds`, every second (third, ...) frame is shown. The panel of a member that was lost is grey
-    from its loss on. Raises UserError for an unknown member.
+    would last longer than `seconds`, every second (third, ...) frame is shown. The panel of a member that was lost is
+    grey from its loss on. Raises UserError for an unknown member.
     """
     use_threads(threads)
     solver, styles = read(reference), method_styles(labels)
@@ -93,7 +93,7 @@ def plot_movie(
 
 
 def shown_steps(rollouts, most: int) -> np.ndarray:
-    """Return every n-th stored step of the longest of `rollouts`, with the least n that leaves at most `most` of them."""
+    """Return every n-th stored step of the longest of `rollouts`, at most `most` of them."""
     steps = max((rollout.steps for rollout in rollouts), key=lambda stored: stored[-1])
     return steps[:: -(-len(steps) // max(1, most))]
 

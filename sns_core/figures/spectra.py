@@ -72,7 +72,7 @@ def plot_spectra(
 
 
 def _means(result, layer: int, shells: slice):
-    """Return the time-mean spectrum (member, shell) of each member up to its loss, without members of no whole block."""
+    """Return the time-mean spectrum (member, shell) of each member up to its loss."""
     spectrum = living(result, "energy_spectrum").isel(layer=layer, wavenumber=shells)
     return spectrum.mean("block").dropna("member", how="all")
 

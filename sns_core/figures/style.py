@@ -3,8 +3,8 @@
 The same numbers give the same bytes: no date, no version and no font of the machine is written into a file.
 
 One colour means one method, in all figures, in the movie, in the explorer and in the report. The lines of a figure may
-have any contrast; text has a contrast of at least 4.5 against its background (`readable`). Quantities that are no methods
-(frames of a pair, splits, samplers) have colours of their own (`OTHER_COLOURS`).
+have any contrast; text has a contrast of at least 4.5 against its background (`readable`). Quantities that are no
+methods (frames of a pair, splits, samplers) have colours of their own (`OTHER_COLOURS`).
 """
 
 import contextlib
@@ -130,7 +130,7 @@ def readable(colour: str, background: str = PAPER) -> str:
 
 
 def css_colours(colour: str) -> str:
-    """Return a method's colour as CSS variables: `--line` and `--text` on light pages, `--dark` for both on dark ones."""
+    """Return a method's colour as CSS variables: `--line` and `--text` for light pages, `--dark` for dark ones."""
     return f"--line: {colour}; --text: {readable(colour, LIGHT_PAGE)}; --dark: {readable(colour, DARK_PAGE)}"
 
 
@@ -148,7 +148,7 @@ def shared_style() -> Iterator[None]:
 
 @contextlib.contextmanager
 def page(output: Path, dpi: int, width: float, height: float, **options) -> Iterator[Figure]:
-    """Yield a figure of `width` x `height` inches in the shared style; save it as `output` (PNG) and beside it as PDF."""
+    """Yield a figure of `width` x `height` inches in the shared style; save it as `output` (PNG) and as PDF."""
     output = Path(output)
     with shared_style():
         figure = Figure(figsize=(width, height), **options)
@@ -200,7 +200,7 @@ def clip(axis: Axes, low: float, high: float, values=(), note: str = "beyond the
 
 
 def corner(axis: Axes, text: str, where: str, color: str = MUTED, size: float = 7.5, line: int = 0, box=False) -> None:
-    """Write small text into a corner of the axes, `line` lines away from it; `box`: on white, where lines may cross it."""
+    """Write small text into a corner of the axes, `line` lines away from it; `box`: on a white background."""
     top, right = "upper" in where, "right" in where
     shift = (4 + line * (size + 2.5)) * (-1 if top else 1)
     axis.annotate(

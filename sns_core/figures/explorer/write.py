@@ -1,7 +1,7 @@
 """Write the page to explore a run, one HTML file that loads nothing.
 
-The script and the style of the page stand beside this file. Its data are a description in JSON and one compressed block of
-numbers.
+The script and the style of the page stand beside this file. Its data are a description in JSON and one compressed block
+of numbers.
 """
 
 import base64
@@ -38,10 +38,10 @@ def write_explorer(
 ) -> None:
     """Write the page of one system.
 
-    `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label, of all methods on the
-    page; `methods`: the methods that the page shows at first; `members`: the page holds so many of the first members;
-    `megabytes`: limit of all fields at one byte per point before compression, above which frames are left out evenly;
-    `title`: name of the run.
+    `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label, of all methods on
+    the page; `methods`: the methods that the page shows at first; `members`: the page holds so many of the first
+    members; `megabytes`: limit of all fields at one byte per point before compression, above which frames are left out
+    evenly; `title`: name of the run.
     """
     solver, results = read(reference), read_each(metrics, labels)
     chosen = next(iter(results.values()))["member"].values[:members].tolist()
@@ -124,8 +124,8 @@ def _longest(results: dict):
 def _series(solver, results: dict, members: list[int], steps: np.ndarray) -> dict[str, np.ndarray]:
     """Return the numbers of all methods as float32, NaN if there is none.
 
-    "spectrum" (method, member, block, layer, shell) as the metrics have it; energies (method, member, step, layer) at the
-    steps shown.
+    "spectrum" (method, member, block, layer, shell) as the metrics have it; energies (method, member, step, layer) at
+    the steps shown.
     """
     spectra, series = [], {name: [] for name in SERIES}
     for result in results.values():
