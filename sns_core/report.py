@@ -22,6 +22,7 @@ from sns_core.figures.inputs import SHOWN_UNITS
 from sns_core.figures.style import css_colours, method_styles
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.cost import read_cost
+from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
 from sns_core.wording import count_of, digits, duration, interval, number, repaid, short
 
@@ -39,26 +40,26 @@ AFTER_LOSS = 0.02  # share of the movie between the first loss and the picture t
 def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, methods: list[dict]) -> list[dict]:
     """Return one row per method and layer: its scores, and a verdict in words.
 
-    `metrics`: one row per method and member; `windows`: one row per method, layer and window; `methods`: name, label
-    and kind of each method, in order. Means are over the members that were not lost; windows count all members.
+    `metrics`: one row per method, member and layer; `windows`: one row per method, layer and window; `methods`: name,
+    label and kind of each method, in order. Means are over the members that were not lost; windows count all members.
     """
     layers = [str(layer) for layer in windows["layer"].unique()]
     scatter = {layer: _errors(windows, "solver", layer).max() for layer in layers}
-    return [_row(metrics, windows, method, layer, layers, scatter[layer]) for method in methods for layer in layers]
+    return [_row(metrics, windows, method, layer, scatter[layer]) for method in methods for layer in layers]
 
 
 def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
     """Return the spectrum errors of a method's windows in order, with infinity for NaN."""
     rows = windows[(windows["method"] == method) & (windows["layer"].astype(str) == layer)]
-    return rows["spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
+    return rows["window_spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
 
 
-def _row(metrics, windows, method: dict, layer: str, layers: list[str], scatter: float) -> dict:
-    name, suffix = method["name"], "" if len(layers) == 1 else f"_{layer}"
-    members = metrics[metrics["method"] == name]
+def _row(metrics, windows, method: dict, layer: str, scatter: float) -> dict:
+    name = method["name"]
+    members = metrics[(metrics["method"] == name) & (metrics["layer"] == layer)]
     method_windows = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
-    alive = members[members["lost_step"] < 0]
-    lost = members[members["lost_step"] >= 0]["lost_step"]
+    gone = is_lost(members["lost_step"])
+    alive, lost = members[~gone], members["lost_step"][gone]
     errors = _errors(windows, name, layer)
     energy = method_windows["kinetic_energy"] / method_windows["kinetic_energy_solver"]
     energy = energy.fillna(math.inf).to_numpy(dtype=float)
@@ -76,15 +77,15 @@ def _row(metrics, windows, method: dict, layer: str, layers: list[str], scatter:
         "members": len(members),
         "lost": len(lost),
         "first_lost": int(lost.min()) if len(lost) else None,
-        "error": mean("spectrum_error" + suffix),
-        "error_late": mean("spectrum_error_late" + suffix),
+        "error": mean("member_spectrum_error"),
+        "error_late": mean("member_spectrum_error_late"),
         "error_first": errors[0],
         "error_last": errors[-1],
         "error_worst": errors.max(),
         "windows": len(errors),
         "energy_worst": energy[np.argmax(np.abs(np.log(np.maximum(energy, 1e-30))))],
-        "energy": mean("kinetic_energy" + suffix, "kinetic_energy_solver" + suffix),
-        "enstrophy": mean("enstrophy" + suffix, "enstrophy_solver" + suffix),
+        "energy": mean("kinetic_energy", "kinetic_energy_solver"),
+        "enstrophy": mean("enstrophy", "enstrophy_solver"),
         "change": mean("relative_change") / method_windows["relative_change_solver"].mean(),
         "decorrelation": mean("decorrelation_time"),
         "decorrelation_late": mean("decorrelation_time_late"),
@@ -315,16 +316,16 @@ def price_words(least: float, most: float) -> str:
 # The page
 
 
-def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
+def write_report(*, systems: dict, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
     `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods":
     [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the figures in the order shown and the first one
-    at the top; `captions`: one text file per figure, named after it, whose first paragraph is the title, and one for
-    the movie; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
+    at the top; `captions`: name of a figure, or "movie" -> text whose first paragraph is the title; `provenance`: the
+    file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
     """
     record = read_json(provenance)
-    texts = {Path(path).stem: _caption(path) for path in captions}
+    texts = {name: _caption(text) for name, text in captions.items()}
     sections = [_section(name, files, record, texts, Path(output).parent) for name, files in systems.items()]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -348,7 +349,7 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
 
 def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) -> dict:
     """Return all that the page shows of one system."""
-    methods, metrics = files["methods"], pd.read_csv(files["metrics"])
+    methods, metrics = files["methods"], pd.read_csv(files["metrics"], dtype={"layer": str})
     styles = method_styles({method["name"]: method["label"] for method in methods})
     colours = {name: css_colours(look["color"]) for name, look in styles.items()}
     rows = summarise(metrics, pd.read_csv(files["windows"], dtype={"layer": str}), methods)
@@ -384,7 +385,7 @@ def _shares_of_losses(metrics: pd.DataFrame, configuration: dict, methods: list[
     shown = figures.get("movie", {}).get("methods", [method["name"] for method in methods])
     member = figures.get("fields", {}).get("member", 0)
     rows = metrics[metrics["method"].isin(shown) & (metrics["member"] == member)]
-    return [row.lost_step / rows["steps"].max() for row in rows.itertuples() if row.lost_step >= 0]
+    return [row.lost_step / rows["steps"].max() for row in rows.itertuples() if is_lost(row.lost_step)]
 
 
 def _poster(path: Path, losses: list[float]) -> str:
@@ -405,8 +406,8 @@ def _poster(path: Path, losses: list[float]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
 
 
-def _caption(path) -> dict:
-    title, *paragraphs = Path(path).read_text(encoding="utf-8").strip().split("\n\n")
+def _caption(text: str) -> dict:
+    title, *paragraphs = text.strip().split("\n\n")
     return {"title": " ".join(title.split()), "paragraphs": [" ".join(p.split()) for p in paragraphs]}
 
 

@@ -11,7 +11,6 @@ from sns_core.figures.style import (
     FAINT,
     MARKERS,
     MUTED,
-    WORST_ERROR,
     method_styles,
     note_at,
     numbered,
@@ -19,12 +18,14 @@ from sns_core.figures.style import (
     panel_letter,
     plain_minor,
 )
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.lost import is_lost
 
 ALL_NUMBERED = 12  # up to so many methods, every point of the lower row has a number
 LEAST = 1e-4  # smaller errors are drawn here
 # Error -> (title, label of its axis).
 ERRORS = {
-    "spectrum_error": ("Spectrum error", "spectrum error (decades)"),
+    "spectrum_error": ("Spectrum error of members", "spectrum error of members (decades)"),
     "correlation_error": ("Error of C(τ)", "error of C(τ)"),
     "early_error": ("Mean squared error, early", "mean squared error (σ²), early"),
 }
@@ -39,7 +40,7 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
     """
     if not labels:
         raise UserError("figures: no method to compare")
-    solver, styles, table = read(reference), method_styles(labels), pd.read_csv(tables)
+    solver, styles, table = read(reference), method_styles(labels), pd.read_csv(tables, dtype={"layer": str})
     layers = layer_names(solver)
     scores = {
         name: _scores(table[table["method"] == name], read(metrics[name]), solver, layers, is_solver=name == "solver")
@@ -83,12 +84,12 @@ def best(points: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def _scores(rows: pd.DataFrame, result, solver, layers: list[str], is_solver: bool) -> dict:
-    """Return the errors of a method, (layer, member), a lost member at WORST_ERROR; "calls" per step.
+    """Return the errors of a method, (layer, member), a lost member at WORST; "calls" per step.
 
     The early error compares a method with the solver's own rollout, so the solver has none (NaN).
     """
-    lost = rows["lost_step"].to_numpy() >= 0
-    columns = ["spectrum_error" if len(layers) == 1 else f"spectrum_error_{layer}" for layer in layers]
+    errors = rows.pivot(index="layer", columns="member", values="member_spectrum_error").loc[layers].to_numpy()
+    lost = is_lost(rows.groupby("member")["lost_step"].first().to_numpy())
     block = result["correlation"].values
     # C(tau) over the last third of the blocks.
     late = block[:, -max(1, block.shape[1] // 3) :].mean(1)
@@ -96,16 +97,16 @@ def _scores(rows: pd.DataFrame, result, solver, layers: list[str], is_solver: bo
     count = max(2, result.sizes["time"] // 20)
     early = result["mse"].transpose("member", "time").values[:, 1 : count + 1].mean(1)
     return {
-        "spectrum_error": np.stack([_drawn(rows[column].to_numpy(), lost) for column in columns]),
+        "spectrum_error": _drawn(errors, lost),
         "correlation_error": _drawn(correlation, lost)[None],
-        "early_error": np.full((1, len(rows)), np.nan) if is_solver else _drawn(early, np.isnan(early))[None],
+        "early_error": np.full((1, len(lost)), np.nan) if is_solver else _drawn(early, np.isnan(early))[None],
         "calls": float(rows["calls_per_step"].mean()),
     }
 
 
 def _drawn(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
     """Return errors between the ends of the axis; those of lost members, and NaN, at its upper end."""
-    return np.clip(np.where(lost | np.isnan(values), np.inf, values), LEAST, WORST_ERROR)
+    return np.clip(np.where(lost | np.isnan(values), np.inf, values), LEAST, WORST)
 
 
 def _members(axis, scores: dict, styles: dict, name: str, letter: str) -> None:
@@ -123,7 +124,7 @@ def _members(axis, scores: dict, styles: dict, name: str, letter: str) -> None:
             size = 13 if len(values) == 1 else 8
             axis.plot(members.mean(), row + shift, "|", color=colour, markersize=size, markeredgewidth=2)
     axis.set_xscale("log")
-    axis.axvline(WORST_ERROR, color=FAINT, linewidth=0.9)
+    axis.axvline(WORST, color=FAINT, linewidth=0.9)
     axis.set(xlabel=label, ylim=(-0.7, len(scores) - 0.3))
     panel_letter(axis, letter, title)
     plain_minor(axis)
@@ -131,7 +132,7 @@ def _members(axis, scores: dict, styles: dict, name: str, letter: str) -> None:
 
 def _edge_note(axis, count: int) -> None:
     note = "at the edge: lost, or beyond"
-    note_at(axis, note, (WORST_ERROR, count - 0.4), (-3, 0), ha="right", fontsize=7)
+    note_at(axis, note, (WORST, count - 0.4), (-3, 0), ha="right", fontsize=7)
 
 
 def _axes_of_cost(axis, scores: dict, styles: dict, name: str, letter: str) -> None:
@@ -149,6 +150,6 @@ def _axes_of_cost(axis, scores: dict, styles: dict, name: str, letter: str) -> N
     axis.set_yscale("log")
     axis.set(xlabel="network calls per step, besides the surrogate's", ylabel=label)
     axis.margins(x=0.08)
-    axis.axhline(WORST_ERROR, color=FAINT, linewidth=0.9)
+    axis.axhline(WORST, color=FAINT, linewidth=0.9)
     panel_letter(axis, letter, f"{title} against cost")
     plain_minor(axis)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from sns_core.figures.inputs import lost_note, read, read_each, step_size, time_units
 from sns_core.figures.style import (
@@ -17,6 +18,8 @@ from sns_core.figures.style import (
     readable,
     time_label,
 )
+from sns_core.metrics.lost import is_alive, is_lost
+from sns_core.metrics.zonal import step_of_frames
 
 SATURATION = 2.0  # mean squared difference of two independent fields with mean 0 and variance 1
 HIGHEST = 30.0  # the axis ends here at most
@@ -30,7 +33,7 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
     """
     size, styles = step_size(read(reference)), method_styles(labels)
     results = read_each(metrics, [name for name in labels if name != "solver"])
-    errors = {method: _before_loss(result, size) for method, result in results.items()}
+    errors = {method: _before_loss(result) for method, result in results.items()}
     means = {method: error.mean("member") for method, error in errors.items()}
     limits = _limits(errors, results)
     rows = max(1, -(-len(results) // COLUMNS))
@@ -51,10 +54,9 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
                 axis.set_ylabel("mean squared error (σ²)")
 
 
-def _before_loss(result, size: float):
+def _before_loss(result: xr.Dataset) -> xr.DataArray:
     """Return the error (member, time) of each member before its loss, without the initial frame that all share."""
-    lost = result["lost_step"]
-    before = (lost < 0) | (result["time"] < lost * size - size / 2)
+    before = is_alive(result["lost_step"], xr.DataArray(step_of_frames(result), dims="time"))
     error = result["mse"].where(before & np.isfinite(result["mse"]))
     return error.isel(time=slice(1, None)).dropna("time", how="all")
 
@@ -80,7 +82,7 @@ def _members(axis, error, result, look: dict, size: float, limits) -> None:
     axis.plot(error["time"], error.mean("member"), color=colour, linewidth=2.0)
     axis.set(xscale="log", yscale="log")
     lost = result["lost_step"].values
-    times = np.clip(lost[lost >= 0] * size, start, end)
+    times = np.clip(lost[is_lost(lost)] * size, start, end)
     if len(times):
         edge = {"clip_on": False, "transform": axis.get_xaxis_transform()}
         axis.plot(times, np.full(len(times), 0.97), "v", color=colour, markersize=5, **edge)

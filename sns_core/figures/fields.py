@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sns_core.figures.frames import SHOWN_WITHIN, Rollout
+from sns_core.figures.frames import Rollout
 from sns_core.figures.inputs import (
     alive,
     field_scale,
@@ -33,6 +33,7 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )
+from sns_core.metrics.lost import LOST_BEYOND
 
 PANEL, GAP = 1.75, 0.07  # inches
 SPECTRUM_HEIGHT, ABOVE_SPECTRUM, BELOW_BLOCK = 1.65, 0.28, 0.62
@@ -123,8 +124,8 @@ def _field_rows(figure, layout: _Layout, layer: int, frames: dict, lost: dict, s
             note = f"lost at step {lost[method]}" if 0 <= lost[method] <= step else ""
             if field is None:
                 empty_panel(axis, "not run")
-            elif not (np.abs(field[layer]) <= SHOWN_WITHIN * std).all():
-                empty_panel(axis, note or f"beyond {SHOWN_WITHIN:g} σ")
+            elif not (np.abs(field[layer]) <= LOST_BEYOND * std).all():
+                empty_panel(axis, note or f"beyond {LOST_BEYOND:g} σ")
             else:
                 limit = COLOUR_LIMIT * std
                 image = axis.imshow(field[layer], origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)

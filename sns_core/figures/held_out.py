@@ -8,7 +8,6 @@ import pandas as pd
 from sns_core.figures.style import (
     FAINT,
     MUTED,
-    WORST_ERROR,
     method_styles,
     numbered,
     page,
@@ -17,6 +16,7 @@ from sns_core.figures.style import (
     readable,
     wrapped,
 )
+from sns_core.metrics.distances import WORST
 from sns_core.metrics.held_out import MEASURES
 
 COLUMNS = 4
@@ -50,14 +50,14 @@ def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, outpu
 
 
 def _errors(rows: pd.DataFrame) -> np.ndarray:
-    return np.clip(rows["rollout_error"].to_numpy(dtype=float), LEAST, WORST_ERROR)
+    return np.clip(rows["rollout_error"].to_numpy(dtype=float), LEAST, WORST)
 
 
 def _points(axis, rows: pd.DataFrame, name: str, styles: dict) -> None:
     for (_, row), error in zip(rows.iterrows(), _errors(rows), strict=True):
         axis.plot(row[name], error, "o", color=styles[row["method"]]["color"], markersize=4, alpha=0.85)
     axis.set_yscale("log")
-    axis.axhline(WORST_ERROR, color=FAINT, linewidth=0.9)
+    axis.axhline(WORST, color=FAINT, linewidth=0.9)
     plain_minor(axis)
 
 

@@ -24,7 +24,8 @@ from sns_core.figures.style import (
     ratio_ticks,
     readable,
 )
-from sns_core.metrics.summaries import told
+from sns_core.metrics.distances import estimated_levels
+from sns_core.metrics.lost import is_alive, is_lost
 
 ENERGY = (0.1, 100.0)  # times the solver's kinetic energy: the axis ends here at most
 FRAMES = ((0, PREVIOUS, "$s_2$, previous frame"), (1, NEXT, "$s_1$, next frame"))
@@ -83,7 +84,7 @@ def _level_axis(axis, highest: float, which: str = "x") -> None:
 def _histogram(axis, result, levels) -> None:
     """Draw how often each level was estimated, over the steps of all members until they were lost."""
     panel_letter(axis, "a", "Levels in use")
-    values, highest = told(living(result, "levels")), 0
+    values, highest = estimated_levels(living(result, "levels")), 0
     if not np.isfinite(values).any():
         return empty_panel(axis, "every member\nlost at once")
     for index, colour, label in FRAMES:
@@ -104,7 +105,7 @@ def _histogram(axis, result, levels) -> None:
 def _series(axis, result) -> None:
     """Draw the mean level of each block of steps."""
     panel_letter(axis, "b", "Mean level")
-    values = told(living(result, "levels")).mean("member")
+    values = estimated_levels(living(result, "levels")).mean("member")
     if not np.isfinite(values).any():
         return empty_panel(axis, lost_note(result))
     blocks = values.coarsen(step=int(result["block"][0])).mean()
@@ -123,7 +124,7 @@ def _lost_marks(axis, result) -> None:
     """Mark the steps at which members were lost."""
     edge = {"transform": axis.get_xaxis_transform(), "clip_on": False}
     for step in result["lost_step"].values:
-        if step >= 0:
+        if is_lost(step):
             axis.plot(step, 0.985, "v", color=INK, markersize=4, **edge)
 
 
@@ -131,7 +132,7 @@ def _along_surrogate(axis, diagnosis, surrogate, label: str) -> None:
     """Draw the levels estimated along the surrogate's own rollout, of each member until it was lost."""
     lost = surrogate["lost_step"].values
     steps, length = diagnosis["rollout_step"].values, int(surrogate["block"][0])
-    before = (lost[None, :] < 0) | (steps[:, None] < lost[None, :])
+    before = is_alive(lost[None, :], steps[:, None])
     highest = 0.0
     for index, colour, name in FRAMES:
         values = np.where(before, diagnosis["rollout_level"].isel(frame=index).values, np.nan)

@@ -20,7 +20,6 @@ from sns_core.figures.style import (
     INK,
     MUTED,
     REFERENCE,
-    WORST_ERROR,
     clip,
     colour_bar_outline,
     empty_panel,
@@ -34,6 +33,7 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )
+from sns_core.metrics.distances import WORST
 
 RATIO = (0.1, 10.0)
 CONTOURS = (0.0, 0.2, 0.5)
@@ -124,14 +124,14 @@ def _ratio(axis, solver, results, styles, layer, shells) -> None:
 
 def _errors(axis, table, styles) -> None:
     """Draw the errors of the windows from the table; a triangle at the upper edge for those beyond the axis."""
-    finite = table["spectrum_error"][np.isfinite(table["spectrum_error"])].to_numpy()
+    finite = table["window_spectrum_error"][np.isfinite(table["window_spectrum_error"])].to_numpy()
     low = 10 ** np.floor(np.log10(max(finite.min(), 1e-3))) if len(finite) else 1e-2
-    high = min(WORST_ERROR, max(0.3, 1.5 * finite.max())) if len(finite) else WORST_ERROR
+    high = min(WORST, max(0.3, 1.5 * finite.max())) if len(finite) else WORST
     for method, look in styles.items():
         rows = table[table["method"] == method]
-        middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["spectrum_error"]
+        middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["window_spectrum_error"]
         inside = value <= high
-        ends = (rows[f"spectrum_error_{end}"].clip(upper=high) for end in ("low", "high"))
+        ends = (rows[f"window_spectrum_error_{end}"].clip(upper=high) for end in ("low", "high"))
         axis.fill_between(middle, *ends, color=look["color"], alpha=0.15, linewidth=0)
         axis.plot(middle, value.where(inside), **look, marker="o", markersize=3)
         if not inside.all():

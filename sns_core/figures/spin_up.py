@@ -20,7 +20,7 @@ from sns_core.figures.style import (
     time_label,
     unit,
 )
-from sns_core.metrics.summaries import saturation_time
+from sns_core.metrics.distances import saturation_time
 
 COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=True))
 

@@ -34,7 +34,6 @@ OTHER_COLOURS = ("#1b1b1b", "#6b4fa0", "#8a5a2b", "#5f8b8b", "#b39bd0")
 PREVIOUS, NEXT = OTHER_COLOURS[1:3]  # the two frames of a pair: x_{t-1} with level s2, and x_t with level s1
 
 COLOUR_LIMIT = 3.0  # standard deviations of the solver at both ends of the colour scale of all fields
-WORST_ERROR = 2.0  # decades: the largest spectrum error that an axis shows; a lost member counts as this much
 TEXT_CONTRAST = 4.5  # contrast of text against its background, as WCAG 2 asks for at level AA
 MARKERS = "os^D"  # one per layer
 DOTTED = {"color": REFERENCE, "linewidth": 1.1, "linestyle": (0, (2, 1.4)), "zorder": 5}  # the solver's ensemble

@@ -10,8 +10,9 @@ import torch
 import xarray as xr
 import yaml
 from calls import environment
-from configuration import ConfigurationError, _merge, validate
 from pages import blocks
+
+from sns_workflow.configuration import ConfigurationError, _merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.
@@ -89,7 +90,7 @@ def test_the_kept_spectrum_is_kept(folder):
     """Of the page's stepper only: no shell beyond 1.2 times the training data's, which the surrogate alone passes."""
     import json
 
-    from sns_core.data.shards import shell_index
+    from sns_core.shells import shell_index
 
     limit = 1.2 * torch.tensor(
         json.loads((folder / TABLES / "shards/manifest.json").read_text())["statistics"]["shell_amplitude"]
@@ -134,8 +135,8 @@ MISTAKES = {
     "unknown option": ("methods.kept.faktor", 2.0, "methods.kept.faktor"),
     "wrong model": ("methods.kept.models.surrogate", "sns_white", "needs 'pointwise'"),
     "no such stepper": ("methods.kept.stepper", "kept.Kept", "it defines KeptSpectrum"),
-    "no such metric": ("metrics.extra", ["gradients.palinstrofy"], "defines palinstrophy"),
-    "not a name": ("metrics.extra", ["palinstrophy"], "module.Name"),
+    "no such metric": ("metrics.user", ["gradients.palinstrofy"], "defines palinstrophy"),
+    "not a name": ("metrics.user", ["palinstrophy"], "module.Name"),
 }
 
 

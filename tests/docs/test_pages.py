@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import snakemake
 import yaml
-from configuration import _merge, validate
 from pages import ROOT, blocks
+
+from sns_workflow.configuration import _merge, validate
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
