@@ -176,16 +176,16 @@ def _sentence(best: dict, alone: dict | None) -> str:
 
 def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
     """Return the three numbers of the first screen: {"value", "title", "beside"}."""
-    kept = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
+    members = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
     errors = [f"{row['label']} itself: {digits(row['error_worst'])}" for row in solver]
     errors += [f"{alone['label']}: {digits(alone['error_worst'])}"] if alone else []
     cheaper = speed_up >= 1
     price = "–" if math.isnan(speed_up) else f"{digits(speed_up if cheaper else 1 / speed_up)} ×"
     return [
         {
-            "value": kept[0],
+            "value": members[0],
             "title": f"members kept over {best['steps']} steps",
-            "beside": f"{alone['label']}: {kept[1]}" if alone else "",
+            "beside": f"{alone['label']}: {members[1]}" if alone else "",
         },
         {
             "value": digits(best["error_worst"]),

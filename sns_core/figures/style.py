@@ -252,17 +252,14 @@ def numbered(axis: Axes, points: list[tuple[float, float]], words: list[str], co
 
 
 def _apart(places: np.ndarray, height: float, widths: np.ndarray) -> np.ndarray:
-    """Heights (n,) near those of `places` (n, 2) at which boxes of this height and these widths do not overlap."""
+    """Return heights (n,) near those of `places` (n, 2) at which boxes of this height and these widths do not overlap."""
     heights = np.full(len(places), np.nan)
     for index in np.argsort(places[:, 1], kind="stable"):
+        shifts = places[:, 0] - places[index, 0]
+        beside = heights[np.isfinite(heights) & (-widths < shifts) & (shifts < widths[index])]
         y = places[index, 1]
-        beside = [
-            other
-            for other in np.flatnonzero(np.isfinite(heights))
-            if -widths[other] < places[other, 0] - places[index, 0] < widths[index]
-        ]
-        while any(abs(heights[other] - y) < height - 1e-6 for other in beside):
-            y = min(heights[other] + height for other in beside if abs(heights[other] - y) < height - 1e-6)
+        while (hit := beside[np.abs(beside - y) < height - 1e-6]).size:
+            y = hit.min() + height
         heights[index] = y
     return heights
 

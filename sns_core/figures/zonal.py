@@ -76,8 +76,10 @@ class _Drawing:
         self.limit = float(np.nanmax(np.abs(courses.get("solver", next(iter(courses.values()))))))
         energy = float(solver["kinetic_energy"].isel(layer=layer).mean())
         self.removed = self.limit < SILENT * np.sqrt(2 * energy)
-        own = _reach(self.ensemble)
-        self.reach = 1.08 * min(FURTHEST * own, max(own, *(_reach(each) for each in self.profiles.values())))
+        solver_reach = _reach(self.ensemble)
+        self.reach = 1.08 * min(
+            FURTHEST * solver_reach, max(solver_reach, *(_reach(each) for each in self.profiles.values()))
+        )
 
     def mean(self, axis, name: str, look: dict) -> None:
         """Draw the mean profile of a method over the solver's."""

@@ -108,24 +108,24 @@ class Synthetic:
         return (3.0 * waves + self.random.normal(0, 0.5, shape)).astype("f4")
 
     def _reference(self):
-        one = self.random.normal(1, 0.04, (self.members, len(self.layers), 1))
+        spread = self.random.normal(1, 0.04, (self.members, len(self.layers), 1))
         distance, lag = self.distance, self.map_lag
         values = {
-            "energy_spectrum": (("member", "layer", "wavenumber"), one * self.truth),
-            "kinetic_energy": (("member", "layer"), 0.9 * one[..., 0]),
-            "enstrophy": (("member", "layer"), 9.0 * one[..., 0]),
-            "rate_of_change": (("member",), 2.0 * one[:, 0, 0]),
-            "relative_change": (("member",), 0.17 * one[:, 0, 0]),
-            "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** one[:, 0]),
-            "vorticity_counts": (("member", "layer", "bin"), self.counts(one)),
-            "velocity_counts": (("member", "layer", "bin"), self.counts(one)),
-            "gradient_counts": (("member", "layer", "bin"), self.counts(one)),
+            "energy_spectrum": (("member", "layer", "wavenumber"), spread * self.truth),
+            "kinetic_energy": (("member", "layer"), 0.9 * spread[..., 0]),
+            "enstrophy": (("member", "layer"), 9.0 * spread[..., 0]),
+            "rate_of_change": (("member",), 2.0 * spread[:, 0, 0]),
+            "relative_change": (("member",), 0.17 * spread[:, 0, 0]),
+            "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** spread[:, 0]),
+            "vorticity_counts": (("member", "layer", "bin"), self.counts(spread)),
+            "velocity_counts": (("member", "layer", "bin"), self.counts(spread)),
+            "gradient_counts": (("member", "layer", "bin"), self.counts(spread)),
             "map": (
                 ("member", "map_lag", "distance"),
-                one[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
+                spread[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
             ),
         }
-        flow = one * np.sin(np.arange(self.size) * 0.5)
+        flow = spread * np.sin(np.arange(self.size) * 0.5)
         values["zonal_velocity"] = (("member", "layer", "y"), flow)
         values["zonal_velocity_square"] = (("member", "layer", "y"), flow**2 + 0.1)
         path = self.folder / "reference.nc"
@@ -265,10 +265,10 @@ class Synthetic:
                     value = {"published": 1e9, "pointwise": math.nan if score == "zonal_error" else value}.get(
                         name, value
                     )
-                    known = np.isfinite(value) and name != "published"
+                    shown = np.isfinite(value) and name != "published"
                     rows.append({
                         "system": "kolmogorov", "method": name, "score": score, "layer": layer, "lead": lead, "value": value,
-                        "low": 0.8 * value if known else math.nan, "high": 1.3 * value if known else math.nan,
+                        "low": 0.8 * value if shown else math.nan, "high": 1.3 * value if shown else math.nan,
                         "floor": math.nan if ideal is None else 0.02 if ideal == 0 else 1.0,
                         "floor_low": math.nan if ideal is None else 0.0 if ideal == 0 else 0.9,
                         "floor_high": math.nan if ideal is None else 0.03 if ideal == 0 else 1.1,
@@ -394,10 +394,10 @@ def test_figure_is_a_picture_and_a_page(drawn, name):
 
 
 def test_figures_are_the_same_byte_for_byte(source, drawn, tmp_path):
-    again = draw(source, tmp_path)
+    repeated = draw(source, tmp_path)
     for name, path in drawn.items():
-        assert path.read_bytes() == again[name].read_bytes(), name
-        assert path.with_suffix(".pdf").read_bytes() == again[name].with_suffix(".pdf").read_bytes(), name
+        assert path.read_bytes() == repeated[name].read_bytes(), name
+        assert path.with_suffix(".pdf").read_bytes() == repeated[name].with_suffix(".pdf").read_bytes(), name
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{n}.{k}" for n in FIGURES for k in ("png", "pdf"))
 
 
@@ -681,7 +681,7 @@ def test_report_tells_the_numbers(report):
     )
     assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
     assert "CRPS of ensemble forecasts (σ), after 1 step " in text
-    # What a method costs, and whether it is worth it.
+    # The cost of a method, and whether it is worth it.
     assert (
         "SNS coloured gains by 2 of 3 scores: at equal accuracy it costs between 4 times as much as the solver and 1/2 of it"
         in text
