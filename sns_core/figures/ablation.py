@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from sns_core.errors import UserError
 from sns_core.figures.inputs import layer_names, read
@@ -47,7 +48,8 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
         for name in labels
     }
     numbers = {name: index for index, name in enumerate(labels, 1)}
-    with page(output, dpi, 11.4, 1.9 + 0.3 * len(labels) + 2.6, layout="constrained") as figure:
+    height = 4.5 + 0.3 * len(labels) + 0.4 * (len(layers) > 1)
+    with page(output, dpi, 11.4, height, layout="constrained") as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=(0.9 + 0.3 * len(labels), 2.8))
         for letter, axis, name in zip("abc", upper.subplots(1, 3, sharey=True), ERRORS, strict=True):
             _members(axis, scores, styles, name, letter)
@@ -56,9 +58,9 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
         first.set_yticks(rows, [f"{styles[name]['label']}   {numbers[name]}" for name in labels])
         _edge_note(first, len(labels))
         if len(layers) > 1:
-            for marker, layer in zip(MARKERS, layers, strict=False):
-                first.plot([], [], marker, color=MUTED, markersize=3.5, label=layer)
-            first.legend(loc="lower left", fontsize=7)
+            look = {"color": MUTED, "markersize": 3.5, "linestyle": "none"}
+            handles = [Line2D([], [], marker=m, label=name, **look) for m, name in zip(MARKERS, layers, strict=False)]
+            upper.legend(handles=handles, loc="outside upper right", ncols=len(layers), title="layers of a and d")
         axes = lower.subplots(1, 2)
         for letter, axis, name in zip("de", axes, ERRORS, strict=False):
             _axes_of_cost(axis, scores, styles, name, letter)

@@ -41,8 +41,8 @@ def plot_zonal(
     layers, names = layer_names(solver), list(results)
     profiles = {name: profile(in_stretches(zonal_blocks(r), alive(r, "block"), window)) for name, r in results.items()}
     ensemble = profile(_ensemble(solver))
-    groups = [names[start : start + COLUMNS] for start in range(0, len(names), COLUMNS)]
-    wide = len(groups[0])
+    wide = -(-len(names) // -(-len(names) // COLUMNS))  # rows of equal length as far as possible
+    groups = [names[start : start + wide] for start in range(0, len(names), wide)]
     with page(output, dpi, 1.4 + 2.5 * wide, 0.3 + 4.6 * len(layers) * len(groups), layout="constrained") as figure:
         parts = figure.subfigures(len(layers) * len(groups), 1, squeeze=False)[:, 0]
         for index, part in enumerate(parts):
