@@ -44,27 +44,29 @@ def plot_levels(
     names = [name for name in labels if name in diagnostics]
     diagnoses = read_each(diagnostics, names)
     results = read_each(metrics, dict.fromkeys([*names, *(surrogates[name] for name in names)]))
-    with page(output, dpi, max(6.0, 5.4 * len(names)), 10.8, layout="constrained") as figure:
-        parts = np.atleast_1d(figure.subfigures(1, len(names), wspace=0.03))
+    with page(output, dpi, 11.4, 5.6 * len(names), layout="constrained") as figure:
+        parts = np.atleast_1d(figure.subfigures(len(names), 1, hspace=0.03))
         for name, part in zip(names, parts, strict=True):
-            part.suptitle(styles[name]["label"], color=readable(styles[name]["color"]), weight="bold", fontsize=12)
+            title = {"color": readable(styles[name]["color"]), "weight": "bold", "fontsize": 12}
+            part.suptitle(styles[name]["label"], x=0.006, ha="left", **title)
             surrogate = surrogates[name]
             _block(part, diagnoses[name], results[name], results[surrogate], solver, styles[surrogate])
 
 
 def _block(part, diagnosis, result, surrogate, solver, look: dict) -> None:
     """Draw the panels of one method."""
-    grid = part.add_gridspec(4, 2, height_ratios=(1, 1, 1, 1.05))
+    grid = part.add_gridspec(2, 3, width_ratios=(1, 1, 2))
     _histogram(part.add_subplot(grid[0, 0]), result, diagnosis.attrs["levels"])
     _series(part.add_subplot(grid[0, 1]), result)
-    upper = part.add_subplot(grid[1, :])
+    upper = part.add_subplot(grid[0, 2])
     _along_surrogate(upper, diagnosis, surrogate, look["label"])
-    lower = part.add_subplot(grid[2, :], sharex=upper)
+    lower = part.add_subplot(grid[1, 2], sharex=upper)
     _energy(lower, surrogate, solver, look)
+    _shared_steps(lower, surrogate)
     _alarm(upper, diagnosis["level_alarm"].values)
     _alarm(lower, diagnosis["energy_alarm"].values)
-    _calibration(part.add_subplot(grid[3, 0]), diagnosis)
-    _clean_pairs(part.add_subplot(grid[3, 1]), diagnosis)
+    _calibration(part.add_subplot(grid[1, 0]), diagnosis)
+    _clean_pairs(part.add_subplot(grid[1, 1]), diagnosis)
 
 
 def _level_axis(axis, highest: float, which: str = "x") -> None:
@@ -116,6 +118,7 @@ def _series(axis, result) -> None:
         highest = max(highest, np.nanmax(mean, initial=0.0))
     _level_axis(axis, highest, "y")
     axis.set(xlabel="step", ylabel="mean level", xlim=(0, float(result["step"][-1])))
+    axis.locator_params(axis="x", nbins=4)
     if lost_note(result):
         corner(axis, lost_note(result), "upper right")
 
@@ -167,10 +170,19 @@ def _energy(axis, surrogate, solver, look: dict) -> None:
     finite = np.concatenate([ratio.values[np.isfinite(ratio.values)], spread.ravel()])
     clip(axis, max(ENERGY[0], 0.7 * finite.min()), min(ENERGY[1], max(2.0, 1.4 * finite.max())), [finite])
     ratio_ticks(axis)
-    axis.set(xlabel="step", ylabel="kinetic energy / solver's", xlim=(0, float(surrogate["step"][-1])))
+    axis.set_ylabel("kinetic energy / solver's")
     _lost_marks(axis, surrogate)
     lost = " (▾ a member is lost)" if lost_note(surrogate) else ""
     panel_letter(axis, "d", f"Kinetic energy of {look['label']} alone{lost}")
+
+
+def _shared_steps(axis, surrogate) -> None:
+    """Set the axis of steps that c and d share; it ends soon after the loss of the last member."""
+    last, lost = int(surrogate["step"][-1]), surrogate["lost_step"].values
+    if is_lost(lost).all() and 1.1 * lost.max() < last:
+        axis.set(xlabel=f"step (of {last}; every member is lost by step {lost.max()})", xlim=(0, 1.1 * lost.max()))
+    else:
+        axis.set(xlabel="step", xlim=(0, last))
 
 
 def _alarm(axis, steps: np.ndarray) -> None:
