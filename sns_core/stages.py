@@ -33,7 +33,7 @@ STAGES = {
     "plot_held_out": "sns_core.figures.held_out",
     "plot_cost": "sns_core.figures.cost",
     "plot_movie": "sns_core.figures.movie",
-    "write_explorer": "sns_core.figures.explorer",
+    "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
     "collect_run": "sns_core.gallery",

@@ -107,9 +107,9 @@ def _attributes(path: Path) -> dict:
 
 
 def _told(machine: dict) -> str:
-    """The machine in words."""
+    """Return the machine in words, without its name, which says nothing to a reader."""
     threads = f"{machine['threads']} thread" + "s" * (machine["threads"] > 1)
-    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads, machine["host"])))
+    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads)))
 
 
 def _cost(name: str, kind: str, spec: dict, step: float) -> dict:
