@@ -107,7 +107,10 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
 def record_provenance(*, configuration: dict, systems: dict, seed: int, output: Path) -> None:
     """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
 
+    `configuration`: the run's configuration.
     `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file}, "segments": {method: [files]}}.
+    `seed`: the run's seed.
+    `output`: the JSON file.
     """
     commits, devices, described = set(), set(), {}
     for system, files in systems.items():

@@ -134,13 +134,16 @@ def measure_cost(
     *, methods: dict, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
     seconds: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
-    """Time the steps of methods, and of the solver on other grids, as JSON.
+    """Time the steps of methods, and of the solver on other grids, and write the results as JSON.
 
-    `methods`: name -> {"method": stepper and its options, "models": file of each role}; `grids`: result of
-    `rollout_grids`; `members`: trajectories that are stepped together, from the first final states of `initial`; `steps`: the
-    most emulator steps in a stretch; `repeats`: stretches, of which the median counts; `seconds`: for all stretches of one
-    contender, about; `compile`: networks, before they are timed.
-    Seconds, joules and calls (per member) are those of one emulator step; files and statistics are left out.
+    Seconds, joules and network calls (per member) are those of one emulator step, without files and statistics.
+
+    `methods`: name -> {"method": its kind and options, "models": role -> model file}.
+    `grids`: result of `rollout_grids`.
+    `members`: number of trajectories that are stepped together.
+    `steps`: largest number of emulator steps in a stretch.
+    `repeats`: number of stretches; the median counts.
+    `seconds`: approximate time for all stretches of a method or grid.
     """
     use_threads(threads)
     shared = {"manifest": manifest, "initial": initial, "members": members, "seed": seed, "device": device,

@@ -66,9 +66,9 @@ def plot_movie(
     """Write the movie of one member as H.264 in MP4, and beside it a smaller one, `<name>_small.mp4`.
 
     `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label of all methods, for
-    their colours; `methods`: the methods shown, from left to right; `rate`: pictures per second. If all stored frames
-    would last longer than `seconds`, every second (third, ...) frame is shown. The panel of a member that was lost is
-    grey from its loss on. Raises UserError for an unknown member.
+    their colours; `methods`: the methods shown, from left to right; `rate`: pictures per second; `seconds`: longest
+    duration of the movie. If all stored frames would last longer, every second (third, ...) frame is shown. The panel
+    of a member that was lost is grey from its loss on. Raises UserError for an unknown member.
     """
     use_threads(threads)
     solver, styles = read(reference), method_styles(labels)

@@ -34,14 +34,23 @@ def rollout_segment(
     seed: int, frame_stride: int, block: int, lags: int, output: Path, restart: Path, previous: Path | None = None,
     device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
-    """Roll a method out over steps first_step + 1 .. first_step + steps.
+    """Roll a method out over the emulator steps first_step + 1 .. first_step + steps.
 
-    `name`: of the method in the configuration, part of the address of its random numbers; `method`: its kind and options;
-    `models`: file of each role; `manifest`: of the data set; `initial`: trajectory files of a split, whose final solver
-    states of `members` are the start; `seed`: of the run; `frame_stride`: steps between stored frames; `block`: steps per
-    statistics block, must divide first_step and steps; `lags`: steps that C(tau) looks back; `previous`: restart file of
-    the segment before (needed unless first_step is 0); `compile`: compile the networks, whose numbers are then the same to
-    rounding. Writes `output` (netCDF4) and `restart`.
+    `name`: the method's name in the configuration; its random numbers are addressed by it.
+    `method`: the method's kind and options.
+    `models`: role -> model file.
+    `manifest`: the data manifest.
+    `initial`: trajectory files of a split, whose final solver states are the initial states.
+    `first_step`: number of emulator steps before this segment.
+    `steps`: number of emulator steps in this segment.
+    `members`: the numbers of the members.
+    `seed`: the run's seed.
+    `frame_stride`: steps between stored frames.
+    `block`: steps per block of statistics; it must divide `first_step` and `steps`.
+    `lags`: number of steps over which C(tau) is computed.
+    `output`: the netCDF file of frames and statistics.
+    `restart`: the file from which the next segment goes on.
+    `previous`: the restart file of the segment before; needed unless `first_step` is 0.
     """
     if first_step % block or steps % block:
         raise UserError(f"rollout: segments of {steps} steps from {first_step} do not divide into blocks of {block}")
@@ -94,8 +103,8 @@ def rollout_segment(
 def start_carry(method: Method, states, members: list[int], device: torch.device) -> Carry:
     """The carry of `members` at step 0.
 
-    `states`: DataArray (member, layer, y, x) of the whole split. All members are started at once, whichever are asked for,
-    because transforms of another batch may differ in the last bit.
+    `states`: DataArray (member, layer, y, x) of the whole split. All members are started at once, whichever are asked
+    for, because transforms of another batch may differ in the last bit.
     """
     rows = torch.from_numpy(np.searchsorted(states["member"].values, members)).to(device)
     everyone = method.start(torch.from_numpy(np.ascontiguousarray(states.values)).to(device))

@@ -67,6 +67,7 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "data.trajectories",
         "training",
         "rollout",
+        "evaluation",
         "metrics.reference",
         "metrics.rollout_metrics",
         "theory",
