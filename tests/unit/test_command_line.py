@@ -1,5 +1,7 @@
 """The command line reads stages' arguments by their annotations and ends mistakes in one line."""
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sns_core.__main__ import main
-from sns_core.arguments import read_arguments
+from sns_core.arguments import expand, read_arguments
 from sns_core.stage_help import arguments_of, help_of_stage, split_docstring
 from sns_core.stages import STAGES
 
@@ -137,3 +139,36 @@ def test_descriptions_are_found_one_per_line_and_within_a_paragraph():
         "four": "number of things, e.g. 3",
         "five": "spread over two lines",
     }
+
+
+def test_arguments_come_as_json_and_from_files(tmp_path):
+    def stage(
+        *,
+        name: str,
+        rate: float,
+        members: list[int],
+        files: list[Path] = (),
+        before: Path | None = None,
+        on: bool = True,
+    ):
+        pass
+
+    several = json.dumps({"name": "x {y} 'z'", "rate": 1, "members": [1, 2], "on": False, "before": None})
+    read = read_arguments(stage, ["--from-json", several, "--files", "a.nc", "b.nc", "--before"])
+    assert read == {
+        "name": "x {y} 'z'",
+        "rate": 1.0,
+        "members": [1, 2],
+        "files": [Path("a.nc"), Path("b.nc")],
+        "on": False,
+        "before": None,
+    }
+    assert isinstance(read["rate"], float)
+    (tmp_path / "words").write_text(shlex.join(["--from-json", several]))
+    assert read_arguments(stage, expand([f"@{tmp_path / 'words'}", "--files"])) == {**read, "files": []}
+    for wrong, message in [
+        ({"name": 3}, "--name: 3 is no str"), ({"rate": "1"}, "--rate"), ({"members": [1.5]}, "--members: 1.5 is no int"),
+        ({"on": 1}, "--on: 1 is no bool"), ({"members": True}, "--members"), ({"nmae": "x"}, "unknown argument --nmae"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            read_arguments(stage, ["--from-json", json.dumps({**json.loads(several), **wrong})])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from calls import snakemake
+from snakemake_calls import snakemake
 
 
 @pytest.fixture(scope="session")

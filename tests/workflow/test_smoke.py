@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, environment, planned, snakemake
 from shared import equal
+from snakemake_calls import SYSTEM, environment, planned, snakemake
 
 from sns_core.files import read_tensors
 
@@ -130,11 +130,11 @@ def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, ex
 FOREIGN = """
 use: {methods: [solver, pointwise, mine]}
 methods:
-  mine: {label: My model, stepper: foreign, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
+  mine: {label: My model, kind: external, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
 """
 
 
-def test_a_foreign_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
+def test_an_external_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     with xr.open_dataset(run / SYSTEM / "data/test.nc") as test:
         field = test["vorticity"].isel(time=slice(0, 41)).load()
