@@ -106,7 +106,7 @@ def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path |
     if int(os.environ.get("RANK", 0)):
         function(**arguments)
         return
-    with recorded(stage, arguments, common.get("code", ""), log, time.monotonic):
+    with recorded(function, arguments, common.get("code", ""), log, time.monotonic):
         function(**arguments)
 
 

@@ -18,8 +18,8 @@ COMMON = ("threads", "log", "code", "dask")
 def read_arguments(function, words: list[str]) -> dict:
     """Return the keyword arguments for `function` in the words `--name value ...` and `--from-json JSON`.
 
-    A flag without a word leaves its argument at the default, unless the argument is a list. Raises ValueError for unknown,
-    missing and malformed arguments.
+    A flag without a word leaves its argument at the default, unless the argument is a list. Raises ValueError for
+    unknown, missing and malformed arguments.
     """
     hints, signature = typing.get_type_hints(function), inspect.signature(function).parameters
     by_name: dict[str, list[str]] = {}

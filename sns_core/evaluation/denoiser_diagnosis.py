@@ -17,7 +17,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.segments import open_segments
 from sns_core.device import select_device, use_threads
-from sns_core.files import whole_file
+from sns_core.files import FileTree, whole_file
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.methods.levels import EstimatedLevels
@@ -32,7 +32,7 @@ WATCHED = 10  # an alarm averages over this many stored frames
 
 
 def diagnose_denoiser(
-    *, name: str, method: dict, models: dict, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
+    *, name: str, method: dict, models: FileTree, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
     output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
 ) -> None:  # fmt: skip
     """Examine the denoiser of a refinement method, and write the results as netCDF.

@@ -25,7 +25,7 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.evaluation.coarse_solver import regridded
-from sns_core.files import write_json
+from sns_core.files import FileTree, write_json
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.progress import progress
@@ -131,7 +131,7 @@ def _watched(function: Callable, *arguments) -> dict:
 
 
 def measure_cost(
-    *, methods: dict, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
+    *, methods: FileTree, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
     seconds: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
     """Time the steps of methods, and of the solver on other grids, and write the results as JSON.

@@ -34,7 +34,7 @@ from sns_core.figures.style import (
     time_label,
     wavenumber_axis,
 )
-from sns_core.files import read_json, whole_file
+from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.spectra import kinetic_energy_spectrum
 from sns_core.progress import progress
 from sns_core.systems import build_system
@@ -51,8 +51,8 @@ ENERGIES = (0.4, 2.5)  # the axis of the energy, in units of the solver's mean
 
 def plot_movie(
     *,
-    segments: dict,
-    metrics: dict,
+    segments: FileTree,
+    metrics: FileTree,
     reference: Path,
     manifest: Path,
     labels: dict,

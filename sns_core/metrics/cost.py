@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.files import missing, read_json, whole_file
+from sns_core.files import FileTree, missing, read_json, whole_file
 from sns_core.metrics.bootstrap import interval, pooled
 from sns_core.metrics.distances import spectrum_error
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
@@ -67,7 +67,7 @@ def break_even(preparation: float, seconds: float, instead_of: float) -> float:
 
 
 def tabulate_cost(
-    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: dict, models: dict,
+    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: FileTree, models: dict,
     system: str, shells: list, output: Path,
 ) -> None:  # fmt: skip
     """Write the table of cost and accuracy, one row per contender and score.

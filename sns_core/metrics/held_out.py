@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.files import whole_file
+from sns_core.files import FileTree, whole_file
 from sns_core.metrics.distances import WORST
 from sns_core.metrics.lost import count_lost, is_lost
 from sns_core.shells import mode_weight, shell_index
@@ -69,7 +69,7 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"measure": list(ranks), "agreement": list(ranks.values()), "methods": len(table)})
 
 
-def compare_held_out(*, diagnostics: dict, metrics: Path, output: Path, output_agreement: Path) -> None:
+def compare_held_out(*, diagnostics: FileTree, metrics: Path, output: Path, output_agreement: Path) -> None:
     """Tabulate the measures of each denoiser on held-out frames beside those of its rollout, and their agreement.
 
     `diagnostics`: refinement method -> result of `diagnose_denoiser`.

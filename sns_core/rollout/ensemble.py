@@ -17,7 +17,7 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.errors import UserError
-from sns_core.files import whole_file
+from sns_core.files import FileTree, whole_file
 from sns_core.methods.base import Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.methods.solver import Solver
@@ -41,7 +41,7 @@ def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed
 
 
 def rollout_ensemble(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
+    *, name: str, method: FileTree, models: FileTree, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
     disturbance: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False,
     threads: int = 1,
 ) -> None:  # fmt: skip

@@ -15,7 +15,7 @@ from sns_core.data.frames import FrameWriter, open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
+from sns_core.files import FileTree, digest, provenance, read_tensors, whole_file, write_tensors
 from sns_core.methods.base import Carry, Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.metrics.distributions import component_scales
@@ -30,7 +30,7 @@ PREFIX = "carry."  # of the carry's tensors in a restart file
 
 
 def rollout_segment(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], first_step: int, steps: int, members: list,
+    *, name: str, method: FileTree, models: FileTree, manifest: Path, initial: list[Path], first_step: int, steps: int, members: list,
     seed: int, frame_stride: int, block: int, lags: int, output: Path, restart: Path, previous: Path | None = None,
     device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
