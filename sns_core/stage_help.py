@@ -43,7 +43,7 @@ NAMES = r"`\w+`(?:, `\w+`| and `\w+`)*:"
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a stage: its annotation and its default as in the source (None: no default), and a description."""
+    """One argument of a stage. `annotation` and `default` are source text; `default` is None where there is none."""
 
     name: str
     annotation: str

@@ -162,7 +162,7 @@ def simulate_trajectories(
     else:
         carry = _first_carry(solver, member_numbers, split, seed, first_substeps, chosen_device)
     for index in progress(len(chunk_starts), f"{split}: {chunk} emulator steps per chunk", start=finished):
-        kept = [torch.empty(members, 0, solver.channels, emulator["resolution"], emulator["resolution"])]
+        chunk_frames = [torch.empty(members, 0, solver.channels, emulator["resolution"], emulator["resolution"])]
         energy = []
         for step in range(chunk_starts[index], min(chunk_starts[index] + chunk, steps)):
             with _members_of_split(member_numbers):
@@ -170,8 +170,8 @@ def simulate_trajectories(
             state = solver.state(carry)
             energy.append(solver.kinetic_energy(state)[:members].cpu())
             if step >= spin_up_steps:
-                kept.append(solver.observe(state, emulator["resolution"])[:members].cpu()[:, None])
-        series = {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)}
+                chunk_frames.append(solver.observe(state, emulator["resolution"])[:members].cpu()[:, None])
+        series = {"frames": torch.cat(chunk_frames, 1), "energy": torch.stack(energy, 1)}
         checkpoints.add(index, series, carry, time.monotonic() - began)
 
     record = provenance(configuration, seed, str(chosen_device), wall_seconds=time.monotonic() - began)
