@@ -250,12 +250,14 @@ def walk(
     generator: Generators,
     anchor: torch.Tensor | None = None,
     sampler: Sampler | None = None,
+    first_noise: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Walk each member of the pair along its own row of `path`.
 
     x_prev, x_next: (B, C, H, W), standing already at the path's start (for `acdm`, x_prev is given clean); returned
-    at its end. `generator`: one for all, or a list with one a member. Raises ValueError where the path's batch or
-    levels do not fit.
+    at its end. `generator`: one for all, or a list with one a member. `first_noise`: the predicted noise of both frames
+    (B, C, H, W) at the path's start, for a caller that has it already; the first move then calls no denoiser. Raises
+    ValueError where the path's batch or levels do not fit, and for `first_noise` on a path that renoises.
     """
     batch, sampler = len(x_prev), sampler or Sampler()
     levels = path.levels.expand(-1, batch, -1) if path.levels.shape[1] == 1 else path.levels
@@ -263,6 +265,8 @@ def walk(
         raise ValueError(f"a path of {levels.shape[1]} members for a batch of {batch}")
     if path.renoise and sampler.order == 2:
         raise ValueError("a path that renoises the previous frame has no second order: its moves are not one flow")
+    if path.renoise and first_noise is not None:
+        raise ValueError("a path that renoises the previous frame takes no first_noise: the pair changes before the move")
     if int(levels.max()) > schedule.levels:
         raise ValueError(f"the path starts at level {int(levels.max())}, the schedule ends at {schedule.levels}")
     streams = spawn(generator, batch)
@@ -277,7 +281,10 @@ def walk(
             signal, sigma = (per_member(column, prev) for column in plan.of_x(index, members))
             prev = signal * given[members] + sigma * normal(own, prev.shape[1:], prev)
         context, pair = None if anchor is None else anchor[members], (prev, nxt)
-        noise = denoiser(*pair, *plan.levels(index, members), context)
+        if index == 0 and first_noise is not None:
+            noise = tuple(half[members] for half in first_noise)
+        else:
+            noise = denoiser(*pair, *plan.levels(index, members), context)
         ends = plan.move(index, members, rows, pair, noise, own, path.renoise)
         again = predictable(levels[index, rows], levels[index + 1, rows]).nonzero()[:, 0] if sampler.order == 2 else ()
         if len(again):
