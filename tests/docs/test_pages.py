@@ -1,4 +1,4 @@
-"""What the pages say is what the code says: messages, links, the graph of rules, the plane."""
+"""The pages agree with the code: messages, links, floors of the package, the graph of rules, the plane."""
 
 import ast
 import importlib.util
@@ -18,19 +18,14 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
 BY_SNAKEMAKE = {"Directory cannot be locked", "MissingInputException"}
 
 
-def told(folder: Path, pattern: str = "**/*.py") -> str:
-    """Every string of the code under a folder, f-strings without their values, one after the other."""
-    found = []
-    for path in folder.glob(pattern):
-        tree = ast.parse(path.read_text())
-        found += [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-    return "\n".join(found)
+def strings_of(folder: Path) -> str:
+    """Join all strings of the Python code under a folder; f-strings without their values."""
+    nodes = [node for path in folder.glob("**/*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def messages() -> list[str]:
-    """The messages in the first column of the tables of the page, as they stand between the accents."""
+    """List the messages between accents in the first column of the page's tables."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     return [message for row in rows for message in re.findall(r"`([^`]+)`", row) if not message.startswith("verify")]
@@ -38,7 +33,9 @@ def messages() -> list[str]:
 
 @pytest.fixture(scope="module")
 def words() -> str:
-    return told(ROOT / "sns_core") + told(ROOT / "workflow") + (ROOT / "workflow/rules/common.smk").read_text()
+    rules = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    packages = [strings_of(ROOT / name) for name in ("sns_core", "workflow", "sns_workflow")]
+    return "\n".join([*packages, *rules])
 
 
 @pytest.mark.parametrize("message", messages())
@@ -76,6 +73,36 @@ def test_every_page_is_listed_in_the_readme():
     assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme] == []
 
 
+def imports_between_rooms() -> set[tuple[str, str]]:
+    """Pairs (room, imported room) of the package: its folders and the modules beside them."""
+    pairs = set()
+    for path in (ROOT / "sns_core").glob("**/*.py"):
+        room = path.relative_to(ROOT / "sns_core").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = []
+            if isinstance(node, ast.ImportFrom) and node.module == "sns_core":
+                modules = [f"sns_core.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            pairs |= {(room, module.split(".")[1]) for module in modules if module.startswith("sns_core.")}
+    return {(room, imported) for room, imported in pairs if imported not in (room, "__version__")}
+
+
+def test_the_tour_has_every_room_and_imports_go_down():
+    page = (ROOT / "docs" / "code-tour.md").read_text()
+    floors = {}
+    for floor, rooms in re.findall(r"^\| (\d+) \| (`[^|]+) \|", page, re.M):
+        floors |= {room: int(floor) for room in re.findall(r"`(\w+)`", rooms)}
+    assert {room for pair in imports_between_rooms() for room in pair} <= set(floors)
+    folders = {path.parent.name for path in (ROOT / "sns_core").glob("*/__init__.py")}
+    files = {path.stem for path in (ROOT / "sns_core").glob("*.py")} - {"__init__"}
+    assert set(floors) == folders | files
+    climbs = [(room, imported) for room, imported in imports_between_rooms() if floors[room] <= floors[imported]]
+    assert climbs == []
+
+
 def test_the_first_method_of_the_page_is_a_valid_configuration(config):
     validate(_merge(config, yaml.safe_load(blocks("add-a-method")["held.yaml"])))
 
@@ -89,7 +116,7 @@ def refresh():
 
 
 def test_the_graph_of_rules_is_current(refresh):
-    shown = refresh.FENCE.findall((ROOT / "README.md").read_text())
+    shown = refresh.FENCE.findall(refresh.PAGE.read_text())
     assert shown == [refresh.rule_graph()], "the rules have changed: run `make graph`"
 
 
