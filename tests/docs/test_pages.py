@@ -14,6 +14,7 @@ from configuration import _merge, validate
 from pages import ROOT, blocks
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDER_PAGES = [ROOT / "envs/README.md", ROOT / "results/README.md", *sorted(ROOT.glob("gallery/*/README.md"))]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
 BY_SNAKEMAKE = {"Directory cannot be locked", "MissingInputException"}
 
@@ -54,7 +55,7 @@ def test_the_page_of_troubleshooting_has_messages():
     assert len(messages()) > 20
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, *FOLDER_PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target, _ in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -87,7 +88,8 @@ def imports_between_rooms() -> set[tuple[str, str]]:
             elif isinstance(node, ast.Import):
                 modules = [alias.name for alias in node.names]
             pairs |= {(room, module.split(".")[1]) for module in modules if module.startswith("sns_core.")}
-    return {(room, imported) for room, imported in pairs if imported not in (room, "__version__")}
+    pairs = {pair for pair in pairs if pair[1] != "__version__"}
+    return {(room, imported) for room, imported in pairs if imported != room and room != "__init__"}
 
 
 def test_the_tour_has_every_room_and_imports_go_down():

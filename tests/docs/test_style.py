@@ -24,9 +24,15 @@ PLACES = {
 
 # Rates such as "10 calls a second" are plain English; the article twice in a row for "per" or "for each" is not.
 COUNTED = "row|panel|file|folder|job|generator|stream|curve|line|point|call|list|value|number|level|step|frame|member"
-COUNTED += "|entry|byte|GPU|chunk|column|block|thread|page|log|stepper|network|character|picture|title|seed|weight|table"
-DIVIDED = "method|member|step|frame|split|run|system|job|group|model|denoiser|head|level|layer|side|page|stage|shard|move"
-DIVIDED += "|chunk|trajectory|score|window|device|rule|file|figure|channel|row|stretch|grid|seed|mode|shell|point|time unit"
+COUNTED += (
+    "|entry|byte|GPU|chunk|column|block|thread|page|log|stepper|network|character|picture|title|seed|weight|table"
+)
+DIVIDED = (
+    "method|member|step|frame|split|run|system|job|group|model|denoiser|head|level|layer|side|page|stage|shard|move"
+)
+DIVIDED += (
+    "|chunk|trajectory|score|window|device|rule|file|figure|channel|row|stretch|grid|seed|mode|shell|point|time unit"
+)
 PATTERNS = {
     "the article for 'per'": re.compile(rf"\b(?:{COUNTED})s? an? (?:{DIVIDED})\b", re.I),
     "a relative clause without a noun": re.compile(r"\b(?:whoever|whatever|whichever)\b", re.I),
@@ -34,7 +40,23 @@ PATTERNS = {
 }
 OPENING = re.compile(r"(?:What|Who|How|Where|That)\b")
 BANNED = frozenset(
-    "told given found known one other own kept there here some again few asked seen".split()
+    [
+        "told",
+        "given",
+        "found",
+        "known",
+        "one",
+        "other",
+        "own",
+        "kept",
+        "there",
+        "here",
+        "some",
+        "again",
+        "few",
+        "asked",
+        "seen",
+    ]
 )
 
 # Sentences that a pattern takes for its own: file -> words.
