@@ -39,25 +39,8 @@ PATTERNS = {
     "of which, by which, from which on": re.compile(r"\b(?:of|by) which\b|\bfrom which on\b", re.I),
 }
 OPENING = re.compile(r"(?:What|Who|How|Where|That)\b")
-BANNED = frozenset(
-    [
-        "told",
-        "given",
-        "found",
-        "known",
-        "one",
-        "other",
-        "own",
-        "kept",
-        "there",
-        "here",
-        "some",
-        "again",
-        "few",
-        "asked",
-        "seen",
-    ]
-)
+BANNED = {"told", "given", "found", "known", "one", "other", "own", "kept", "there", "here", "some", "again", "few"}
+BANNED |= {"asked", "seen"}
 
 # Sentences that a pattern takes for its own: file -> words.
 EXCEPTIONS = {
