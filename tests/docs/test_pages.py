@@ -105,8 +105,19 @@ def test_the_tour_has_every_room_and_imports_go_down():
     assert climbs == []
 
 
-def test_the_first_method_of_the_page_is_a_valid_configuration(config):
-    validate(_merge(config, yaml.safe_load(blocks("add-a-method")["held.yaml"])))
+@pytest.mark.parametrize(("page", "file"), [("add-a-method", "held.yaml"), ("external-rollouts", "mine.yaml")])
+def test_configurations_of_the_pages_are_valid(config, page, file):
+    validate(_merge(config, yaml.safe_load(blocks(page)[file])))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_name_files_of_the_repository(page):
+    """Configurations, modules and make targets in the code blocks exist; files of the reader's own have no folder."""
+    code = "\n".join(re.findall(r"^```\n(.*?)^```$", page.read_text(), re.M | re.S))
+    for path in re.findall(r"(?:--configfile|-s|--workflow-profile) (\w+/[\w./-]+)", code):
+        assert (ROOT / path).exists(), path
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"^make ([\w-]+)", code, re.M)) <= set(targets)
 
 
 @pytest.fixture(scope="module")
