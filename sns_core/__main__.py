@@ -1,10 +1,11 @@
 """Command line: `python -m sns_core <stage> --argument value …`, one stage a call.
 
 A stage is a function with keyword-only arguments; its annotations say how the words of the command line are read:
-numbers, paths, true and false as such, lists as repeated words, dicts as JSON. Every stage may also be given
+numbers, paths, true and false as such, lists as repeated words, dicts as JSON. Every stage also takes
 
     --threads N   of the numerical libraries     --log FILE   for stderr     --code NAME   the state of the code
-    --dask JSON   who computes dask's graphs
+    --dask JSON   who computes dask's graphs     --from-json JSON   several arguments at once, name -> value
+    @FILE         more words from a file, quoted as in a shell; @- reads them from standard input
 
 Mistakes end as one line on stderr (and in the log) and exit status 1. What a stage makes gets its record beside it.
 """
@@ -14,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -26,24 +28,66 @@ COMMON = ("threads", "log", "code", "dask")  # what no result depends on
 
 
 def read_arguments(function, words: list[str]) -> dict:
-    """Keyword arguments for `function` from `--name value …`; ValueError for unknown, missing or malformed ones."""
+    """Return keyword arguments for `function` from `--name value …` and `--from-json JSON`.
+
+    A flag without a word, for anything but a list, leaves the argument at its default. Raises ValueError for unknown, missing
+    or malformed arguments.
+    """
     hints, signature = typing.get_type_hints(function), inspect.signature(function).parameters
     given: dict[str, list[str]] = {}
     name = None
     for word in words:
         if word.startswith("--"):
             name = word[2:].replace("-", "_")
-            if name not in signature:
-                raise ValueError(f"unknown argument {word}; known: {', '.join('--' + n for n in signature)}")
             given[name] = []
         elif name is None:
             raise ValueError(f"{word!r} stands before any argument")
         else:
             given[name].append(word)
-    missing = [n for n, p in signature.items() if p.default is p.empty and n not in given]
+    mapping = json.loads(" ".join(given.pop("from_json", ["{}"])))
+    for name in (*given, *mapping):
+        if name not in signature:
+            known = ", ".join(f"--{n.replace('_', '-')}" for n in signature)
+            raise ValueError(f"unknown argument --{name.replace('_', '-')}; known: {known}")
+    arguments = {name: _convert_json(name, value, hints[name]) for name, value in mapping.items()}
+    for name, values in given.items():
+        if values or typing.get_origin(hints[name]) is list:
+            arguments[name] = _convert(name, values, hints[name])
+    missing = [n for n, p in signature.items() if p.default is p.empty and n not in arguments]
     if missing:
-        raise ValueError(f"missing argument --{missing[0]}")
-    return {name: _convert(name, values, hints[name]) for name, values in given.items()}
+        raise ValueError(f"missing argument --{missing[0].replace('_', '-')}")
+    return arguments
+
+
+def _convert_json(name: str, value, hint):
+    """Convert a value of JSON as `hint` says; ValueError where it is of another kind."""
+    arguments = typing.get_args(hint)
+    if type(None) in arguments:
+        return None if value is None else _convert_json(name, value, next(k for k in arguments if k is not type(None)))
+    origin = typing.get_origin(hint) or hint
+    if origin is Path and isinstance(value, str):
+        return Path(value)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
+        raise ValueError(f"--{name.replace('_', '-')}: {json.dumps(value)[:80]} is no {origin.__name__}")
+    if origin is list and arguments:
+        return [_convert_json(name, item, arguments[0]) for item in value]
+    if origin is dict and arguments:
+        return {key: _convert_json(name, item, arguments[1]) for key, item in value.items()}
+    return value
+
+
+def expand(words: list[str]) -> list[str]:
+    """Replace each word @FILE by the words in the file, and @- by those on standard input."""
+    expanded = []
+    for word in words:
+        if word.startswith("@") and len(word) > 1:
+            text = sys.stdin.read() if word == "@-" else Path(word[1:]).read_text()
+            expanded += shlex.split(text)
+        else:
+            expanded.append(word)
+    return expanded
 
 
 def _convert(name: str, values: list[str], hint):
@@ -97,7 +141,7 @@ def main(words: list[str]) -> int:
     if not words or words[0] not in STAGES:
         print(f"usage: python -m sns_core STAGE --argument value …\nstages: {', '.join(STAGES)}", file=sys.stderr)
         return 2
-    stage, (common, own) = words[0], _common(words[1:])
+    stage, (common, own) = words[0], _common(expand(words[1:]))
     if "threads" in common:
         common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("WORLD_SIZE", 1))))
         os.environ["OMP_NUM_THREADS"] = common["threads"]  # read once, when torch and BLAS are loaded
@@ -106,6 +150,9 @@ def main(words: list[str]) -> int:
     with _logged(log) as terminal:
         try:
             _run(stage, common, own, log)
+        except KeyboardInterrupt:
+            print(f"{stage}: stopped from the keyboard", file=sys.stderr)
+            return 130
         except Exception as error:
             from sns_core.errors import DamagedFile, UserError
             from sns_core.files import set_aside

@@ -93,9 +93,9 @@ def missing(path: Path) -> UserError:
     return UserError(f"{path}: missing; run the stage that makes it (`snakemake` does)")
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value, sort_keys: bool = True) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
 
 
 def read_json(path: Path) -> dict:
@@ -124,13 +124,18 @@ def _checksum(tensors: dict[str, "torch.Tensor"], note: str) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], note: dict) -> None:
-    """Tensors and a JSON-able note in one safetensors file, so the two cannot fall apart, with a checksum of both."""
+    """Write tensors and a JSON-able note into one safetensors file, so that the two cannot fall apart, with a checksum of both.
+
+    The file has one metadata key, "sns": the library writes several keys in random order, and equal content must give equal
+    files.
+    """
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = json.dumps(note, sort_keys=True)
+    text = json.dumps(note, sort_keys=True)
+    described = json.dumps({"note": text, "sha256": _checksum(contiguous, text)}, sort_keys=True)
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={"note": told, "sha256": _checksum(contiguous, told)})
+        save_file(contiguous, temporary, metadata={"sns": described})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
@@ -139,13 +144,15 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
     try:
         with safe_open(path, framework="pt") as handle:
             written = handle.metadata() or {}
+            if "sns" in written:  # files of earlier versions have the two keys of this mapping themselves
+                written = json.loads(written["sns"])
             note = json.loads(written["note"])
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise missing(path) from None
     except PermissionError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DamagedFile(path, f"truncated, or not a file of this project ({error})") from None
     if written.get("sha256") != _checksum(tensors, written["note"]):
         raise DamagedFile(path, "altered since it was written (its checksum differs)")

@@ -2,7 +2,7 @@
 
 A gallery folder holds the tables and figures of a run to look at, its configuration as an overlay, and, under the paths that
 they have in a run's folder, the results which are dear to make: models, the statistics and initial states of the data,
-the solver's scores and rollout, the diagnosis of denoisers. A run whose configuration names the folder (`given`) copies them
+the solver's scores and rollout, the diagnosis of denoisers. A run whose configuration names the folder (`reuse`) copies them
 instead of making them, and makes the rest: every rollout of a model, its scores, the figures. `given.json` vouches for each
 file and keeps the configuration and the provenance of the run that they are from.
 """
@@ -82,9 +82,9 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     if record.get("format") != RUN_FORMAT:
         raise UserError(f"{run / 'provenance.json'}: no record of a run (its format is not {RUN_FORMAT!r})")
     configuration = record.pop("configuration")
-    if configuration.get("given"):
+    if configuration.get("reuse"):
         raise UserError(
-            f"{run}: took its models from {configuration['given']['folder']}; collect the run that made them"
+            f"{run}: took its models from {configuration['reuse']['folder']}; collect the run that made them"
         )
     kinds = {}
     for system, described in record["systems"].items():
@@ -118,8 +118,8 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         tables = [run / system / name for name in TABLES if (run / system / name).exists()]
         for path in [*tables, *sorted((run / system / "figures").glob("*.png"))]:
             _copy(path, folder / path.relative_to(run))
-    given = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
-    overlay = {**configuration, "run": f"gallery-{configuration['run']}", "given": given}
+    reuse = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
+    overlay = {**configuration, "run": f"gallery-{configuration['run']}", "reuse": reuse}
     write_json(folder / "config.json", overlay)
     with whole_file(folder / "README.md") as temporary:
         temporary.write_text(_page(configuration, record, folder))

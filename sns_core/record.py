@@ -53,7 +53,7 @@ def inputs_of(arguments: dict) -> list[Path]:
             for inner in value.values() if isinstance(value, dict) else value:
                 visit(inner)
         elif isinstance(value, Path | str) and 0 < len(str(value)) < 4096 and str(value) not in written:
-            found.setdefault(Path(value)) if Path(value).is_file() else None
+            found.setdefault(Path(value)) if os.path.isfile(value) else None  # False for texts, too
 
     visit(arguments)
     return list(found)
@@ -98,7 +98,7 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
             "outputs": {path.name: _described(path) for path in outputs},
         }  # fmt: skip
         for path in outputs:
-            write_json(record_path(path), record)
+            write_json(record_path(path), record, sort_keys=False)  # the order of methods is part of what made a table
     finally:
         for path in outputs:
             running_path(path).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What all tests share: paths, one thread, and the workflow's own modules on the import path."""
+"""What all tests share: paths and one thread."""
 
 import copy
 import sys
@@ -9,7 +9,7 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(1)
 
 LONG = ("test_slurm.py", "test_faults.py", "test_how_to_add.py", "test_rollout.py")

@@ -10,8 +10,9 @@ import torch
 import xarray as xr
 import yaml
 from calls import environment
-from configuration import ConfigurationError, _merge, validate
 from pages import blocks
+
+from sns_workflow.configuration import ConfigurationError, _merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.

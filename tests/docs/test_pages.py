@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import snakemake
 import yaml
-from configuration import _merge, validate
 from pages import ROOT, blocks
+
+from sns_workflow.configuration import _merge, validate
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDER_PAGES = [ROOT / "envs/README.md", ROOT / "results/README.md", *sorted(ROOT.glob("gallery/*/README.md"))]

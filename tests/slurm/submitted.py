@@ -17,7 +17,7 @@ from sns_core.files import read_tensors
 
 # The fewest jobs that cover all stages up to the tables. `cpu`: the GPUs of the tests are no GPUs.
 OVERLAY = """
-device: cpu
+hardware: {device: cpu}
 use: {methods: [solver, pointwise, sns]}
 models: {pointwise: {training: {steps: 400}}}
 rollout: {steps: 30}

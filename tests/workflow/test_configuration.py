@@ -2,11 +2,8 @@
 
 import copy
 
-import configuration
 import pytest
 import yaml
-from configuration import ConfigurationError, resolve, segments, validate
-from fingerprint import fingerprint, modules
 
 from sns_core.catalogue import NEEDS, OPTIONS, STEPPERS, SYSTEMS
 from sns_core.data.pairs import SYMMETRIES
@@ -16,6 +13,9 @@ from sns_core.diffusion.readout import KINDS
 from sns_core.rollout import steppers
 from sns_core.stages import STAGES
 from sns_core.training.models import OBJECTIVES
+from sns_workflow import configuration
+from sns_workflow.configuration import ConfigurationError, resolve, segments, validate
+from sns_workflow.fingerprint import fingerprint, modules
 
 SOLVER = "systems.kolmogorov.solver"
 
@@ -23,7 +23,7 @@ SOLVER = "systems.kolmogorov.solver"
 MISTAKES = {
     "misspelt top key": ("rolout", {}, ["unknown key 'rolout'", "'rollout'"]),
     "misspelt deep key": ("models.pointwise.training.leraning_rate", 1.0, ["models.pointwise.training", "'learning_rate'"]),
-    "missing key": ("rollout.block", None, ["rollout", "'block'", "missing"]),
+    "missing key": ("rollout.block_steps", None, ["rollout", "'block_steps'", "missing"]),
     "negative viscosity": (f"{SOLVER}.viscosity", -1e-3, [f"{SOLVER}.viscosity", "at least 0"]),
     "viscosity as text": (f"{SOLVER}.viscosity", "1e-3", ["viscosity", "is not a number", "1.0e-3"]),
     "a list for a number": ("rollout.steps", [3000], ["rollout.steps", "whole number"]),
@@ -45,14 +45,14 @@ MISTAKES = {
     "unknown method in use": ("use.methods", ["solver", "pointwize"], ["use.methods", "did you mean 'pointwise'"]),
     "no solver": ("use.methods", ["pointwise"], ["use.methods", "'solver'"]),
     "more members than the test split": ("rollout.members", 17, ["rollout.members", "16 members"]),
-    "steps and blocks": ("rollout.steps", 3010, ["rollout.steps", "rollout.block 50"]),
-    "window and blocks": ("metrics.window", 130, ["metrics.window", "rollout.block 50"]),
+    "steps and blocks": ("rollout.steps", 3010, ["rollout.steps", "rollout.block_steps 50"]),
+    "window and blocks": ("metrics.window", 130, ["metrics.window", "rollout.block_steps 50"]),
     "steps and log rows": ("models.pointwise.training.steps", 2050, ["training.steps", "log_every 100"]),
     "run name leaves the folder": ("run", "../elsewhere", ["run", "letters, digits"]),
     "results leave the folder": ("results", "../../etc", ["results", "relative path without .."]),
     "absolute results": ("results", "/etc", ["results", "relative path"]),
     "override of an unknown key": ("systems.kolmogorov.override", {"rollout": {"stepps": 3}}, ["override", "'steps'"]),
-    "a batch for three": ("devices", 3, ["training.batch", "does not divide among the 3 of devices"]),
+    "a batch for three": ("hardware.devices", 3, ["training.batch", "does not divide among the 3 of hardware.devices"]),
     "figure of a missing member": ("figures.fields.member", 8, ["figures.fields.member", "8 of rollout.members"]),
     "figure of a step that is not stored": ("figures.fields.steps", [0, 201], ["figures.fields.steps", "frame_stride 4"]),
     "more training frames than there are": ("models.pointwise.training.frames", 500, ["training.frames", "the 400 of"]),
@@ -63,11 +63,11 @@ MISTAKES = {
     "a lead without truth": ("methods.sns.leads", [1, 3], ["methods.sns.leads", "3 is not among 1, 2, 5, 10, 20"]),
     "a foreign method without a file": ("methods.sns", {"label": "x", "stepper": "foreign", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
-    "a given folder as text": ("given", "gallery/re1e4", ["given", "is not a mapping or null"]),
-    "half of given": ("given.folder", "gallery/re1e4", ["given", "'solver' is missing"]),
+    "a folder to reuse as text": ("reuse", "gallery/re1e4", ["reuse", "is not a mapping or null"]),
+    "half of reuse": ("reuse.folder", "gallery/re1e4", ["reuse", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
-    "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
-    "compile in words": ("compile", "gpu", ["compile", "boolean"]),
+    "unknown precision": ("hardware.precision", "float16", ["hardware.precision", "none of auto"]),
+    "compile in words": ("hardware.compile", "gpu", ["hardware.compile", "boolean"]),
 }  # fmt: skip
 
 
@@ -146,7 +146,9 @@ def test_override_changes_one_system_only(config):
         "models": {"pointwise": {"network": {"width": 8}}},
     }
     resolved = resolve(config, "kolmogorov")
-    assert resolved["rollout"]["steps"] == 500 and resolved["rollout"]["block"] == config["rollout"]["block"]
+    assert (
+        resolved["rollout"]["steps"] == 500 and resolved["rollout"]["block_steps"] == config["rollout"]["block_steps"]
+    )
     assert resolved["models"]["pointwise"]["network"]["width"] == 8
     assert config["rollout"]["steps"] == 3000, "the shared configuration must stay as it was"
 
@@ -171,7 +173,7 @@ def test_fingerprint_follows_imports_to_the_defining_module():
 def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, root):
     import shutil
 
-    import fingerprint as module
+    from sns_workflow import fingerprint as module
 
     shutil.copytree(root / "sns_core", tmp_path / "sns_core", ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -204,3 +206,40 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
     assert "simulate_trajectories" in changed and "train_model" in changed
     monkeypatch.undo()
     prints()
+
+
+@pytest.mark.parametrize("old", [old for old in configuration.RENAMED if not old.startswith("methods.")])
+def test_a_key_under_its_old_name_is_told_its_new_one(config, old):
+    """Keys of methods have a test of their own beside the check of methods."""
+    old, new = (key.replace("*", "acdm") for key in (old, configuration.RENAMED[old]))
+    *parents, last = new.split(".")
+    holder = config
+    for parent in parents:
+        holder = holder[parent]
+    value = holder.pop(last)
+    put(config, old, value if value is not None else False)
+    with pytest.raises(ConfigurationError, match=f"^{old.replace('.', '[.]')}: was renamed to {new}$"):
+        validate(config)
+
+
+def test_a_configuration_in_old_words_is_read_in_new_ones(config):
+    old = copy.deepcopy(config)
+    hardware, old["given"] = old.pop("hardware"), old.pop("reuse")
+    old |= hardware
+    old["rollout"]["block"] = old["rollout"].pop("block_steps")
+    old["metrics"]["extra"] = old["metrics"].pop("user")
+    old["metrics"]["cost"]["finest"] = old["metrics"]["cost"].pop("finest_forecast")
+    old["metrics"]["diagnose"]["grid"] = old["metrics"]["diagnose"].pop("levels")
+    old["theory"]["marks"] = old["theory"].pop("training_steps")
+    for model in old["models"].values():
+        model["training"]["low_condition"] = model["training"].pop("low_condition_share")
+    assert configuration.with_new_names(old) == config
+    assert configuration.with_new_names(copy.deepcopy(config)) == config
+
+
+def test_the_page_of_renamed_keys_lists_all_of_them(root):
+    rows = [
+        line.split("|") for line in (root / "docs" / "configuration-keys.md").read_text().splitlines() if "`" in line
+    ]
+    listed = {row[1].strip(" `"): row[2].strip(" `") for row in rows if len(row) > 3}
+    assert listed == configuration.RENAMED

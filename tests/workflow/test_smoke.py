@@ -64,9 +64,9 @@ def test_touched_files_and_lost_metadata_of_the_checkout_rerun_nothing(root, fin
 
 
 def test_another_number_of_devices_reruns_nothing_and_trains_by_torchrun(root, finished, tmp_path):
-    assert planned(root, finished, "metrics", overlay="devices: 2") == set()
+    assert planned(root, finished, "metrics", overlay="hardware: {devices: 2}") == set()
     model = SYSTEM / "models/pointwise.safetensors"
-    result = snakemake(root, tmp_path, str(model), overlay="devices: 2")
+    result = snakemake(root, tmp_path, str(model), overlay="hardware: {devices: 2}")
     assert result.returncode == 0, result.stdout[-3000:]
     note = json.loads((tmp_path / model).with_suffix(".json").read_text())
     assert note["provenance"]["processes"] == 2

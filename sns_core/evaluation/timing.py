@@ -1,0 +1,214 @@
+"""What a method costs: seconds, network calls, memory and energy of its steps, measured alone and one after the other.
+
+Each contender is timed in a process of its own, forked from this one, so that its peak of memory is its own. The solver
+on other grids is batched in the same way: as many members, the same precision, threads and device.
+"""
+
+import multiprocessing
+import os
+import platform
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from sns_core.data.emulation import Emulation
+from sns_core.data.frames import open_members
+from sns_core.data.pairs import true_frames
+from sns_core.evaluation.coarse_solver import regridded
+from sns_core.files import write_json
+from sns_core.methods.base import Hardware
+from sns_core.methods.build import build_method
+from sns_core.rollout.engine import iterate
+from sns_core.runtime import MemberStreams, progress, select_device, use_threads
+
+POWERCAP = Path("/sys/class/powercap")
+LEAST = 8  # time steps of a solver that are timed together: its guard looks at the state once in a while, not at each
+
+
+class EnergyMeter:
+    """Joules between two readings, None where nothing can be read.
+
+    On a CPU the counters of whole processor packages (RAPL), so with all else that runs on them; on an NVIDIA GPU its
+    power as nvidia-smi gives it at the end, times the seconds.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        packages = [path for path in POWERCAP.glob("intel-rapl:*") if path.name.count(":") == 1]
+        self.packages = [path for path in sorted(packages) if os.access(path / "energy_uj", os.R_OK)]
+
+    def begin(self) -> None:
+        self.began, self.at = time.perf_counter(), self._counters()
+
+    def end(self) -> float | None:
+        if self.device.type == "cuda":
+            watts = self._watts()
+            return None if watts is None else watts * (time.perf_counter() - self.began)
+        if not self.packages:
+            return None
+        joules = 0.0
+        for path, before, after in zip(self.packages, self.at, self._counters(), strict=True):
+            round_trip = int((path / "max_energy_range_uj").read_text()) if after < before else 0
+            joules += (after - before + round_trip) / 1e6
+        return joules
+
+    def _counters(self) -> list[int]:
+        return [int((path / "energy_uj").read_text()) for path in self.packages]
+
+    def _watts(self) -> float | None:
+        asked = [
+            "nvidia-smi",
+            "--query-gpu=power.draw",
+            "--format=csv,noheader,nounits",
+            f"--id={self.device.index or 0}",
+        ]
+        try:
+            return float(subprocess.run(asked, capture_output=True, text=True, timeout=20).stdout)
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return None
+
+
+def timed(advance: Callable[[int], object], least: int, most: int, repeats: int, seconds: float, device) -> dict:
+    """Seconds of one of the steps that `advance(count)` makes, always from the same state: median, least and most of
+    `repeats` stretches of equal length, together about `seconds` long, each of `least` to `most` steps, a multiple of
+    `least`."""
+
+    def wait():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def once(count: int) -> float:
+        wait()
+        tick = time.perf_counter()
+        advance(count)
+        wait()
+        return time.perf_counter() - tick
+
+    once(least)  # what is done once: plans of transforms, kernels, pages of memory
+    count = least * max(1, int(min(most / least, seconds / repeats / once(least))))
+    meter, spent, joules = EnergyMeter(device), [], []
+    for _ in range(repeats):
+        meter.begin()
+        spent.append(once(count) / count)
+        joules.append(meter.end())
+    energy = None if None in joules else statistics.median(joules) / count
+    return {
+        "seconds": statistics.median(spent),
+        "low": min(spent),
+        "high": max(spent),
+        "steps": count,
+        "joules": energy,
+    }
+
+
+def apart(function: Callable, *arguments) -> dict:
+    """The dict that a function gives in a process of its own, with the most memory that it held there, in MB.
+
+    Nothing of a GPU may have been touched before: a forked process cannot take it over.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(_watched, function, *arguments).result()
+
+
+def _watched(function: Callable, *arguments) -> dict:
+    found = function(*arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    found["memory_mb"] = peak / 1e6
+    if torch.cuda.is_initialized():
+        found["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return found
+
+
+def measure_cost(
+    *, methods: dict, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
+    seconds: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
+) -> None:  # fmt: skip
+    """Time the steps of methods, and of the solver on other grids, as JSON.
+
+    `methods`: name -> {"method": stepper and its options, "models": file of each role}; `grids`: result of
+    `rollout_grids`; `members`: trajectories that are stepped together, from the first final states of `initial`; `steps`: the
+    most emulator steps in a stretch; `repeats`: stretches, of which the median counts; `seconds`: for all stretches of one
+    contender, about; `compile`: networks, before they are timed.
+    Seconds, joules and calls (per member) are those of one emulator step; files and statistics are left out.
+    """
+    use_threads(threads)
+    shared = {"manifest": manifest, "initial": initial, "members": members, "seed": seed, "device": device,
+              "precision": precision, "compile": compile, "steps": steps, "repeats": repeats, "seconds": seconds}  # fmt: skip
+    with xr.open_dataset(grids) as known:
+        tried = [
+            (int(n), int(known["substeps"].sel(grid=n)), int(known["stable_steps"].sel(grid=n))) for n in known["grid"]
+        ]
+    waiting = [(_method, name, spec) for name, spec in methods.items()]
+    waiting += [(_solver, str(points), (points, *rest)) for points, *rest in tried]
+    found = {"methods": {}, "grids": {}}
+    for index in progress(len(waiting), "cost"):
+        function, name, spec = waiting[index]
+        found["methods" if function is _method else "grids"][name] = apart(function, name, spec, shared)
+    emulation = Emulation.read(manifest)
+    machine = apart(_machine, device, threads)
+    units = emulation.build_system().time_units
+    write_json(output, {**found, "members": members, "step": emulation.step, "time_units": units, "machine": machine})
+
+
+def _machine(device: str, threads: int) -> dict:
+    """What the numbers depend on."""
+    chosen = select_device(device)
+    path = Path("/proc/cpuinfo")
+    told = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
+    name = told.group(1) if told else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
+    return {"host": platform.node(), "processor": name, "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
+
+
+def _method(name: str, spec: dict, shared: dict) -> dict:
+    """Time the emulator steps of a method, from true states."""
+    device, emulation, states = _ready(shared)
+    method = build_method(
+        spec["method"],
+        spec["models"],
+        emulation,
+        hardware=Hardware(device, shared["precision"], shared["compile"]),
+        training_frames=lambda: true_frames(shared["manifest"], shared["seed"]),
+    )
+    streams = MemberStreams(shared["seed"], "cost", name, members=range(len(states)), device=device)
+    carry, calls = method.start(states), {}
+
+    def advance(count: int) -> None:
+        steps = iterate(method, carry, streams, range(1, count + 1))
+        calls["per_step"] = sum(float(record.calls.float().mean()) for _, _, record in steps) / count
+
+    period = spec["method"].get("refine_every", 1)  # steps with one refinement among them
+    times = timed(advance, period, shared["steps"], shared["repeats"], shared["seconds"], device)
+    return {**times, "calls": calls["per_step"]}
+
+
+def _solver(name: str, spec: tuple[int, int, int], shared: dict) -> dict:
+    """Time the emulator steps of the solver on another grid.
+
+    `spec`: points a side, time steps per emulator step, emulator steps that are known to stay stable.
+    """
+    points, substeps, stable = spec
+    device, emulation, states = _ready(shared)
+    flow = emulation.build_system(device, resolution=points, dt=emulation.step / substeps)
+    carry = flow.run(flow.start(regridded(states, points)), 1)
+    most = max(LEAST, min(shared["steps"], stable) * substeps - 1)
+    times = timed(lambda count: flow.run(carry, count), LEAST, most, shared["repeats"], shared["seconds"], device)
+    for key in ("seconds", "low", "high", "joules"):
+        times[key] = None if times[key] is None else times[key] * substeps
+    return {**times, "calls": 0.0, "dt": flow.dt, "substeps": substeps}
+
+
+def _ready(shared: dict) -> tuple[torch.device, Emulation, torch.Tensor]:
+    """Device, emulation, and the states from which every contender starts."""
+    device = select_device(shared["device"])
+    states = torch.from_numpy(open_members(shared["initial"], "final_state")["final_state"].values)
+    return device, Emulation.read(shared["manifest"]), states[: shared["members"]].to(device)
