@@ -87,7 +87,7 @@ def imported_modules(path: Path) -> list[str]:
     modules = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
-            modules += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            modules += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             modules += [alias.name for alias in node.names]
     return modules
