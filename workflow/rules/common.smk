@@ -92,10 +92,9 @@ def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1,
     }
 
 
-def get_user_method(wildcards) -> list[str]:
-    """The class of a method where it is the user's own."""
-    kind = RESOLVED[wildcards.system]["methods"][wildcards.method]["stepper"]
-    return [kind] if is_own(kind) else []
+def get_method_class(wildcards) -> list[str]:
+    """The class of a method, whose code its rollouts depend on."""
+    return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 
 def get_user_metrics(wildcards) -> list[str]:
@@ -112,7 +111,7 @@ def get_methods(system) -> dict:
 
 def get_restartable_methods(system) -> list[str]:
     """Methods that can be started again, from states of our choice."""
-    return [name for name, method in get_methods(system).items() if method["stepper"] != "foreign"]
+    return [name for name, method in get_methods(system).items() if method["kind"] != "external"]
 
 
 def get_models(system) -> list[str]:
@@ -130,7 +129,7 @@ def get_model_roles(system, method) -> dict:
 
 def get_method_options(system, method) -> dict:
     """What a method is built from; labels and lengths are no part of it."""
-    apart = ("label", "models", "steps", "segment_steps", "leads")
+    apart = set(configuration.METHOD_KEYS) - {"kind"}
     options = {key: value for key, value in get_methods(system)[method].items() if key not in apart}
     return in_order_of_keys(options)
 
@@ -140,8 +139,8 @@ def get_refinements(system) -> list[str]:
     examined = {}
     for name, method in get_methods(system).items():
         # Reused data hold no frames to examine a denoiser with: a diagnosis that is not reused is left out.
-        if method["stepper"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
-            examined.setdefault(configuration.as_parameter([method["models"], method["readout"]]), name)
+        if method["kind"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
+            examined.setdefault(configuration.as_parameter([method["models"], method.get("readout")]), name)
     return list(examined.values())
 
 
@@ -149,7 +148,7 @@ def get_surrogate_method(system, method) -> str:
     """The method of this run that runs the surrogate of a refinement alone."""
     surrogate = get_methods(system)[method]["models"]["surrogate"]
     for name, candidate in get_methods(system).items():
-        if candidate["stepper"] == "pointwise" and candidate["models"]["surrogate"] == surrogate:
+        if candidate["kind"] == "pointwise" and candidate["models"]["surrogate"] == surrogate:
             return name
     raise WorkflowError(
         f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods"
@@ -187,7 +186,7 @@ def get_test_trajectories(wildcards) -> list[str]:
 def get_model_files(wildcards) -> list[str]:
     """Files of the models that a method needs; of an external method, the file that it is read from."""
     method = get_methods(wildcards.system)[wildcards.method]
-    external = [method["file"]] if method["stepper"] == "foreign" else []
+    external = [method["file"]] if method["kind"] == "external" else []
     return external + list(get_model_roles(wildcards.system, wildcards.method).values())
 
 

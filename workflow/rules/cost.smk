@@ -22,11 +22,10 @@ def get_timed_methods(wildcards) -> dict:
     }
 
 
-def get_timed_user_methods(wildcards) -> list[str]:
-    """Classes of the user's own among the methods that are timed."""
+def get_timed_classes(wildcards) -> list[str]:
+    """Classes of the methods that are timed."""
     methods = get_methods(wildcards.system)
-    kinds = {methods[name]["stepper"] for name in get_restartable_methods(wildcards.system)}
-    return sorted(filter(is_own, kinds))
+    return sorted({class_of(methods[name]["kind"]) for name in get_restartable_methods(wildcards.system)})
 
 
 def get_models_of_methods(wildcards) -> dict:
@@ -93,7 +92,7 @@ rule measure_cost:
     params:
         **parameters(
             "measure_cost",
-            user_code=get_timed_user_methods,
+            user_code=get_timed_classes,
             methods=get_timed_methods,
             members=config_slice("rollout", "members"),
             steps=config_slice("metrics", "cost", "steps"),

@@ -34,7 +34,7 @@ def get_report_files(wildcards) -> dict:
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
             "methods": [
-                {"name": name, **{key: methods[name][key] for key in ("label", "stepper")}} for name in methods
+                {"name": name, **{key: methods[name][key] for key in ("label", "kind")}} for name in methods
             ],
         }
     return files
