@@ -9,9 +9,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from calls import SYSTEM, environment
 from cluster import Cluster
-from shared import process_group
+from helpers import process_group
+from snakemake_calls import SYSTEM, environment
 
 from sns_core.files import read_tensors
 

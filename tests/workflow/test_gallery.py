@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from shared import equal
+from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake
 
 from sns_core.errors import UserError

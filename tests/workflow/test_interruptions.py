@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from shared import equal
+from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake, started, wait_for
 
 RESULTS = ["shards/manifest.json", "models/pointwise.safetensors", "models/sns_coloured.safetensors", "models/sns_coloured.csv",
