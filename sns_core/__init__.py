@@ -7,7 +7,7 @@ The floors of the house, ground floor first. A room is a module or a package of 
 lower floors. tests/unit/test_house.py reads this table and holds the code to it.
 
     0  errors, catalogue, stages, options, shells
-    1  files, plugins, runtime
+    1  files, plugins, device, streams, processes, progress
     2  systems, record
     3  data
     4  diffusion, metrics

@@ -22,13 +22,14 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.device import select_device
 from sns_core.errors import UserError
 from sns_core.files import read_json
 from sns_core.methods.base import Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.methods.solver import Solver
 from sns_core.rollout.engine import Observer, iterate, roll
-from sns_core.runtime import MemberStreams, select_device
+from sns_core.streams import MemberStreams
 from sns_core.systems import System
 
 RUN, GALLERY = "provenance.json", "given.json"  # the file of a folder that lists its systems and their methods

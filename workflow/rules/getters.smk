@@ -293,10 +293,9 @@ def get_provenance_files(wildcards) -> dict:
     return files
 
 
-def get_provenance_of_systems(wildcards) -> dict:
-    """System -> files that tell what made its results, and its methods."""
-    files = get_provenance_files(wildcards)
-    return {system: {**entry, "methods": get_methods(system)} for system, entry in files.items()}
+def get_methods_of_systems(wildcards) -> dict:
+    """System -> its methods."""
+    return {system: get_methods(system) for system in SYSTEMS}
 
 
 def get_report_files(wildcards) -> dict:

@@ -23,7 +23,8 @@ rule record_provenance:
         **parameters(
             "record_provenance",
             configuration=lambda wildcards: in_order_of_keys(config),
-            systems=get_provenance_of_systems,
+            systems=get_provenance_files,
+            methods=get_methods_of_systems,
             seed=config["seed"],
         ),
     shell:
