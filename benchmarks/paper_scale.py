@@ -90,7 +90,7 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
         frames = torch.randn(training["batch"], network.frames_in, channels, resolution, resolution, device=device)
         levels = torch.zeros(training["batch"], network.frames_out, dtype=torch.int64, device=device)
-        told = (levels,) if network.told else ()
+        told = (levels,) if network.level_conditioned else ()
 
         def step(network=network, given=(frames, *told), optimiser=optimiser, unroll=training["unroll"]):
             with autocast(device):

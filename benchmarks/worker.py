@@ -14,13 +14,13 @@ from serve import serve
 
 from sns_core.data.frames import open_frames
 from sns_core.data.pairs import Dataset
-from sns_core.data.shards import shell_index
 from sns_core.diffusion import LevelReadout
 from sns_core.rollout import build_stepper
-from sns_core.runtime import MemberStreams, Team, generator, use_threads
+from sns_core.runtime import MemberStreams, ProcessGroup, generator, use_threads
+from sns_core.shells import shell_index
 from sns_core.systems import build_system
 from sns_core.training import load_model
-from sns_core.training.train import _Trainer
+from sns_core.training.trainer import Trainer
 from sns_workflow import configuration
 
 ROOT = Path(__file__).parents[1]
@@ -114,8 +114,8 @@ def dataset() -> Dataset:
 def training(case: dict):
     """A unit is a step."""
     spec, data = demo()["models"][case["model"]], dataset()
-    trainer = _Trainer(
-        case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"), case.get("compile", False)
+    trainer = Trainer(
+        case["model"], spec, data, 0, ProcessGroup(CPU), case.get("precision", "auto"), case.get("compile", False)
     )
     if case["side"] == "ours":
         use_threads(1)

@@ -18,6 +18,7 @@ from sns_core.figures.inputs import SHOWN_UNITS
 from sns_core.figures.style import looks, short
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.cost import read_cost
+from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
 
 TEMPLATE = "report.html.j2"
@@ -33,26 +34,25 @@ FEW_CALLS = 0.5  # calls of the denoiser a step: below, most steps are the surro
 def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, methods: list[dict]) -> list[dict]:
     """A row a method and layer: its scores, and what they amount to in words.
 
-    `metrics`: a row a method and member; `windows`: a row a method, layer and window; `methods`: name, label and
+    `metrics`: one row per method, member and layer; `windows`: a row a method, layer and window; `methods`: name, label and
     stepper of each, in order. Means are over the members that were not lost; windows count all members.
     """
     layers = [str(layer) for layer in windows["layer"].unique()]
     scatter = {layer: _errors(windows, "solver", layer).max() for layer in layers}
-    return [_row(metrics, windows, method, layer, layers, scatter[layer]) for method in methods for layer in layers]
+    return [_row(metrics, windows, method, layer, scatter[layer]) for method in methods for layer in layers]
 
 
 def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
     """Spectrum errors of a method's windows, in order; NaN becomes infinite."""
     rows = windows[(windows["method"] == method) & (windows["layer"].astype(str) == layer)]
-    return rows["spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
+    return rows["window_spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
 
 
-def _row(metrics, windows, method: dict, layer: str, layers: list[str], scatter: float) -> dict:
-    name, suffix = method["name"], "" if len(layers) == 1 else f"_{layer}"
-    mine = metrics[metrics["method"] == name]
+def _row(metrics, windows, method: dict, layer: str, scatter: float) -> dict:
+    name = method["name"]
+    mine = metrics[(metrics["method"] == name) & (metrics["layer"].astype(str) == layer)]
     own = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
-    kept = mine[mine["lost_step"] < 0]
-    lost = mine[mine["lost_step"] >= 0]["lost_step"]
+    kept, lost = mine[~is_lost(mine["lost_step"])], mine["lost_step"][is_lost(mine["lost_step"])]
     errors = _errors(windows, name, layer)
     energy = (own["kinetic_energy"] / own["kinetic_energy_solver"]).fillna(math.inf).to_numpy(dtype=float)
     change = own["relative_change_solver"].mean()
@@ -65,11 +65,11 @@ def _row(metrics, windows, method: dict, layer: str, layers: list[str], scatter:
         "name": name, "label": method["label"], "stepper": method["stepper"], "layer": layer,
         "steps": int(mine["steps"].max()), "members": len(mine), "lost": len(lost),
         "first_lost": int(lost.min()) if len(lost) else None,
-        "error": mean("spectrum_error" + suffix), "error_late": mean("spectrum_error_late" + suffix),
+        "error": mean("member_spectrum_error"), "error_late": mean("member_spectrum_error_late"),
         "error_first": errors[0], "error_last": errors[-1], "error_worst": errors.max(), "windows": len(errors),
         "energy_worst": energy[np.argmax(np.abs(np.log(np.maximum(energy, 1e-30))))],
-        "energy": mean("kinetic_energy" + suffix, "kinetic_energy_solver" + suffix),
-        "enstrophy": mean("enstrophy" + suffix, "enstrophy_solver" + suffix),
+        "energy": mean("kinetic_energy", "kinetic_energy_solver"),
+        "enstrophy": mean("enstrophy", "enstrophy_solver"),
         "change": mean("relative_change") / change,
         "decorrelation": mean("decorrelation_time"), "decorrelation_late": mean("decorrelation_time_late"),
         "calls": float(mine["calls_per_step"].mean()), "milliseconds": 1000 * float(mine["seconds_per_step"].mean()),

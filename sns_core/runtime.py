@@ -70,12 +70,12 @@ def compiled(network: torch.nn.Module, device: torch.device) -> Callable:
     return torch.compile(network.to(memory_format=LAYOUT), dynamic=False) if can_compile(device) else network
 
 
-class Bucketed:
+class CompiledForBatchSizes:
     """Functions of tensors (rows, ...), or nested lists of them, compiled for few numbers of rows: those of a call are filled
     up to the next power of two, or to the most of any call yet, by copies of the last.
 
     Every row must be treated by itself, and no gradient be asked for: on a GPU each size is a CUDA graph. Use:
-    `a, b = Bucketed(device, a, b)`.
+    `a, b = CompiledForBatchSizes(device, a, b)`.
     """
 
     def __init__(self, device: torch.device, *functions: Callable):
@@ -126,7 +126,7 @@ def _each(change: Callable, nested):
     return change(nested) if torch.is_tensor(nested) else nested
 
 
-class Team:
+class ProcessGroup:
     """The processes that train one model together, as torchrun starts them; alone without it.
 
     Every process draws the whole batch and learns from its own rows, so what is learnt depends on the number of processes
@@ -142,7 +142,7 @@ class Team:
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
 
-    def __enter__(self) -> "Team":
+    def __enter__(self) -> "ProcessGroup":
         if self.size > 1:
             torch.distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         return self

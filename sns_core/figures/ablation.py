@@ -8,11 +8,12 @@ import pandas as pd
 from sns_core.errors import UserError
 from sns_core.figures.inputs import read
 from sns_core.figures.style import FAINT, MUTED, looks, page, panel_letter, plain_minor
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.lost import is_lost
 
 FEW = 12  # methods that all get a label in the lower row
-WORST = 2.0  # decades: spectrum errors beyond are drawn at the edge
 COLUMNS = {
-    "spectrum_error": "spectrum error (decades)",
+    "member_spectrum_error": "spectrum error of members (decades)",
     "correlation_error": "error of C(τ)",
     "early_error": "mean squared error (σ²), early",
 }
@@ -46,7 +47,9 @@ def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict,
             panel_letter(axis, "abc"[index], label[0].upper() + label[1:].split(" (")[0])
             plain_minor(axis)
         lower_axes = lower.subplots(1, 2)
-        for index, (axis, column) in enumerate(zip(lower_axes, ("spectrum_error", "correlation_error"), strict=True)):
+        for index, (axis, column) in enumerate(
+            zip(lower_axes, ("member_spectrum_error", "correlation_error"), strict=True)
+        ):
             points = {
                 name: (score["calls"], np.clip(np.nan_to_num(score[column], nan=np.inf), 1e-4, WORST).mean())
                 for name, score in scores.items()
@@ -82,9 +85,9 @@ def best(points: dict[str, tuple[float, float]]) -> list[str]:
 
 
 def _scores(rows: pd.DataFrame, result, truth: np.ndarray) -> dict:
-    """Scores of a method by member; NaN for one that was lost."""
-    lost = rows["lost_step"].to_numpy() >= 0
-    error = next(column for column in rows if column.startswith("spectrum_error"))
+    """Return the scores of a method by member, means over layers, NaN for a lost member; `rows`: its rows of metrics.csv."""
+    members = rows.groupby("member")[["member_spectrum_error", "lost_step"]].mean()
+    lost = is_lost(members["lost_step"].to_numpy())
     block = result["correlation"].values
     # C(tau) over the last third of the blocks; a lost member has none.
     late = block[:, -max(1, block.shape[1] // 3) :].mean(1)
@@ -92,7 +95,7 @@ def _scores(rows: pd.DataFrame, result, truth: np.ndarray) -> dict:
     count = max(2, result.sizes["time"] // 20)
     early = result["mse"].transpose("member", "time").values[:, 1 : count + 1].mean(1)
     return {
-        "spectrum_error": np.where(lost, np.nan, rows[error].to_numpy()),
+        "member_spectrum_error": np.where(lost, np.nan, members["member_spectrum_error"].to_numpy()),
         "correlation_error": np.where(lost, np.nan, correlation),
         "early_error": early,
         "calls": float(rows["calls_per_step"].mean()),

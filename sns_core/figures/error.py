@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from sns_core.figures.inputs import lost_note, read, read_each, step_size
 from sns_core.figures.style import FAINT, MUTED, clip, corner, looks, page, plain_minor, time_label
+from sns_core.metrics.lost import is_alive, is_lost
+from sns_core.metrics.zonal import step_of_frames
 
 SATURATION = 2.0  # of two independent fields with mean 0 and variance 1
 HIGHEST = 30.0
@@ -22,8 +25,7 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
     rows = max(1, -(-len(results) // COLUMNS))
     error, means = {}, {}
     for method, result in results.items():
-        lost = result["lost_step"]
-        before = (lost < 0) | (result["time"] < lost * size - size / 2)
+        before = is_alive(result["lost_step"], xr.DataArray(step_of_frames(result), dims="time"))
         mse = result["mse"].where(before & np.isfinite(result["mse"]))
         error[method] = mse.isel(time=slice(1, None)).dropna("time", how="all")  # all start from the same frame
         means[method] = error[method].mean("member")
@@ -54,7 +56,7 @@ def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output
                 axis.annotate("2: independent fields", (1, SATURATION), (-3, 7), ("axes fraction", "data"),
                               "offset points", ha="right", color=MUTED, fontsize=7.5)  # fmt: skip
             lost = results[method]["lost_step"].values
-            times = np.clip(lost[lost >= 0] * size, start, end)
+            times = np.clip(lost[is_lost(lost)] * size, start, end)
             if len(times):
                 axis.plot(times, np.full(len(times), 0.97), "v", color=colour, markersize=5, clip_on=False,
                           transform=axis.get_xaxis_transform())  # fmt: skip

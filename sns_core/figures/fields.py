@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sns_core.figures.frames import SHOWN_WITHIN, Rollout
+from sns_core.figures.frames import Rollout
 from sns_core.figures.inputs import (
     alive,
     living,
@@ -27,6 +27,7 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )  # fmt: skip
+from sns_core.metrics.lost import LOST_BEYOND
 
 COLOUR_LIMIT = 3.0  # standard deviations of the solver at the ends of the colour scale
 PANEL, GAP = 1.75, 0.07  # inches
@@ -77,8 +78,8 @@ def plot_fields(
                     values = None if field is None else field[layer]
                     if values is None:
                         empty_panel(axis, "not run")
-                    elif not (np.abs(values) <= SHOWN_WITHIN * std).all():
-                        empty_panel(axis, text or f"beyond {SHOWN_WITHIN:g} σ")
+                    elif not (np.abs(values) <= LOST_BEYOND * std).all():
+                        empty_panel(axis, text or f"beyond {LOST_BEYOND:g} σ")
                     else:
                         limit = COLOUR_LIMIT * std
                         image = axis.imshow(values, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)

@@ -10,7 +10,6 @@ from sns_core.figures.inputs import in_shown_units
 from sns_core.files import missing
 
 FRAME = ("member", "time", "layer", "y", "x")
-SHOWN_WITHIN = 12.0  # standard deviations: a field that reaches further is lost, and not shown
 
 
 class Rollout:

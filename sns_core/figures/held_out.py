@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from sns_core.figures.style import FAINT, MUTED, looks, page, panel_letter, plain_minor, wrapped
-from sns_core.metrics.held_out import LOST, MEASURES
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.held_out import MEASURES
 
 COLUMNS = 4
 
@@ -23,12 +24,12 @@ def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, outpu
         axes = figure.subplots(height, COLUMNS, sharey=True).ravel()
         for index, (axis, (name, (title, better))) in enumerate(zip(axes, MEASURES.items(), strict=False)):
             for number, (_, row) in enumerate(rows.iterrows(), 1):
-                look, error = style[row["method"]], np.clip(row["rollout_error"], 1e-4, LOST)
+                look, error = style[row["method"]], np.clip(row["rollout_error"], 1e-4, WORST)
                 axis.plot(row[name], error, "o", color=look["color"], markersize=4, alpha=0.85)
                 axis.annotate(str(number), (row[name], error), (3, 3), textcoords="offset points",
                               color=look["color"], fontsize=7)  # fmt: skip
             axis.set_yscale("log")
-            axis.axhline(LOST, color=FAINT, linewidth=0.9)
+            axis.axhline(WORST, color=FAINT, linewidth=0.9)
             panel_letter(axis, "abcdefgh"[index], wrapped(title, 30))
             said = f"agreement {ranks[name]:.2f}" if np.isfinite(ranks[name]) else "all alike"
             axis.set_xlabel(f"{'more' if better else 'less'} should be better: {said}", color=MUTED, fontsize=7.5)

@@ -12,6 +12,7 @@ import xarray as xr
 
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
+from sns_core.metrics.lost import count_lost, is_alive
 
 # Units of the files -> those of the figures, and what one is worth in the other.
 SHOWN_UNITS = {"s": ("d", 1 / 86400), "1/(s)": ("1/d", 86400.0), "m": ("km", 1e-3), "1/(m)": ("1/km", 1e3)}
@@ -52,8 +53,7 @@ def step_size(result: xr.Dataset) -> float:
 
 def alive(result: xr.Dataset, axis: str) -> xr.DataArray:
     """True where a member was not lost yet; (member, axis); `axis`: "step" or "block", which its last step labels."""
-    lost = result["lost_step"]
-    return (lost < 0) | (result[axis] < lost)
+    return is_alive(result["lost_step"], result[axis])
 
 
 def living(result: xr.Dataset, name: str) -> xr.DataArray:
@@ -65,8 +65,7 @@ def living(result: xr.Dataset, name: str) -> xr.DataArray:
 
 def lost_by(result: xr.Dataset, step: int | None = None) -> int:
     """Members lost at or before `step` (None: by the end)."""
-    lost = result["lost_step"].values
-    return int(((lost >= 0) & (lost <= (np.inf if step is None else step))).sum())
+    return count_lost(result["lost_step"].values, np.inf if step is None else step)
 
 
 def lost_note(result: xr.Dataset, step: int | None = None) -> str:

@@ -22,7 +22,8 @@ from sns_core.figures.style import (
     plain_minor,
     ratio_ticks,
 )  # fmt: skip
-from sns_core.metrics.summaries import told
+from sns_core.metrics.distances import estimated_levels
+from sns_core.metrics.lost import is_alive, is_lost
 
 ENERGY = (0.1, 100.0)  # of the solver's kinetic energy: the axis reaches no further
 FRAMES = ((0, PREVIOUS, "$s_2$, previous frame"), (1, NEXT, "$s_1$, next frame"))
@@ -77,7 +78,7 @@ def _level_axis(axis, highest: float, which: str = "x") -> None:
 def _histogram(axis, result, levels) -> None:
     """How often each level was estimated, over the steps of all members until they were lost."""
     panel_letter(axis, "a", "Levels in use")
-    values, highest = told(living(result, "levels")), 0
+    values, highest = estimated_levels(living(result, "levels")), 0
     if not np.isfinite(values).any():
         return empty_panel(axis, "every member\nlost at once")
     for index, colour, label in FRAMES:
@@ -105,7 +106,7 @@ def counts_of(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _series(axis, result) -> None:
     panel_letter(axis, "b", "Mean level")
-    values = told(living(result, "levels")).mean("member")
+    values = estimated_levels(living(result, "levels")).mean("member")
     if not np.isfinite(values).any():
         return empty_panel(axis, lost_note(result))
     blocks = values.coarsen(step=int(result["block"][0])).mean()
@@ -122,7 +123,7 @@ def _series(axis, result) -> None:
 
 def _lost_marks(axis, result) -> None:
     for step in result["lost_step"].values:
-        if step >= 0:
+        if is_lost(step):
             axis.plot(step, 0.985, "v", color=INK, markersize=4, transform=axis.get_xaxis_transform(), clip_on=False)
 
 
@@ -130,7 +131,7 @@ def _along(axis, examined, surrogate, label) -> None:
     """Levels that the heads give to the surrogate's own rollout, to each member until it was lost."""
     lost = surrogate["lost_step"].values
     steps, length = examined["rollout_step"].values, int(surrogate["block"][0])
-    before = (lost[None, :] < 0) | (steps[:, None] < lost[None, :])
+    before = is_alive(lost[None, :], steps[:, None])
     highest = 0.0
     for index, colour, name in FRAMES:
         values = np.where(before, examined["rollout_level"].isel(frame=index).values, np.nan)

@@ -21,11 +21,11 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )  # fmt: skip
+from sns_core.metrics.distances import WORST
 
 DASHED = {"color": REFERENCE, "linewidth": 1.1, "linestyle": (0, (2, 1.4)), "zorder": 5}
 RATIO = (0.1, 10.0)
 CONTOURS = (0.0, 0.2, 0.5)
-WORST = 2.0  # decades: the spectrum error is drawn up to this
 
 
 def plot_spectra(
@@ -113,15 +113,15 @@ def _ratio(axis, known, results, style, layer, shells) -> None:
 
 def _errors(axis, table, style) -> None:
     """The windows' errors as they stand in the table; what lies beyond the axis is marked at its edge."""
-    finite = table["spectrum_error"][np.isfinite(table["spectrum_error"])].to_numpy()
+    finite = table["window_spectrum_error"][np.isfinite(table["window_spectrum_error"])].to_numpy()
     low = 10 ** np.floor(np.log10(max(finite.min(), 1e-3))) if len(finite) else 1e-2
     high = min(WORST, max(0.3, 1.5 * finite.max())) if len(finite) else WORST
     for method, look in style.items():
         rows = table[table["method"] == method]
-        middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["spectrum_error"]
+        middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["window_spectrum_error"]
         inside = value <= high
         axis.fill_between(
-            middle, rows["spectrum_error_low"].clip(upper=high), rows["spectrum_error_high"].clip(upper=high),
+            middle, rows["window_spectrum_error_low"].clip(upper=high), rows["window_spectrum_error_high"].clip(upper=high),
             color=look["color"], alpha=0.15, linewidth=0,
         )  # fmt: skip
         axis.plot(middle, value.where(inside), **look, marker="o", markersize=3)

@@ -9,7 +9,7 @@ from sns_core.data.frames import open_members
 from sns_core.errors import DamagedFile
 from sns_core.figures.inputs import in_shown_units
 from sns_core.figures.style import MUTED, NEXT, REFERENCE, corner, page, panel_letter, time_label, unit
-from sns_core.metrics.summaries import saturation_time
+from sns_core.metrics.distances import saturation_time
 
 COLOURS = {"train": "#0072b2", "validation": "#009e73", "test": "#d55e00"}
 

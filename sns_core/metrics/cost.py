@@ -17,8 +17,8 @@ import xarray as xr
 
 from sns_core.files import missing, read_json, whole_file
 from sns_core.metrics.bootstrap import interval, pooled
+from sns_core.metrics.distances import spectrum_error
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
-from sns_core.metrics.summaries import spectrum_error
 
 SOLVER = "solver"  # the method that is the solver as configured
 EVEN = 0.05  # a speed-up this near to 1 is none, and no loss

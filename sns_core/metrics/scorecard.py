@@ -19,8 +19,9 @@ import xarray as xr
 
 from sns_core.files import missing, whole_file
 from sns_core.metrics.bootstrap import in_stretches, interval, pooled, resampling_weights
+from sns_core.metrics.distances import decorrelation_time, estimated_levels, spectrum_error, wasserstein
 from sns_core.metrics.ensembles import ensemble_scores
-from sns_core.metrics.summaries import decorrelation_time, spectrum_error, told, wasserstein
+from sns_core.metrics.lost import count_lost, is_alive, is_lost, steps_alive
 from sns_core.metrics.zonal import SILENT, zonal_blocks, zonal_variance
 
 BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
@@ -73,10 +74,10 @@ def stretches(result: xr.Dataset, known: xr.Dataset, window: int) -> xr.Dataset:
     for name in ("kinetic_energy", "enstrophy"):
         series[f"{name}_square"] = series[name] ** 2
     series["refined_share"] = (series["calls"] > 0).astype(float)
-    series["levels"] = told(series["levels"])
+    series["levels"] = estimated_levels(series["levels"])
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
     series["rate_error"] = abs(series["rate_of_change"] / known["rate_of_change"].mean("member") - 1)
-    living = (result["lost_step"] < 0) | (result["block"] < result["lost_step"])
+    living = is_alive(result["lost_step"], result["block"])
     every = xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
     return in_stretches(every, living, window)
 
@@ -137,7 +138,7 @@ def _halved(correlation: xr.DataArray) -> xr.DataArray:
 
 def horizon(lost_step: np.ndarray, steps: int) -> np.ndarray:
     """Steps that a member lives on average, (1 + RESAMPLES,), of those that lost_step (member,) tells, -1 for none."""
-    lived = np.where(lost_step < 0, steps, lost_step - 1)
+    lived = steps_alive(lost_step, steps)
     weights = resampling_weights(np.ones(len(lived)))
     return weights @ lived / weights.sum(1)
 
@@ -235,13 +236,14 @@ def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame
             part, others = halves(result, known)
             floor = pd.concat([_rows(_rollout_scores(part, others, window, shells)), *found[1:]])
         lost, block = result["lost_step"].values, int(result["block"][0])
-        lived = np.where(lost < 0, result.sizes["step"], (lost - 1) // block * block)
+        lived = steps_alive(lost, result.sizes["step"])
+        counted = np.where(is_lost(lost), lived // block * block, lived)  # a block with a lost step counts nowhere
         tables.append(
             pd.concat(found).assign(
                 method=name,
-                members_lost=int((result["lost_step"] >= 0).sum()),
+                members_lost=count_lost(lost),
                 members=result.sizes["member"],
-                counted=float(lived.mean() / result.sizes["step"]),
+                counted=float(counted.mean() / result.sizes["step"]),
             )
         )
     return pd.concat(tables), floor

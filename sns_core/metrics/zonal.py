@@ -1,22 +1,22 @@
-"""The zonal-mean flow of a rollout: its mean profile and how much it varies, from the frames that were kept."""
+"""The zonal-mean flow of a rollout: its mean profile and its variance, from the stored frames."""
 
 import numpy as np
 import xarray as xr
 
 from sns_core.metrics.bootstrap import interval, pooled
 
-SILENT = 1e-5  # of the root-mean-square velocity: a zonal mean below it was removed from the frames
+SILENT = 1e-5  # share of the root-mean-square velocity; a zonal mean below it was removed from the frames
 
 
 def step_of_frames(result: xr.Dataset) -> np.ndarray:
-    """Steps after which the frames of a method's results were kept; lags are a step apart."""
+    """Return the steps after which the frames of a method's results were stored; lags are one step apart."""
     return np.rint(result["time"].values / float(result["lag"][1] - result["lag"][0])).astype(int)
 
 
 def zonal_blocks(result: xr.Dataset) -> xr.Dataset:
-    """Means over the kept frames of each block, (member, block, layer, y), of the zonal-mean velocity and of its square.
+    """Return means over the stored frames of each block of the zonal-mean velocity and of its square.
 
-    The initial frame is left out; a block in which no frame was kept holds NaN.
+    Both have the axes (member, block, layer, y). The initial frame is left out. A block without a stored frame holds NaN.
     """
     blocks, step = result["block"].values, step_of_frames(result)
     velocity = result["zonal_velocity"].isel(time=np.flatnonzero(step > 0)).astype(float)
@@ -27,14 +27,14 @@ def zonal_blocks(result: xr.Dataset) -> xr.Dataset:
 
 
 def zonal_variance(means: xr.Dataset) -> xr.DataArray:
-    """Variance over time and members of the zonal-mean velocity, (..., y), from the means of it and of its square."""
+    """Return the variance over time and members of the zonal-mean velocity, (..., y), from its mean and mean square."""
     return (means["zonal_square"] - means["zonal_mean"] ** 2).clip(min=0)
 
 
 def profile(units: xr.Dataset) -> xr.Dataset:
-    """Mean profile with its interval of 90 %, and standard deviation in time and over members, (layer, y).
+    """Return the mean profile with its interval of 90 %, and the standard deviation over time and members, (layer, y).
 
-    `units`: "zonal_mean" and "zonal_square" (unit, layer, y) with the "size" of each unit, as `pooled` wants them.
+    `units`: "zonal_mean" and "zonal_square" (unit, layer, y) with the "size" of each unit, the form that `pooled` takes.
     """
     means = pooled(units[["zonal_mean", "zonal_square", "size"]])
     dimensions = ("layer", "y")

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.shards import shell_index
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler
 from sns_core.files import digest, provenance, whole_file
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.runtime import derive_seed, generator, progress, use_threads
+from sns_core.shells import mode_weight, shell_index
 
 PATHS = {"A": Path.left_then_down, "B": Path.down_then_left, "C": Path.diagonal}
 SAMPLERS = {
@@ -101,7 +101,7 @@ def learn_process(oracle: GaussianOracle, resolution: int, marks: list[int], see
         torch.manual_seed(derive_seed(seed, "weights", "theory"))
         network = PeriodicUNet(
             channels=1, frames_in=2, frames_out=2, width=WIDTH, multipliers=(1, 2), blocks=1, attention=False,
-            levels=schedule.levels, head_features="encoder", head_width=64, told=True,
+            levels=schedule.levels, head_features="encoder", head_width=64, level_conditioned=True,
         )  # fmt: skip
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
     factor = torch.linalg.cholesky(oracle.covariance)
@@ -183,9 +183,8 @@ def level_information(schedule: NoiseSchedule, resolution: int, slope: float) ->
     n / 2 (d ln v / d s)^2.
     """
     shells = torch.from_numpy(shell_index(resolution))
-    twice = torch.full(shells.shape, 2.0, dtype=torch.float64)
-    twice[:, 0] = twice[:, -1] = 1.0
-    modes = torch.zeros(int(shells.max()) + 1, dtype=torch.float64).index_add_(0, shells.flatten(), twice.flatten())
+    weight = torch.from_numpy(mode_weight(resolution))
+    modes = torch.zeros(int(shells.max()) + 1, dtype=torch.float64).index_add_(0, shells.flatten(), weight.flatten())
     amplitude = torch.arange(len(modes)).clamp(min=1).double() ** -slope
     change = torch.gradient(schedule.alpha_bar)[0][:, None]
     rows = []

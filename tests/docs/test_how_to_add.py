@@ -90,7 +90,7 @@ def test_the_kept_spectrum_is_kept(folder):
     """Of the page's stepper only: no shell beyond 1.2 times the training data's, which the surrogate alone passes."""
     import json
 
-    from sns_core.data.shards import shell_index
+    from sns_core.shells import shell_index
 
     limit = 1.2 * torch.tensor(
         json.loads((folder / TABLES / "shards/manifest.json").read_text())["statistics"]["shell_amplitude"]

@@ -7,11 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
+from sns_core.data.segments import CHUNK
 from sns_core.metrics import kinetic_energy_spectrum, rate_of_change, spectrum_error, temporal_correlation
-from sns_core.metrics.compute import CHUNK, spectrum_error_interval, zonal_velocity
+from sns_core.metrics.distances import BINS, CENTRES, saturation_time, wasserstein
 from sns_core.metrics.distributions import component_scales, histogram
+from sns_core.metrics.rollout_metrics import spectrum_error_interval, zonal_velocity
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.summaries import BINS, CENTRES, saturation_time, wasserstein
 from sns_core.metrics.temporal import centred, lagged_correlation
 from sns_core.systems import KolmogorovFlow
 

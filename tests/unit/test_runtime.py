@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from sns_core.files import digest, provenance, read_json, read_tensors, sha256, whole_file, write_json, write_tensors
 from sns_core.runtime import (
-    Bucketed,
+    CompiledForBatchSizes,
     MemberStreams,
     UserError,
     autocast,
@@ -137,7 +137,7 @@ def test_without_a_compiler_networks_run_as_they_are_and_one_line_says_so(monkey
 
 
 def test_rows_are_filled_up_to_powers_of_two_or_to_the_most_yet():
-    buckets = Bucketed(torch.device("cpu"))
+    buckets = CompiledForBatchSizes(torch.device("cpu"))
     assert [buckets.bucket(rows) for rows in (5, 1, 2, 3, 4)] == [5, 1, 2, 4, 4]
     assert [buckets.bucket(rows) for rows in (20, 9, 17, 6)] == [20, 16, 20, 8]
 
@@ -150,7 +150,7 @@ def test_bucketed_functions_see_full_buckets_and_give_the_rows_asked_for(monkeyp
         return [pair[0] + pair[1], None], extra
 
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
-    (call,) = Bucketed(torch.device("cpu"), function)
+    (call,) = CompiledForBatchSizes(torch.device("cpu"), function)
     for rows in (4, 3, 1):
         one, two = torch.randn(2, rows, 2, generator=generator("test", rows))
         (total, nothing), extra = call([one, two], None)

@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 
 from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
-from sns_core.metrics.compute import _windows
+from sns_core.metrics.distances import CENTRES, decorrelation_time
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
+from sns_core.metrics.rollout_metrics import window_table
 from sns_core.metrics.scorecard import SCORES, halves, horizon, read_scorecard, score_methods, seconds_per_step
-from sns_core.metrics.summaries import CENTRES, decorrelation_time
 from sns_core.runtime import UserError
 
 STEPS, BLOCK, WINDOW, MEMBERS, LAGS, STEP = 2000, 10, 200, 4, 40, 0.1
@@ -276,14 +276,14 @@ def test_intervals_and_floors_tell_what_differs_from_what_does_not(card):
 def test_windows_tell_all_members_or_none():
     rng = np.random.default_rng(3)
     result, known = synthetic(rng, MEMBERS, STEPS), reference(rng, MEMBERS)
-    whole = _windows(result, known, WINDOW, (1, 5), [], STEP)
+    whole = window_table(result, known, WINDOW, (1, 5), [], STEP)
     for name in ("kinetic_energy", "enstrophy", "relative_change"):
         result[name][1, 450:] = np.nan
     result["energy_spectrum"][1, 450 // BLOCK :] = np.nan
     result["lost_step"][1] = 451
-    table = _windows(result, known, WINDOW, (1, 5), [], STEP)
+    table = window_table(result, known, WINDOW, (1, 5), [], STEP)
     assert table["members_lost"].tolist() == [0, 0] + [1] * 8
-    told = ["spectrum_error", "kinetic_energy", "enstrophy", "relative_change", "vorticity_distance"]
+    told = ["window_spectrum_error", "kinetic_energy", "enstrophy", "relative_change", "vorticity_distance"]
     pd.testing.assert_frame_equal(table[told][:2], whole[told][:2])
     assert table[told][2:].isna().all(axis=None)
 

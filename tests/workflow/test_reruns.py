@@ -3,12 +3,10 @@
 import copy
 import itertools
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from calls import SYSTEM, environment, planned, snakemake
 from snakemake.utils import update_config
 
 from sns_core.stages import STAGES
@@ -19,7 +17,10 @@ from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
 def merged(root: Path, *overlays: dict) -> dict:
     """The configuration of the smoke run with overlays on top."""
     config = {}
-    for layer in (*(yaml.safe_load((root / f"config/{name}.yaml").read_text()) for name in ("config", "smoke")), *overlays):
+    for layer in (
+        *(yaml.safe_load((root / f"config/{name}.yaml").read_text()) for name in ("config", "smoke")),
+        *overlays,
+    ):
         update_config(config, copy.deepcopy(layer))
     return config
 

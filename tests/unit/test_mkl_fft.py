@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from sns_core.systems import lines, spectral
+from sns_core.systems import mkl_fft, spectral
 from sns_core.systems.spectral import PlanarTransforms
 
-needs_mkl = pytest.mark.skipif(lines._library() is None, reason="torch shows nothing of MKL here")
+needs_mkl = pytest.mark.skipif(mkl_fft._library() is None, reason="torch shows nothing of MKL here")
 
 
 def transformed(n, columns, dtype):
@@ -45,5 +45,5 @@ def test_spectra_are_those_of_rfft2_transposed(n):
 def test_lines_at_strides_equal_lines_in_a_row():
     lines_in_a_row = torch.randn(6, 40, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
     out = torch.empty(40, 6, dtype=torch.complex128)
-    lines.plan(torch.float64, False, False, 40, 6, (1, 40), (6, 1))(lines_in_a_row.data_ptr(), out.data_ptr())
+    mkl_fft.plan(torch.float64, False, False, 40, 6, (1, 40), (6, 1))(lines_in_a_row.data_ptr(), out.data_ptr())
     torch.testing.assert_close(out.T, torch.fft.fft(lines_in_a_row), rtol=0, atol=1e-13)

@@ -20,13 +20,15 @@ from pathlib import Path
 import torch
 import xarray as xr
 
+from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.files import read_json, write_json
-from sns_core.rollout.grids import on_grid, regridded
-from sns_core.rollout.steppers import build_stepper
+from sns_core.evaluation.coarse_solver import regridded
+from sns_core.files import write_json
+from sns_core.methods.base import Hardware
+from sns_core.methods.build import build_method
+from sns_core.rollout.engine import iterate
 from sns_core.runtime import MemberStreams, progress, select_device, use_threads
-from sns_core.systems import build_system
 
 POWERCAP = Path("/sys/class/powercap")
 LEAST = 8  # time steps of a solver that are timed together: its guard looks at the state once in a while, not at each
@@ -151,12 +153,10 @@ def measure_cost(
     for index in progress(len(waiting), "cost"):
         function, name, spec = waiting[index]
         found["methods" if function is _method else "grids"][name] = apart(function, name, spec, shared)
-    content = read_json(manifest)
-    flow = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32)
-    write_json(output, {
-        **found, "members": members, "step": content["emulator"]["step"], "time_units": flow.time_units,
-        "machine": apart(_machine, device, threads),
-    })  # fmt: skip
+    emulation = Emulation.read(manifest)
+    machine = apart(_machine, device, threads)
+    units = emulation.build_system().time_units
+    write_json(output, {**found, "members": members, "step": emulation.step, "time_units": units, "machine": machine})
 
 
 def _machine(device: str, threads: int) -> dict:
@@ -170,44 +170,45 @@ def _machine(device: str, threads: int) -> dict:
 
 
 def _method(name: str, spec: dict, shared: dict) -> dict:
-    """A method's emulator steps, from true states."""
-    device, content, system, states = _ready(shared)
-    bank = lambda: true_frames(shared["manifest"], shared["seed"])  # noqa: E731
-    stepper = build_stepper(
-        spec["method"], spec["models"], system, content, device, shared["precision"], bank, shared["compile"]
+    """Time the emulator steps of a method, from true states."""
+    device, emulation, states = _ready(shared)
+    method = build_method(
+        spec["method"],
+        spec["models"],
+        emulation,
+        hardware=Hardware(device, shared["precision"], shared["compile"]),
+        training_frames=lambda: true_frames(shared["manifest"], shared["seed"]),
     )
     streams = MemberStreams(shared["seed"], "cost", name, members=range(len(states)), device=device)
-    begin, calls = stepper.start(states), {}
-    rhythm = spec["method"].get("every", 1)  # steps of which one alone looks at the pair
+    carry, calls = method.start(states), {}
 
     def advance(count: int) -> None:
-        carry, total = begin, 0.0
-        for step in range(1, count + 1):
-            carry, record = stepper.step(carry, streams.at(step))
-            total += float(record.calls.float().mean())
-        calls["a_step"] = total / count
+        steps = iterate(method, carry, streams, range(1, count + 1))
+        calls["per_step"] = sum(float(record.calls.float().mean()) for _, _, record in steps) / count
 
-    found = timed(advance, rhythm, shared["steps"], shared["repeats"], shared["seconds"], device)
-    return {**found, "calls": calls["a_step"]}
+    period = spec["method"].get("refine_every", 1)  # steps with one refinement among them
+    times = timed(advance, period, shared["steps"], shared["repeats"], shared["seconds"], device)
+    return {**times, "calls": calls["per_step"]}
 
 
 def _solver(name: str, spec: tuple[int, int, int], shared: dict) -> dict:
-    """The solver's emulator steps on another grid, of so many time steps each; `stable` of them are known to go well."""
+    """Time the emulator steps of the solver on another grid.
+
+    `spec`: points a side, time steps per emulator step, emulator steps that are known to stay stable.
+    """
     points, substeps, stable = spec
-    device, content, _, states = _ready(shared)
-    flow = on_grid(content["system"], points, content["emulator"]["step"] / substeps, device)
-    begin = flow.run(flow.start(regridded(states, points)), 1)
+    device, emulation, states = _ready(shared)
+    flow = emulation.build_system(device, resolution=points, dt=emulation.step / substeps)
+    carry = flow.run(flow.start(regridded(states, points)), 1)
     most = max(LEAST, min(shared["steps"], stable) * substeps - 1)
-    found = timed(lambda count: flow.run(begin, count), LEAST, most, shared["repeats"], shared["seconds"], device)
-    scaled = {
-        key: found[key] if found[key] is None else found[key] * substeps for key in ("seconds", "low", "high", "joules")
-    }
-    return {**found, **scaled, "calls": 0.0, "dt": flow.dt, "substeps": substeps}
+    times = timed(lambda count: flow.run(carry, count), LEAST, most, shared["repeats"], shared["seconds"], device)
+    for key in ("seconds", "low", "high", "joules"):
+        times[key] = None if times[key] is None else times[key] * substeps
+    return {**times, "calls": 0.0, "dt": flow.dt, "substeps": substeps}
 
 
-def _ready(shared: dict):
-    """Device, manifest, the system as rollouts have it, and the states that all start from."""
-    device, content = select_device(shared["device"]), read_json(shared["manifest"])
-    system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, device)
+def _ready(shared: dict) -> tuple[torch.device, Emulation, torch.Tensor]:
+    """Device, emulation, and the states from which every contender starts."""
+    device = select_device(shared["device"])
     states = torch.from_numpy(open_members(shared["initial"], "final_state")["final_state"].values)
-    return device, content, system, states[: shared["members"]].to(device)
+    return device, Emulation.read(shared["manifest"]), states[: shared["members"]].to(device)

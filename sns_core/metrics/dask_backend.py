@@ -1,7 +1,7 @@
-"""Who computes the metrics: threads of this process, processes of this machine, or jobs of a SLURM cluster.
+"""Where metrics are computed: in threads of this process, processes of this machine, or jobs of a SLURM cluster.
 
-Frames are opened lazily (dask), a member and a stretch of time at a time, so files may be larger than memory. The graph of
-tasks is the same whoever computes it, and so are the numbers, bit for bit.
+Dask opens frames lazily, one member and one stretch of time at a time, so files may be larger than memory. The graph of
+tasks is the same for all three, and so are the numbers, bit for bit.
 """
 
 import contextlib
@@ -17,16 +17,17 @@ from sns_core.runtime import UserError
 # `metrics.dask` of the configuration; `memory` in MB, `options` for dask_jobqueue.SLURMCluster.
 ONE_THREAD = {"scheduler": "threads", "workers": 1, "memory": 2000, "options": {}}
 
-# A worker past its memory is ended and told of; by default it would be paused, and all would wait for it for ever.
+# A worker past its memory is ended with a message. By default dask pauses it, and the computation never ends.
 SETTINGS = {"distributed.worker.memory.pause": False, "distributed.scheduler.allowed-failures": 1}
 
 
 @contextlib.contextmanager
 def computed_by(scheduler: str, workers: int, memory: int, options: dict) -> Iterator[None]:
-    """In this block dask's graphs are computed by `workers` threads ("threads"), processes of at most `memory` MB each
-    ("local"), or as many SLURM jobs of a core and `memory` MB ("slurm", with `options`, such as queue and walltime).
+    """Compute dask's graphs in this block with `workers` threads, processes or SLURM jobs.
 
-    Raises UserError where what that needs is missing, and where a worker was lost for lack of memory.
+    `scheduler`: "threads" of this process; "local" processes of at most `memory` MB each; "slurm" jobs of one core and
+    `memory` MB, with `options` such as queue and walltime. Raises UserError where a package or `sbatch` is missing, and
+    where a worker was lost for lack of memory.
     """
     if scheduler == "threads":
         with dask.config.set(scheduler="threads", num_workers=workers):
@@ -45,8 +46,8 @@ def computed_by(scheduler: str, workers: int, memory: int, options: dict) -> Ite
             if shutil.which("sbatch") is None:
                 raise UserError("metrics.dask.scheduler: 'slurm' needs `sbatch`, which is not found here; use 'local'")
             shared["scheduler_options"] = {"dashboard_address": shared.pop("dashboard_address")}
-            asked = {"cores": 1, "processes": 1, "memory": f"{memory}MB", "job_name": "sns_dask", **shared, **options}
-            cluster = _needed("dask_jobqueue", scheduler).SLURMCluster(**asked)
+            request = {"cores": 1, "processes": 1, "memory": f"{memory}MB", "job_name": "sns_dask", **shared, **options}
+            cluster = _needed("dask_jobqueue", scheduler).SLURMCluster(**request)
         stack.enter_context(cluster)
         stack.enter_context(distributed.Client(cluster))
         try:
@@ -65,5 +66,5 @@ def _needed(package: str, scheduler: str):
 
 
 def each(function: Callable, arguments: Iterable[tuple]) -> list:
-    """The function's value for each tuple of arguments, of which lazy ones are read by the worker itself."""
-    return list(dask.compute(*[dask.delayed(function, pure=False)(*one) for one in arguments]))
+    """Return the function's value for each tuple of arguments; the worker itself reads lazy arguments."""
+    return list(dask.compute(*[dask.delayed(function, pure=False)(*values) for values in arguments]))

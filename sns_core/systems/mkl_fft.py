@@ -1,8 +1,8 @@
-"""One-dimensional Fourier transforms of many lines at any strides, by plans that are made once.
+"""One-dimensional Fourier transforms of many lines at any strides, by plans that are made once, with Intel's MKL.
 
-torch.fft makes its plan anew at every call and copies whatever is not laid out as it wants. The MKL that torch's builds for
-x86 carry needs neither, and gives the same bits. Where torch shows nothing of it (other processors, other systems), `plan`
-gives None, and torch.fft it is.
+`torch.fft` makes a new plan at every call, and copies data that are not laid out as it needs them. The MKL inside
+torch's x86 builds needs neither when it is called directly, and returns the same bits. Where torch contains no MKL (on
+other processors and systems), `plan` returns None, and callers use `torch.fft`.
 """
 
 import ctypes
@@ -12,16 +12,17 @@ from pathlib import Path
 
 import torch
 
-# Names of mkl_dfti.h.
+# Constants of MKL's header mkl_dfti.h, under the names there.
 COMPLEX, REAL, COMPLEX_COMPLEX, INPLACE, NOT_INPLACE = 32, 33, 39, 43, 44
 FORWARD_SCALE, BACKWARD_SCALE, NUMBER_OF_TRANSFORMS, CONJUGATE_EVEN_STORAGE, PLACEMENT = 4, 5, 7, 10, 11
 INPUT_STRIDES, OUTPUT_STRIDES, INPUT_DISTANCE, OUTPUT_DISTANCE, THREAD_LIMIT = 12, 13, 14, 15, 27
 
-Strides = tuple[int, int]  # from number to number within a line, and from line to line
+Strides = tuple[int, int]  # the distance between two numbers of a line, and between two lines
 
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
+    """Return torch's library with the functions of MKL, or None where it has none."""
     if not torch.backends.mkl.is_available():
         return None
     try:
@@ -37,14 +38,22 @@ def _library() -> ctypes.CDLL | None:
 
 @functools.cache
 def plan(
-    dtype: torch.dtype, real: bool, inverse: bool, length: int, count: int, source: Strides, target: Strides,
+    dtype: torch.dtype,
+    real: bool,
+    inverse: bool,
+    length: int,
+    count: int,
+    source: Strides,
+    target: Strides,
     inplace: bool = False,
-) -> Callable[[int, int], None] | None:  # fmt: skip
-    """A function (address of the source, address of the target) that transforms `count` lines of `length` points.
+) -> Callable[[int, int], None] | None:
+    """Return a function (address of the source, address of the target) that transforms `count` lines of `length`
+    points.
 
-    Parameters: `dtype` of the real numbers; `real` between real lines and half spectra, else complex; `inverse` with its
-    factor 1 / length; strides in numbers of the side's own type. It may be called by several threads at once. None where
-    MKL cannot be reached.
+    `dtype`: the type of the real numbers. `real`: whether one side is real lines and the other half spectra; otherwise,
+    both are complex. `inverse`: whether the transform is the inverse one, with the factor 1 / length. `source`,
+    `target`: strides, in numbers of that side's type. Several threads may call the function at once. Returns None where
+    MKL cannot be used. A call of the function raises RuntimeError where MKL reports a failure.
     """
     library = _library()
     if library is None:

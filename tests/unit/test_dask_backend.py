@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 from sns_core.data import shard_dataset, simulate_trajectories
-from sns_core.metrics.compute import compute_metrics, compute_reference
-from sns_core.metrics.workers import ONE_THREAD, computed_by, each
+from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
+from sns_core.metrics.reference import compute_reference
+from sns_core.metrics.rollout_metrics import compute_metrics
 from sns_core.rollout import rollout_segment
 from sns_core.runtime import UserError
 
@@ -36,7 +37,7 @@ def rollout(tmp_path_factory) -> SimpleNamespace:
     shard_dataset(trajectories=files, output=manifest)
     compute_reference(trajectories=[files[-1]], manifest=manifest, lags=4, frame_stride=1, map_lags=3, output=reference)
     rollout_segment(
-        name="solver", method={"stepper": "solver"}, models={}, manifest=manifest, initial=[files[-1]], first_step=0,
+        name="solver", method={"kind": "solver"}, models={}, manifest=manifest, initial=[files[-1]], first_step=0,
         steps=STEPS, members=list(range(MEMBERS)), seed=1, frame_stride=1, block=5, lags=4, output=segment,
         restart=folder / "restart.safetensors", device="cpu",
     )  # fmt: skip
@@ -129,7 +130,5 @@ def test_a_missing_package_or_program_is_named(monkeypatch, scheduler):
 
 
 def test_nothing_of_dask_distributed_is_imported_unless_asked_for():
-    code = (
-        "import sys, sns_core.metrics.compute; sys.exit('distributed' in sys.modules or 'dask_jobqueue' in sys.modules)"
-    )
+    code = "import sys, sns_core.metrics.rollout_metrics; sys.exit('distributed' in sys.modules or 'dask_jobqueue' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

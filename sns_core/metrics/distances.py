@@ -1,0 +1,62 @@
+"""Errors, distances and times, computed from the arrays that results hold. Tables and figures use them, without torch."""
+
+import numpy as np
+import xarray as xr
+
+REACH = 8.0  # standard deviations that the bins span to either side; values beyond count into the last bin
+BINS = 64
+CENTRES = (np.arange(BINS) + 0.5) * 2 * REACH / BINS - REACH
+WORST = 2.0  # decades of spectrum error that a lost member counts as, and beyond which figures draw at their edge
+
+
+def spectrum_error(energy: np.ndarray, reference: np.ndarray, shells: tuple[int, int] = (1, 15)) -> np.ndarray:
+    """Return the mean over shells first .. last of |log10 E - log10 E_reference|, in decades.
+
+    Arrays (..., K) against one (K,) or (..., K) give (...). What E is a mean over decides the name of the result:
+
+    spectrum_error            all members and the steps before each was lost: a run's, in scorecard.csv and cost.csv
+    window_spectrum_error     all members, lost ones included, and the steps of one window, in windows.csv
+    member_spectrum_error     one member and all its steps, in metrics.csv (`late`: the second half of the steps)
+    rollout_error             mean over members and layers of member_spectrum_error, at most WORST each, in held_out.csv
+
+    The mean of absolute values is positive for two samples of one law; see docs/ruler.md for how much that is.
+    """
+    first, last = shells[0], min(shells[1], energy.shape[-1] - 1)
+    ratio = energy[..., first : last + 1] / reference[..., first : last + 1]
+    return np.abs(np.log10(ratio)).mean(-1)
+
+
+def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 0.5) -> float:
+    """Return the time at which C(tau) first falls below `level`, linear between lags; NaN where it does not."""
+    below = np.nonzero(correlation < level)[0]
+    if not len(below) or below[0] == 0:
+        return float("nan")
+    i = below[0]
+    fraction = (correlation[i - 1] - level) / (correlation[i - 1] - correlation[i])
+    return float(lag[i - 1] + fraction * (lag[i] - lag[i - 1]))
+
+
+def estimated_levels(levels: xr.DataArray) -> xr.DataArray:
+    """Return the levels with NaN at the steps at which none was estimated; files hold a negative number there."""
+    return levels.where(levels >= 0)
+
+
+def saturation_time(time: np.ndarray, energy: np.ndarray, share: float = 0.1) -> float:
+    """Return the first time at which a series (T,) lies within `share` of the mean of its last third.
+
+    The spin-up may come from above or from below. Returns the last time where the series never does.
+    """
+    mean = energy[-max(1, len(energy) // 3) :].mean()
+    near = np.flatnonzero(np.abs(energy - mean) <= share * abs(mean))
+    return float(time[near[0]] if len(near) else time[-1])
+
+
+def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the Wasserstein-1 distance of histograms (..., BINS) over the bins above, in standard deviations.
+
+    It is the area between the two cumulative distributions. Values beyond the bins count as if they lay in the last one, so
+    the distance is at most 2 * REACH. NaN for an empty histogram.
+    """
+    with np.errstate(invalid="ignore"):
+        first, second = (c.cumsum(-1) / c.sum(-1, keepdims=True) for c in (np.asarray(counts), np.asarray(reference)))
+    return np.abs(first - second).sum(-1) * 2 * REACH / BINS
