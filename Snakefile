@@ -28,9 +28,18 @@ configfile: f"{PROJECT}/config/config.yaml"
 
 
 try:
-    configuration.validate(config)
+    CONFIGURATION = configuration.read(
+        config,
+        configuration.ConfigFiles(
+            workflow.overwrite_configfiles, Path(PROJECT, "config", "config.yaml"), workflow.config_settings.config
+        ),
+        files_must_exist=workflow.is_main_process and workflow.main_snakefile == SNAKEFILE,
+    )
 except configuration.ConfigurationError as error:
-    raise WorkflowError(str(error)) from None
+    # One line alone: an exception would carry lines of Snakemake's around it.
+    print(f"Configuration: {error}", file=sys.stderr)
+    sys.exit(1)
+config = CONFIGURATION.whole
 
 
 include: "workflow/rules/common.smk"

@@ -7,9 +7,9 @@ METHODS = config["use"]["methods"]
 SPLITS = ("train", "validation", "test")
 TABLES = ("metrics", "windows", "scorecard", "cost")
 RESULTS = f"{config['results']}/{config['run']}"
-RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
+RESOLVED = CONFIGURATION.systems
 # Results that this run takes from another run, by their names below the run's folder.
-REUSED = configuration.reused_results(config)
+REUSED = CONFIGURATION.reused
 ENVIRONMENT = "../../envs/sns.yaml"
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
