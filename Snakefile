@@ -17,7 +17,7 @@ IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
 # A clone runs its own code, whatever is installed. From an address there is no folder, and the installed packages are used.
 if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
-from sns_core.plugins import is_own
+from sns_core.plugins import class_of
 from sns_workflow import configuration
 from sns_workflow.command import command, in_order_of_keys, inspection_command, python, settings
 from sns_workflow.failures import HideCommands, describe_end

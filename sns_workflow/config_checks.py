@@ -27,11 +27,6 @@ def nearest(name: str, reference) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(reference))[:150]}"
 
 
-def kind_of(method: dict) -> str:
-    """The kind of a method."""
-    return method.get("kind", method.get("stepper"))
-
-
 def check_names(config: dict) -> None:
     """Check the names that the configuration gives, and that those which it uses are described."""
     for section in ("systems", "models", "methods"):
@@ -57,7 +52,7 @@ def check_names(config: dict) -> None:
                 )
     if "solver" not in config["use"]["methods"]:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
-    if kind_of(config["methods"]["solver"]) != "solver":
+    if config["methods"]["solver"]["kind"] != "solver":
         raise ConfigurationError("methods.solver: every method is compared to this one, so it must be the solver")
     for name in config["figures"]["movie"]["methods"] or []:
         if name not in config["use"]["methods"]:
@@ -176,17 +171,15 @@ def check_scales(where: str, resolved: dict) -> None:
 
 def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
     """Check what a method says of noise levels against the number of levels of its denoiser."""
-    blind = method.get("blind") or method.get("fixed") or {}
-    lowest = "min_level" if "min_level" in method else "threshold"
-    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", lowest)}
-    for key, value in {**values, "blind.level": blind.get("level")}.items():
+    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", "min_level")}
+    for key, value in {**values, "blind.level": (method.get("blind") or {}).get("level")}.items():
         if isinstance(value, int) and value > levels:
             raise ConfigurationError(f"{where}.{key}: {value} exceeds the {levels} noise levels of its denoiser")
-    if values["max_level"] and values[lowest] and values[lowest] > values["max_level"]:
+    if values["max_level"] and values["min_level"] and values["min_level"] > values["max_level"]:
         raise ConfigurationError(
-            f"{where}.{lowest}: {values[lowest]} exceeds max_level {values['max_level']}, so that nothing would be refined"
+            f"{where}.min_level: {values['min_level']} exceeds max_level {values['max_level']}, so that nothing would be refined"
         )
-    if kind_of(method) == "refinement" and examined > levels + 1:
+    if method["kind"] == "refinement" and examined > levels + 1:
         raise ConfigurationError(
             f"metrics.diagnose.levels: {examined} exceeds the {levels + 1} noise levels, 0 included, of the denoiser of {where}"
         )
@@ -195,15 +188,15 @@ def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
 def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> None:
     """Check what a method needs beside itself: the rollout of its surrogate alone, a file."""
     methods = resolved["methods"]
-    alone = {method["models"].get("surrogate") for method in methods.values() if kind_of(method) == "pointwise"}
+    alone = {method["models"].get("surrogate") for method in methods.values() if method["kind"] == "pointwise"}
     for name, method in methods.items():
         surrogate = method["models"].get("surrogate")
-        if kind_of(method) == "refinement" and surrogate not in alone and not reuses:
+        if method["kind"] == "refinement" and surrogate not in alone and not reuses:
             raise ConfigurationError(
                 f"use.methods: {name!r} refines the surrogate {surrogate!r}, and its denoiser is examined along that surrogate's "
                 "own rollout; use a method of the kind 'pointwise' with this surrogate, too"
             )
-        if "file" in method and kind_of(method) in ("external", "foreign"):
+        if "file" in method and method["kind"] == "external":
             path = method["file"]
             if "{" in path or "}" in path:
                 raise ConfigurationError(f"methods.{name}.file: {shown(path)} holds braces, which Snakemake replaces; rename it")
@@ -257,7 +250,7 @@ def check_work(where: str, resolved: dict) -> None:
     for name, method in methods.items():
         steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])
         place = f"methods.{name}" if {"steps", "segment_steps"} & method.keys() else "rollout"
-        kind = "solver" if kind_of(method) == "solver" else "model"
+        kind = "solver" if method["kind"] == "solver" else "model"
         substeps_of = substeps if kind == "solver" else 1
         count(f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS)
         jobs += count(f"{place}.segment_steps", chains * steps / length, f"jobs of {name}")

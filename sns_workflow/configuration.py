@@ -51,6 +51,9 @@ RENAMED = {
 RENAMED_VALUES = {"methods.*.kind": {"foreign": "external"}}
 
 
+# Keys of a method that are no options of its class.
+METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
+
 # Sections whose entries have names of the user's own. All other keys have their defaults in config/config.yaml.
 NAMED = ("systems", "models", "methods")
 
@@ -270,8 +273,7 @@ def _configuration_of(listing: dict) -> dict:
 def with_new_names(config: dict) -> dict:
     """Rename, in place, every key of a configuration that has its old name (see RENAMED)."""
     for old, new in RENAMED.items():
-        if not old.startswith("methods."):
-            _rename(config, old.split("."), new.split("."))
+        _rename(config, old.split("."), new.split("."))
     return config
 
 
@@ -304,7 +306,7 @@ def _examined(resolved: dict, method: str) -> dict | None:
     if method not in methods:
         return None
     surrogate = methods[method]["models"].get("surrogate")
-    alone = [m for m in methods.values() if m["stepper"] == "pointwise" and m["models"].get("surrogate") == surrogate]
+    alone = [m for m in methods.values() if m["kind"] == "pointwise" and m["models"].get("surrogate") == surrogate]
     return {
         "method": methods[method],
         "alone": alone[:1],
@@ -524,32 +526,43 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
 
 
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
-    with _telling(f"{where}.stepper"):
-        needs, options, given = plugins.needs_of(spec["stepper"]), plugins.options_of(spec["stepper"]), spec["models"]
+    """Check a method against its class: the models that it needs, and the options that its `build` takes."""
+    kind, models = spec["kind"], spec["models"]
+    with _telling(f"{where}.kind"):
+        needs, options = plugins.needs_of(kind), plugins.options_of(kind)
     for role, objectives in needs.items():
-        if role not in given:
+        if role not in models:
             raise ConfigurationError(
-                f"{where}.models: the stepper {spec['stepper']!r} needs a {role}; name a model as {role}: …"
+                f"{where}.models: a method of the kind {kind!r} needs a {role}; name a model as {role}: …"
             )
-        model = given[role]
+        model = models[role]
         if model not in resolved["models"]:
             raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{nearest(model, resolved['models'])}")
-        found = resolved["models"][model]["objective"]
-        if found not in objectives:
-            needed = " or ".join(map(repr, objectives))
+        objective = resolved["models"][model]["objective"]
+        if objective not in objectives:
             raise ConfigurationError(
-                f"{where}.models.{role}: {model!r} has the objective {found!r}, the {role} of a {spec['stepper']} stepper "
-                f"needs {needed}"
+                f"{where}.models.{role}: {model!r} has the objective {objective!r}, the {role} of a method of the kind {kind!r} "
+                f"needs {' or '.join(map(repr, objectives))}"
             )
-    for role in given:
+    for role in models:
         if role not in needs:
-            raise ConfigurationError(f"{where}.models: the stepper {spec['stepper']!r} has no use for a {role}")
-    shared = ("label", "stepper", "models", "steps", "segment_steps", "leads")
+            raise ConfigurationError(f"{where}.models: a method of the kind {kind!r} has no use for a {role}")
     for key in spec:
-        if key not in shared and key not in options:
+        if key in METHOD_KEYS:
+            continue
+        if key not in options:
+            renamed = RENAMED.get(f"methods.*.{key}")
+            hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
             raise ConfigurationError(
-                f"{where}.{key}: the stepper {spec['stepper']!r} has no use for it; it takes {', '.join(options) or 'no options'}"
+                f"{where}.{key}: a method of the kind {kind!r} has no such option{hint}; it takes {', '.join(options) or 'none'}"
             )
+        try:
+            spec[key] = plugins.check_option(kind, key, spec[key], f"{where}.{key}")
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+    for name, option in options.items():
+        if option.required and name not in spec:
+            raise ConfigurationError(f"{where}: the key {name!r} is missing; a method of the kind {kind!r} needs it")
     known = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
         if lead not in known:

@@ -73,7 +73,7 @@ class Scale:
 
     def steps(self, method: dict, members: int, steps: int) -> dict[str, OperationCount]:
         """Emulator steps of a method."""
-        if method["stepper"] == "solver":
+        if method["kind"] == "solver":
             return {"memory": self.solver_step.times(members, steps * self.stride)}
         work = OperationCount()
         for role, model in method["models"].items():
@@ -98,7 +98,7 @@ def _network_call(shape: str, channels: int, side: int) -> OperationCount:
 
 def denoiser_calls(method: dict, levels: int) -> float:
     """Calls of the denoiser in one step of a method. A pair whose level is estimated before it is noised needs one more."""
-    kind, stride = method["stepper"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
+    kind, stride = method["kind"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
     if kind in ("refinement", "thermalizer"):
         walked = method["max_level"] if method.get("max_level") else RATES["walk"] * levels
         return math.ceil(walked / stride) + method.get("renoise", True)

@@ -1,10 +1,9 @@
 # What the jobs of the rules read and which settings they take: functions of a job's wildcards (`get_...`), or of names.
 
 
-def get_user_method(wildcards) -> list[str]:
-    """The class of a method where it is the user's own."""
-    kind = RESOLVED[wildcards.system]["methods"][wildcards.method]["stepper"]
-    return [kind] if is_own(kind) else []
+def get_method_class(wildcards) -> list[str]:
+    """The class of a method, whose code its rollouts depend on."""
+    return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 
 def get_user_metrics(wildcards) -> list[str]:
@@ -21,7 +20,7 @@ def get_methods(system) -> dict:
 
 def get_restartable_methods(system) -> list[str]:
     """Methods that can be started again, from states of our choice."""
-    return [name for name, method in get_methods(system).items() if method["stepper"] != "foreign"]
+    return [name for name, method in get_methods(system).items() if method["kind"] != "external"]
 
 
 def get_models(system) -> list[str]:
@@ -39,7 +38,7 @@ def get_model_roles(system, method) -> dict:
 
 def get_method_options(system, method) -> dict:
     """What a method is built from; labels and lengths are no part of it."""
-    apart = ("label", "models", "steps", "segment_steps", "leads")
+    apart = set(configuration.METHOD_KEYS) - {"kind"}
     options = {key: value for key, value in get_methods(system)[method].items() if key not in apart}
     return in_order_of_keys(options)
 
@@ -49,8 +48,8 @@ def get_refinements(system) -> list[str]:
     examined = {}
     for name, method in get_methods(system).items():
         # Reused data hold no frames to examine a denoiser with: a diagnosis that is not reused is left out.
-        if method["stepper"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
-            examined.setdefault(configuration.as_parameter([method["models"], method["readout"]]), name)
+        if method["kind"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
+            examined.setdefault(configuration.as_parameter([method["models"], method.get("readout")]), name)
     return list(examined.values())
 
 
@@ -58,7 +57,7 @@ def get_surrogate_method(system, method) -> str:
     """The method of this run that runs the surrogate of a refinement alone."""
     surrogate = get_methods(system)[method]["models"]["surrogate"]
     for name, candidate in get_methods(system).items():
-        if candidate["stepper"] == "pointwise" and candidate["models"]["surrogate"] == surrogate:
+        if candidate["kind"] == "pointwise" and candidate["models"]["surrogate"] == surrogate:
             return name
     raise WorkflowError(
         f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods"
@@ -107,7 +106,7 @@ def get_test_trajectories(wildcards) -> list[str]:
 def get_model_files(wildcards) -> list[str]:
     """Files of the models that a method needs; of an external method, the file that it is read from."""
     method = get_methods(wildcards.system)[wildcards.method]
-    external = [method["file"]] if method["stepper"] == "foreign" else []
+    external = [method["file"]] if method["kind"] == "external" else []
     return external + list(get_model_roles(wildcards.system, wildcards.method).values())
 
 
@@ -222,11 +221,10 @@ def get_timed_methods(wildcards) -> dict:
     }
 
 
-def get_timed_user_methods(wildcards) -> list[str]:
-    """Classes of the user's own among the methods that are timed."""
+def get_timed_classes(wildcards) -> list[str]:
+    """Classes of the methods that are timed."""
     methods = get_methods(wildcards.system)
-    kinds = {methods[name]["stepper"] for name in get_restartable_methods(wildcards.system)}
-    return sorted(filter(is_own, kinds))
+    return sorted({class_of(methods[name]["kind"]) for name in get_restartable_methods(wildcards.system)})
 
 
 def get_models_of_methods(wildcards) -> dict:
@@ -306,7 +304,7 @@ def get_report_files(wildcards) -> dict:
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
             "methods": [
-                {"name": name, **{key: methods[name][key] for key in ("label", "stepper")}} for name in methods
+                {"name": name, **{key: methods[name][key] for key in ("label", "kind")}} for name in methods
             ],
         }
     return files

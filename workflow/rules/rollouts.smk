@@ -18,7 +18,7 @@ rule rollout_segment:
     params:
         **parameters(
             "rollout_segment",
-            user_code=get_user_method,
+            user_code=get_method_class,
             **METHOD,
             compile=config["hardware"]["compile"],
             first_step=lambda wildcards: get_span(wildcards)[0],
@@ -49,7 +49,7 @@ rule rollout_ensemble:
     params:
         **parameters(
             "rollout_ensemble",
-            user_code=get_user_method,
+            user_code=get_method_class,
             **METHOD,
             compile=config["hardware"]["compile"],
             starts=config_slice("metrics", "ensemble", "starts"),
