@@ -199,7 +199,9 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
         if "file" in method and method["kind"] == "external":
             path = method["file"]
             if "{" in path or "}" in path:
-                raise ConfigurationError(f"methods.{name}.file: {shown(path)} holds braces, which Snakemake replaces; rename it")
+                raise ConfigurationError(
+                    f"methods.{name}.file: {shown(path)} holds braces, which Snakemake replaces; rename it"
+                )
             if files_must_exist and not Path(path).is_file():
                 raise ConfigurationError(f"methods.{name}.file: there is no file {shown(path)} in {Path.cwd()}")
 
@@ -214,11 +216,15 @@ def check_work(where: str, resolved: dict) -> None:
     solver, side, data = resolved["system"]["parameters"], resolved["emulator"]["resolution"], resolved["data"]
     rollout, ensemble, methods = resolved["rollout"], resolved["metrics"]["ensemble"], resolved["methods"]
     frame = 4 * CHANNELS.get(resolved["system"]["name"], 1) * side**2
-    state = 80 * CHANNELS.get(resolved["system"]["name"], 1) * solver["resolution"] ** 2  # ten fields in double precision
+    state = (
+        80 * CHANNELS.get(resolved["system"]["name"], 1) * solver["resolution"] ** 2
+    )  # ten fields in double precision
     substeps, dt = resolved["emulator"]["step"] / solver["dt"], solver["dt"]
 
     def refuse(key: str, amount: str, bound: str):
-        raise ConfigurationError(f"{key}: would make {amount}, and at most {bound} are allowed; nothing has been started")
+        raise ConfigurationError(
+            f"{key}: would make {amount}, and at most {bound} are allowed; nothing has been started"
+        )
 
     def count(key: str, number: float, what: str, most: float = JOBS):
         if number > most:
@@ -252,13 +258,20 @@ def check_work(where: str, resolved: dict) -> None:
         place = f"methods.{name}" if {"steps", "segment_steps"} & method.keys() else "rollout"
         kind = "solver" if method["kind"] == "solver" else "model"
         substeps_of = substeps if kind == "solver" else 1
-        count(f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS)
+        count(
+            f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS
+        )
         jobs += count(f"{place}.segment_steps", chains * steps / length, f"jobs of {name}")
         hours(f"{place}.segment_steps", min(length, steps) * substeps_of, kind)
         leads = method.get("leads", ensemble["leads"])
         key = f"methods.{name}.leads" if "leads" in method else "metrics.ensemble.leads"
         hours(key, max(leads) * substeps_of, kind)
-        size("metrics.ensemble.members", ensemble["starts"] * ensemble["members"] * len(leads) * frame, "of forecasts", MEMORY)
+        size(
+            "metrics.ensemble.members",
+            ensemble["starts"] * ensemble["members"] * len(leads) * frame,
+            "of forecasts",
+            MEMORY,
+        )
         stored += rollout["members"] * (steps / rollout["frame_stride"] * frame + 100 * steps)
     size("metrics.ensemble.members", ensemble["starts"] * ensemble["members"] * state, "of memory", MEMORY)
     size("rollout.steps", stored, "of frames and series", BYTES)
@@ -271,7 +284,12 @@ def check_work(where: str, resolved: dict) -> None:
         parameters = sum(4 * 9 * 4 * network["blocks"] * width**2 for width in widths)
         size(f"models.{name}.network.width", parameters * 4, "of weights", MEMORY / 20)
         hours(f"models.{name}.training.steps", training["steps"], "training")
-        size(f"models.{name}.training.batch", training["batch"] * training["unroll"] * frame * max(widths), "of memory", MEMORY)
+        size(
+            f"models.{name}.training.batch",
+            training["batch"] * training["unroll"] * frame * max(widths),
+            "of memory",
+            MEMORY,
+        )
     finest = max(resolved["metrics"]["cost"]["grids"]) ** 2 * state
     size("metrics.cost.grids", rollout["members"] * finest, "of memory", MEMORY)
     count("rollout.segment_steps", jobs + 4 * len(methods) + 20, "jobs")

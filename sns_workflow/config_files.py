@@ -102,7 +102,8 @@ def _check_node(node: yaml.Node, place: str, file: str, parents: tuple[int, ...]
     where = f"{file}, line {node.start_mark.line + 1}"
     if id(node) in parents:
         raise ConfigurationError(
-            f"{where}: {place or 'the file'} contains itself; an anchor (&) must not be used inside its own value", key=""
+            f"{where}: {place or 'the file'} contains itself; an anchor (&) must not be used inside its own value",
+            key="",
         )
     if id(node) in done:
         return

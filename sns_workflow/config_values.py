@@ -51,7 +51,9 @@ def plain(config: dict) -> dict:
             raise ConfigurationError(f"{place}: the configuration holds more than {MOST_VALUES:,} values")
         if isinstance(value, dict | list):
             if id(value) in parents:
-                raise ConfigurationError(f"{place}: contains itself; an anchor (&) must not be used inside its own value")
+                raise ConfigurationError(
+                    f"{place}: contains itself; an anchor (&) must not be used inside its own value"
+                )
             if len(parents) >= DEEPEST:
                 raise ConfigurationError(f"{place[:80]}: lies more than {DEEPEST} mappings deep")
             inside = (*parents, id(value))
@@ -180,7 +182,9 @@ def _expanded(parts: list[dict], value, root):
             continue
         yield part
         if "$ref" in part:
-            target = functools.reduce(lambda node, name: node[name], part["$ref"].removeprefix("#/").split("/"), root.schema)
+            target = functools.reduce(
+                lambda node, name: node[name], part["$ref"].removeprefix("#/").split("/"), root.schema
+            )
             yield from _expanded([target], value, root)
         yield from _expanded([*part.get("allOf", []), *part.get("anyOf", []), *part.get("oneOf", [])], value, root)
         if "if" in part:

@@ -185,14 +185,19 @@ def _explain(error) -> tuple[str, str]:
             "object": "a mapping", "array": "a list", "integer": "a whole number", "null": "null", "string": "text",
             "boolean": "true or false",
         }  # fmt: skip
-        return f"{place}: {shown(value)} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{_hint(value, kinds)}", path
+        return (
+            f"{place}: {shown(value)} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{_hint(value, kinds)}",
+            path,
+        )
     if rule == "enum":
         allowed = [str(v) for v in limit]
         pattern = ".".join(["methods", "*", *place.split(".")[2:]]) if place.startswith("methods.") else place
         if isinstance(value, str) and value in RENAMED_VALUES.get(pattern, {}):
             return f"{place}: {shown(value)} was renamed to {RENAMED_VALUES[pattern][value]}", path
         hint = nearest(value, allowed) if isinstance(value, str) else ""
-        return f"{place}: {shown(value)} is none of {', '.join(allowed)}" + (hint if "did you mean" in hint else ""), path
+        return f"{place}: {shown(value)} is none of {', '.join(allowed)}" + (
+            hint if "did you mean" in hint else ""
+        ), path
     bounds = {
         "minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most", "exclusiveMaximum": "less than",
         "multipleOf": "a multiple of",
@@ -202,12 +207,18 @@ def _explain(error) -> tuple[str, str]:
     if rule == "pattern":
         return f"{place}: {shown(value)} is not allowed; use {error.schema.get('description', limit)}", path
     if rule in ("minItems", "maxItems"):
-        return f"{place}: {shown(value)} must hold {'at least' if rule == 'minItems' else 'at most'} {limit} values", path
+        return (
+            f"{place}: {shown(value)} must hold {'at least' if rule == 'minItems' else 'at most'} {limit} values",
+            path,
+        )
     if rule == "uniqueItems":
         twice = next((item for index, item in enumerate(value) if item in value[:index]), value)
         return f"{place}: {shown(twice)} stands twice", path
     if rule in ("minLength", "maxLength"):
-        return f"{place}: {shown(value)} must have {'at least' if rule == 'minLength' else 'at most'} {limit} characters", path
+        return (
+            f"{place}: {shown(value)} must have {'at least' if rule == 'minLength' else 'at most'} {limit} characters",
+            path,
+        )
     return f"{place}: {' '.join(error.message.split())[:200]}", path
 
 
@@ -215,7 +226,9 @@ def _hint(value, kinds: list[str]) -> str:
     """Return the likely reason why a value has another type than it should have."""
     if isinstance(value, str) and {"number", "integer"} & set(kinds):
         if value.replace(".", "").replace("-", "").replace("+", "").isdigit():
-            return " (it is text: leave out the quotes; inside mappings, --config passes text alone, so put it in a file)"
+            return (
+                " (it is text: leave out the quotes; inside mappings, --config passes text alone, so put it in a file)"
+            )
         return " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
     if "string" in kinds and isinstance(value, bool):
         return " (YAML reads yes, no, on and off as true and false; put the word in quotes)"
@@ -272,8 +285,19 @@ def _configuration_of(listing: dict) -> dict:
 
 def with_new_names(config: dict) -> dict:
     """Rename, in place, every key of a configuration that has its old name (see RENAMED)."""
+    for method in (config.get("methods") or {}).values():
+        readout = method.get("readout", {})
+        if readout.get("kind") != "quantile" and "quantile" in readout:
+            share = readout.pop("quantile")  # only a calibrated read-out used it
+            readout |= {"refine_share": share} if readout.get("kind") == "calibrated" else {}
     for old, new in RENAMED.items():
-        _rename(config, old.split("."), new.split("."))
+        if not old.endswith("readout.quantile"):
+            _rename(config, old.split("."), new.split("."))
+    for method in (config.get("methods") or {}).values():
+        if "kind" in method:
+            method["kind"] = RENAMED_VALUES["methods.*.kind"].get(method["kind"], method["kind"])
+    for system in (config.get("systems") or {}).values():
+        with_new_names(system.get("override") or {})
     return config
 
 
