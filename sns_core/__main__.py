@@ -34,23 +34,23 @@ def read_arguments(function, words: list[str]) -> dict:
     or malformed arguments.
     """
     hints, signature = typing.get_type_hints(function), inspect.signature(function).parameters
-    given: dict[str, list[str]] = {}
+    words_of: dict[str, list[str]] = {}
     name = None
     for word in words:
         if word.startswith("--"):
             name = word[2:].replace("-", "_")
-            given[name] = []
+            words_of[name] = []
         elif name is None:
             raise ValueError(f"{word!r} stands before any argument")
         else:
-            given[name].append(word)
-    mapping = json.loads(" ".join(given.pop("from_json", ["{}"])))
-    for name in (*given, *mapping):
+            words_of[name].append(word)
+    mapping = json.loads(" ".join(words_of.pop("from_json", ["{}"])))
+    for name in (*words_of, *mapping):
         if name not in signature:
             known = ", ".join(f"--{n.replace('_', '-')}" for n in signature)
             raise ValueError(f"unknown argument --{name.replace('_', '-')}; known: {known}")
     arguments = {name: _convert_json(name, value, hints[name]) for name, value in mapping.items()}
-    for name, values in given.items():
+    for name, values in words_of.items():
         if values or typing.get_origin(hints[name]) is list:
             arguments[name] = _convert(name, values, hints[name])
     missing = [n for n, p in signature.items() if p.default is p.empty and n not in arguments]

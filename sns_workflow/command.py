@@ -46,16 +46,19 @@ class Argument:
 
 
 @functools.cache
-def arguments_of(stage: str) -> tuple[Argument, ...]:
-    """The arguments of a stage, read from its source: nothing is imported. Arguments that every stage takes are left out."""
+def keyword_arguments(stage: str) -> tuple[Argument, ...]:
+    """All arguments of a stage, read from its source: nothing is imported."""
     definitions = ast.walk(syntax_tree(STAGES[stage]))
     function = next(node for node in definitions if isinstance(node, ast.FunctionDef) and node.name == stage)
     pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
     return tuple(
-        Argument(argument.arg, ast.unparse(argument.annotation), default is None)
-        for argument, default in pairs
-        if argument.arg not in COMMON
+        Argument(argument.arg, ast.unparse(argument.annotation), default is None) for argument, default in pairs
     )
+
+
+def arguments_of(stage: str) -> list[Argument]:
+    """The arguments of a stage that determine its result."""
+    return [argument for argument in keyword_arguments(stage) if argument.name not in COMMON]
 
 
 def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) -> str:
@@ -68,16 +71,9 @@ def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) ->
         if argument.directive != "settings":
             words.append(f"--{argument.name.replace('_', '-')} {{{argument.directive}.{argument.name}:q}}")
     head = f"{{params.launcher}} sns_core {stage} --threads {threads} --code {{params.code}} --log {{log:q}}"
-    if "dask" in _common_arguments(stage):
+    if any(argument.name == "dask" for argument in keyword_arguments(stage)):
         head += " --dask {params.dask:q}"
     return f"{head} @- <<'{END}'\n{' '.join(words)}\n{END}" if stdin else f"{head} {' '.join(words)}"
-
-
-@functools.cache
-def _common_arguments(stage: str) -> tuple[str, ...]:
-    definitions = ast.walk(syntax_tree(STAGES[stage]))
-    function = next(node for node in definitions if isinstance(node, ast.FunctionDef) and node.name == stage)
-    return tuple(argument.arg for argument in function.args.kwonlyargs if argument.arg in COMMON)
 
 
 def settings(stage: str, values: dict, offered: dict = {}) -> Callable:  # noqa: B006

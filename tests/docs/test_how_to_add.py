@@ -1,15 +1,14 @@
 """The code of the pages "How to add ..." as it stands there: a system, a method and two metrics through the whole workflow."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import warm_python
 import xarray as xr
 import yaml
-from calls import environment
 from pages import blocks
 
 from sns_workflow.configuration import ConfigurationError, _merge, validate
@@ -45,10 +44,20 @@ def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = ()
         root / "config/smoke.yaml",
         *(folder / f"{name}.yaml" for name in ("surface", "kept", "gradients", "small")),
     ]
-    line = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder, "--cores", "2"]
+    line = [
+        warm_python.executable(),
+        "-m",
+        "snakemake",
+        "--snakefile",
+        root / "Snakefile",
+        "--directory",
+        folder,
+        "--cores",
+        "2",
+    ]
     line += ["--workflow-profile", root / "profiles/default", "--configfile", *overlays, *flags, "--", *words]
     done = subprocess.run(
-        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=900
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=warm_python.environment(), timeout=900
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout

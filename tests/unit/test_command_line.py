@@ -1,12 +1,14 @@
 """The command line reads stages' arguments by their annotations and ends mistakes in one line."""
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sns_core.__main__ import main, read_arguments
+from sns_core.__main__ import expand, main, read_arguments
 from sns_core.stages import STAGES
 
 
@@ -84,3 +86,36 @@ def test_mistakes_end_as_one_line(capsys, tmp_path):
     assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("shard_dataset: ") and missing in error[0]
+
+
+def test_arguments_come_as_json_and_from_files(tmp_path):
+    def stage(
+        *,
+        name: str,
+        rate: float,
+        members: list[int],
+        files: list[Path] = (),
+        before: Path | None = None,
+        on: bool = True,
+    ):
+        pass
+
+    several = json.dumps({"name": "x {y} 'z'", "rate": 1, "members": [1, 2], "on": False, "before": None})
+    read = read_arguments(stage, ["--from-json", several, "--files", "a.nc", "b.nc", "--before"])
+    assert read == {
+        "name": "x {y} 'z'",
+        "rate": 1.0,
+        "members": [1, 2],
+        "files": [Path("a.nc"), Path("b.nc")],
+        "on": False,
+        "before": None,
+    }
+    assert isinstance(read["rate"], float)
+    (tmp_path / "words").write_text(shlex.join(["--from-json", several]))
+    assert read_arguments(stage, expand([f"@{tmp_path / 'words'}", "--files"])) == {**read, "files": []}
+    for wrong, message in [
+        ({"name": 3}, "--name: 3 is no str"), ({"rate": "1"}, "--rate"), ({"members": [1.5]}, "--members: 1.5 is no int"),
+        ({"on": 1}, "--on: 1 is no bool"), ({"members": True}, "--members"), ({"nmae": "x"}, "unknown argument --nmae"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            read_arguments(stage, ["--from-json", json.dumps({**json.loads(several), **wrong})])

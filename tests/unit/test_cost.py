@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from small import SYSTEM
+from tiny_models import SYSTEM
 
 from sns_core.data.emulation import Emulation
 from sns_core.evaluation import timing as cost

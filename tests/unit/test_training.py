@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from small import SPECS, train
+from tiny_models import SPECS, train
 
 from sns_core.data import load_dataset
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
