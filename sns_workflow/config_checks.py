@@ -90,13 +90,12 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
     """Check steps, frames, windows, lags and members of one system against each other."""
     rollout, metrics, splits = resolved["rollout"], resolved["metrics"], resolved["data"]["splits"]
     steps, stride, lags, map_lags = rollout["steps"], rollout["frame_stride"], rollout["lags"], metrics["map_lags"]
-    for split, part in splits.items():
-        if part["frames"] <= max(lags, stride * map_lags):
-            if split == "test":
-                raise ConfigurationError(
-                    f"{where}.data.splits.test.frames: {part['frames']} are too few for rollout.lags {lags} and "
-                    f"metrics.map_lags {map_lags} (of every {stride}th frame); at least {max(lags, stride * map_lags) + 1}"
-                )
+    frames, needed = splits["test"]["frames"], max(lags, stride * map_lags) + 1
+    if frames < needed:
+        raise ConfigurationError(
+            f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags {lags} and metrics.map_lags {map_lags} "
+            f"(of every {stride}th frame); at least {needed}"
+        )
     _at_most("metrics.window", metrics["window"], steps, "rollout.steps")
     _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
     _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
@@ -231,12 +230,13 @@ def check_work(where: str, resolved: dict) -> None:
             refuse(key, f"{number:,.0f} {what}", f"{most:,.0f}")
         return number
 
-    def hours(key: str, steps: float, kind: str):
-        if steps * SECONDS[kind] > HOURS * 3600:
+    def hours(key: str, steps: float, what: str):
+        least = steps * SECONDS[what.split()[0]] / 3600
+        if least > HOURS:
             refuse(
                 key,
-                f"one job of {steps:.3g} {kind} steps one after the other, {steps * SECONDS[kind] / 3600:,.0f} hours on any machine",
-                f"{HOURS:g} hours",
+                f"one job of {steps:.3g} {what} in turn, which take {least:,.0f} hours on any machine",
+                f"{HOURS:g}",
             )
 
     def size(key: str, number: float, what: str, most: float):
@@ -249,15 +249,14 @@ def check_work(where: str, resolved: dict) -> None:
         jobs += count(f"{where}.data.group_members", part["members"] / group, f"jobs of the split {split}")
         size(f"{key}.members", part["members"] * part["frames"] * frame, "of frames", BYTES)
         size(f"{key}.members", min(group, part["members"]) * state, "of memory", MEMORY)
-        hours(f"{where}.data.spin_up", data["spin_up"] / dt, "solver")
-        hours(f"{key}.frames", data["spin_up"] / dt + part["frames"] * substeps, "solver")
+        hours(f"{where}.data.spin_up", data["spin_up"] / dt, f"solver steps (spin_up over solver.dt {dt:g})")
+        hours(f"{key}.frames", part["frames"] * substeps, f"solver steps (emulator.step over solver.dt {dt:g} a frame)")
         stored += part["members"] * part["frames"] * frame
     chains = rollout["members"] / (rollout["group_members"] or rollout["members"])
     for name, method in methods.items():
         steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])
         place = f"methods.{name}" if {"steps", "segment_steps"} & method.keys() else "rollout"
-        kind = "solver" if method["kind"] == "solver" else "model"
-        substeps_of = substeps if kind == "solver" else 1
+        kind, substeps_of = ("solver steps", substeps) if method["kind"] == "solver" else ("model steps", 1)
         count(
             f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS
         )
@@ -283,7 +282,7 @@ def check_work(where: str, resolved: dict) -> None:
         widths = [network["width"] * factor for factor in network["multipliers"]]
         parameters = sum(4 * 9 * 4 * network["blocks"] * width**2 for width in widths)
         size(f"models.{name}.network.width", parameters * 4, "of weights", MEMORY / 20)
-        hours(f"models.{name}.training.steps", training["steps"], "training")
+        hours(f"models.{name}.training.steps", training["steps"], "training steps")
         size(
             f"models.{name}.training.batch",
             training["batch"] * training["unroll"] * frame * max(widths),

@@ -42,7 +42,7 @@ class ConfigFiles:
         if self.command_line and _depth(self.command_line, key):
             return "--config: "
         found = []
-        for path in [*reversed(self.paths), *([self.default] if self.default else [])]:
+        for path in [*reversed(self.paths), *([self.default] if self.default and self.default.exists() else [])]:
             node = self._node(path)
             if isinstance(node, yaml.MappingNode):
                 rest, line = _follow(node, key)
@@ -125,7 +125,7 @@ def _check_node(node: yaml.Node, place: str, file: str, parents: tuple[int, ...]
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _check_node(item, join(place, index), file, inside, done)
-    elif node.style is None and node.tag.rpartition(":")[2] in ("int", "float") and MISREAD.fullmatch(node.value):
+    elif not node.style and node.tag.rpartition(":")[2] in ("int", "float") and MISREAD.fullmatch(node.value):
         value = yaml.safe_load(node.value)
         raise ConfigurationError(
             f"{where}: {place}: {node.value} is the number {shown(value)} to YAML; write that number, or put it in quotes",

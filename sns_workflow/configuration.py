@@ -111,6 +111,9 @@ def _schema() -> dict:
 
 @functools.cache
 def _default() -> dict:
+    """Return the default configuration; nothing where this package is used without a clone of the repository."""
+    if not DEFAULT.exists():
+        return {}
     return plain(yaml.load(DEFAULT.read_text(encoding="utf-8"), LOADER))
 
 

@@ -12,7 +12,7 @@ import snakemake
 import yaml
 from pages import ROOT, blocks
 
-from sns_workflow.configuration import _merge, validate
+from sns_workflow.configuration import merge, validate
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
@@ -78,7 +78,7 @@ def test_every_page_is_listed_in_the_readme():
 
 
 def test_the_first_method_of_the_page_is_a_valid_configuration(config):
-    validate(_merge(config, yaml.safe_load(blocks("add-a-method")["held.yaml"])))
+    validate(merge(config, yaml.safe_load(blocks("add-a-method")["held.yaml"])))
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_mistake_is_one_clear_line(config, mistake):
 
 def test_every_configuration_is_valid_on_top_of_the_default(root, config):
     for overlay in (root / "config").glob("*.yaml"):
-        merged = configuration._merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
+        merged = configuration.merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
         validate(merged)
 
 

@@ -55,7 +55,7 @@ rule measure_cost:
     params:
         **parameters(
             "measure_cost",
-            user_code=get_timed_user_methods,
+            user_code=get_timed_classes,
             methods=get_timed_methods,
             members=config_slice("rollout", "members"),
             steps=config_slice("metrics", "cost", "steps"),
