@@ -28,16 +28,9 @@ configfile: f"{PROJECT}/config/config.yaml"
 
 
 # Only the main process of a call asks for files that no rule makes; another workflow may have a rule that makes them.
-MAIN = workflow.is_main_process and workflow.main_snakefile == f"{PROJECT}/Snakefile"
-FILES = configuration.ConfigFiles(
-    workflow.overwrite_configfiles, Path(PROJECT, "config", "config.yaml"), workflow.config_settings.config
+CONFIGURATION = configuration.read_or_stop(
+    config, workflow, files_must_exist=workflow.is_main_process and workflow.main_snakefile == f"{PROJECT}/Snakefile"
 )
-try:
-    CONFIGURATION = configuration.read(config, FILES, files_must_exist=MAIN)
-except configuration.ConfigurationError as error:
-    # One line alone: Snakemake would put lines of its own around an exception.
-    print(f"Configuration: {error}", file=sys.stderr)
-    sys.exit(1)
 config = CONFIGURATION.whole
 
 

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,19 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
 
 
+def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Configuration:
+    """Read the configuration of a Snakefile; a mistake ends the process with one line on standard error.
+
+    An exception would do the same, with lines of Snakemake's around it.
+    """
+    files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
+    try:
+        return read(config, files, files_must_exist)
+    except ConfigurationError as error:
+        print(f"Configuration: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
 def validate(config: dict) -> None:
     """Raise ConfigurationError for the first mistake in `config`."""
     read(config)
@@ -158,6 +172,12 @@ def _explain_first(errors: list) -> tuple[str, str]:
             for key in error.instance.keys() - error.schema.get("properties", {}).keys():
                 old = ".".join(map(str, [*error.absolute_path, key]))
                 if new := _name_now(old):
+                    return f"{old}: was renamed to {new}", old
+        if error.validator == "required":
+            for key in error.instance:
+                old = ".".join(map(str, [*error.absolute_path, key]))
+                new = _name_now(old) or ""
+                if new.rpartition(".")[2] in set(error.validator_value) - error.instance.keys():
                     return f"{old}: was renamed to {new}", old
     return _explain(deepest[0])
 
