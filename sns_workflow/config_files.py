@@ -5,7 +5,6 @@ twice, an empty file, an anchor inside its own value and numbers that YAML reads
 and a message about a value can name its file and line.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,10 +31,9 @@ class ConfigFiles:
         """Raise ConfigurationError for what a file says and its mapping no longer shows."""
         for path in self.paths:
             node = self._node(path)
-            if node is None and path.suffix != ".json":
+            if node is None:
                 raise ConfigurationError(f"{relative(path)}: the file is empty; name at least one key, or leave it out")
-            if isinstance(node, yaml.Node):
-                _check_node(node, "", relative(path), (), set())
+            _check_node(node, "", relative(path), (), set())
 
     def locate(self, key: str) -> str:
         """Return "file, line N: " of a key, or of the nearest key above it; "--config: " for the command line; else ""."""
@@ -55,34 +53,21 @@ class ConfigFiles:
         return f"{relative(path)}, line {line}: " if rest < len(key) else ""
 
     def _node(self, path: Path) -> yaml.Node | None:
-        """The file as YAML nodes; None where there is nothing in it, or nothing that YAML reads."""
+        """The file as YAML nodes, which JSON files are, too; None for an empty file."""
         if path not in self._nodes:
             text = path.read_text(encoding="utf-8", errors="replace")
             try:
                 self._nodes[path] = yaml.compose(text, Loader=LOADER)
-            except yaml.YAMLError:  # JSON with tabs is no YAML
-                self._nodes[path] = None
-                _check_json(text, path)
+            except yaml.YAMLError:  # Snakemake reads JSON by other means: nothing is known of the lines of such a file
+                self._nodes[path] = yaml.ScalarNode(
+                    "tag:yaml.org,2002:str", text, yaml.Mark(str(path), 0, 0, 0, None, 0)
+                )
         return self._nodes[path]
 
 
 def relative(path: Path) -> str:
     """A path as a person would type it in the working directory."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _check_json(text: str, path: Path) -> None:
-    def pairs(items):
-        keys = [key for key, _ in items]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            raise ConfigurationError(f"{relative(path)}: the key {twice!r} stands twice in one mapping", key="")
-        return dict(items)
-
-    try:
-        json.loads(text, object_pairs_hook=pairs)
-    except ValueError:
-        return
 
 
 def _entries(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:

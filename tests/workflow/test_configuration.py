@@ -257,7 +257,7 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
         "plot_phase_space",
     }
     schedule.write_text(text)
-    solver = tmp_path / "sns_core" / "systems" / "kolmogorov.py"
+    solver = tmp_path / "sns_core" / "systems" / "schemes.py"
     solver.write_text(solver.read_text().replace("0.1496590219993", "0.1496590219994"))
     changed = {stage for stage, value in prints().items() if value != before[stage]}
     assert "simulate_trajectories" in changed and "train_model" in changed
