@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sns_workflow import configuration
-from sns_workflow.configuration import ConfigurationError, ConfigFiles, read
+from sns_workflow.configuration import ConfigurationError, read
 from sns_workflow.inspect_run import graph_of_jobs
 
 ROOT = Path(__file__).parents[2]
