@@ -96,7 +96,7 @@ def test_the_metric_is_what_it_says(folder):
 
 
 def test_the_kept_spectrum_is_kept(folder):
-    """Of the page's stepper only: no shell beyond 1.2 times the training data's, which the surrogate alone passes."""
+    """The page's method leaves no shell beyond 1.2 times the training data's; the surrogate alone does."""
     import json
 
     from sns_core.shells import shell_index
@@ -143,7 +143,7 @@ MISTAKES = {
     "missing parameter": ("systems.surface.solver.forcing", None, "the key 'forcing' is missing"),
     "unknown option": ("methods.kept.faktor", 2.0, "methods.kept.faktor"),
     "wrong model": ("methods.kept.models.surrogate", "sns_white", "needs 'pointwise'"),
-    "no such stepper": ("methods.kept.stepper", "kept.Kept", "it defines KeptSpectrum"),
+    "no such method": ("methods.kept.kind", "kept.Kept", "it defines KeptSpectrum"),
     "no such metric": ("metrics.user", ["gradients.palinstrofy"], "defines palinstrophy"),
     "not a name": ("metrics.user", ["palinstrophy"], "module.Name"),
 }
@@ -155,7 +155,7 @@ def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatc
     for overlay in ("surface", "kept", "gradients"):
         merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
     validate(config)
-    key, value, told = MISTAKES[mistake]
+    key, value, message = MISTAKES[mistake]
     *parents, last = key.split(".")
     place = config
     for parent in parents:
@@ -166,4 +166,4 @@ def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatc
         place[last] = value
     with pytest.raises(ConfigurationError) as caught:
         validate(config)
-    assert told in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)

@@ -1,0 +1,78 @@
+"""Every Python example of docs/library.md, of docs/library.ipynb and of the README runs as it stands there."""
+
+import json
+import re
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from pages import ROOT, blocks
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    """The examples run in the root of the repository, as a reader's do, and draw to no screen."""
+    monkeypatch.chdir(ROOT)
+    matplotlib.use("Agg")
+    yield
+    plt.close("all")
+
+
+def run(code: str, name: str) -> dict:
+    """Execute an example, and return its names."""
+    names = {"__name__": "example"}
+    exec(compile(code, name, "exec"), names)
+    return names
+
+
+def test_a_gallery_folder_is_an_emulator(at_root):
+    names = run(blocks("library")["emulator.py"], "emulator.py")
+    flow, energy = names["flow"], names["energy"]
+    assert dict(flow.vorticity.sizes) == {"member": 1, "time": 11, "layer": 1, "y": 64, "x": 64}
+    assert np.allclose(flow.vorticity[0, 0, 0], names["x0"], atol=1e-4), "frame 0 is the state that was given"
+    assert flow.time.values[-1] == pytest.approx(200 * 0.05)
+    assert bool((energy[-1, 1:20] > 0).all()) and len(plt.gca().lines) == 11
+
+
+def test_sns_holds_a_surrogate_that_is_not_ours(at_root):
+    frames = run(blocks("library")["around_yours.py"], "around_yours.py")["frames"]
+    alone, refined = (float(frame.std()) for frame in frames.values())
+    assert alone > 1.35 and refined < 1.3, "the surrogate alone grows rough; refined, it stays nearer to 1"
+
+
+def test_a_stream_goes_on_until_the_reader_stops_it(at_root, capsys):
+    names = run(blocks("library")["endless.py"], "endless.py")
+    assert names["frames"].shape == (2, 1, 64, 64) and names["time"] == pytest.approx(1.0)
+    assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+def test_the_lines_of_the_readme(at_root):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    shorter = {'"results/demo"': '"gallery/re1e4"', "steps=1000": "steps=40", "time > 100": "time > 0.5"}
+    for words, replacement in shorter.items():
+        assert words in code
+        code = code.replace(words, replacement)
+    names = run(code, "README.md")
+    assert names["flow"].sizes["time"] == 5 and names["time"] == pytest.approx(0.55)
+
+
+def test_the_notebook_runs_and_shows_a_picture_in_each_cell_that_draws(at_root, monkeypatch):
+    monkeypatch.chdir(ROOT / "docs")
+    notebook = json.loads((ROOT / "docs" / "library.ipynb").read_text())
+    names = {"__name__": "notebook"}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] != "code":
+            continue
+        exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+        pictures = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
+        assert len(pictures) == len(plt.get_fignums()), f"cell {number}: execute the notebook again"
+        plt.close("all")
+
+
+def test_the_notebook_has_the_example_of_the_page():
+    """The surrogate of the notebook is that of the page, but for imports and the folder."""
+    page = blocks("library")["around_yours.py"].replace('"gallery/', '"../gallery/').splitlines()
+    cells = json.loads((ROOT / "docs" / "library.ipynb").read_text())["cells"]
+    (code,) = ["".join(cell["source"]) for cell in cells if "class Advection" in "".join(cell["source"])]
+    assert [line for line in code.splitlines() if line not in page] == []
