@@ -1,5 +1,6 @@
 # Names and helpers that the rules share. The settings of a job are the slice of the configuration that its stage uses, and a
 # fingerprint stands for the stage's code: a rule reruns when one of these changes, and only then.
+import re
 import shutil
 
 SYSTEMS = config["use"]["systems"]
@@ -15,8 +16,8 @@ PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
 wildcard_constraints:
-    system="|".join(SYSTEMS),
-    method="|".join(METHODS),
+    system="|".join(map(re.escape, SYSTEMS)),
+    method="|".join(map(re.escape, METHODS)),
     split="|".join(SPLITS),
     members="(_[0-9]+-[0-9]+)?",
     model="[A-Za-z0-9._-]+",
