@@ -103,7 +103,7 @@ def _scalar(place: str, value):
 def _kind(value) -> str:
     kinds = (
         (datetime.date, "a date"), (bool, "true or false"), (type(None), "null"), (int | float, "a number"),
-        (bytes, "binary data"), (set | frozenset, "a set"), (tuple, "a list as a key"),
+        (bytes, "binary data"), (set | frozenset, "a set"), (tuple, "a tuple"),
     )  # fmt: skip
     return next((word for kind, word in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
 

@@ -248,11 +248,15 @@ def _explain(error) -> tuple[str, str]:
 def _hint(value, kinds: list[str]) -> str:
     """Return the likely reason why a value has another type than it should have."""
     if isinstance(value, str) and {"number", "integer"} & set(kinds):
-        if value.replace(".", "").replace("-", "").replace("+", "").isdigit():
-            return (
-                " (it is text: leave out the quotes; inside mappings, --config passes text alone, so put it in a file)"
-            )
-        return " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        if "e" in value.lower():
+            return " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
+        return (
+            " (it is text: leave out the quotes; --config passes all values inside mappings as text, a file does not)"
+        )
     if "string" in kinds and isinstance(value, bool):
         return " (YAML reads yes, no, on and off as true and false; put the word in quotes)"
     if "string" in kinds and isinstance(value, int | float):
