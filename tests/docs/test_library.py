@@ -59,7 +59,7 @@ def test_the_lines_of_the_readme(at_root):
 
 def test_the_notebook_runs_and_shows_a_picture_in_each_cell_that_draws(at_root, monkeypatch):
     monkeypatch.chdir(ROOT / "docs")
-    notebook = json.loads(open("library.ipynb").read())
+    notebook = json.loads((ROOT / "docs" / "library.ipynb").read_text())
     names = {"__name__": "notebook"}
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code":
