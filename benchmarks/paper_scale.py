@@ -29,8 +29,9 @@ import yaml
 
 from sns_core.__main__ import main as sns_main
 from sns_core.data.frames import steps_per_frame
-from sns_core.runtime import autocast, bfloat16_is_fast, generator, select_device
+from sns_core.device import autocast, bfloat16_is_fast, select_device
 from sns_core.stages import STAGES
+from sns_core.streams import generator
 from sns_core.systems import build_system
 from sns_core.training.models import build_network
 from sns_workflow import configuration

@@ -13,8 +13,8 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sns_core import options
 from sns_core.catalogue import METHODS
-from sns_core.methods import options
 
 Definition = ast.ClassDef | ast.FunctionDef
 PACKAGE = Path(__file__).parent
@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a method: its type, as `methods.options` understands it, and whether it must be given."""
+    """One option of a method: its type, as `sns_core.options` understands it, and whether it must be given."""
 
     hint: object
     required: bool
@@ -146,7 +146,7 @@ PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "di
 
 
 def _hint(node: ast.expr | None):
-    """The type that an annotation names, from the names of `methods.options`; Any for everything else. Nothing is run."""
+    """The type that an annotation names, from the names of `sns_core.options`; Any for everything else. Nothing is run."""
     try:
         return _hint_of(node)
     except (KeyError, TypeError, AttributeError):

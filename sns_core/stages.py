@@ -1,4 +1,4 @@
-"""Where each stage lives: the workflow's rules, the command line and the code fingerprints read this one table."""
+"""The module of each stage. The workflow's rules, the command line and the code fingerprints read this table."""
 
 STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",
@@ -33,7 +33,7 @@ STAGES = {
     "plot_held_out": "sns_core.figures.held_out",
     "plot_cost": "sns_core.figures.cost",
     "plot_movie": "sns_core.figures.movie",
-    "write_explorer": "sns_core.figures.explorer",
+    "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
     "collect_run": "sns_core.gallery",

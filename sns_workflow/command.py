@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sns_core.__main__ import COMMON
+from sns_core.arguments import COMMON
 from sns_core.record import WRITTEN
 from sns_core.stages import STAGES
 from sns_workflow.fingerprint import syntax_tree

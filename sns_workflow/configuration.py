@@ -482,7 +482,9 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
     for split in ("train", "validation"):
         frames = (training["frames"] if split == "train" else None) or splits[split]["frames"]
         if frames < needed:
-            raise ConfigurationError(f"{where}: needs {needed} frames per trajectory, the split {split!r} gives {frames}")
+            raise ConfigurationError(
+                f"{where}: needs {needed} frames per trajectory, the split {split!r} gives {frames}"
+            )
 
 
 def _check_method(where: str, spec: dict, resolved: dict) -> None:

@@ -18,8 +18,8 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sns_core.data.frames import steps_per_frame
-from sns_core.runtime import generator
 from sns_core.stages import STAGES
+from sns_core.streams import generator
 from sns_core.systems import build_system
 from sns_core.training.models import build_network
 from sns_core.training.train import VALIDATION_BATCHES

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import sns_core
 from sns_core.data.pairs import PairSampler, load_dataset
+from sns_core.device import select_device, use_threads
+from sns_core.errors import DamagedFile
 from sns_core.files import provenance, write_json, write_tensors
-from sns_core.runtime import DamagedFile, ProcessGroup, progress, select_device, use_threads
+from sns_core.processes import ProcessGroup
+from sns_core.progress import progress
 from sns_core.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sns_core.training.models import FORMAT
 from sns_core.training.trainer import Trainer

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sns_core.__main__ import expand, main, read_arguments
+from sns_core.__main__ import main
+from sns_core.arguments import expand, read_arguments
+from sns_core.stage_help import arguments_of, help_of_stage, split_docstring
 from sns_core.stages import STAGES
 
 
@@ -67,6 +69,7 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "data.trajectories",
         "training",
         "rollout",
+        "evaluation",
         "metrics.reference",
         "metrics.rollout_metrics",
         "theory",
@@ -86,6 +89,56 @@ def test_mistakes_end_as_one_line(capsys, tmp_path):
     assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("shard_dataset: ") and missing in error[0]
+
+
+def test_help_says_what_a_stage_does_and_what_it_takes(capsys):
+    assert main(["train_model", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m sns_core train_model")
+    assert "Train one model of the configuration" in text
+    described = [line.strip() for line in text.splitlines()]
+    assert described[described.index("--precision TEXT") + 1] == "auto, float32 or bfloat16 (default: auto)"
+    assert "--manifest FILE" in described and "--spec JSON" in described and "--compile true|false" in described
+
+
+def test_help_of_the_command_line_lists_all_stages(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in STAGES)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_help_of_a_stage_describes_each_argument_once(name):
+    text = help_of_stage(name)
+    missing = [argument.flag for argument in arguments_of(name) if not argument.description]
+    assert not missing, f"{name} does not describe {missing}"
+    assert all(text.count(f"\n  {argument.flag} {argument.kind}\n") == 1 for argument in arguments_of(name))
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from sns_core.__main__ import main; main(['train_model', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_descriptions_are_found_one_per_line_and_within_a_paragraph():
+    text, described = split_docstring(
+        """Do a thing.
+
+        `one`: the first. `two`, `three`: the others; `four`: number of things, e.g. 3. Raises ValueError.
+        `five`: spread over
+        two lines.
+
+        The end.
+        """
+    )
+    assert text == "Do a thing.\n\nRaises ValueError.\n\nThe end."
+    assert described == {
+        "one": "the first",
+        "two": "the others",
+        "three": "the others",
+        "four": "number of things, e.g. 3",
+        "five": "spread over two lines",
+    }
 
 
 def test_arguments_come_as_json_and_from_files(tmp_path):

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_models import SPECS, train
 
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors
-from sns_core.runtime import ProcessGroup, UserError
+from sns_core.processes import ProcessGroup
 
 
 def together(tiny, folder, name, processes=2, **training):

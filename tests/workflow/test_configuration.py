@@ -8,13 +8,13 @@ import typing
 import pytest
 import yaml
 
+from sns_core import options as options_module
 from sns_core import plugins
 from sns_core.catalogue import METHODS, SYSTEMS
 from sns_core.data.pairs import SYMMETRIES
 from sns_core.diffusion import PATHS
 from sns_core.diffusion.prediction import KINDS as PREDICTIONS
 from sns_core.diffusion.readout import KINDS
-from sns_core.methods import options as options_module
 from sns_core.plugins import load
 from sns_core.stages import STAGES
 from sns_core.training.models import OBJECTIVES

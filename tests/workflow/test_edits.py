@@ -67,7 +67,7 @@ EDITS = [
     ("sns_core/rollout/cost.py", CODE, {"measure_cost", *COST, *REPORT}),
     ("sns_core/metrics/cost.py", CODE, {*COST, *REPORT}),
     ("sns_core/figures/movie.py", CODE, {"plot_movie", *REPORT}),
-    ("sns_core/figures/page/page.js", append("\n// a remark\n"), REPORT),
+    ("sns_core/figures/explorer/explorer.js", append("\n// a remark\n"), REPORT),
     ("sns_core/report.py", CODE, REPORT),
     ("sns_core/record.py", CODE, {"record_provenance", *REPORT}),
     ("workflow/report/error.rst", append("\nOne more line.\n"), REPORT),

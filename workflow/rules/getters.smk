@@ -293,6 +293,11 @@ def get_provenance_files(wildcards) -> dict:
     return files
 
 
+def get_methods_of_systems(wildcards) -> dict:
+    """System -> its methods."""
+    return {system: get_methods(system) for system in SYSTEMS}
+
+
 def get_report_files(wildcards) -> dict:
     """System -> what the report shows of it; methods and figures keep their order."""
     files = {}

@@ -54,7 +54,7 @@ rule write_explorer:
     params:
         **parameters(
             "write_explorer",
-            templates=[f"figures/page/page.{kind}" for kind in ("html.j2", "css", "js")],
+            templates=[f"figures/explorer/explorer.{kind}" for kind in ("html.j2", "css", "js")],
             segments=get_segments,
             metrics=get_metrics,
             labels=get_labels,

@@ -24,6 +24,7 @@ rule record_provenance:
             "record_provenance",
             configuration=lambda wildcards: in_order_of_keys(config),
             systems=get_provenance_files,
+            methods=get_methods_of_systems,
             seed=config["seed"],
         ),
     shell:

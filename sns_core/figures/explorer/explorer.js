@@ -1,14 +1,14 @@
-// The page to explore a run. It is told everything by two elements: #told, a description in JSON, and #data, one block of
-// numbers: zlib-compressed, in base64. Arrays lie where the description says; fields are bytes, everything else float32.
+// The script of the page to explore a run. Its input stands in two elements. #description is JSON. #data is one block of
+// numbers, zlib-compressed, in base64; the description says where each array lies in the block. Fields are bytes, all
+// other arrays are float32.
 
-const FINE = 256; // pixels a side of a field's canvas
-const ENERGIES = [0.4, 2.5]; // axis of the charts against time, in units of the solver's mean
-const SPECTRUM_ROOM = [0.1, 30]; // of the axis of the spectrum, below and above the solver's
+const ENERGIES = [0.4, 2.5]; // the axis of the charts against time, in units of the solver's mean
+const SPECTRUM_ROOM = [0.1, 30]; // the axis of the spectrum spans the solver's range times these factors
 const MARGIN = { left: 46, right: 12, top: 8, bottom: 36 };
 const PLAY = "M8 5v14l11-7z", PAUSE = "M7 5h4v14H7zM13 5h4v14h-4z";
 
 const find = (id) => document.getElementById(id);
-const told = JSON.parse(find("told").textContent);
+const run = JSON.parse(find("description").textContent);
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -25,7 +25,7 @@ function draw(tag, attributes, ...children) {
 }
 
 const between = (value, low, high) => Math.min(high, Math.max(low, value));
-const methodStyle = (method) => `--method: ${method.colour}`;
+const methodStyle = (method) => method.colours; // CSS variables
 
 // The numbers
 
@@ -36,7 +36,7 @@ async function inflated(text) {
 }
 
 class Numbers {
-  /** A float32 array of any shape in the block, read by one index an axis. */
+  /** A float32 array of any shape in the block; `at` takes one index per axis. */
   constructor(block, { offset, shape }) {
     this.shape = shape;
     this.values = new Float32Array(block, offset, shape.reduce((a, b) => a * b, 1));
@@ -47,77 +47,48 @@ class Numbers {
   }
 }
 
-/** Matrix FINE x n of the trigonometric polynomial through n points of a periodic line. */
-function interpolation(n) {
-  const matrix = new Float32Array(FINE * n);
-  for (let i = 0; i < FINE; i++) {
-    for (let j = 0; j < n; j++) {
-      const angle = 2 * Math.PI * (i / FINE - j / n);
-      let sum = n % 2 ? 1 : 1 + Math.cos((n / 2) * angle);
-      for (let k = 1; k < n / 2; k++) sum += 2 * Math.cos(k * angle);
-      matrix[i * n + j] = sum / n;
-    }
-  }
-  return matrix;
-}
-
-// What is chosen
+// The choices of the reader
 
 const state = { frame: 0, member: 0, layer: 0, shell: 3, playing: false };
-const count = told.steps.length;
-const shells = told.wavenumber.length;
+const count = run.steps.length;
+const shells = run.wavenumber.length;
 const lostAt = (method) => method.lost[state.member];
-const isLost = (method) => lostAt(method) >= 0 && told.steps[state.frame] >= lostAt(method);
-const shown = () => told.methods.filter((method) => method.shown);
+const isLost = (method) => lostAt(method) >= 0 && run.steps[state.frame] >= lostAt(method);
+const shown = () => run.methods.filter((method) => method.shown);
 
-/** The block of steps that holds the current one; the first one for the initial state. */
+/** Index of the block of steps that holds the current step; the first block for the initial state. */
 function blockNow() {
-  const index = told.blocks.findIndex((last) => told.steps[state.frame] <= last);
-  return index < 0 ? told.blocks.length - 1 : index;
+  const index = run.blocks.findIndex((last) => run.steps[state.frame] <= last);
+  return index < 0 ? run.blocks.length - 1 : index;
 }
 
-const time = (step) => step * told.time_step;
-const decimals = Math.max(0, ...told.steps.slice(0, 3).map((s) => (String(+time(s).toFixed(3)).split(".")[1] ?? "").length));
-const units = told.time_units === "1" ? "" : ` ${told.time_units}`;
+const time = (step) => step * run.time_step;
+const decimals = Math.max(0, ...run.steps.slice(0, 3).map((s) => (String(+time(s).toFixed(3)).split(".")[1] ?? "").length));
+const units = run.time_units === "1" ? "" : ` ${run.time_units}`;
 
 // Fields
 
 class Fields {
   constructor(block) {
     this.block = block;
-    this.matrix = interpolation(told.points);
-    this.half = new Float32Array(FINE * told.points);
-    this.image = new ImageData(FINE, FINE);
+    this.image = new ImageData(run.points, run.points);
     this.pixels = new Uint32Array(this.image.data.buffer);
-    this.colours = Uint32Array.from({ length: 256 }, (_, i) => {
-      const [red, green, blue] = told.colours.slice(3 * i, 3 * i + 3);
+    this.scale = Uint32Array.from({ length: 256 }, (_, i) => {
+      const [red, green, blue] = run.colours.slice(3 * i, 3 * i + 3);
       return (255 << 24) | (blue << 16) | (green << 8) | red;
     });
+    this.colours = Uint32Array.from({ length: run.levels }, (_, level) => this.scale[Math.round((255 * level) / (run.levels - 1))]);
   }
 
-  /** Paint a method's frame; false where it has none. */
+  /** Paint the current frame of a method, one pixel per grid point; return false if the method has no frame here. */
   paint(method, context) {
     const { offset, shape } = method.frames[state.member];
     if (state.frame >= shape[0]) return false;
-    const n = told.points;
-    const start = offset + (state.frame * told.layers.length + state.layer) * n * n;
-    const field = new Uint8Array(this.block, start, n * n);
-    for (let i = 0; i < FINE; i++) {
-      for (let x = 0; x < n; x++) {
-        let sum = 0;
-        for (let y = 0; y < n; y++) sum += this.matrix[i * n + y] * field[y * n + x];
-        this.half[i * n + x] = sum;
-      }
-    }
-    // From steps of the values to places on the colour scale, which is shorter.
-    const stretch = told.range / told.limit, scale = (255 * stretch) / (told.levels - 1), begin = (255 * (1 - stretch)) / 2;
-    for (let i = 0; i < FINE; i++) {
-      const row = (FINE - 1 - i) * FINE; // y points upwards
-      for (let j = 0; j < FINE; j++) {
-        let sum = 0;
-        for (let x = 0; x < n; x++) sum += this.matrix[j * n + x] * this.half[i * n + x];
-        this.pixels[row + j] = this.colours[between(Math.round(begin + scale * sum), 0, 255)];
-      }
+    const n = run.points;
+    const field = new Uint8Array(this.block, offset + (state.frame * run.layers.length + state.layer) * n * n, n * n);
+    for (let y = 0; y < n; y++) {
+      const row = (n - 1 - y) * n; // y points upwards
+      for (let x = 0; x < n; x++) this.pixels[row + x] = this.colours[field[y * n + x]];
     }
     context.putImageData(this.image, 0, 0);
     return true;
@@ -125,7 +96,7 @@ class Fields {
 }
 
 function panelOf(method) {
-  const canvas = make("canvas", { width: FINE, height: FINE, role: "img", "aria-label": `${told.variable}, ${method.label}` });
+  const canvas = make("canvas", { width: run.points, height: run.points, role: "img", "aria-label": `${run.variable}, ${method.label}` });
   const words = make("p", { hidden: "" });
   const panel = make("figure", { class: "panel method", style: methodStyle(method), "data-method": method.name },
     make("figcaption", { title: method.label }, method.label), make("div", {}, canvas, words));
@@ -142,7 +113,7 @@ function paintPanels(panels, fields) {
     const painted = fields.paint(method, context);
     canvas.style.visibility = painted ? "visible" : "hidden";
     words.hidden = painted;
-    words.textContent = isLost(method) ? `lost at step ${lostAt(method)}` : `run for ${method.reached} steps`;
+    words.textContent = isLost(method) ? `lost at step ${lostAt(method)}` : `run for ${method.last_step} steps`;
   }
 }
 
@@ -186,7 +157,7 @@ class Chart {
     return this.box.bottom - (this.box.bottom - this.box.top) * share(value, this.y);
   }
 
-  /** The value of x under a pointer. */
+  /** Return the value of x under a pointer. */
   under(event) {
     const { left } = this.svg.getBoundingClientRect();
     const part = (event.clientX - left - this.box.left) / (this.box.right - this.box.left);
@@ -194,12 +165,12 @@ class Chart {
     return log ? low * (high / low) ** part : low + (high - low) * part;
   }
 
-  /** Path through points, broken where a value is not finite. */
+  /** Return an SVG path through points, broken at values that are not finite. */
   path(xs, ys) {
     let text = "", pen = "M";
     for (let i = 0; i < xs.length; i++) {
       if (Number.isFinite(ys[i]) && ys[i] > 0) {
-        // A value far beyond the axis is drawn just beyond it, so that the line keeps its direction to the edge.
+        // A value far beyond the axis is drawn a little beyond it. The line keeps its direction up to the edge.
         text += `${pen}${this.toX(xs[i]).toFixed(1)},${between(this.toY(ys[i]), -2000, 4000).toFixed(1)}`;
         pen = "L";
       } else pen = "M";
@@ -225,7 +196,7 @@ function share(value, { low, high, log }) {
 
 const power = (value) => `10${[...String(Math.round(Math.log10(value)))].map((c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]).join("")}`;
 
-/** A number in four digits, as 0.1234 or 1.234 × 10⁻⁵. */
+/** Return a number in four digits: 0.1234, 1.234 × 10⁻⁵. */
 function digits(value) {
   if (!Number.isFinite(value)) return "–";
   if (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4)) return value.toPrecision(4);
@@ -245,7 +216,7 @@ class Spectrum {
   constructor(numbers) {
     this.numbers = numbers;
     this.svg = find("spectrum");
-    this.rows = told.methods.map((method) => {
+    this.rows = run.methods.map((method) => {
       const cells = [make("td"), make("td")];
       const row = make("tr", { class: "method", style: methodStyle(method), "data-method": method.name }, make("th", { scope: "row" }, method.label), ...cells);
       return { method, row, cells };
@@ -265,22 +236,22 @@ class Spectrum {
   }
 
   ensemble(kind) {
-    return told.ensemble.energy_spectrum[kind][state.layer];
+    return run.ensemble.energy_spectrum[kind][state.layer];
   }
 
   values(method) {
-    const place = [told.methods.indexOf(method), state.member, blockNow(), state.layer];
-    return told.wavenumber.map((_, shell) => this.numbers.at(...place, shell));
+    const place = [run.methods.indexOf(method), state.member, blockNow(), state.layer];
+    return run.wavenumber.map((_, shell) => this.numbers.at(...place, shell));
   }
 
-  /** Axes for the layer shown. */
+  /** Set the axes for the current layer. */
   fit() {
-    const k = told.wavenumber, mean = this.ensemble("mean");
+    const k = run.wavenumber, mean = this.ensemble("mean");
     const low = Math.min(...mean) * SPECTRUM_ROOM[0], high = Math.max(...mean) * SPECTRUM_ROOM[1];
     const decades = [];
     for (let e = Math.ceil(Math.log10(low)); e <= Math.log10(high); e++) decades.push(10 ** e);
     const ticks = [1, 2, 4, 8, 16, 32, 64, 128, 256].map((factor) => factor * k[0]).filter((tick) => tick <= k.at(-1));
-    const unit = told.wavenumber_units.includes("(1)") || told.wavenumber_units === "1" ? "" : ` (${told.wavenumber_units})`;
+    const unit = run.wavenumber_units.includes("(1)") || run.wavenumber_units === "1" ? "" : ` (${run.wavenumber_units})`;
     this.chart = new Chart(this.svg,
       { low: k[0] * 0.92, high: k.at(-1) * 1.06, log: true, ticks, label: `wavenumber k${unit}`, format: (tick) => String(+tick.toPrecision(2)) },
       { low, high, log: true, ticks: decades, format: power });
@@ -288,8 +259,8 @@ class Spectrum {
   }
 
   update() {
-    const chart = this.chart, k = told.wavenumber, block = told.blocks[blockNow()];
-    const length = told.blocks[0];
+    const chart = this.chart, k = run.wavenumber, block = run.blocks[blockNow()];
+    const length = run.blocks[0];
     find("spectrum-block").textContent = `mean over steps ${block - length + 1} to ${block}; dotted: solver ensemble`;
     const lines = [chart.range(k, this.ensemble("min"), this.ensemble("max")), draw("path", { class: "mean", d: chart.path(k, this.ensemble("mean")) })];
     for (const method of shown()) lines.push(chart.line(method, k, this.values(method)));
@@ -299,14 +270,14 @@ class Spectrum {
 
   point(event) {
     const k = this.chart.under(event);
-    const distance = told.wavenumber.map((own) => Math.abs(Math.log(own / k)));
+    const distance = run.wavenumber.map((wavenumber) => Math.abs(Math.log(wavenumber / k)));
     this.read(distance.indexOf(Math.min(...distance)));
   }
 
-  /** Show the values of a shell. */
+  /** Show the values at a shell. */
   read(shell) {
     state.shell = between(shell, 0, shells - 1);
-    const chart = this.chart, k = told.wavenumber[state.shell], x = chart.toX(k), mean = this.ensemble("mean")[state.shell];
+    const chart = this.chart, k = run.wavenumber[state.shell], x = chart.toX(k), mean = this.ensemble("mean")[state.shell];
     find("reading-shell").textContent = `k = ${+k.toPrecision(4)}`;
     this.ensembleCells[0].textContent = digits(mean);
     const marks = [draw("line", { class: "cursor", x1: x, x2: x, y1: chart.box.top, y2: chart.box.bottom })];
@@ -333,12 +304,12 @@ class Spectrum {
 class Course {
   constructor(name, numbers, go) {
     Object.assign(this, { name, numbers, svg: find(name) });
-    const label = `time (${told.time_units === "1" ? "time units" : told.time_units})`, high = time(told.steps.at(-1)) || 1;
+    const label = `time (${run.time_units === "1" ? "time units" : run.time_units})`, high = time(run.steps.at(-1)) || 1;
     this.x = { low: 0, high, ticks: roundTicks(high, 7), label, format: (tick) => String(+tick.toPrecision(6)) };
     this.y = { low: ENERGIES[0], high: ENERGIES[1], log: true, ticks: [0.5, 1, 2], format: String };
     const follow = (event) => {
-      const wanted = this.chart.under(event) / told.time_step;
-      const distance = told.steps.map((step) => Math.abs(step - wanted));
+      const wanted = this.chart.under(event) / run.time_step;
+      const distance = run.steps.map((step) => Math.abs(step - wanted));
       go(distance.indexOf(Math.min(...distance)));
     };
     this.svg.addEventListener("pointerdown", (event) => {
@@ -351,14 +322,14 @@ class Course {
   fit() {
     this.chart = new Chart(this.svg, this.x, this.y);
     this.chart.fit();
-    const { chart } = this, known = told.ensemble[this.name], mean = known.mean[state.layer];
+    const { chart } = this, ensemble = run.ensemble[this.name], mean = ensemble.mean[state.layer];
     const ends = [this.x.low, this.x.high], level = (value) => [value / mean, value / mean];
-    const lines = [chart.range(ends, level(known.min[state.layer]), level(known.max[state.layer])), draw("path", { class: "mean", d: chart.path(ends, [1, 1]) })];
+    const lines = [chart.range(ends, level(ensemble.min[state.layer]), level(ensemble.max[state.layer])), draw("path", { class: "mean", d: chart.path(ends, [1, 1]) })];
     const marks = [];
     for (const method of shown()) {
-      const place = [told.methods.indexOf(method), state.member];
-      const values = told.steps.map((_, step) => this.numbers.at(...place, step, state.layer) / mean);
-      lines.push(chart.line(method, told.steps.map(time), values));
+      const place = [run.methods.indexOf(method), state.member];
+      const values = run.steps.map((_, step) => this.numbers.at(...place, step, state.layer) / mean);
+      lines.push(chart.line(method, run.steps.map(time), values));
       if (lostAt(method) >= 0) {
         const x = chart.toX(time(lostAt(method))), y = chart.box.top;
         marks.push(draw("path", { class: "lost method", style: methodStyle(method), d: `M${x},${y - 6}l6,10h-12z` },
@@ -371,7 +342,7 @@ class Course {
   }
 
   update() {
-    const x = this.chart.toX(time(told.steps[state.frame]));
+    const x = this.chart.toX(time(run.steps[state.frame]));
     this.cursor.setAttribute("x1", x);
     this.cursor.setAttribute("x2", x);
   }
@@ -386,8 +357,8 @@ function choice(kind, name, label, checked, changed) {
   return [make("label", {}, input, make("span", {}, label)), input];
 }
 
-/** A row of which one is chosen; `choose` may be called from elsewhere, too. */
-function oneOf(id, labels, changed) {
+/** Make a row of radio buttons; return a function that chooses one of them by its index. */
+function radioRow(id, labels, changed) {
   const made = labels.map((label, index) => choice("radio", id, label, index === 0, () => changed(index)));
   find(id).append(...made.map(([label]) => label));
   return (index) => {
@@ -396,26 +367,27 @@ function oneOf(id, labels, changed) {
   };
 }
 
-/** Where the page opens: at the end of the last block before the first method shown is lost, or in the middle. */
-function opening() {
+/** Return the frame that the page opens with: the end of the last block before the first loss among the methods shown,
+    or the middle of the run if none of them is lost. */
+function openingFrame() {
   const lost = shown().map(lostAt).filter((step) => step > 0);
-  const before = told.blocks.filter((block) => block < Math.min(...lost));
-  const wanted = lost.length ? before.at(-1) ?? Math.min(...lost) - 1 : told.steps[count - 1] / 2;
-  return Math.max(0, told.steps.findLastIndex((step) => step <= wanted));
+  const before = run.blocks.filter((block) => block < Math.min(...lost));
+  const wanted = lost.length ? before.at(-1) ?? Math.min(...lost) - 1 : run.steps[count - 1] / 2;
+  return Math.max(0, run.steps.findLastIndex((step) => step <= wanted));
 }
 
 function start(block) {
-  const numbers = Object.fromEntries(Object.entries(told.arrays).map(([name, place]) => [name, new Numbers(block, place)]));
-  const fields = new Fields(block), panels = told.methods.map(panelOf), slider = find("time");
+  const numbers = Object.fromEntries(Object.entries(run.arrays).map(([name, place]) => [name, new Numbers(block, place)]));
+  const fields = new Fields(block), panels = run.methods.map(panelOf), slider = find("time");
   const spectrum = new Spectrum(numbers.spectrum);
   const courses = ["kinetic_energy", "enstrophy"].map((name) => new Course(name, numbers[name], go));
 
-  /** Draw what depends on the step. */
+  /** Draw the parts that depend on the step. */
   function update() {
     paintPanels(panels, fields);
     spectrum.update();
     for (const course of courses) course.update();
-    const step = told.steps[state.frame];
+    const step = run.steps[state.frame];
     find("clock").replaceChildren(`t = ${time(step).toFixed(decimals)}${units}`, make("small", {}, `step ${step}`));
     slider.value = state.frame;
     slider.setAttribute("aria-valuetext", `t = ${time(step).toFixed(decimals)}${units}, step ${step}`);
@@ -447,7 +419,7 @@ function start(block) {
       const frames = Math.floor(((now - last) / 1000) * find("speed").value);
       if (frames > 0) {
         last = now;
-        go(state.frame + Math.min(frames, 3)); // a page in the background does not jump ahead
+        go(state.frame + Math.min(frames, 3)); // at most three, so that a page does not jump ahead after a rest in the background
         if (state.frame === count - 1) return play(false);
       }
       requestAnimationFrame(tick);
@@ -455,7 +427,7 @@ function start(block) {
     requestAnimationFrame(tick);
   }
 
-  const toggles = told.methods.map((method) => {
+  const toggles = run.methods.map((method) => {
     const [label, input] = choice("checkbox", "method", method.label, method.shown, (on) => {
       method.shown = on;
       refit();
@@ -465,15 +437,15 @@ function start(block) {
     find("methods").append(label);
     return input;
   });
-  const chooseMember = oneOf("members", told.members.map(String), (index) => {
+  const chooseMember = radioRow("members", run.members.map(String), (index) => {
     state.member = index;
     refit();
   });
-  const chooseLayer = oneOf("layers", told.layers, (index) => {
+  const chooseLayer = radioRow("layers", run.layers, (index) => {
     state.layer = index;
     refit();
   });
-  find("layer-choice").hidden = told.layers.length === 1;
+  find("layer-choice").hidden = run.layers.length === 1;
 
   slider.max = count - 1;
   slider.addEventListener("input", () => go(Number(slider.value)));
@@ -484,13 +456,13 @@ function start(block) {
     ArrowLeft: (event) => go(state.frame - (event.shiftKey ? 10 : 1)),
     Home: () => go(0),
     End: () => go(count - 1),
-    m: () => chooseMember((state.member + 1) % told.members.length),
-    l: () => chooseLayer((state.layer + 1) % told.layers.length),
+    m: () => chooseMember((state.member + 1) % run.members.length),
+    l: () => chooseLayer((state.layer + 1) % run.layers.length),
   };
   document.addEventListener("keydown", (event) => {
     // Buttons, lists and switches keep their own keys.
-    const own = event.target.closest("button, select, summary, input:not(#time)");
-    if (event.ctrlKey || event.metaKey || event.altKey || (own && !/^[0-9ml]$/.test(event.key))) return;
+    const control = event.target.closest("button, select, summary, input:not(#time)");
+    if (event.ctrlKey || event.metaKey || event.altKey || (control && !/^[0-9ml]$/.test(event.key))) return;
     const action = keys[event.key] ?? (/^[1-9]$/.test(event.key) ? () => toggles[event.key - 1]?.click() : null);
     if (!action) return;
     event.preventDefault();
@@ -498,12 +470,12 @@ function start(block) {
   });
 
   const scale = find("scale").getContext("2d"), strip = new ImageData(256, 1);
-  new Uint32Array(strip.data.buffer).set(fields.colours);
+  new Uint32Array(strip.data.buffer).set(fields.scale);
   scale.putImageData(strip, 0, 0);
-  find("scale-words").append(...[`−${told.limit} σ`, told.variable, `+${told.limit} σ`].map((word) => make("span", {}, word)));
+  find("scale-words").append(...[`−${run.limit} σ`, run.variable, `+${run.limit} σ`].map((word) => make("span", {}, word)));
 
   find("main").hidden = find("player").hidden = false;
-  state.frame = opening();
+  state.frame = openingFrame();
   play(false);
   refit();
   new ResizeObserver(refit).observe(find("charts"));

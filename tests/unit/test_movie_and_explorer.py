@@ -13,10 +13,11 @@ import pytest
 import xarray as xr
 from test_figures import LABELS, Synthetic
 
-from sns_core.figures.explorer import LEVELS, RANGE, fitting, quantised, write_explorer
-from sns_core.figures.frames import Rollout, between_points
-from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, plot_movie, shown_steps
-from sns_core.runtime import UserError
+from sns_core.errors import UserError
+from sns_core.figures.explorer.write import LEVELS, fitting, quantised, write_explorer
+from sns_core.figures.frames import Rollout
+from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, panel_size, plot_movie, shown_steps
+from sns_core.figures.style import COLOUR_LIMIT
 
 METHODS = ["solver", "pointwise", "published", "generation"]
 SIZE = 0.1  # time between steps
@@ -110,9 +111,9 @@ def test_a_lost_member_is_a_grey_panel_from_its_step_on(movie):
 
 
 def test_the_movie_is_the_same_byte_for_byte(source, movie, tmp_path):
-    again = film(source, tmp_path)
+    repeated = film(source, tmp_path)
     for name in ("movie.mp4", "movie_small.mp4"):
-        assert again.with_name(name).read_bytes() == movie.with_name(name).read_bytes()
+        assert repeated.with_name(name).read_bytes() == movie.with_name(name).read_bytes()
 
 
 def test_two_layers_are_two_rows(tmp_path):
@@ -140,31 +141,32 @@ def test_frames_are_left_out_evenly(source):
         assert shown_steps([short, long], 100).tolist() == list(range(0, 41, 2))
         assert shown_steps([long], 21).tolist() == list(range(0, 41, 2))
         assert shown_steps([long], 20).tolist() == list(range(0, 41, 4))
-    held = {"a": {0: np.arange(0, 20, 2), 1: np.arange(0, 10, 2)}}
-    assert fitting(held, 1000, 0.015).tolist() == list(range(0, 20, 2))
-    assert fitting(held, 1000, 0.0149).tolist() == list(range(0, 20, 4))
-    assert fitting(held, 1000, 0).tolist() == [0], "the first frame is always there"
+    stored = {"a": {0: np.arange(0, 20, 2), 1: np.arange(0, 10, 2)}}
+    assert fitting(stored, 1000, 0.015).tolist() == list(range(0, 20, 2))
+    assert fitting(stored, 1000, 0.0149).tolist() == list(range(0, 20, 4))
+    assert fitting(stored, 1000, 0).tolist() == [0], "the first frame is always there"
 
 
 def test_rollouts_are_read_by_member_and_step(source):
     with Rollout(source.segments["solver"], SIZE) as rollout:
-        assert rollout.members == [0, 1, 2] and rollout.reached == 40 and rollout.variable == "vorticity"
+        assert rollout.members == [0, 1, 2] and rollout.last_step == 40 and rollout.variable == "vorticity"
         assert rollout.steps.tolist() == list(range(0, 41, 2))
         whole = xr.concat([xr.open_dataset(path)["vorticity"] for path in source.segments["solver"]], "time")
         for step in (0, 20, 21, 22, 40):
-            found, frame = rollout.frame(1, step)
-            assert found == step // 2 * 2 and np.array_equal(frame, whole.sel(member=1).isel(time=found // 2))
+            stored, frame = rollout.frame(1, step)
+            assert stored == step // 2 * 2 and np.array_equal(frame, whole.sel(member=1).isel(time=stored // 2))
         assert rollout.frame(1, 41) is None
         with pytest.raises(UserError, match="7 is no member of the rollouts; known: 0, 1, 2"):
             rollout.frame(7, 0)
 
 
-@pytest.mark.parametrize(("n", "size"), [(8, 32), (7, 20), (32, 32), (16, 5)])
-def test_what_lies_between_points_is_the_wave_itself(n, size):
-    x, fine = (2 * math.pi * np.arange(m) / m for m in (n, size))
-    matrix = between_points(n, size)
-    for wave in range((n + 1) // 2):
-        assert np.allclose(matrix @ np.cos(wave * x + 0.3), np.cos(wave * fine + 0.3), atol=1e-5)
+def test_every_grid_point_is_a_square_of_whole_pixels(movie):
+    assert [panel_size(points, 296) for points in (8, 16, 32, 64, 128, 400)] == [296, 288, 288, 320, 256, 296]
+    square = PANEL // 8
+    picture = pictures(movie)[0].astype(int)
+    field = picture[TOP : TOP + PANEL, LEFT : LEFT + PANEL].reshape(8, square, 8, square, 3)[:, 9:-9, :, 9:-9]
+    assert np.ptp(field, axis=(1, 3)).max() < 16, "one colour per point, but for the compression"
+    assert np.ptp(field[:, 5, :, 5], axis=(0, 1)).max() > 100
 
 
 # The page
@@ -188,15 +190,15 @@ def element(page: str, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def held(page):
-    """What the page tells its script: the description and a reader of arrays."""
+def page_data(page):
+    """The description in the page, and a function that reads its arrays."""
     block = zlib.decompress(base64.b64decode(element(page, "data")))
 
     def read(place, kind):
         count = math.prod(place["shape"])
         return np.frombuffer(block, kind, count, place["offset"]).reshape(place["shape"])
 
-    return json.loads(element(page, "told")), read
+    return json.loads(element(page, "description")), read
 
 
 def test_the_page_loads_nothing(page):
@@ -208,50 +210,62 @@ def test_the_page_loads_nothing(page):
     assert "run &lt;x&gt; &amp; y" in page and "<x>" not in page and "<published>" not in page
 
 
-def test_the_page_holds_the_fields_up_to_the_loss(source, held):
-    told, read = held
+def test_the_page_holds_the_fields_up_to_the_loss(source, page_data):
+    description, read = page_data
     scale = np.sqrt(2 * xr.open_dataset(source.reference)["enstrophy"].mean().item())
-    assert told["steps"] == list(range(0, 41, 2)) and told["members"] == [0, 1]
-    for method in told["methods"]:
+    assert description["steps"] == list(range(0, 41, 2)) and description["members"] == [0, 1]
+    for method in description["methods"]:
         with Rollout(source.segments[method["name"]], SIZE) as rollout:
             for member, place in enumerate(method["frames"]):
                 lost = method["lost"][member]
-                steps = [s for s in told["steps"] if s <= rollout.reached and (lost < 0 or s < lost)]
-                fields = (read(place, np.uint8) / (LEVELS - 1) * 2 - 1) * RANGE
+                steps = [s for s in description["steps"] if s <= rollout.last_step and (lost < 0 or s < lost)]
+                fields = (read(place, np.uint8) / (LEVELS - 1) * 2 - 1) * COLOUR_LIMIT
                 assert len(fields) == len(steps)
                 truth = np.array([rollout.frame(member, step)[1] for step in steps]) / scale
-                assert abs(fields - truth.clip(-RANGE, RANGE)).max() < 0.501 * 2 * RANGE / (LEVELS - 1)
-    assert told["methods"][2]["lost"] == [21, 30] and [m["shown"] for m in told["methods"]] == [True] * 3 + [
+                assert abs(fields - truth.clip(-COLOUR_LIMIT, COLOUR_LIMIT)).max() < 0.501 * 2 * COLOUR_LIMIT / (
+                    LEVELS - 1
+                )
+    assert description["methods"][2]["lost"] == [21, 30] and [m["shown"] for m in description["methods"]] == [
+        True
+    ] * 3 + [
         False,
         True,
     ]
 
 
-def test_the_page_holds_the_numbers_of_the_metrics(source, held):
-    told, read = held
-    shells = slice(1, 1 + len(told["wavenumber"]))
-    for index, method in enumerate(told["methods"]):
+def test_the_page_holds_the_numbers_of_the_metrics(source, page_data):
+    description, read = page_data
+    shells = slice(1, 1 + len(description["wavenumber"]))
+    for index, method in enumerate(description["methods"]):
         result = xr.open_dataset(source.metrics[method["name"]])
-        own = (
+        spectra = (
             result["energy_spectrum"]
             .isel(member=slice(2), wavenumber=shells)
             .transpose("member", "block", "layer", ...)
         )
-        spectrum = read(told["arrays"]["spectrum"], "<f4")[index, :, : own.sizes["block"]]
+        spectrum = read(description["arrays"]["spectrum"], "<f4")[index, :, : spectra.sizes["block"]]
         living = np.isfinite(spectrum)
-        assert np.array_equal(spectrum[living], own.values.astype("f4")[living]) and living.any()
+        assert np.array_equal(spectrum[living], spectra.values.astype("f4")[living]) and living.any()
         lost = np.array(method["lost"])[:, None]
         expected = (lost < 0) | (result["block"].values < lost)
         assert np.array_equal(living.all((2, 3)), expected) and np.array_equal(living.any((2, 3)), expected)
         for name in ("kinetic_energy", "enstrophy"):
-            series = read(told["arrays"][name], "<f4")[index]
-            at = [step for step in told["steps"] if 0 < step <= result.sizes["step"]]
-            there = result[name].isel(member=slice(2)).sel(step=at).transpose("member", "step", "layer").values
-            shown = series[:, [told["steps"].index(step) for step in at]]
+            series = read(description["arrays"][name], "<f4")[index]
+            at = [step for step in description["steps"] if 0 < step <= result.sizes["step"]]
+            expected_values = (
+                result[name].isel(member=slice(2)).sel(step=at).transpose("member", "step", "layer").values
+            )
+            shown = series[:, [description["steps"].index(step) for step in at]]
             alive = (lost < 0) | (np.array(at) < lost)
-            assert np.array_equal(shown[alive], there.astype("f4")[alive]) and np.isnan(shown[~alive]).all()
-            assert np.isnan(series[:, 0]).all(), "nothing is told of the initial state"
+            assert np.array_equal(shown[alive], expected_values.astype("f4")[alive]) and np.isnan(shown[~alive]).all()
+            assert np.isnan(series[:, 0]).all(), "the initial state has no energies"
 
 
 def test_values_beyond_the_range_are_bounded():
-    assert quantised(np.array([-99.0, -RANGE, 0.0, RANGE, 1e20])).tolist() == [0, 0, 64, LEVELS - 1, LEVELS - 1]
+    assert quantised(np.array([-99.0, -COLOUR_LIMIT, 0.0, COLOUR_LIMIT, 1e20])).tolist() == [
+        0,
+        0,
+        64,
+        LEVELS - 1,
+        LEVELS - 1,
+    ]
