@@ -19,7 +19,15 @@ if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
 from sns_core.plugins import class_of
 from sns_workflow import configuration
-from sns_workflow.command import command, in_order_of_keys, inspection_command, python, settings
+from sns_workflow.command import (
+    command,
+    command_in_a_loop,
+    flags,
+    in_order_of_keys,
+    inspection_command,
+    python,
+    settings,
+)
 from sns_workflow.failures import HideCommands, describe_end
 from sns_workflow.fingerprint import builds_systems, fingerprint
 

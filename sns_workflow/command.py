@@ -38,6 +38,10 @@ class Argument:
     required: bool
 
     @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
     def directive(self) -> str:
         """The directive of a rule that gives this argument: output, input, or the settings among its params."""
         if self.name.startswith("output") or self.name in WRITTEN:
@@ -66,14 +70,38 @@ def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) ->
 
     `threads`: threads of the numerical libraries. `stdin=False` puts all arguments on the command line.
     """
-    words = ["--from-json {params.settings:q}"]
-    for argument in arguments_of(stage):
-        if argument.directive != "settings":
-            words.append(f"--{argument.name.replace('_', '-')} {{{argument.directive}.{argument.name}:q}}")
-    head = f"{{params.launcher}} sns_core {stage} --threads {threads} --code {{params.code}} --log {{log:q}}"
-    if any(argument.name == "dask" for argument in keyword_arguments(stage)):
-        head += " --dask {params.dask:q}"
-    return f"{head} @- <<'{END}'\n{' '.join(words)}\n{END}" if stdin else f"{head} {' '.join(words)}"
+    files = [argument for argument in arguments_of(stage) if argument.directive != "settings"]
+    flags = " ".join(f"{argument.flag} {{{argument.directive}.{argument.name}:q}}" for argument in files)
+    dask = any(argument.name == "dask" for argument in keyword_arguments(stage))
+    return _command(flags, " --dask {params.dask:q}" if dask else "", threads, stdin)
+
+
+def command_in_a_loop() -> str:
+    """The same for rules that a loop defines, whose params hold `flags`.
+
+    Snakemake evaluates `shell` once more when a job runs. The loop has ended then, so the command must not depend on it.
+    """
+    return _command("{params.flags}")
+
+
+def _command(flags: str, common: str = "", threads: str | int = "{threads}", stdin: bool = True) -> str:
+    head = f"{{params.call}} --threads {threads} --code {{params.code}} --log {{log:q}}{common}"
+    words = f"--from-json {{params.settings:q}} {flags}"
+    return f"{head} @- <<'{END}'\n{words}\n{END}" if stdin else f"{head} {words}"
+
+
+def flags(stage: str) -> Callable:
+    """Parameter function: the names of a job's files as words of the command line."""
+
+    def evaluate(wildcards, input, output) -> str:
+        words = []
+        for argument in arguments_of(stage):
+            if argument.directive != "settings":
+                paths = getattr(input if argument.directive == "input" else output, argument.name)
+                words += [argument.flag, *([paths] if isinstance(paths, str) else paths)]
+        return shlex.join(map(str, words))
+
+    return evaluate
 
 
 def settings(stage: str, values: dict, offered: dict = {}) -> Callable:  # noqa: B006

@@ -44,6 +44,7 @@ module third:
 RUNS = [config["run"], configuration_of(1)["run"], configuration_of(2)["run"]]
 SEEDS = [config["seed"] + number for number in range(3)]
 SYSTEMS = config["use"]["systems"]
+PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
 rule seeds:
@@ -67,7 +68,7 @@ rule compare_seeds:
     params:
         settings=settings("compare_seeds", {"seeds": SEEDS}),
         code=lambda wildcards: fingerprint("compare_seeds"),
-        launcher=lambda wildcards, output: f"{python(deployed=bool(workflow.deployment_settings.deployment_method))} -m",
+        call=lambda wildcards, output: f"{PYTHON} -m sns_core compare_seeds",
     shell:
         command("compare_seeds")
 

@@ -26,10 +26,10 @@ EVERYTHING = {
 def copied(root, finished, tmp_path_factory) -> tuple[Path, Path]:
     """(project, run): copies that the tests may edit, with nothing left to do."""
     project = tmp_path_factory.mktemp("project")
-    for name in ("Snakefile", "workflow", "sns_core", "config", "profiles", "envs"):
+    for name in ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs"):
         source = root / name
         if source.is_dir():
-            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, project / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, project / name)
     return project, finished

@@ -103,7 +103,9 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
         "member": 0, "dpi": 60,
     }  # fmt: skip
     params = SimpleNamespace(
-        settings=commands.settings("plot_fields", values)(None), code="0", launcher=f"{commands.python(False)} -m"
+        settings=commands.settings("plot_fields", values)(None),
+        code="0",
+        call=f"{commands.python(False)} -m sns_core plot_fields",
     )
     files = {"input": SimpleNamespace(reference="reference.nc"), "output": SimpleNamespace(output="fields.png")}
     assert len(params.settings) > 600_000
@@ -118,7 +120,7 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     params.settings = commands.settings("compute_metrics", {"window": 1, "shells": [1, 2], "map_lags": 1, "extra": []})(
         None
     )
-    params.dask = "{}"
+    params.dask, params.call = "{}", f"{commands.python(False)} -m sns_core compute_metrics"
     with pytest.raises(subprocess.CalledProcessError):
         shell(commands.command("compute_metrics"), params=params, threads=1, log="metrics.log", **files)
     told = Path("metrics.log").read_text().strip().splitlines()

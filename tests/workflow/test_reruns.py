@@ -45,6 +45,7 @@ def jobs(root, tmp_path_factory) -> dict:
                 for job in graph.jobs:
                     if job.rule.name in STAGES:
                         printed = graph.workflow.persistence._params(job)
+                        assert job.shellcmd, "which names only what the rule has"
                         found[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
     return found
 

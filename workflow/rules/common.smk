@@ -79,7 +79,7 @@ def fingerprint_of(stage, user_code=lambda wildcards: [], templates=()):
 
 
 def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1, offered={}, **values) -> dict:
-    """The params of a stage's rule: its settings (see sns_workflow.command), its fingerprint and what starts it.
+    """The params of a stage's rule: its settings (see sns_workflow.command), its fingerprint and the call that starts it.
 
     `values`: name -> value of each setting, or a function of the wildcards; `offered`: more of them, for stages that take them.
 
@@ -90,5 +90,5 @@ def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1,
     return {
         "settings": settings(stage, values, offered),
         "code": fingerprint_of(stage, user_code, templates),
-        "launcher": lambda wildcards, output: f"{PYTHON} {'-m' if processes == 1 else torchrun}",
+        "call": lambda wildcards, output: f"{PYTHON} {'-m' if processes == 1 else torchrun} sns_core {stage}",
     }

@@ -69,5 +69,6 @@ for name, (title, inputs, values) in FIGURES.items():
             **small_job(),
         params:
             **parameters(f"plot_{name}", offered={**SHARED, **inputs}, **values),
+            flags=flags(f"plot_{name}"),
         shell:
-            command(f"plot_{name}")
+            command_in_a_loop()

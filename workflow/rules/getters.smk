@@ -308,9 +308,7 @@ def get_report_files(wildcards) -> dict:
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
-            "methods": [
-                {"name": name, **{key: methods[name][key] for key in ("label", "kind")}} for name in methods
-            ],
+            "methods": [{"name": name, **{key: methods[name][key] for key in ("label", "kind")}} for name in methods],
         }
     return files
 
