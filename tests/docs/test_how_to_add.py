@@ -11,7 +11,7 @@ import xarray as xr
 import yaml
 from pages import blocks
 
-from sns_workflow.configuration import ConfigurationError, _merge, validate
+from sns_workflow.configuration import ConfigurationError, merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.
@@ -153,7 +153,7 @@ MISTAKES = {
 def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatch, mistake):
     monkeypatch.chdir(folder)
     for overlay in ("surface", "kept", "gradients"):
-        _merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
+        merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
     validate(config)
     key, value, message = MISTAKES[mistake]
     *parents, last = key.split(".")

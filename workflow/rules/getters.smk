@@ -267,8 +267,8 @@ def list_figures(system) -> list[str]:
 
 
 def get_methods_shown(wildcards) -> list[str]:
-    """The methods that stand side by side: those of figures.movie.methods that this run has."""
-    return [name for name in config["figures"]["movie"]["methods"] if name in METHODS]
+    """The methods that stand side by side."""
+    return configuration.movie_methods(config)
 
 
 # Report
