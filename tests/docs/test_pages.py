@@ -12,6 +12,7 @@ import snakemake
 import yaml
 from pages import ROOT, blocks
 
+import sns_core
 from sns_workflow.configuration import merge, validate
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,43 +81,18 @@ def test_every_page_is_listed_in_the_readme():
     assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme] == []
 
 
-def floors_of_the_tour() -> dict[str, int]:
-    """Room -> floor, from the table of the page; a room is a folder, a module beside it, or `folder.module`."""
+def test_the_tour_lists_every_room_once_from_the_top_floor_down():
     page = (ROOT / "docs" / "code-tour.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| (`[^|]+) \|", page, re.M)
-    return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`([\w.]+)`", rooms)}
-
-
-def imported_modules(path: Path) -> list[str]:
-    """Dotted names of all imports of a file, those within functions as well."""
-    modules = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            modules += [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
-    return modules
-
-
-def test_the_tour_has_every_room_and_imports_go_down():
-    floors = floors_of_the_tour()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ", page, re.M)
+    rows = [re.findall(r"\w+", row) for row in rows]
     package = ROOT / "sns_core"
-    folders = {path.parent.name for path in package.glob("*/__init__.py")}
-    files = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    assert {room for room in floors if "." not in room} == folders | files
-
-    def room_of(module: str) -> str | None:
-        parts = module.split(".")[1:3]
-        return next((room for room in (".".join(parts), *parts[:1]) if room in floors), None)
-
-    climbs = set()
-    for path in package.glob("**/*.py"):
-        room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-        for module in imported_modules(path) if room else ():
-            imported = room_of(module) if module.startswith("sns_core.") else None
-            if imported not in (None, room) and floors[imported] >= floors[room]:
-                climbs.add(f"{path.relative_to(ROOT)} on floor {floors[room]} imports {imported}, {floors[imported]}")
-    assert not climbs, "\n".join(sorted(climbs))
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    rooms |= {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert sorted(room for row in rows for room in row) == sorted(rooms)
+    listed = re.findall(r"^ +(\d+)  (\w.*)$", sns_core.__doc__, re.M)
+    floors = {room.strip(): int(floor) for floor, names in listed for room in names.split(",")}
+    highest = [max(floors.get(room, 0) for room in row) for row in rows]
+    assert highest == sorted(highest, reverse=True)
 
 
 @pytest.mark.parametrize(("page", "file"), [("add-a-method", "held.yaml"), ("external-rollouts", "mine.yaml")])
