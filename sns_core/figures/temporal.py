@@ -6,6 +6,7 @@ import numpy as np
 
 from sns_core.figures.inputs import living, lost_note, read, read_each, step_size, thirds
 from sns_core.figures.style import FAINT, MUTED, REFERENCE, corner, looks, page, panel_letter, short, time_label, unit
+from sns_core.metrics.distances import correlation_pairs, weighted_correlation
 
 DOTTED = {"color": REFERENCE, "linewidth": 1.2, "linestyle": (0, (2, 1.4))}
 BEYOND = 2.0  # R(t) is drawn up to this many times the solver's mean
@@ -30,7 +31,10 @@ def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, out
             axis.plot(lag, truth.mean(0), **DOTTED, zorder=5)
             for method, result in results.items():
                 chosen = thirds(result)[part]
-                mean = living(chosen, "correlation").mean(("member", "block")).values
+                values = living(chosen, "correlation").transpose("member", "block", "lag").values
+                pairs = correlation_pairs(result["block"].values, lag)
+                pairs = pairs[np.isin(result["block"].values, chosen["block"].values)]
+                mean = weighted_correlation(values.reshape(-1, len(lag)), np.tile(pairs, (len(values), 1)))
                 if np.isfinite(mean).any():
                     axis.plot(lag, mean, **style[method])
             axis.set(xlim=(0, lag[-1]), xlabel=f"lag τ{unit(time_units, 'time units')}", ylim=(-0.1, 1.03))

@@ -51,6 +51,32 @@ def saturation_time(time: np.ndarray, energy: np.ndarray, share: float = 0.1) ->
     return float(time[near[0]] if len(near) else time[-1])
 
 
+def share_at_the_ends(counts: np.ndarray) -> np.ndarray:
+    """Return the share of the counts (..., BINS) in the first and the last bin, which hold all values beyond them."""
+    with np.errstate(invalid="ignore"):
+        return (counts[..., 0] + counts[..., -1]) / counts.sum(-1)
+
+
+def correlation_pairs(block: np.ndarray, lag: np.ndarray) -> np.ndarray:
+    """Return how many pairs of frames each block's C(tau) is a mean over, (block, lag).
+
+    block: last step of each block, all of one length; lag: numbers 0 .. L. A frame at step t has a partner `lag` steps before
+    it if t >= lag, because a rollout's initial frame is its step 0.
+    """
+    first = np.maximum(block[:, None] - block[0] + 1, np.arange(len(lag))[None, :])
+    return np.clip(block[:, None] - first + 1, 0, None)
+
+
+def weighted_correlation(correlation: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the mean over blocks of C(tau) (..., block, lag), each block weighted by its pairs of frames (block, lag).
+
+    Blocks with NaN are left out.
+    """
+    weight = np.where(np.isfinite(correlation), pairs, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(weight > 0, correlation * weight, 0.0).sum(-2) / weight.sum(-2)
+
+
 def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return the Wasserstein-1 distance of histograms (..., BINS) over the bins above, in standard deviations.
 

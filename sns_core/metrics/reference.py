@@ -17,7 +17,7 @@ from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.distributions import component_scales
 from sns_core.metrics.measures import COUNTED, measure
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.temporal import space_time_correlation
+from sns_core.metrics.temporal import space_time_correlation, zonal_direction
 from sns_core.metrics.user_metrics import measured_by_user
 from sns_core.runtime import use_threads
 from sns_core.systems import System, build_system
@@ -52,7 +52,7 @@ def compute_reference(
         frames = torch.from_numpy(dataset[system.variable].isel(member=member).values) / scale
         before = torch.full((1, lags, *frames.shape[1:]), float("nan"))  # nothing comes before a trajectory
         measured = measure(frames[None], before, system=system, scale=scale, component_scales=units, step_size=step)
-        means = _means({name: values[0] for name, values in measured.items()}, lags)
+        means = _means({name: values[0] for name, values in measured.items()}, frames, lags)
         means["map"] = ("map_lag", "distance"), space_time_correlation(frames.numpy()[::frame_stride], map_lags)
         members.append(xr.Dataset(means))
     result = xr.concat(members, "member")
@@ -60,6 +60,7 @@ def compute_reference(
         result[name] = series.mean("time")
     resolution = dataset.sizes["x"]
     result = result.assign_coords(
+        member=dataset["member"].values,
         wavenumber=shell_wavenumbers(resolution, system.length),
         lag=np.arange(lags + 1) * step,
         map_lag=np.arange(map_lags + 1) * step * frame_stride,
@@ -87,7 +88,7 @@ def write_results(dataset: xr.Dataset, path: Path) -> None:
         dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
-def _means(measured: dict[str, torch.Tensor], lags: int) -> dict[str, tuple]:
+def _means(measured: dict[str, torch.Tensor], frames: torch.Tensor, lags: int) -> dict[str, tuple]:
     """Reduce the measures of one trajectory, each (time, ...), to (dimensions, mean over time)."""
     energy, enstrophy = measured["kinetic_energy"].double(), measured["enstrophy"].double()
     zonal = measured["zonal_velocity"]
@@ -95,6 +96,9 @@ def _means(measured: dict[str, torch.Tensor], lags: int) -> dict[str, tuple]:
         "energy_spectrum": (("layer", "wavenumber"), measured["energy_spectrum"].mean(0)),
         "kinetic_energy": (("layer",), energy.mean(0)),
         "kinetic_energy_square": (("layer",), energy.square().mean(0)),
+        "kinetic_energy_min": (("layer",), energy.amin(0)),
+        "kinetic_energy_max": (("layer",), energy.amax(0)),
+        "max_abs": ((), measured["max_abs"].amax()),
         "enstrophy": (("layer",), enstrophy.mean(0)),
         "enstrophy_square": (("layer",), enstrophy.square().mean(0)),
         # The first frame follows on nothing, and the first `lags` frames have no whole history.
@@ -103,6 +107,7 @@ def _means(measured: dict[str, torch.Tensor], lags: int) -> dict[str, tuple]:
         "correlation": (("lag",), measured["correlation"][lags:].mean(0)),
         "zonal_velocity": (("layer", "y"), zonal.mean(0)),
         "zonal_velocity_square": (("layer", "y"), zonal.double().square().mean(0)),
+        "zonal_direction": (("layer", "y"), zonal_direction(frames).mean(0)),
     }
     for name in COUNTED:
         means[f"{name}_counts"] = ("layer", "bin"), measured[f"{name}_counts"]
