@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.data.frames import open_members
 from sns_core.data.segments import CHUNK
 from sns_core.files import read_json, whole_file
@@ -68,11 +69,7 @@ def compute_reference(
         layer=list(system.layers),
         bin=CENTRES,
     )
-    per = {"lag": system.time_units, "map_lag": system.time_units, "distance": system.length_units,
-           "wavenumber": f"1/({system.length_units})", "rate_of_change": f"1/({system.time_units})"}  # fmt: skip
-    for name, unit in per.items():
-        result[name].attrs["units"] = unit
-    write_results(result.assign_coords(y=dataset["y"]), output)
+    write_results(result.assign_coords(y=dataset["y"]), system, output)
 
 
 def emulated_system(manifest: dict) -> System:
@@ -80,12 +77,12 @@ def emulated_system(manifest: dict) -> System:
     return build_system(manifest["system"]["name"], manifest["system"]["parameters"], dtype=torch.float32)
 
 
-def write_results(dataset: xr.Dataset, path: Path) -> None:
-    """Write results as a whole netCDF file, or not at all."""
+def write_results(dataset: xr.Dataset, system: System, path: Path) -> None:
+    """Write results of a system as a whole netCDF file with units and long names, or not at all."""
     # Characters instead of variable-length strings, on which HDF5 fails where a file is open more than once.
     encoding = {"layer": {"dtype": "S1"}} if "layer" in dataset.coords else {}
     with whole_file(path) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        described(dataset, system).to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
 def _means(measured: dict[str, torch.Tensor], frames: torch.Tensor, lags: int) -> dict[str, tuple]:

@@ -50,8 +50,9 @@ def compute_metrics(
     use_threads(1)
     with computed_by(**dask):
         try:
+            system = emulated_system(read_json(manifest))
             result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
-            write_results(result, output)
+            write_results(result, system, output)
         except DamagedFile:
             raise
         except (RuntimeError, UserError) as error:  # netCDF4 raises RuntimeError for a checksum that does not hold

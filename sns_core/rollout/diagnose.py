@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.segments import open_segments
 from sns_core.files import whole_file
@@ -64,7 +65,7 @@ def diagnose_denoiser(
         attrs={"method": name, "levels": stepper.schedule.levels},
     )
     with whole_file(output) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4")
+        described(dataset, system).to_netcdf(temporary, engine="netcdf4")
 
 
 def _noised(stepper: RefinementStepper, z: torch.Tensor, level, stream) -> torch.Tensor:

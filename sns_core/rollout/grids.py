@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.data.frames import open_members
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
@@ -81,8 +82,8 @@ def rollout_grids(
     use_threads(threads)
     chosen = select_device(device)
     content = read_json(manifest)
-    described, step = content["system"], content["emulator"]["step"]
-    own, side = described["parameters"]["resolution"], content["emulator"]["resolution"]
+    solver, step = content["system"], content["emulator"]["step"]
+    own, side = solver["parameters"]["resolution"], content["emulator"]["resolution"]
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32, device=chosen)[:, None, None]
     states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
     around = torch.cat([disturbed(states, s, members + 1, disturbance, seed)[:members] for s in range(starts)]).to(
@@ -103,7 +104,7 @@ def rollout_grids(
         return result
 
     for index in progress(len(grids), "grids of the solver"):
-        substeps, result = longest_step(described, grids[index], step, chosen, run)
+        substeps, result = longest_step(solver, grids[index], step, chosen, run)
         found.append({"substeps": substeps, **result})
 
     def stacked(name: str) -> np.ndarray:
@@ -111,16 +112,17 @@ def rollout_grids(
         empty = np.full(shape, np.nan, dtype=np.float32) if shape else None
         return np.stack([one.get(name, empty) for one in found]) if shape else None
 
-    flow = build_system(described["name"], described["parameters"], torch.float32)
+    flow = build_system(solver["name"], solver["parameters"], torch.float32)
     kept = {name: ("grid", [one[name] for one in found]) for name in ("substeps", "stable_steps")}
     dimensions = {
         "forecast": ("grid", "start", "member", "lead", "layer", "y", "x"),
         "energy_spectrum": ("grid", "unit", "layer", "wavenumber"),
     }
     kept |= {name: (dims, values) for name, dims in dimensions.items() if (values := stacked(name)) is not None}
-    coordinates = {"grid": ("grid", list(grids), {"units": "points a side"}), "lead": ("lead", leads, {"units": "steps"}),
-                   "layer": list(flow.layers), "wavenumber": shell_wavenumbers(side, flow.length)}  # fmt: skip
-    dataset = xr.Dataset(kept, coordinates, {"step": step, "time_units": flow.time_units, "own": own})
+    coordinates = {"grid": list(grids), "lead": leads, "layer": list(flow.layers),
+                   "wavenumber": shell_wavenumbers(side, flow.length)}  # fmt: skip
+    attributes = {"step": step, "time_units": flow.time_units, "own": own}
+    dataset = described(xr.Dataset(kept, coordinates, attributes), flow)
     with whole_file(output) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
 
