@@ -13,13 +13,15 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from sns_core.figures.inputs import SHOWN_UNITS
+from sns_core.figures.inputs import SHOWN_UNITS, read
 from sns_core.figures.style import looks, short
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.cost import read_cost
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
+from sns_core.metrics.stationarity import drift, is_drifting
 
 TEMPLATE = "report.html.j2"
 DRIFT = 0.25  # decades: a window whose spectrum error is larger has left the solver's statistics
@@ -102,6 +104,31 @@ def _note(row: dict) -> str:
     if row["stepper"] == "refinement" and row["calls"] < FEW_CALLS:
         return f"Fewer than {FEW_CALLS:g} denoiser calls a step: most steps are the surrogate's own."
     return ""
+
+
+# Whether the reference is stationary
+
+DRIFTS = {"kinetic_energy": "kinetic energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
+
+
+def drift_notes(reference: xr.Dataset) -> list[dict]:
+    """Return {"text", "drifts"} for each quantity and layer: the last third of the reference's frames against the first third.
+
+    `reference`: result of `compute_reference`. Empty for one that an older version measured.
+    """
+    notes, layers = [], [str(layer) for layer in reference["layer"].values]
+    for name, title in DRIFTS.items():
+        if f"{name}_drift" not in reference:
+            continue
+        differences = reference[f"{name}_drift"].transpose("member", "layer").values
+        mean, error = drift(differences)
+        for layer, label in enumerate(layers):
+            whole = 1.0 if name == "spectrum" else float(reference[name].isel(layer=layer).mean()) / 100
+            unit = "decades" if name == "spectrum" else "%"
+            place = f" ({label})" if len(layers) > 1 else ""
+            text = f"{title}{place} {mean[layer] / whole:+.2g} ± {error[layer] / whole:.2g} {unit}"
+            notes.append({"text": text, "drifts": bool(is_drifting(differences)[layer])})
+    return notes
 
 
 # The scorecard
@@ -199,7 +226,8 @@ def _worth(row: dict, titles: list[str]) -> tuple[str, str, str]:
 def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods": [{"name", "label",
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference": result
+    of `compute_reference`, where there is one, "methods": [{"name", "label",
     "stepper"}], "movie": MP4, "explorer": page}, figures in the order shown, the first one at the top; `captions`: a text
     file a figure, named after it, its first paragraph the title, and one for the movie; `provenance`: file of
     `record_provenance`.
@@ -218,6 +246,7 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
                 "rows": [{**row, "colour": colours[row["name"]]["color"]} for row in rows],
                 "layers": len({row["layer"] for row in rows}),
                 "methods": files["methods"],
+                "drift": drift_notes(read(files["reference"])) if "reference" in files else [],
                 "scorecard": scorecard(read_scorecard(files["scorecard"]), files["methods"]),
                 "cost": cost(read_cost(files["cost"]), files["methods"]),
                 "figures": figures,

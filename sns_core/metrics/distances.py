@@ -41,16 +41,6 @@ def estimated_levels(levels: xr.DataArray) -> xr.DataArray:
     return levels.where(levels >= 0)
 
 
-def saturation_time(time: np.ndarray, energy: np.ndarray, share: float = 0.1) -> float:
-    """Return the first time at which a series (T,) lies within `share` of the mean of its last third.
-
-    The spin-up may come from above or from below. Returns the last time where the series never does.
-    """
-    mean = energy[-max(1, len(energy) // 3) :].mean()
-    near = np.flatnonzero(np.abs(energy - mean) <= share * abs(mean))
-    return float(time[near[0]] if len(near) else time[-1])
-
-
 def share_at_the_ends(counts: np.ndarray) -> np.ndarray:
     """Return the share of the counts (..., BINS) in the first and the last bin, which hold all values beyond them."""
     with np.errstate(invalid="ignore"):

@@ -18,6 +18,7 @@ from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.distributions import component_scales
 from sns_core.metrics.measures import COUNTED, measure
 from sns_core.metrics.spectra import shell_wavenumbers
+from sns_core.metrics.stationarity import thirds_difference
 from sns_core.metrics.temporal import space_time_correlation, zonal_direction
 from sns_core.metrics.user_metrics import measured_by_user
 from sns_core.runtime import use_threads
@@ -106,6 +107,10 @@ def _means(measured: dict[str, torch.Tensor], frames: torch.Tensor, lags: int) -
         "zonal_velocity_square": (("layer", "y"), zonal.double().square().mean(0)),
         "zonal_direction": (("layer", "y"), zonal_direction(frames).mean(0)),
     }
+    # Whole shells only, and without the mean: see `kinetic_energy_spectrum`.
+    spectrum = measured["energy_spectrum"][..., 1 : frames.shape[-1] // 2].double().log10().mean(-1)
+    for name, series in (("kinetic_energy", energy), ("enstrophy", enstrophy), ("spectrum", spectrum)):
+        means[f"{name}_drift"] = ("layer",), torch.from_numpy(thirds_difference(series[None].numpy())[0])
     for name in COUNTED:
         means[f"{name}_counts"] = ("layer", "bin"), measured[f"{name}_counts"]
     return {name: (dimensions, values.numpy()) for name, (dimensions, values) in means.items()}

@@ -101,6 +101,7 @@ def told(wildcards):
             "windows": f"{folder}/windows.csv",
             "scorecard": f"{folder}/scorecard.csv",
             "cost": f"{folder}/cost.csv",
+            "reference": f"{folder}/metrics/reference.nc",
             "figures": {name: f"{folder}/figures/{name}.png" for name in figure_names(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",

@@ -40,6 +40,7 @@ rule write_report:
         movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
         explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
+        references=[f"{RESULTS}/{system}/metrics/reference.nc" for system in SYSTEMS],
         captions=[Path(PROJECT, "workflow", "report", f"{name}.rst") for name in [*FIGURES, "movie"]],
         template=Path(PROJECT, "sns_core", "report.html.j2"),
         provenance=f"{RESULTS}/provenance.json",
