@@ -77,30 +77,35 @@ def stretches(result: xr.Dataset, ensemble: xr.Dataset, window: int) -> xr.Datas
     result: a method's series and blocks from `compute_metrics`; ensemble: result of `compute_reference`, for R(t) and the
     solver's range. Blocks from the one on in which a member is lost are left out.
     """
+    outside = is_out_of_range(result, ensemble) if "max_abs" in result else None
+    parts = block_means(result, float(ensemble["rate_of_change"].mean()), outside)
+    return in_stretches(parts, is_alive(result["lost_step"], result["block"]), window)
+
+
+def block_means(result: xr.Dataset, rate: float, outside: xr.DataArray | None = None) -> xr.Dataset:
+    """Return the means over each block of steps, (member, block, ...), that all scores of a rollout come from.
+
+    rate: the solver's mean R(t); outside: True at the steps (member, step) out of the solver's range.
+    """
     length = int(result["block"][0])
     blocks = result[list(BLOCKS)].astype(float)
     for name in BLOCKS:
         if name.endswith("_counts"):
             blocks[name] = blocks[name] / blocks[name].sum("bin")
     # The first blocks hold fewer pairs of frames at long lags than later ones, so means over blocks are weighted.
-    pairs = ("block", "lag"), correlation_pairs(result["block"].values, result["lag"].values)
-    blocks["correlation_pairs"] = xr.Variable(*pairs).astype(float)
-    blocks["correlation"] = xr.where(
-        blocks["correlation_pairs"] > 0, blocks["correlation"] * blocks["correlation_pairs"], 0.0
-    )
+    pairs = xr.Variable(("block", "lag"), correlation_pairs(result["block"].values, result["lag"].values).astype(float))
+    blocks["correlation_pairs"] = pairs
+    blocks["correlation"] = xr.where(blocks["correlation_pairs"] > 0, blocks["correlation"] * pairs, 0.0)
     series = result[list(STEPS)].astype(float)
     for name in ("kinetic_energy", "enstrophy"):
         series[f"{name}_square"] = series[name] ** 2
     series["refined_share"] = (series["calls"] > 0).astype(float)
     series["levels"] = estimated_levels(series["levels"])
-    outside = is_out_of_range(result, ensemble) if "max_abs" in result else None
     if outside is not None:
         series["out_of_range"] = outside.astype(float)
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
-    series["rate_error"] = abs(series["rate_of_change"] / ensemble["rate_of_change"].mean("member") - 1)
-    living = is_alive(result["lost_step"], result["block"])
-    parts = xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
-    return in_stretches(parts, living, window)
+    series["rate_error"] = abs(series["rate_of_change"] / rate - 1)
+    return xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
 
 
 def solver_members(ensemble: xr.Dataset) -> xr.Dataset:

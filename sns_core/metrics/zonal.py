@@ -97,27 +97,31 @@ def mean_flow_scores(mine: Profiles, solver: Profiles, energy: np.ndarray) -> di
     interval of 90 % is that of a jackknife over whole members of both sets, symmetric in the squares; it may hold 0.
     """
 
-    def statistics(a: Profiles, b: Profiles) -> np.ndarray:
-        square, truth, cross = pair_mean(a.values, a.weights), pair_mean(b.values, b.weights), cross_mean(a, b)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.stack([square / truth, cross / truth, (square - 2 * cross + truth) / energy])
-
     def variance(values: list[np.ndarray]) -> np.ndarray:
         return (len(values) - 1) * np.var(values, axis=0) if len(values) > 1 else np.nan * values[0]
 
-    value = statistics(mine, solver)
+    value = mean_flow_squares(mine, solver, energy)
     error = np.sqrt(
-        variance([statistics(mine.without(i), solver) for i in range(len(mine.members))])
-        + variance([statistics(mine, solver.without(i)) for i in range(len(solver.members))])
+        variance([mean_flow_squares(mine.without(i), solver, energy) for i in range(len(mine.members))])
+        + variance([mean_flow_squares(mine, solver.without(i), energy) for i in range(len(solver.members))])
     )
     reach = student_quantile(min(len(mine.members), len(solver.members)) - 1) * error
-    ends = [value, value - reach, value + reach]
-    roots = [np.sign(end) * np.sqrt(np.abs(end)) for end in ends]
-    return {
-        "zonal_strength": tuple(root[0] for root in roots),
-        "zonal_amplitude": tuple(end[1] for end in ends),
-        "zonal_error": tuple(root[2] for root in roots),
-    }
+    ends = [mean_flow_values(square) for square in (value, value - reach, value + reach)]
+    return {name: tuple(end[name] for end in ends) for name in ends[0]}
+
+
+def mean_flow_squares(mine: Profiles, solver: Profiles, energy: np.ndarray) -> np.ndarray:
+    """Return the squares of strength and error and, between them, the amplitude, (3, layer), all without bias."""
+    square, cross = pair_mean(mine.values, mine.weights), cross_mean(mine, solver)
+    truth = pair_mean(solver.values, solver.weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([square / truth, cross / truth, (square - 2 * cross + truth) / energy])
+
+
+def mean_flow_values(squares: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores by name, each (layer,), of `mean_flow_squares`: roots that keep the sign of their square."""
+    roots = np.sign(squares) * np.sqrt(np.abs(squares))
+    return {"zonal_strength": roots[0], "zonal_amplitude": squares[1], "zonal_error": roots[2]}
 
 
 def student_quantile(freedom: int) -> float:

@@ -35,7 +35,7 @@ def members_of_a_flow(rng, count, strength, noise):
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
 def test_strength_and_error_of_a_mean_flow_have_no_bias_and_cover_the_truth(strength):
     rng, squares, covered = np.random.default_rng(1), [], []
-    for _ in range(200):
+    for _ in range(100):
         mine, solver = members_of_a_flow(rng, 8, strength, 0.5), members_of_a_flow(rng, 16, 1.0, 0.5)
         estimates = mean_flow_scores(mine, solver, np.array([0.5]))
         truth = {"zonal_strength": strength, "zonal_amplitude": strength, "zonal_error": abs(strength - 1)}
@@ -43,9 +43,9 @@ def test_strength_and_error_of_a_mean_flow_have_no_bias_and_cover_the_truth(stre
         squares.append([np.sign(triples[n][0]) * triples[n][0] ** 2 for n in ("zonal_strength", "zonal_error")])
         covered.append([low <= truth[name] <= high for name, (_, low, high) in triples.items()])
     # The mean square of the mean profile would be 0.5 * 0.5^2 * 2 / 8 = 0.06 of the solver's too large.
-    assert np.mean(squares, 0) == pytest.approx([strength**2, (strength - 1) ** 2], abs=0.035)
+    assert np.mean(squares, 0) == pytest.approx([strength**2, (strength - 1) ** 2], abs=0.05)
     share = np.mean(covered, 0)
-    assert (share > 0.85).all() and share[1] < 0.97, share
+    assert (share > 0.82).all() and share[1] < 0.98, share
 
 
 def test_a_flow_that_is_gone_has_an_interval_that_holds_zero_and_a_reversed_one_a_negative_amplitude():
