@@ -19,7 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.errors import DamagedFile
-from sns_core.figures.inputs import SHOWN_UNITS
+from sns_core.figures.inputs import SHOWN_UNITS, read
 from sns_core.figures.style import css_colours, method_styles
 from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
