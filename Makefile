@@ -1,10 +1,12 @@
 # make demo   the default run on all cores, from a fresh clone to results/demo/report.html
 # make demo-qg   the same for two-layer quasi-geostrophic flow, to results/qg-demo/report.html
-# make test   static checks, dry runs of every configuration, unit and workflow tests, the smoke run of the whole DAG
+# make test   static checks, unit and workflow tests, dry runs of every configuration, the smoke run of the whole DAG
+# make test-fast   of these, what a developer runs before each commit, in a minute and a half: static checks, and all tests but
+#             those that train networks, run the workflow or start processes (the mark `slow`, given in tests/conftest.py)
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
 #             `make test` installs Chromium for the tests in tests/browser
-# make graph  the graph of rules in README.md and docs/plane.png anew, after a change of the rules
+# make graph  the graph of rules in docs/code-tour.md and docs/plane.png again, after a change of the rules
 # make gallery  the figures and the report of a run that is kept in gallery/ (GALLERY=gallery/<run>), from its models, without training
 # make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo)
 #
@@ -16,7 +18,7 @@ GALLERY ?= gallery/re1e4
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg gallery test test-slurm lint graph bench clean
+.PHONY: demo demo-qg gallery test test-fast test-slurm lint graph bench clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -33,6 +35,11 @@ gallery: $(STAMP)
 test: $(STAMP) lint
 	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
+test-fast: $(STAMP)
+	ruff check .
+	ruff format --check .
+	python -m pytest -n 2 -m "not slow" tests
+
 test-slurm: $(STAMP)
 	SNS_INSTALL_SLURM=1 python -m pytest tests/slurm
 
@@ -45,7 +52,6 @@ lint: $(STAMP)
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	snakemake --lint
-	for overlay in config/*.yaml $(wildcard gallery/*/config.json); do echo "dry run: $$overlay"; snakemake -n -q --configfile $$overlay || exit 1; done
 
 graph: $(STAMP)
 	python docs/refresh.py

@@ -13,27 +13,37 @@ from snakemake.utils import min_version
 min_version("9.0")
 # The folder of this file, or its address where another workflow uses this one from the network.
 PROJECT = workflow.current_basedir.get_path_or_uri(secret_free=True)
-SNAKEFILE = str(Path(PROJECT, "Snakefile"))
+IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
 # A clone runs its own code, whatever is installed. From an address there is no folder, and the installed packages are used.
-if Path(PROJECT, "sns_workflow").is_dir():
+if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
-from sns_core.plugins import is_own
+from sns_core.plugins import class_of
 from sns_workflow import configuration
-from sns_workflow.command import command, in_order_of_keys, python, settings
+from sns_workflow.command import (
+    command,
+    command_in_a_loop,
+    flags,
+    in_order_of_keys,
+    inspection_command,
+    python,
+    settings,
+)
 from sns_workflow.failures import HideCommands, describe_end
 from sns_workflow.fingerprint import builds_systems, fingerprint
 
 
-configfile: Path(PROJECT, "config", "config.yaml")
+configfile: f"{PROJECT}/config/config.yaml"
 
 
-try:
-    configuration.validate(config)
-except configuration.ConfigurationError as error:
-    raise WorkflowError(str(error)) from None
+# Only the main process of a call asks for files that no rule makes; another workflow may have a rule that makes them.
+CONFIGURATION = configuration.read_or_stop(
+    config, workflow, files_must_exist=workflow.is_main_process and workflow.main_snakefile == f"{PROJECT}/Snakefile"
+)
+config = CONFIGURATION.whole
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/getters.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/rollouts.smk"
@@ -43,8 +53,12 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/movie_and_explorer.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/theory.smk"
-include: "workflow/rules/inspect.smk"
 include: "workflow/rules/reuse.smk"
+
+
+if IN_A_CLONE:
+
+    include: "workflow/rules/inspect.smk"
 
 
 if workflow.is_main_process:

@@ -14,10 +14,12 @@ from serve import serve
 
 from sns_core.data.frames import open_frames
 from sns_core.data.pairs import Dataset
+from sns_core.device import use_threads
 from sns_core.diffusion import LevelReadout
+from sns_core.processes import ProcessGroup
 from sns_core.rollout import build_stepper
-from sns_core.runtime import MemberStreams, ProcessGroup, generator, use_threads
 from sns_core.shells import shell_index
+from sns_core.streams import MemberStreams, generator
 from sns_core.systems import build_system
 from sns_core.training import load_model
 from sns_core.training.trainer import Trainer

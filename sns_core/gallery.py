@@ -74,11 +74,15 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
-    """Collect the finished run in the folder `run` into the folder of `output`, its `given.json`.
+    """Collect a finished run into a folder from which other runs can take its results.
 
-    `megabytes`: limit of the results for further use. If the solver's rollout does not fit, it is left out, and a run
-    that uses the folder makes it anew. Raises UserError for a run that is not finished, that itself used such a folder,
-    whose models do not fit its data, or whose results pass the limit without the solver's rollout.
+    If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew. Raises
+    UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data, or whose
+    results pass the limit without the solver's rollout.
+
+    `run`: the folder of the run.
+    `output`: the listing `given.json` in the new folder.
+    `megabytes`: limit of the results for further use.
     """
     run, folder = Path(run), Path(output).parent
     record = read_json(run / "provenance.json")

@@ -7,14 +7,15 @@ without torch. Every mistake is a ValueError in one line.
 
 import ast
 import difflib
+import functools
 import importlib
 import sys
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sns_core import options
 from sns_core.catalogue import METHODS
-from sns_core.methods import options
 
 Definition = ast.ClassDef | ast.FunctionDef
 PACKAGE = Path(__file__).parent
@@ -22,7 +23,7 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a method: its type, as `methods.options` understands it, and whether it must be given."""
+    """One option of a method: its type, as `sns_core.options` understands it, and whether it must be given."""
 
     hint: object
     required: bool
@@ -40,6 +41,12 @@ def source(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
 
 
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> ast.Module:
+    """The syntax tree of a file's text: a configuration of many methods asks for few files again and again."""
+    return ast.parse(text)
+
+
 def definition(name: str) -> Definition:
     """The class or function that `module.Name` stands for."""
     module, _, wanted = name.rpartition(".")
@@ -47,7 +54,7 @@ def definition(name: str) -> Definition:
     if path is None:
         raise ValueError(f"{name!r}: there is no {module.replace('.', '/')}.py in {Path.cwd()}")
     try:
-        nodes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, Definition)}
+        nodes = {node.name: node for node in _parsed(path.read_text()).body if isinstance(node, Definition)}
     except SyntaxError as error:
         raise ValueError(f"{name!r}: {path.name}, line {error.lineno}: {error.msg}") from None
     if wanted not in nodes:
@@ -146,7 +153,7 @@ PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "di
 
 
 def _hint(node: ast.expr | None):
-    """The type that an annotation names, from the names of `methods.options`; Any for everything else. Nothing is run."""
+    """The type that an annotation names, from the names of `sns_core.options`; Any for everything else. Nothing is run."""
     try:
         return _hint_of(node)
     except (KeyError, TypeError, AttributeError):

@@ -20,7 +20,7 @@ import pandas as pd
 from sns_core.errors import DamagedFile
 from sns_core.figures.inputs import SHOWN_UNITS
 from sns_core.figures.style import css_colours, method_styles
-from sns_core.files import read_json, whole_file
+from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
@@ -317,7 +317,7 @@ def price_words(least: float, most: float) -> str:
 # The page
 
 
-def write_report(*, systems: dict, captions: dict, provenance: Path, output: Path) -> None:
+def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
     `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods":

@@ -1,4 +1,4 @@
-"""Where each stage lives: the workflow's rules, the command line and the code fingerprints read this one table."""
+"""The module of each stage. The workflow's rules, the command line and the code fingerprints read this table."""
 
 STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sns_core.__main__ import COMMON
+from sns_core.arguments import COMMON
 from sns_core.record import WRITTEN
 from sns_core.stages import STAGES
 from sns_workflow.fingerprint import syntax_tree
@@ -38,6 +38,10 @@ class Argument:
     required: bool
 
     @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
     def directive(self) -> str:
         """The directive of a rule that gives this argument: output, input, or the settings among its params."""
         if self.name.startswith("output") or self.name in WRITTEN:
@@ -46,16 +50,19 @@ class Argument:
 
 
 @functools.cache
-def arguments_of(stage: str) -> tuple[Argument, ...]:
-    """The arguments of a stage, read from its source: nothing is imported. Arguments that every stage takes are left out."""
+def keyword_arguments(stage: str) -> tuple[Argument, ...]:
+    """All arguments of a stage, read from its source: nothing is imported."""
     definitions = ast.walk(syntax_tree(STAGES[stage]))
     function = next(node for node in definitions if isinstance(node, ast.FunctionDef) and node.name == stage)
     pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
     return tuple(
-        Argument(argument.arg, ast.unparse(argument.annotation), default is None)
-        for argument, default in pairs
-        if argument.arg not in COMMON
+        Argument(argument.arg, ast.unparse(argument.annotation), default is None) for argument, default in pairs
     )
+
+
+def arguments_of(stage: str) -> list[Argument]:
+    """The arguments of a stage that determine its result."""
+    return [argument for argument in keyword_arguments(stage) if argument.name not in COMMON]
 
 
 def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) -> str:
@@ -63,21 +70,38 @@ def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) ->
 
     `threads`: threads of the numerical libraries. `stdin=False` puts all arguments on the command line.
     """
-    words = ["--from-json {params.settings:q}"]
-    for argument in arguments_of(stage):
-        if argument.directive != "settings":
-            words.append(f"--{argument.name.replace('_', '-')} {{{argument.directive}.{argument.name}:q}}")
-    head = f"{{params.launcher}} sns_core {stage} --threads {threads} --code {{params.code}} --log {{log:q}}"
-    if "dask" in _common_arguments(stage):
-        head += " --dask {params.dask:q}"
-    return f"{head} @- <<'{END}'\n{' '.join(words)}\n{END}" if stdin else f"{head} {' '.join(words)}"
+    files = [argument for argument in arguments_of(stage) if argument.directive != "settings"]
+    flags = " ".join(f"{argument.flag} {{{argument.directive}.{argument.name}:q}}" for argument in files)
+    dask = any(argument.name == "dask" for argument in keyword_arguments(stage))
+    return _command(flags, " --dask {params.dask:q}" if dask else "", threads, stdin)
 
 
-@functools.cache
-def _common_arguments(stage: str) -> tuple[str, ...]:
-    definitions = ast.walk(syntax_tree(STAGES[stage]))
-    function = next(node for node in definitions if isinstance(node, ast.FunctionDef) and node.name == stage)
-    return tuple(argument.arg for argument in function.args.kwonlyargs if argument.arg in COMMON)
+def command_in_a_loop() -> str:
+    """The same for rules that a loop defines, whose params hold `flags`.
+
+    Snakemake evaluates `shell` once more when a job runs. The loop has ended then, so the command must not depend on it.
+    """
+    return _command("{params.flags}")
+
+
+def _command(flags: str, common: str = "", threads: str | int = "{threads}", stdin: bool = True) -> str:
+    head = f"{{params.call}} --threads {threads} --code {{params.code}} --log {{log:q}}{common}"
+    words = f"--from-json {{params.settings:q}} {flags}"
+    return f"{head} @- <<'{END}'\n{words}\n{END}" if stdin else f"{head} {words}"
+
+
+def flags(stage: str) -> Callable:
+    """Parameter function: the names of a job's files as words of the command line."""
+
+    def evaluate(wildcards, input, output) -> str:
+        words = []
+        for argument in arguments_of(stage):
+            if argument.directive != "settings":
+                paths = getattr(input if argument.directive == "input" else output, argument.name)
+                words += [argument.flag, *([paths] if isinstance(paths, str) else paths)]
+        return shlex.join(map(str, words))
+
+    return evaluate
 
 
 def settings(stage: str, values: dict, offered: dict = {}) -> Callable:  # noqa: B006
@@ -104,6 +128,15 @@ def settings(stage: str, values: dict, offered: dict = {}) -> Callable:  # noqa:
 def in_order_of_keys(value):
     """A copy of a JSON-able value with its keys in order: the same slice of a configuration, however it was written."""
     return json.loads(json.dumps(value, sort_keys=True))
+
+
+def inspection_command(module: str, *words: str) -> str:
+    """The shell command of a rule that inspects a run, in Snakemake's format; what it prints is its log, too.
+
+    The configuration comes in a file: when `verify` finds something, Snakemake repeats the whole command.
+    """
+    call = " ".join(["{params.python}", "-m", f"sns_workflow.{module}", *words])
+    return f"{call} --snakefile {{params.snakefile:q}} --configuration {{params.configuration:q}} 2>&1 | tee {{log:q}}"
 
 
 def python(deployed: bool) -> str:

@@ -1,19 +1,28 @@
-"""Validation and resolution of the configuration: what the Snakefile knows about `config`.
+"""The one place where a configuration is read, checked and resolved for each system: `read`.
 
-Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the key,
-what is allowed and, for a misspelt key, the nearest known one.
+Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the file, the key,
+the value and the way out. The steps: what the files say (config_files.py), what a value means (config_values.py), the schema,
+and what values say of each other (config_checks.py).
 """
 
 import contextlib
 import copy
-import difflib
+import functools
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
 
 from sns_core import plugins
+from sns_workflow import config_checks
+from sns_workflow.config_checks import movie_methods, nearest
+from sns_workflow.config_files import LOADER, ConfigFiles
+from sns_workflow.config_values import ConfigurationError, conform, join, merge, plain, shown
+
+__all__ = ["ConfigFiles", "Configuration", "ConfigurationError", "movie_methods", "read", "resolve"]
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
 DEFAULT = Path(__file__).parents[1] / "config" / "config.yaml"
@@ -43,50 +52,100 @@ RENAMED = {
 RENAMED_VALUES = {"methods.*.kind": {"foreign": "external"}}
 
 
-class ConfigurationError(Exception):
-    """A configuration that cannot be run; the message is one line."""
+# Keys of a method that are no options of its class.
+METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
+
+# Sections whose entries have names of the user's own. All other keys have their defaults in config/config.yaml.
+NAMED = ("systems", "models", "methods")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration that has passed all checks.
+
+    `whole`: the mapping with types settled and defaults filled in; `systems`: name -> what holds for this system (see
+    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run.
+    """
+
+    whole: dict
+    systems: dict[str, dict]
+    reused: dict[str, str]
+
+
+def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
+    """Check a configuration as Snakemake has merged it, and return what the rules use.
+
+    `files`: where it was read from, for messages that name file and line; `files_must_exist`: refuse an external rollout
+    that is not there. Raises ConfigurationError, one line, for the first mistake.
+    """
+    files = files or ConfigFiles()
+    try:
+        files.check()
+        whole = complete(plain(config))
+        _check_schema(whole)
+        config_checks.check_names(whole)
+        systems = {}
+        for system in whole["use"]["systems"]:
+            systems[system] = _check_system(system, whole, files_must_exist)
+        if whole["reuse"] is not None:
+            _check_reuse(whole)
+        return Configuration(whole, systems, reused_results(whole))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
+
+
+def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Configuration:
+    """Read the configuration of a Snakefile; a mistake ends the process with one line on standard error.
+
+    An exception would do the same, with lines of Snakemake's around it.
+    """
+    files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
+    try:
+        return read(config, files, files_must_exist)
+    except ConfigurationError as error:
+        print(f"Configuration: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def validate(config: dict) -> None:
     """Raise ConfigurationError for the first mistake in `config`."""
-    schema = yaml.safe_load(SCHEMA.read_text())
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
+    read(config)
+
+
+def complete(config: dict) -> dict:
+    """Return a configuration with every default filled in, and numbers of the types that the schema asks for."""
+    fixed = {key: copy.deepcopy(value) for key, value in _default().items() if key not in NAMED}
+    return conform(merge(fixed, config), _schema())
+
+
+@functools.cache
+def _schema() -> dict:
+    return yaml.load(SCHEMA.read_text(encoding="utf-8"), LOADER)
+
+
+@functools.cache
+def _default() -> dict:
+    """Return the default configuration; nothing where this package is used without a clone of the repository."""
+    if not DEFAULT.exists():
+        return {}
+    return plain(yaml.load(DEFAULT.read_text(encoding="utf-8"), LOADER))
+
+
+def _check_schema(config: dict, prefix: str = "") -> None:
+    found = Draft202012Validator(_schema()).iter_errors(config)
+    errors = sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
-        raise ConfigurationError(_explain_first(errors))
-    known = set(config["systems"]), set(config["methods"])
-    for kind, names in zip(("systems", "methods"), known, strict=True):
-        for name in config["use"][kind]:
-            if name not in names:
-                raise ConfigurationError(f"use.{kind}: {name!r} is not described under {kind}{_nearest(name, names)}")
-    _check_movie(config["figures"]["movie"]["methods"], config["use"]["methods"], known[1])
-    for system in config["use"]["systems"]:
-        resolved = resolve(config, system)
-        again = {**copy.deepcopy(config), **{k: resolved[k] for k in ("models", "methods", "rollout", "metrics")}}
-        errors = list(Draft202012Validator(schema).iter_errors(again))
-        if errors:
-            raise ConfigurationError(f"systems.{system}.override: {_explain_first(errors)}")
-        _check_system(system, resolved)
-        member, members = config["figures"]["fields"]["member"], resolved["rollout"]["members"]
-        if member >= members:
-            raise ConfigurationError(
-                f"figures.fields.member: {member} is not among the {members} of rollout.members, counted from 0"
-            )
-        stride = resolved["rollout"]["frame_stride"]
-        for step in config["figures"]["fields"]["steps"]:
-            if step % stride:
-                raise ConfigurationError(
-                    f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
-                )
-    if config["reuse"] is not None:
-        _check_reuse(config)
+        message, key = _explain_first(errors)
+        raise ConfigurationError(f"{prefix}{message}", prefix.removesuffix(": ") or key)
 
 
 def resolve(config: dict, system: str) -> dict:
-    """Models, methods, rollout and metrics as they hold for one system, beside its solver, emulator and data."""
+    """Return models, methods, rollout and metrics as they hold for one system, with its solver, emulator and data."""
     block = config["systems"][system]
-    # Through JSON, so that what YAML aliases made one object becomes a copy each, and a change of one stays there.
+    override = copy.deepcopy(block.get("override", {}))
+    # Through JSON, so that an object that YAML aliases share becomes a copy each, and a change of one stays there.
     shared = {key: json.loads(json.dumps(config[key])) for key in ("models", "methods", "rollout", "metrics")}
-    resolved = _merge(shared, block["override"])
+    resolved = conform(merge(shared, override), _schema()) if override else shared
     resolved["methods"] = {name: resolved["methods"][name] for name in config["use"]["methods"]}
     parameters = {key: value for key, value in block["solver"].items() if key != "class"}
     return {
@@ -98,33 +157,28 @@ def resolve(config: dict, system: str) -> dict:
     }
 
 
-def _merge(base: dict, changes: dict) -> dict:
-    for key, value in changes.items():
-        base[key] = _merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-    return base
-
-
 def _deepest(error):
-    """Inside alternatives, the mistake that the user is nearest to having avoided."""
+    """Inside alternatives, the mistake that the user is nearest to having avoided: the deepest one, not of type null."""
     while error.context:
-        error = max(error.context, key=lambda e: len(e.absolute_path))
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type", e.validator != "const"))
     return error
 
 
-def _nearest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, sorted(known), 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _explain_first(errors: list) -> str:
-    """Return one line about one of several mistakes: about a key under its old name, if there is one."""
+def _explain_first(errors: list) -> tuple[str, str]:
+    """Return one line about one of several mistakes, a key under its old name if there is one, and the key's path."""
     deepest = [_deepest(error) for error in errors]
     for error in deepest:
         if error.validator == "additionalProperties":
             for key in error.instance.keys() - error.schema.get("properties", {}).keys():
                 old = ".".join(map(str, [*error.absolute_path, key]))
                 if new := _name_now(old):
-                    return f"{old}: was renamed to {new}"
+                    return f"{old}: was renamed to {new}", old
+        if error.validator == "required":
+            for key in error.instance:
+                old = ".".join(map(str, [*error.absolute_path, key]))
+                new = _name_now(old) or ""
+                if new.rpartition(".")[2] in set(error.validator_value) - error.instance.keys():
+                    return f"{old}: was renamed to {new}", old
     return _explain(deepest[0])
 
 
@@ -137,45 +191,77 @@ def _name_now(old: str) -> str | None:
     return None
 
 
-def _explain(error) -> str:
-    place = ".".join(str(part) for part in error.absolute_path) or "the configuration"
-    rule, value = error.validator, error.instance
-    shown = json.dumps(value) if not isinstance(value, dict) else "a mapping"
+def _explain(error) -> tuple[str, str]:
+    """Return one line about a mistake, and the path of the key that it is about."""
+    path = ".".join(str(part) for part in error.absolute_path)
+    place, rule, value, limit = path or "the configuration", error.validator, error.instance, error.validator_value
     if rule == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = next(key for key in value if key not in known)
-        return f"{place}: unknown key {unknown!r}{_nearest(unknown, known)}"
+        reference = error.schema.get("properties", {})
+        unknown = next(key for key in value if key not in reference)
+        return f"{place}: unknown key {shown(unknown)}{nearest(unknown, reference)}", join(path, unknown)
     if rule == "required":
-        missing = next(key for key in error.validator_value if key not in value)
-        return f"{place}: the key {missing!r} is missing"
+        missing = next(key for key in limit if key not in value)
+        return f"{place}: the key {missing!r} is missing", path
     if rule == "type":
-        kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-        words = {"object": "a mapping", "array": "a list", "integer": "a whole number", "null": "null"}
-        hint = (
-            " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
-            if isinstance(value, str) and "number" in kinds
-            else ""
+        kinds = limit if isinstance(limit, list) else [limit]
+        words = {
+            "object": "a mapping", "array": "a list", "integer": "a whole number", "null": "null", "string": "text",
+            "boolean": "true or false",
+        }  # fmt: skip
+        return (
+            f"{place}: {shown(value)} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{_hint(value, kinds)}",
+            path,
         )
-        return f"{place}: {shown} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{hint}"
     if rule == "enum":
-        allowed = [str(v) for v in error.validator_value]
+        allowed = [str(v) for v in limit]
         pattern = ".".join(["methods", "*", *place.split(".")[2:]]) if place.startswith("methods.") else place
         if isinstance(value, str) and value in RENAMED_VALUES.get(pattern, {}):
-            return f"{place}: {shown} was renamed to {RENAMED_VALUES[pattern][value]}"
-        return f"{place}: {shown} is none of {', '.join(allowed)}" + (
-            _nearest(value, allowed)
-            if isinstance(value, str) and difflib.get_close_matches(value, allowed, 1, 0.5)
-            else ""
-        )
+            return f"{place}: {shown(value)} was renamed to {RENAMED_VALUES[pattern][value]}", path
+        hint = nearest(value, allowed) if isinstance(value, str) else ""
+        return f"{place}: {shown(value)} is none of {', '.join(allowed)}" + (
+            hint if "did you mean" in hint else ""
+        ), path
     bounds = {
         "minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most", "exclusiveMaximum": "less than",
         "multipleOf": "a multiple of",
     }  # fmt: skip
     if rule in bounds:
-        return f"{place}: {shown} must be {bounds[rule]} {error.validator_value}"
+        return f"{place}: {shown(value)} must be {bounds[rule]} {limit:g}", path
     if rule == "pattern":
-        return f"{place}: {shown} is not allowed; use {error.schema.get('description', error.validator_value)}"
-    return f"{place}: {' '.join(error.message.split())[:200]}"
+        return f"{place}: {shown(value)} is not allowed; use {error.schema.get('description', limit)}", path
+    if rule in ("minItems", "maxItems"):
+        return (
+            f"{place}: {shown(value)} must hold {'at least' if rule == 'minItems' else 'at most'} {limit} values",
+            path,
+        )
+    if rule == "uniqueItems":
+        twice = next((item for index, item in enumerate(value) if item in value[:index]), value)
+        return f"{place}: {shown(twice)} stands twice", path
+    if rule in ("minLength", "maxLength"):
+        return (
+            f"{place}: {shown(value)} must have {'at least' if rule == 'minLength' else 'at most'} {limit} characters",
+            path,
+        )
+    return f"{place}: {' '.join(error.message.split())[:200]}", path
+
+
+def _hint(value, kinds: list[str]) -> str:
+    """Return the likely reason why a value has another type than it should have."""
+    if isinstance(value, str) and {"number", "integer"} & set(kinds):
+        try:
+            float(value)
+        except ValueError:
+            return ""
+        if "e" in value.lower():
+            return " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
+        return (
+            " (it is text: leave out the quotes; --config passes all values inside mappings as text, a file does not)"
+        )
+    if "string" in kinds and isinstance(value, bool):
+        return " (YAML reads yes, no, on and off as true and false; put the word in quotes)"
+    if "string" in kinds and isinstance(value, int | float):
+        return "; put it in quotes" if kinds == ["string"] else ""
+    return ""
 
 
 def reused_results(config: dict) -> dict[str, str]:
@@ -206,24 +292,39 @@ def reused_results(config: dict) -> dict[str, str]:
 def _listing(folder: str) -> dict:
     path = Path(folder, "given.json")
     try:
-        return json.loads(path.read_text())
+        listing = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ConfigurationError(
             f"reuse.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
         ) from None
+    except ValueError:
+        raise ConfigurationError(f"reuse.folder: {path} is damaged: it is no JSON") from None
+    if not isinstance(listing, dict) or not {"configuration", "files"} <= listing.keys():
+        raise ConfigurationError(f"reuse.folder: {path} is no list of a collected run")
+    return listing
 
 
 def _configuration_of(listing: dict) -> dict:
     """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
     that were added later have their default values."""
-    return _merge(yaml.safe_load(DEFAULT.read_text()), with_new_names(copy.deepcopy(listing["configuration"])))
+    return conform(merge(copy.deepcopy(_default()), with_new_names(plain(listing["configuration"]))), _schema())
 
 
 def with_new_names(config: dict) -> dict:
     """Rename, in place, every key of a configuration that has its old name (see RENAMED)."""
+    for method in (config.get("methods") or {}).values():
+        readout = method.get("readout", {})
+        if readout.get("kind") != "quantile" and "quantile" in readout:
+            share = readout.pop("quantile")  # only a calibrated read-out used it
+            readout |= {"refine_share": share} if readout.get("kind") == "calibrated" else {}
     for old, new in RENAMED.items():
-        if not old.startswith("methods."):
+        if not old.endswith("readout.quantile"):
             _rename(config, old.split("."), new.split("."))
+    for method in (config.get("methods") or {}).values():
+        if "kind" in method:
+            method["kind"] = RENAMED_VALUES["methods.*.kind"].get(method["kind"], method["kind"])
+    for system in (config.get("systems") or {}).values():
+        with_new_names(system.get("override") or {})
     return config
 
 
@@ -256,7 +357,7 @@ def _examined(resolved: dict, method: str) -> dict | None:
     if method not in methods:
         return None
     surrogate = methods[method]["models"].get("surrogate")
-    alone = [m for m in methods.values() if m["stepper"] == "pointwise" and m["models"].get("surrogate") == surrogate]
+    alone = [m for m in methods.values() if m["kind"] == "pointwise" and m["models"].get("surrogate") == surrogate]
     return {
         "method": methods[method],
         "alone": alone[:1],
@@ -337,29 +438,25 @@ def _same(folder: str, wanted, there, way_out: str = "") -> None:
     raise ConfigurationError(f"reuse: {'.'.join(place)} is {here} here, {theirs} in {folder}{way_out}")
 
 
-def _check_movie(methods: list[str], used: list[str], known: set[str]) -> None:
-    for name in methods:
-        if name not in known:
-            raise ConfigurationError(
-                f"figures.movie.methods: {name!r} is not described under methods{_nearest(name, known)}"
-            )
-    if not set(methods) & set(used):
-        raise ConfigurationError(f"figures.movie.methods: holds none of use.methods, {', '.join(used)}")
-
-
 def _multiple(whole: float, part: float) -> bool:
     ratio = whole / part
-    return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-9 * ratio
+    return ratio <= 1e12 and round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-9 * ratio
 
 
-def _check_system(name: str, resolved: dict) -> None:
-    """Checks that span several keys."""
+def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
+    """Check values of one system against each other, and return what holds for it."""
+    resolved = resolve(config, name)
+    if config["systems"][name]["override"]:
+        sections = {key: resolved[key] for key in ("models", "rollout", "metrics")}
+        methods = {**config["methods"], **resolved["methods"]}
+        _check_schema({**config, **sections, "methods": methods}, f"systems.{name}.override: ")
     solver, emulator = resolved["system"]["parameters"], resolved["emulator"]
     where = f"systems.{name}"
+    config_checks.check_work(where, resolved)
     if not _multiple(emulator["step"], solver["dt"]):
-        nearest = max(1, round(emulator["step"] / solver["dt"])) * solver["dt"]
+        closest = max(1, round(min(emulator["step"] / solver["dt"], 1e12))) * solver["dt"]
         raise ConfigurationError(
-            f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {nearest:g}"
+            f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {closest:g}"
         )
     if emulator["resolution"] > solver["resolution"]:
         raise ConfigurationError(
@@ -405,14 +502,12 @@ def _check_system(name: str, resolved: dict) -> None:
             f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test, of which there must "
             "be as many, and two"
         )
-    frames = resolved["data"]["splits"]["test"]["frames"]
-    if frames <= max(rollout["lags"], rollout["frame_stride"] * resolved["metrics"]["map_lags"]):
-        raise ConfigurationError(
-            f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags and metrics.map_lags"
-        )
     _check_measures(resolved["metrics"]["user"])
-    if "solver" not in resolved["methods"]:
-        raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
+    config_checks.check_labels("methods", resolved["methods"])
+    config_checks.check_lengths(where, resolved, config["figures"])
+    config_checks.check_scales(where, resolved)
+    config_checks.check_companions(resolved, config["reuse"] is not None, files_must_exist)
+    return resolved
 
 
 def solver_grids(resolved: dict) -> list[int]:
@@ -442,7 +537,7 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
     known, required = taken
     for key in solver:
         if key not in known:
-            raise ConfigurationError(f"{where}: {name} takes no {key!r}{_nearest(key, known)}")
+            raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, known)}")
     for key in required:
         if key not in solver and key not in ("dtype", "device"):
             raise ConfigurationError(f"{where}: the key {key!r} is missing, which {name} takes")
@@ -478,36 +573,49 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
     for split in ("train", "validation"):
         frames = (training["frames"] if split == "train" else None) or splits[split]["frames"]
         if frames < needed:
-            raise ConfigurationError(f"{where}: needs {needed} frames a trajectory, the split {split!r} gives {frames}")
+            raise ConfigurationError(
+                f"{where}: needs {needed} frames per trajectory, the split {split!r} gives {frames}"
+            )
 
 
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
-    with _telling(f"{where}.stepper"):
-        needs, options, given = plugins.needs_of(spec["stepper"]), plugins.options_of(spec["stepper"]), spec["models"]
+    """Check a method against its class: the models that it needs, and the options that its `build` takes."""
+    kind, models = spec["kind"], spec["models"]
+    with _telling(f"{where}.kind"):
+        needs, options = plugins.needs_of(kind), plugins.options_of(kind)
     for role, objectives in needs.items():
-        if role not in given:
+        if role not in models:
             raise ConfigurationError(
-                f"{where}.models: the stepper {spec['stepper']!r} needs a {role}; name a model as {role}: …"
+                f"{where}.models: a method of the kind {kind!r} needs a {role}; name a model as {role}: …"
             )
-        model = given[role]
+        model = models[role]
         if model not in resolved["models"]:
-            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{_nearest(model, resolved['models'])}")
-        found = resolved["models"][model]["objective"]
-        if found not in objectives:
-            needed = " or ".join(map(repr, objectives))
+            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{nearest(model, resolved['models'])}")
+        objective = resolved["models"][model]["objective"]
+        if objective not in objectives:
             raise ConfigurationError(
-                f"{where}.models.{role}: {model!r} has the objective {found!r}, the {role} of a {spec['stepper']} stepper "
-                f"needs {needed}"
+                f"{where}.models.{role}: {model!r} has the objective {objective!r}, the {role} of a method of the kind {kind!r} "
+                f"needs {' or '.join(map(repr, objectives))}"
             )
-    for role in given:
+    for role in models:
         if role not in needs:
-            raise ConfigurationError(f"{where}.models: the stepper {spec['stepper']!r} has no use for a {role}")
-    shared = ("label", "stepper", "models", "steps", "segment_steps", "leads")
+            raise ConfigurationError(f"{where}.models: a method of the kind {kind!r} has no use for a {role}")
     for key in spec:
-        if key not in shared and key not in options:
+        if key in METHOD_KEYS:
+            continue
+        if key not in options:
+            renamed = RENAMED.get(f"methods.*.{key}")
+            hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
             raise ConfigurationError(
-                f"{where}.{key}: the stepper {spec['stepper']!r} has no use for it; it takes {', '.join(options) or 'no options'}"
+                f"{where}.{key}: a method of the kind {kind!r} has no such option{hint}; it takes {', '.join(options) or 'none'}"
             )
+        try:
+            spec[key] = plugins.check_option(kind, key, spec[key], f"{where}.{key}")
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+    for name, option in options.items():
+        if option.required and name not in spec:
+            raise ConfigurationError(f"{where}: the key {name!r} is missing; a method of the kind {kind!r} needs it")
     known = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
         if lead not in known:

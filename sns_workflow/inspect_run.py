@@ -19,7 +19,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sns_core.__main__ import COMMON
+from sns_core.arguments import COMMON
 from sns_core.files import sha256
 from sns_core.record import FORMAT, checksum, record_path, running_path
 from sns_core.stages import STAGES
@@ -189,7 +189,7 @@ def last_line(log: Path | None) -> str:
 def check_shards(jobs: list[Job]) -> None:
     """Judge a data set as damaged where a shard does not hold what its manifest vouches for."""
     from sns_core.data import load_dataset
-    from sns_core.runtime import UserError
+    from sns_core.errors import UserError
 
     for job in jobs:
         if job.stage == "shard_dataset" and job.state == "done":

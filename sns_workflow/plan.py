@@ -18,8 +18,8 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sns_core.data.frames import steps_per_frame
-from sns_core.runtime import generator
 from sns_core.stages import STAGES
+from sns_core.streams import generator
 from sns_core.systems import build_system
 from sns_core.training.models import build_network
 from sns_core.training.train import VALIDATION_BATCHES
@@ -73,7 +73,7 @@ class Scale:
 
     def steps(self, method: dict, members: int, steps: int) -> dict[str, OperationCount]:
         """Emulator steps of a method."""
-        if method["stepper"] == "solver":
+        if method["kind"] == "solver":
             return {"memory": self.solver_step.times(members, steps * self.stride)}
         work = OperationCount()
         for role, model in method["models"].items():
@@ -98,7 +98,7 @@ def _network_call(shape: str, channels: int, side: int) -> OperationCount:
 
 def denoiser_calls(method: dict, levels: int) -> float:
     """Calls of the denoiser in one step of a method. A pair whose level is estimated before it is noised needs one more."""
-    kind, stride = method["stepper"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
+    kind, stride = method["kind"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
     if kind in ("refinement", "thermalizer"):
         walked = method["max_level"] if method.get("max_level") else RATES["walk"] * levels
         return math.ceil(walked / stride) + method.get("renoise", True)

@@ -1,6 +1,7 @@
-"""What all tests share: paths and one thread."""
+"""What all tests share: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
 
 import copy
+import inspect
 import sys
 from pathlib import Path
 
@@ -12,6 +13,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(1)
 
+# A test is slow if it uses one of these fixtures, which train networks or start a cluster or a browser, or if its module
+# imports a helper that runs the workflow. Other slow tests carry the mark themselves.
+SLOW_FIXTURES = {"tiny", "cluster", "browser"}
+SLOW_HELPERS = {"snakemake_calls", "warm_python"}
+# Files that take more than half a minute, longest first.
 LONG = ("test_slurm.py", "test_faults.py", "test_how_to_add.py", "test_rollout.py")
 
 
@@ -22,12 +28,22 @@ def root() -> Path:
 
 @pytest.fixture
 def config() -> dict:
-    """The default configuration, to be changed at will."""
+    """The default configuration. A test may change it."""
     return copy.deepcopy(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
 
 
+def is_slow(item: pytest.Item) -> bool:
+    """Return whether `make test-fast` leaves a test out by the rule above."""
+    values = vars(item.module).values()
+    helpers = {value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None) for value in values}
+    return bool(SLOW_FIXTURES & set(item.fixturenames) or SLOW_HELPERS & helpers)
+
+
 def pytest_collection_modifyitems(config, items) -> None:
-    """Of several workers (`pytest -n 2 --dist loadfile`) each takes a file at a time: the long ones come first."""
+    """Mark slow tests. Of several workers (`pytest -n 2 --dist loadfile`) each takes a file at a time: long ones first."""
+    for item in items:
+        if is_slow(item):
+            item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items.sort(
             key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "workflow") and item.path.name not in LONG

@@ -1,4 +1,4 @@
-"""The emulation of a system: which frames emulators see, how far apart, and in which units. Read once from the manifest.
+"""The emulation of a system: the frames that emulators see, their unit and their time step, read from the data manifest.
 
 Emulators work with frames divided by the standard deviation of the training split, channel by channel. `Emulation`
 holds that scale and every other fact of the manifest that a method, a rollout or a metric needs.

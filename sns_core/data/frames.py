@@ -7,6 +7,7 @@ torch, so that jobs that only draw or tabulate start quickly.
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,10 @@ def open_frames(path: Path, variable: str | None = None, **chunks) -> xr.Dataset
     if not path.exists():
         raise missing(path)
     try:
-        dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks or None)
+        with warnings.catch_warnings():
+            # Blocks of one member bound memory, also where a chunk of the file holds more; xarray warns that this is slow.
+            warnings.filterwarnings("ignore", "The specified chunks separate", UserWarning)
+            dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks or None)
     except PermissionError:
         raise
     except (OSError, ValueError, RuntimeError) as error:

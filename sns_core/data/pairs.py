@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from sns_core.data.shards import FORMAT
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, sha256
-from sns_core.runtime import DamagedFile, UserError, generator
 from sns_core.shells import shell_power
+from sns_core.streams import generator
 from sns_core.systems import System, build_system
 
 SYMMETRIES = ("none", "translations", "all")

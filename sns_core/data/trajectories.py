@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 from sns_core.data.frames import FrameWriter, steps_per_frame
+from sns_core.device import select_device, use_threads
+from sns_core.errors import DamagedFile
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
-from sns_core.runtime import DamagedFile, generator, progress, select_device, use_threads
+from sns_core.progress import progress
+from sns_core.streams import generator
 from sns_core.systems import InstabilityError, System, build_system
 from sns_core.systems.base import Carry
 
@@ -159,7 +162,7 @@ def simulate_trajectories(
     else:
         carry = _first_carry(solver, member_numbers, split, seed, first_substeps, chosen_device)
     for index in progress(len(chunk_starts), f"{split}: {chunk} emulator steps per chunk", start=finished):
-        kept = [torch.empty(members, 0, solver.channels, emulator["resolution"], emulator["resolution"])]
+        chunk_frames = [torch.empty(members, 0, solver.channels, emulator["resolution"], emulator["resolution"])]
         energy = []
         for step in range(chunk_starts[index], min(chunk_starts[index] + chunk, steps)):
             with _members_of_split(member_numbers):
@@ -167,8 +170,8 @@ def simulate_trajectories(
             state = solver.state(carry)
             energy.append(solver.kinetic_energy(state)[:members].cpu())
             if step >= spin_up_steps:
-                kept.append(solver.observe(state, emulator["resolution"])[:members].cpu()[:, None])
-        series = {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)}
+                chunk_frames.append(solver.observe(state, emulator["resolution"])[:members].cpu()[:, None])
+        series = {"frames": torch.cat(chunk_frames, 1), "energy": torch.stack(energy, 1)}
         checkpoints.add(index, series, carry, time.monotonic() - began)
 
     record = provenance(configuration, seed, str(chosen_device), wall_seconds=time.monotonic() - began)

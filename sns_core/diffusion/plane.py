@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 
 from sns_core.diffusion.schedule import Levels, NoiseSchedule, per_member
-from sns_core.runtime import Generators, normal, spawn
+from sns_core.streams import Generators, normal, spawn
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # the previous and the next frame, or a value for each of them
 

@@ -15,12 +15,14 @@ import xarray as xr
 
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
+from sns_core.device import select_device, use_threads
 from sns_core.files import whole_file
 from sns_core.methods.solver import Solver
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
+from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
 from sns_core.rollout.ensemble import disturbed, forecast
-from sns_core.runtime import MemberStreams, progress, select_device, use_threads
+from sns_core.streams import MemberStreams
 from sns_core.systems import InstabilityError, System
 from sns_core.systems.spectral import truncate
 
@@ -65,14 +67,22 @@ def rollout_grids(
     *, manifest: Path, initial: list[Path], grids: list, finest: int, starts: int, members: int, leads: list,
     disturbance: float, rolled: int, steps: int, every: int, seed: int, output: Path, device: str = "auto", threads: int = 1,
 ) -> None:  # fmt: skip
-    """Forecasts and spectra of the solver on other grids, as netCDF.
+    """Forecast with the solver on other grids, and compute its spectra there, as netCDF.
 
-    `grids`: points a side; `starts`, `members`, `leads`, `disturbance`: of the ensembles, as for `rollout_ensemble`, made on grids
-    of up to `finest` points; `rolled`, `steps`, `every`: members and steps of the long run, made on grids no finer than the
-    solver's own, and steps between the frames that count. On still finer grids `rolled` members take one step, which shows
-    the time step. `output` holds "substeps" (grid), "stable_steps" (grid): emulator steps that were run, "forecast" (grid,
-    start, member, lead, layer, y, x) in standard deviations and "energy_spectrum" (grid, unit, layer, wavenumber); NaN
-    where none was made.
+    `output` holds "substeps" (grid); "stable_steps" (grid), the emulator steps that were run; "forecast" (grid, start,
+    member, lead, layer, y, x) in standard deviations; and "energy_spectrum" (grid, unit, layer, wavenumber). NaN stands
+    where nothing was computed. On grids finer than the solver's own, `rolled` members take one step, which shows the
+    time step.
+
+    `grids`: points per side of each grid.
+    `finest`: points per side of the finest grid on which ensembles are computed.
+    `starts`: number of states from which ensembles start.
+    `members`: number of members of each ensemble.
+    `leads`: numbers of steps after which frames of ensembles are kept.
+    `disturbance`: the standard deviation of the members' initial states, as a share of the variability of a state.
+    `rolled`: number of members of the long run, on grids no finer than the solver's own.
+    `steps`: number of emulator steps of the long run.
+    `every`: steps between the frames that enter the spectra of the long run.
     """
     use_threads(threads)
     device, emulation = select_device(device), Emulation.read(manifest)

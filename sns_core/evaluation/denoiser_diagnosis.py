@@ -16,13 +16,14 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.segments import open_segments
-from sns_core.files import whole_file
+from sns_core.device import select_device, use_threads
+from sns_core.files import FileTree, whole_file
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.methods.levels import EstimatedLevels
 from sns_core.methods.refinement import Refinement
-from sns_core.runtime import generator, select_device, use_threads
 from sns_core.shells import filtered, shell_index, shell_power
+from sns_core.streams import generator
 
 EXAMPLES = 5  # number of conditioning levels whose fields are kept for the figure
 DRIFTS = (0.8, 0.9, 1.1, 1.2, 1.4)  # factors that multiply the large scales of held-out pairs
@@ -31,13 +32,15 @@ WATCHED = 10  # an alarm averages over this many stored frames
 
 
 def diagnose_denoiser(
-    *, name: str, method: dict, models: dict, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
+    *, name: str, method: dict, models: FileTree, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
     output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
 ) -> None:  # fmt: skip
-    """Examine the denoiser of a refinement method.
+    """Examine the denoiser of a refinement method, and write the results as netCDF.
 
-    `segments`: rollout of the surrogate alone; `pairs`: held-out pairs to average over; `grid`: number of levels
-    between 0 and S at which errors and calibration are measured. Writes netCDF.
+    `method`: the refinement method's kind and options.
+    `segments`: files of the rollout of the surrogate alone.
+    `pairs`: number of held-out pairs to average over.
+    `grid`: number of levels between 0 and S at which errors and calibration are measured.
     """
     use_threads(threads)
     hardware = Hardware(select_device(device), precision)
@@ -149,9 +152,9 @@ def _calibration(examined: _Examined, levels, stream) -> dict:
 def _detection(examined: _Examined) -> dict:
     """Share of drifted pairs that the heads find cleaner, and noisier, than all but 3 % of true pairs.
 
-    Drifted pairs are held-out pairs whose shells 1 to LARGE are multiplied by each of DRIFTS, and pairs of a true frame and
-    the surrogate's step. No rollout is needed. The level is a ratio of noise to signal, so a field with too much energy
-    looks cleaner than a true one.
+    Drifted pairs are held-out pairs whose shells 1 to LARGE are multiplied by each of DRIFTS, and pairs of a true frame
+    and the surrogate's step. No rollout is needed. The level is a ratio of noise to signal, so a field with too much
+    energy looks cleaner than a true one.
     """
     method, previous, true_next = examined.method, examined.previous, examined.true_next
     large = _large(previous)
@@ -184,8 +187,8 @@ def _large(frames: torch.Tensor) -> torch.Tensor:
 def _restoring(examined: _Examined, seed: int) -> dict:
     """Share of a drift that one refinement takes back, (drift,).
 
-    Both frames of held-out pairs have their shells 1 to LARGE multiplied by each of DRIFTS; d is what that adds to x_t. Let
-    r be the change that the refinement then makes, less the change that it makes to the true pair. The share is
+    Both frames of held-out pairs have their shells 1 to LARGE multiplied by each of DRIFTS; d is what that adds to x_t.
+    Let r be the change that the refinement then makes, less the change that it makes to the true pair. The share is
     -<r, d> / <d, d>. Below zero the refinement feeds the drift.
     """
     if not examined.estimates:
@@ -219,7 +222,8 @@ def _one_step(examined: _Examined, seed: int) -> dict:
 
 
 def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Emulation) -> dict:
-    """Levels along a rollout of the surrogate alone, and the steps at which they, and the energy, leave the solver's range.
+    """Levels along a rollout of the surrogate alone, and the steps at which they, and the energy, leave the solver's
+    range.
 
     The solver's range is that of as many of its members, with frames as far apart.
     """
@@ -264,8 +268,8 @@ def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np
 def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray, above: bool = False) -> np.ndarray:
     """Step at which the running mean of each member first leaves the usual range; -1 where it never does.
 
-    `series` (T, member), `usual` (T', member'); the mean runs over WATCHED frames. With `above` only the upper end of the
-    range counts. By construction no member of `usual` gives an alarm. NaN, a member that is lost, is one.
+    `series` (T, member), `usual` (T', member'); the mean runs over WATCHED frames. With `above` only the upper end of
+    the range counts. By construction no member of `usual` gives an alarm. NaN, a member that is lost, is one.
     """
 
     def smooth(values):

@@ -23,12 +23,14 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.device import select_device, use_threads
 from sns_core.evaluation.coarse_solver import regridded
-from sns_core.files import write_json
+from sns_core.files import FileTree, write_json
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
+from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
-from sns_core.runtime import MemberStreams, progress, select_device, use_threads
+from sns_core.streams import MemberStreams
 
 POWERCAP = Path("/sys/class/powercap")
 LEAST = 8  # time steps of a solver that are timed together: its guard looks at the state once in a while, not at each
@@ -129,16 +131,19 @@ def _watched(function: Callable, *arguments) -> dict:
 
 
 def measure_cost(
-    *, methods: dict, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
+    *, methods: FileTree, manifest: Path, initial: list[Path], grids: Path, members: int, steps: int, repeats: int,
     seconds: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
-    """Time the steps of methods, and of the solver on other grids, as JSON.
+    """Time the steps of methods, and of the solver on other grids, and write the results as JSON.
 
-    `methods`: name -> {"method": stepper and its options, "models": file of each role}; `grids`: result of
-    `rollout_grids`; `members`: trajectories that are stepped together, from the first final states of `initial`; `steps`: the
-    most emulator steps in a stretch; `repeats`: stretches, of which the median counts; `seconds`: for all stretches of one
-    contender, about; `compile`: networks, before they are timed.
-    Seconds, joules and calls (per member) are those of one emulator step; files and statistics are left out.
+    Seconds, joules and network calls (per member) are those of one emulator step, without files and statistics.
+
+    `methods`: name -> {"method": its kind and options, "models": role -> model file}.
+    `grids`: result of `rollout_grids`.
+    `members`: number of trajectories that are stepped together.
+    `steps`: largest number of emulator steps in a stretch.
+    `repeats`: number of stretches; the median counts.
+    `seconds`: approximate time for all stretches of a method or grid.
     """
     use_threads(threads)
     shared = {"manifest": manifest, "initial": initial, "members": members, "seed": seed, "device": device,

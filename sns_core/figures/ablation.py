@@ -19,6 +19,7 @@ from sns_core.figures.style import (
     panel_letter,
     plain_minor,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.distances import WORST
 from sns_core.metrics.lost import is_lost
 
@@ -32,7 +33,7 @@ ERRORS = {
 }
 
 
-def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
+def plot_ablation(*, tables: Path, metrics: FileTree, reference: Path, labels: dict, dpi: int, output: Path) -> None:
     """Draw three errors of each method, one row per method, and below two of them against network calls per step.
 
     `tables`: the run's metrics.csv; `metrics`: method -> file; `labels`: method -> label, in the order of the rows.

@@ -18,12 +18,13 @@ from sns_core.figures.style import (
     readable,
     wrapped,
 )
+from sns_core.files import FileTree
 
 CELL, GAP = 1.55, 0.06  # inches
 LEFT, RIGHT, TOP, BOTTOM, PLOT, BETWEEN = 1.0, 0.25, 0.48, 0.32, 2.3, 0.74
 
 
-def plot_condition_error(*, diagnostics: dict, labels: dict, dpi: int, output: Path) -> None:
+def plot_condition_error(*, diagnostics: FileTree, labels: dict, dpi: int, output: Path) -> None:
     """Draw the error of the denoised x_t against the level s2 of x_{t-1}, between the fields of one example.
 
     `diagnostics`: refinement method -> file; `labels`: method -> label of all methods, for their colours.

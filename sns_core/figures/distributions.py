@@ -6,12 +6,13 @@ import numpy as np
 
 from sns_core.figures.inputs import layer_names, layer_suffix, living, lost_note, read, read_each
 from sns_core.figures.style import DOTTED, method_styles, page, panel_letter, plain_minor
+from sns_core.files import FileTree
 
 RAREST = 1e-5  # density, per standard deviation, at which the axis begins
 QUANTITIES = {"vorticity": "vorticity", "velocity": "velocity", "gradient": "vorticity gradient"}
 
 
-def plot_distributions(*, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
+def plot_distributions(*, metrics: FileTree, reference: Path, labels: dict, dpi: int, output: Path) -> None:
     """Draw probability densities, one row per layer and one column per quantity.
 
     `metrics`: method -> file; `labels`: method -> label, in order.

@@ -19,6 +19,7 @@ from sns_core.figures.style import (
     readable,
     time_label,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.lost import is_alive, is_lost
 from sns_core.metrics.zonal import step_of_frames
 
@@ -27,7 +28,7 @@ HIGHEST = 30.0  # the axis ends here at most
 COLUMNS = 2
 
 
-def plot_error(*, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
+def plot_error(*, metrics: FileTree, reference: Path, labels: dict, dpi: int, output: Path) -> None:
     """Draw the mean squared distance from the solver against time, one panel per method.
 
     `metrics`: method -> file, of the methods that are compared with the solver; `labels`: method -> label, in order.

@@ -33,6 +33,7 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.lost import LOST_BEYOND
 
 PANEL, GAP = 1.75, 0.07  # inches
@@ -52,8 +53,8 @@ def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[in
 
 def plot_fields(
     *,
-    segments: dict,
-    metrics: dict,
+    segments: FileTree,
+    metrics: FileTree,
     reference: Path,
     labels: dict,
     steps: list,

@@ -24,6 +24,7 @@ from sns_core.figures.style import (
     ratio_ticks,
     readable,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.distances import estimated_levels
 from sns_core.metrics.lost import is_alive, is_lost
 
@@ -33,7 +34,7 @@ DASHED = (0, (2, 1.4))
 
 
 def plot_levels(
-    *, metrics: dict, diagnostics: dict, surrogates: dict, reference: Path, labels: dict, dpi: int, output: Path
+    *, metrics: FileTree, diagnostics: FileTree, surrogates: dict, reference: Path, labels: dict, dpi: int, output: Path
 ) -> None:
     """Draw the estimated levels of each refinement method, one block of panels per method.
 

@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from sns_core.device import use_threads
 from sns_core.figures.frames import Rollout
 from sns_core.figures.inputs import field_scale, layer_names, layer_suffix, read, read_each, shown_shells, step_size
 from sns_core.figures.style import (
@@ -33,9 +34,9 @@ from sns_core.figures.style import (
     time_label,
     wavenumber_axis,
 )
-from sns_core.files import read_json, whole_file
+from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.spectra import kinetic_energy_spectrum
-from sns_core.runtime import progress, use_threads
+from sns_core.progress import progress
 from sns_core.systems import build_system
 
 DPI = 100
@@ -50,8 +51,8 @@ ENERGIES = (0.4, 2.5)  # the axis of the energy, in units of the solver's mean
 
 def plot_movie(
     *,
-    segments: dict,
-    metrics: dict,
+    segments: FileTree,
+    metrics: FileTree,
     reference: Path,
     manifest: Path,
     labels: dict,
@@ -65,9 +66,9 @@ def plot_movie(
     """Write the movie of one member as H.264 in MP4, and beside it a smaller one, `<name>_small.mp4`.
 
     `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label of all methods, for
-    their colours; `methods`: the methods shown, from left to right; `rate`: pictures per second. If all stored frames
-    would last longer than `seconds`, every second (third, ...) frame is shown. The panel of a member that was lost is
-    grey from its loss on. Raises UserError for an unknown member.
+    their colours; `methods`: the methods shown, from left to right; `rate`: pictures per second; `seconds`: longest
+    duration of the movie. If all stored frames would last longer, every second (third, ...) frame is shown. The panel
+    of a member that was lost is grey from its loss on. Raises UserError for an unknown member.
     """
     use_threads(threads)
     solver, styles = read(reference), method_styles(labels)

@@ -33,6 +33,7 @@ from sns_core.figures.style import (
     wavenumber_axis,
     wrapped,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.distances import WORST
 
 RATIO = (0.1, 10.0)
@@ -41,7 +42,7 @@ OUTSIDE = "#ececea"  # behind the shells that the spectrum error leaves out
 
 
 def plot_spectra(
-    *, metrics: dict, reference: Path, windows: Path, labels: dict, shells: list, dpi: int, output: Path
+    *, metrics: FileTree, reference: Path, windows: Path, labels: dict, shells: list, dpi: int, output: Path
 ) -> None:
     """Draw spectra, ratios and window errors (one row per layer) above the maps C(r, tau).
 

@@ -20,12 +20,13 @@ from sns_core.figures.style import (
     time_label,
     unit,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.distances import saturation_time
 
 COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=True))
 
 
-def plot_spin_up(*, trajectories: dict, dpi: int, output: Path) -> None:
+def plot_spin_up(*, trajectories: FileTree, dpi: int, output: Path) -> None:
     """Draw the mean kinetic energy of every trajectory against time, one panel per layer.
 
     `trajectories`: split -> its files. The energy counts as saturated when the mean over the members of a split first

@@ -18,12 +18,13 @@ from sns_core.figures.style import (
     time_label,
     unit,
 )
+from sns_core.files import FileTree
 from sns_core.wording import short
 
 LARGEST_RATE = 2.0  # the axis of R(t) ends at this many times the solver's mean at most
 
 
-def plot_temporal(*, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
+def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int, output: Path) -> None:
     """Draw C(tau) in the first and the last third of each rollout, and R(t), beside the solver's ensemble.
 
     `metrics`: method -> file; `labels`: method -> label, in order.

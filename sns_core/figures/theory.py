@@ -19,7 +19,10 @@ DASHES = {"A": "-", "B": (0, (4, 1.5)), "C": (0, (1, 1.2))}
 
 
 def plot_theory(*, theory: Path, dpi: int, output: Path) -> None:
-    """Draw the results of `compute_theory` in six panels."""
+    """Draw the results of `compute_theory` in six panels.
+
+    `theory`: result of `compute_theory`.
+    """
     result = read(theory)
     with page(output, dpi, 11.4, 6.8, layout="constrained") as figure:
         axes = figure.subplots(2, 3)

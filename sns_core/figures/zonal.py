@@ -20,6 +20,7 @@ from sns_core.figures.style import (
     unit,
     wrapped,
 )
+from sns_core.files import FileTree
 from sns_core.metrics.bootstrap import in_stretches
 from sns_core.metrics.zonal import SILENT, profile, zonal_blocks
 
@@ -28,7 +29,7 @@ FURTHEST = 2.0  # the axis of the profiles ends at this many times the solver's 
 
 
 def plot_zonal(
-    *, metrics: dict, reference: Path, labels: dict, member: int, window: int, dpi: int, output: Path
+    *, metrics: FileTree, reference: Path, labels: dict, member: int, window: int, dpi: int, output: Path
 ) -> None:
     """Draw the mean over x of the velocity along x: two panels per layer and method, four methods side by side.
 

@@ -6,8 +6,8 @@ from sns_core.diffusion import Denoiser, NoiseSchedule, Sampler
 from sns_core.errors import UserError
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.denoising import DenoisingMethod, WalkBack
-from sns_core.methods.options import AnchorFrame, Count, SamplerOptions, StartFrom
-from sns_core.runtime import normal
+from sns_core.options import AnchorFrame, Count, SamplerOptions, StartFrom
+from sns_core.streams import normal
 
 
 class ACDM(DenoisingMethod):

@@ -11,7 +11,7 @@ import torch
 from sns_core.diffusion import Denoiser, NoiseColour, NoiseSchedule, Path, Sampler, walk
 from sns_core.methods.anchors import InitialAnchor, ResampledAnchor
 from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, Streams
-from sns_core.runtime import normal
+from sns_core.streams import normal
 
 
 @dataclass(frozen=True)

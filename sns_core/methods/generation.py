@@ -10,9 +10,9 @@ from sns_core.diffusion import Denoiser, NoiseSchedule, Sampler
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.denoising import DenoisingMethod, WalkBack
 from sns_core.methods.levels import EstimatedLevels
-from sns_core.methods.options import AnchorFrame, Count, Level, PathName, Readout, SamplerOptions
 from sns_core.methods.refinement import build_readout
-from sns_core.runtime import normal
+from sns_core.options import AnchorFrame, Count, Level, PathName, Readout, SamplerOptions
+from sns_core.streams import normal
 
 
 class Generation(DenoisingMethod):

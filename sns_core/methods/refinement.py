@@ -19,7 +19,7 @@ from sns_core.diffusion.schedule import per_member
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.denoising import DenoisingMethod, WalkBack
 from sns_core.methods.levels import BlindLevels, EstimatedLevels, LevelRule
-from sns_core.methods.options import AnchorFrame, Blind, Count, Gain, Level, PathName, Readout, SamplerOptions
+from sns_core.options import AnchorFrame, Blind, Count, Gain, Level, PathName, Readout, SamplerOptions
 from sns_core.shells import filtered, shell_index
 
 

@@ -6,9 +6,9 @@ from sns_core.diffusion import Sampler
 from sns_core.methods.base import Parts, Streams
 from sns_core.methods.denoising import WalkBack
 from sns_core.methods.levels import EstimatedLevels
-from sns_core.methods.options import AnchorFrame, Count, Readout, SamplerOptions
 from sns_core.methods.refinement import Refinement, build_readout
-from sns_core.runtime import normal
+from sns_core.options import AnchorFrame, Count, Readout, SamplerOptions
+from sns_core.streams import normal
 
 
 class Thermalizer(Refinement):

@@ -55,14 +55,20 @@ def aggregate_metrics(
     output_windows: Path,
     extra: list[str],
 ) -> None:
-    """Join the methods' results into `output` (one row per method, member and layer) and `output_windows`.
+    """Join the results of all methods into one table of members and one table of windows.
 
-    `metrics`, `windows`: results of `compute_metrics`, one per method; `reference`: result of `compute_reference`; `system`:
-    its name; `shells`: first and last shell of the spectrum error; `extra`: the user's own metrics.
-    The row of a member is over all of its steps until it holds NaN. `member_spectrum_error` is the spectrum error of the
-    mean spectrum of that one member; `late` is over the second half of the steps. Columns without a layer (decorrelation
-    times, changes, levels, calls, seconds) repeat in the rows of all layers. Levels are means over the steps at which the
-    method estimated them.
+    The row of a member covers all of its steps until it holds NaN. `member_spectrum_error` is the spectrum error of the
+    mean spectrum of that one member, and `late` is over the second half of the steps. Columns without a layer
+    (decorrelation times, changes, levels, calls, seconds) repeat in the rows of all layers. Levels are means over the
+    steps at which the method estimated them.
+
+    `metrics`, `windows`: results of `compute_metrics`, one per method.
+    `reference`: result of `compute_reference`.
+    `system`: the name of the system.
+    `shells`: first and last shell of the spectrum error.
+    `extra`: the user's own metrics, as module.function.
+    `output`: the CSV file with one row per method, member and layer.
+    `output_windows`: the CSV file with one row per method, window and layer.
     """
     ensemble = xr.open_dataset(reference).load()
     rows = [row for path in metrics for row in _member_rows(path, ensemble, system, tuple(shells), extra)]

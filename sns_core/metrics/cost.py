@@ -1,10 +1,10 @@
 """Cost against accuracy: every method beside the solver on its own and other grids, and the speed-up at equal accuracy.
 
-The solver's curve runs through all that it was timed and scored at: as configured, and on other grids with the
-longest time step that each allows. Where a method has some error, the curve tells what the solver would have cost with the
-same one: between two points of the curve in proportion on logarithmic axes, beyond its coarse end the price of the
-coarsest grid at most, beyond its fine end the price of the most accurate. The ratio is the speed-up at equal accuracy,
-and the seconds saved pay back data and training, or never do.
+The solver's curve runs through all that it was timed and scored at: as configured, and on other grids with the longest
+time step that each allows. Where a method has some error, the curve tells what the solver would have cost with the same
+one: between two points of the curve in proportion on logarithmic axes, beyond its coarse end the price of the coarsest
+grid at most, beyond its fine end the price of the most accurate. The ratio is the speed-up at equal accuracy, and the
+seconds saved pay back data and training, or never do.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.files import missing, read_json, whole_file
+from sns_core.files import FileTree, missing, read_json, whole_file
 from sns_core.metrics.bootstrap import interval, pooled
 from sns_core.metrics.distances import spectrum_error
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
@@ -67,16 +67,25 @@ def break_even(preparation: float, seconds: float, instead_of: float) -> float:
 
 
 def tabulate_cost(
-    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: dict, models: dict,
+    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: FileTree, models: dict,
     system: str, shells: list, output: Path,
 ) -> None:  # fmt: skip
-    """Write the table of cost and accuracy, a row a contender and score.
+    """Write the table of cost and accuracy, one row per contender and score.
 
-    `measured`: result of `measure_cost`; `grids`: of `rollout_grids`; `ensemble`: the solver's own forecasts, with the truth;
-    `scorecard`: the system's, where methods have their errors from; `data`: trajectories that were learnt from, and `notes`,
-    model -> JSON beside it, whose records say what they took; `models`: method -> names of its models; `shells`: of the spectrum
-    error. Scores are the CRPS of ensemble forecasts after each lead and the spectrum error of long runs, means over layers.
-    Seconds, joules (of all members together) and calls (of one) are those of a time unit, break-even counts in them.
+    Scores are the CRPS of ensemble forecasts after each lead, and the spectrum error of long runs; both are means over
+    layers. Seconds, joules (of all members together) and network calls (of one member) are those of one time unit, and
+    break-even is counted in time units.
+
+    `measured`: result of `measure_cost`.
+    `grids`: result of `rollout_grids`.
+    `ensemble`: the solver's own forecasts, with the truth.
+    `scorecard`: the system's scorecard, which holds the errors of methods.
+    `reference`: result of `compute_reference`.
+    `data`: the trajectory files of the training data, whose records say what they cost.
+    `notes`: model -> JSON beside the model file, whose record says what the training cost.
+    `models`: method -> names of its models.
+    `system`: the name of the system.
+    `shells`: first and last shell of the spectrum error.
     """
     found, known = read_json(measured), xr.open_dataset(reference).load()
     step = found["step"]

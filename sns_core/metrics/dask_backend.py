@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import dask
 
-from sns_core.runtime import UserError
+from sns_core.errors import UserError
 
 # `metrics.dask` of the configuration; `memory` in MB, `options` for dask_jobqueue.SLURMCluster.
 ONE_THREAD = {"scheduler": "threads", "workers": 1, "memory": 2000, "options": {}}

@@ -1,8 +1,8 @@
 """Measures of a denoiser on held-out frames, beside its rollouts: can a setting be chosen without a rollout?
 
-The measures come from true frames that no training saw, and from one step of the surrogate. The last columns of a row are of
-the rollout. `agreement` ranks the methods by each measure and by the error of their rollouts: a rank correlation of 1
-would mean that the measure always picks the better setting, 0 that it says nothing.
+The measures come from true frames that no training saw, and from one step of the surrogate. The last columns of a row
+are of the rollout. `agreement` ranks the methods by each measure and by the error of their rollouts: a rank correlation
+of 1 would mean that the measure always picks the better setting, 0 that it says nothing.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.files import whole_file
+from sns_core.files import FileTree, whole_file
 from sns_core.metrics.distances import WORST
 from sns_core.metrics.lost import count_lost, is_lost
 from sns_core.shells import mode_weight, shell_index
@@ -69,10 +69,13 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"measure": list(ranks), "agreement": list(ranks.values()), "methods": len(table)})
 
 
-def compare_held_out(*, diagnostics: dict, metrics: Path, output: Path, output_agreement: Path) -> None:
-    """Write one row per denoiser, its measures on held-out frames and of its rollout, and the agreement of both.
+def compare_held_out(*, diagnostics: FileTree, metrics: Path, output: Path, output_agreement: Path) -> None:
+    """Tabulate the measures of each denoiser on held-out frames beside those of its rollout, and their agreement.
 
-    `diagnostics`: refinement method -> result of `diagnose_denoiser`; `metrics`: the run's metrics.csv.
+    `diagnostics`: refinement method -> result of `diagnose_denoiser`.
+    `metrics`: the run's metrics.csv.
+    `output`: the CSV file with one row per denoiser.
+    `output_agreement`: the CSV file of rank correlations.
     """
     members, rows = pd.read_csv(metrics), []
     for name, path in diagnostics.items():

@@ -12,6 +12,7 @@ import xarray as xr
 
 from sns_core.data.frames import open_members
 from sns_core.data.segments import CHUNK
+from sns_core.device import use_threads
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.distributions import component_scales
@@ -19,7 +20,6 @@ from sns_core.metrics.measures import COUNTED, measure
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user
-from sns_core.runtime import use_threads
 from sns_core.systems import System, build_system
 
 

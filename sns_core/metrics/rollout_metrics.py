@@ -8,6 +8,8 @@ import torch
 import xarray as xr
 
 from sns_core.data.segments import open_segments
+from sns_core.device import use_threads
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.bootstrap import interval, resampling_weights
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
@@ -17,7 +19,6 @@ from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
 from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user, window_means
-from sns_core.runtime import DamagedFile, UserError, use_threads
 from sns_core.systems import System
 
 MAP_FRAMES = 600  # frames that C(r, tau) is taken over, at the start of a rollout and at its end
@@ -38,13 +39,14 @@ def compute_metrics(
     extra: list[str] = (),
     dask: dict = ONE_THREAD,
 ) -> None:
-    """Score one method's rollout.
+    """Compute the metrics of one method's rollout.
 
-    `segments`: all segments of the rollout; `solver`: those of the solver from the same initial states, for the squared
-    error; `reference`: result of `compute_reference`; `manifest`: of the data; `window`: steps per window; `shells`: first
-    and last shell of the spectrum error; `map_lags`: lags of C(r, tau); `extra`: the user's own metrics; `dask`: where the
-    computation runs, as arguments of `computed_by`. Writes `output` (netCDF: all series, mean squared error, lost steps,
-    early and late C(r, tau)) and `output_windows` (CSV, one row per window and layer).
+    `segments`: all segments of the rollout. `solver`: the segments of the solver's rollout from the same initial
+    states, for the squared error. `reference`: result of `compute_reference`. `manifest`: the data manifest. `window`:
+    number of steps per window. `shells`: first and last shell of the spectrum error. `map_lags`: number of lags of C(r,
+    tau). `extra`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean squared
+    error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per window
+    and layer. `dask`: where dask computes, as the arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):

@@ -19,11 +19,15 @@ SHOWN = {
 
 
 def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_readable: Path) -> None:
-    """Join the scorecards of the runs with these `seeds`, in order.
+    """Join the scorecards of several runs that differ in the seed.
 
-    Writes `output` (CSV, one row per method, score, layer and lead: mean and standard deviation over seeds, least, greatest,
-    mean floor, and the value of each seed) and `output_readable` (Markdown, one row per method and layer: mean ± standard
-    deviation). Raises UserError where the scorecards do not have the same methods.
+    The rows hold the mean and the standard deviation over the seeds, the least and the greatest value, the mean floor,
+    and the value of each seed. Raises UserError where the scorecards do not have the same methods.
+
+    `scorecards`: the scorecard of each run.
+    `seeds`: the seed of each run, in the order of the scorecards.
+    `output`: the CSV file with one row per method, score, layer and lead.
+    `output_readable`: the Markdown file with one row per method and layer: mean ± standard deviation.
     """
     tables = [
         pd.read_csv(path, dtype={"layer": str, "lead": str}).fillna({"layer": "", "lead": ""}) for path in scorecards

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.errors import UserError
 from sns_core.plugins import load
-from sns_core.runtime import UserError
 from sns_core.systems import System
 
 FRAMES = 128  # frames of one member that a metric is given at a time

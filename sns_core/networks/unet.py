@@ -45,6 +45,7 @@ class PeriodicConv2d(nn.Conv2d):
         self.margin = kernel // 2
 
     def forward(self, x):
+        """Return the convolution (B, C', H', W') of x (B, C, H, W)."""
         if self.margin and torch.compiler.is_compiling():
             # Compiled code for written slices, and for indices with a remainder, computes one number at a time.
             # Compiled concatenations are vectorised.
@@ -75,6 +76,7 @@ class Block(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x, condition=None):
+        """Return (B, outputs, H, W) for x (B, inputs, H, W) and, for a block with a condition, its features (B, n)."""
         h = self.first(F.gelu(x))
         if self.modulation is not None:
             scale, shift = self.modulation(condition)[:, :, None, None].to(h.dtype).chunk(2, 1)
@@ -94,6 +96,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.project_out.bias)
 
     def forward(self, x):
+        """Return x (B, C, H, W) plus the mixture of values that each position attends to."""
         batch, width, height, breadth = x.shape
         shape = (batch, 3, self.heads, width // self.heads, height * breadth)
         query, key, value = self.project_in(x).reshape(shape).transpose(-1, -2).unbind(1)

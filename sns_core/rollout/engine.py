@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sns_core.methods.base import Carry, Method, StepRecord
-from sns_core.runtime import MemberStreams
+from sns_core.streams import MemberStreams
 
 
 class Observer:

@@ -15,12 +15,15 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.files import whole_file
+from sns_core.device import select_device, use_threads
+from sns_core.errors import UserError
+from sns_core.files import FileTree, whole_file
 from sns_core.methods.base import Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.methods.solver import Solver
+from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
-from sns_core.runtime import MemberStreams, UserError, generator, progress, select_device, use_threads
+from sns_core.streams import MemberStreams, generator
 
 
 def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed: int) -> torch.Tensor:
@@ -38,16 +41,22 @@ def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed
 
 
 def rollout_ensemble(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
+    *, name: str, method: FileTree, models: FileTree, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
     disturbance: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False,
     threads: int = 1,
 ) -> None:  # fmt: skip
-    """Forecasts of a method from `starts` states, an ensemble of `members` from each, as netCDF.
+    """Forecast an ensemble from each of several states with a method, and write it as netCDF.
 
-    `initial`: trajectory files, one a group of members, whose final solver states are the first of the starts; `leads`:
-    steps after which frames are kept; `disturbance`: share of a state's variability that sets the members' initial states
-    apart. `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and,
-    where the method is the solver, "truth" without the dimension member.
+    `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and, where
+    the method is the solver, "truth" without the dimension member.
+
+    `name`: the method's name in the configuration; its random numbers are addressed by it.
+    `method`: the method's kind and options.
+    `initial`: trajectory files of a split, whose first final solver states are the starts.
+    `starts`: number of states from which forecasts start.
+    `members`: number of members of each ensemble.
+    `leads`: numbers of steps after which frames are kept.
+    `disturbance`: the standard deviation of the members' initial states, as a share of the variability of a state.
     """
     use_threads(threads)
     hardware, emulation = Hardware(select_device(device), precision, compile), Emulation.read(manifest)

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter
+from sns_core.device import copy_out
 from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.rollout.engine import Observer
 from sns_core.rollout.statistics import SERIES, StreamingStatistics
-from sns_core.runtime import copy_out
 
 FRAME_BATCH = FRAMES_PER_CHUNK  # frames in memory before they are written, so that a chunk of the file is touched once
 CHUNK_STEPS = 1000  # steps of a series in a chunk of the file

@@ -13,32 +13,44 @@ import torch
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, open_members
 from sns_core.data.pairs import true_frames
-from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
+from sns_core.device import select_device, use_threads
+from sns_core.errors import DamagedFile, UserError
+from sns_core.files import FileTree, digest, provenance, read_tensors, whole_file, write_tensors
 from sns_core.methods.base import Carry, Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.metrics.distributions import component_scales
+from sns_core.progress import progress
 from sns_core.rollout.engine import Clock, roll
 from sns_core.rollout.observers import BlockStatistics, StoredFrames
 from sns_core.rollout.statistics import StreamingStatistics
-from sns_core.runtime import DamagedFile, MemberStreams, UserError, progress, select_device, use_threads
+from sns_core.streams import MemberStreams
 
 FORMAT = "sns-restart-2"
 PREFIX = "carry."  # of the carry's tensors in a restart file
 
 
 def rollout_segment(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], first_step: int, steps: int, members: list,
+    *, name: str, method: FileTree, models: FileTree, manifest: Path, initial: list[Path], first_step: int, steps: int, members: list,
     seed: int, frame_stride: int, block: int, lags: int, output: Path, restart: Path, previous: Path | None = None,
     device: str = "auto", precision: str = "auto", compile: bool = False, threads: int = 1,
 ) -> None:  # fmt: skip
-    """Roll a method out over steps first_step + 1 .. first_step + steps.
+    """Roll a method out over the emulator steps first_step + 1 .. first_step + steps.
 
-    `name`: of the method in the configuration, part of the address of its random numbers; `method`: its kind and options;
-    `models`: file of each role; `manifest`: of the data set; `initial`: trajectory files of a split, whose final solver
-    states of `members` are the start; `seed`: of the run; `frame_stride`: steps between stored frames; `block`: steps per
-    statistics block, must divide first_step and steps; `lags`: steps that C(tau) looks back; `previous`: restart file of
-    the segment before (needed unless first_step is 0); `compile`: compile the networks, whose numbers are then the same to
-    rounding. Writes `output` (netCDF4) and `restart`.
+    `name`: the method's name in the configuration; its random numbers are addressed by it.
+    `method`: the method's kind and options.
+    `models`: role -> model file.
+    `manifest`: the data manifest.
+    `initial`: trajectory files of a split, whose final solver states are the initial states.
+    `first_step`: number of emulator steps before this segment.
+    `steps`: number of emulator steps in this segment.
+    `members`: the numbers of the members.
+    `seed`: the run's seed.
+    `frame_stride`: steps between stored frames.
+    `block`: steps per block of statistics; it must divide `first_step` and `steps`.
+    `lags`: number of steps over which C(tau) is computed.
+    `output`: the netCDF file of frames and statistics.
+    `restart`: the file from which the next segment goes on.
+    `previous`: the restart file of the segment before; needed unless `first_step` is 0.
     """
     if first_step % block or steps % block:
         raise UserError(f"rollout: segments of {steps} steps from {first_step} do not divide into blocks of {block}")
@@ -91,8 +103,8 @@ def rollout_segment(
 def start_carry(method: Method, states, members: list[int], device: torch.device) -> Carry:
     """The carry of `members` at step 0.
 
-    `states`: DataArray (member, layer, y, x) of the whole split. All members are started at once, whichever are asked for,
-    because transforms of another batch may differ in the last bit.
+    `states`: DataArray (member, layer, y, x) of the whole split. All members are started at once, whichever are asked
+    for, because transforms of another batch may differ in the last bit.
     """
     rows = torch.from_numpy(np.searchsorted(states["member"].values, members)).to(device)
     everyone = method.start(torch.from_numpy(np.ascontiguousarray(states.values)).to(device))

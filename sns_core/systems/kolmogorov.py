@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 import torch
 
-from sns_core.runtime import Generators
+from sns_core.streams import Generators
 from sns_core.systems.base import Carry, System
 from sns_core.systems.schemes import CrankNicolsonRungeKutta
 from sns_core.systems.spectral import PlanarTransforms, SpectralGrid, symmetrise, truncate

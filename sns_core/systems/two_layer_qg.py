@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sns_core.runtime import Generators, spawn
+from sns_core.streams import Generators, spawn
 from sns_core.systems.base import Carry, System
 from sns_core.systems.schemes import AdamsBashforth
 from sns_core.systems.spectral import PlanarTransforms, SpectralGrid, symmetrise

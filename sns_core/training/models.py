@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_tensors
 from sns_core.networks import NetworkDenoiser, NetworkSurrogate, PeriodicUNet
-from sns_core.runtime import LAYOUT, CompiledForBatchSizes, DamagedFile, UserError, autocast, can_compile
 
 FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")

@@ -62,9 +62,9 @@ class DenoiserObjective:
 
     `kind`: denoiser, acdm or unconditional. `anchored`: whether batches start with an anchor frame, which stays clean.
     `level_weight`: the weight of the level heads' loss. `prediction`: the target of the network (None: the noise).
-    `shell_weight` r: an error in shell K is weighted by K^-r, with mean 1 over all modes. `low_condition_share`: the share of
-    a batch whose previous frame stands at a low level, floor(S u^LOW_EXPONENT) with u uniform on [0, 1). Raises
-    ValueError for a `low_condition_share` with a `kind` other than denoiser.
+    `shell_weight` r: an error in shell K is weighted by K^-r, with mean 1 over all modes. `low_condition_share`: the
+    share of a batch whose previous frame stands at a low level, floor(S u^LOW_EXPONENT) with u uniform on [0, 1).
+    Raises ValueError for a `low_condition_share` with a `kind` other than denoiser.
 
     The shell weight exists because the large scales are few of all modes: a network that minimises the plain mean
     learns them last, although they hold the energy. The low levels exist because a nearly clean previous frame tells

@@ -11,7 +11,10 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sns_core.data.pairs import Dataset, PairSampler
-from sns_core.runtime import ProcessGroup, UserError, autocast, compiled, derive_seed, generator
+from sns_core.device import autocast, compiled
+from sns_core.errors import UserError
+from sns_core.processes import ProcessGroup
+from sns_core.streams import derive_seed, generator
 from sns_core.training.history import History
 from sns_core.training.models import build_network
 from sns_core.training.objectives import build_objective

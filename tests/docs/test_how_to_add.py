@@ -1,18 +1,17 @@
 """The code of the pages "How to add ..." as it stands there: a system, a method and two metrics through the whole workflow."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import warm_python
 import xarray as xr
 import yaml
-from calls import environment
 from pages import blocks
 
-from sns_workflow.configuration import ConfigurationError, _merge, validate
+from sns_workflow.configuration import ConfigurationError, merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.
@@ -45,10 +44,20 @@ def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = ()
         root / "config/smoke.yaml",
         *(folder / f"{name}.yaml" for name in ("surface", "kept", "gradients", "small")),
     ]
-    line = [sys.executable, "-m", "snakemake", "--snakefile", root / "Snakefile", "--directory", folder, "--cores", "2"]
+    line = [
+        warm_python.executable(),
+        "-m",
+        "snakemake",
+        "--snakefile",
+        root / "Snakefile",
+        "--directory",
+        folder,
+        "--cores",
+        "2",
+    ]
     line += ["--workflow-profile", root / "profiles/default", "--configfile", *overlays, *flags, "--", *words]
     done = subprocess.run(
-        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=900
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=warm_python.environment(), timeout=900
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -87,7 +96,7 @@ def test_the_metric_is_what_it_says(folder):
 
 
 def test_the_kept_spectrum_is_kept(folder):
-    """Of the page's stepper only: no shell beyond 1.2 times the training data's, which the surrogate alone passes."""
+    """The page's method leaves no shell beyond 1.2 times the training data's; the surrogate alone does."""
     import json
 
     from sns_core.shells import shell_index
@@ -134,7 +143,7 @@ MISTAKES = {
     "missing parameter": ("systems.surface.solver.forcing", None, "the key 'forcing' is missing"),
     "unknown option": ("methods.kept.faktor", 2.0, "methods.kept.faktor"),
     "wrong model": ("methods.kept.models.surrogate", "sns_white", "needs 'pointwise'"),
-    "no such stepper": ("methods.kept.stepper", "kept.Kept", "it defines KeptSpectrum"),
+    "no such method": ("methods.kept.kind", "kept.Kept", "it defines KeptSpectrum"),
     "no such metric": ("metrics.user", ["gradients.palinstrofy"], "defines palinstrophy"),
     "not a name": ("metrics.user", ["palinstrophy"], "module.Name"),
 }
@@ -144,9 +153,9 @@ MISTAKES = {
 def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatch, mistake):
     monkeypatch.chdir(folder)
     for overlay in ("surface", "kept", "gradients"):
-        _merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
+        merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
     validate(config)
-    key, value, told = MISTAKES[mistake]
+    key, value, message = MISTAKES[mistake]
     *parents, last = key.split(".")
     place = config
     for parent in parents:
@@ -157,4 +166,4 @@ def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatc
         place[last] = value
     with pytest.raises(ConfigurationError) as caught:
         validate(config)
-    assert told in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)

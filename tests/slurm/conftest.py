@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
-
 import cluster as slurm
-from calls import SYSTEM, snakemake
+import pytest
+from snakemake_calls import SYSTEM, snakemake
 from submitted import OVERLAY, Submitter, without_surrogate
 
 

@@ -11,8 +11,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from calls import SYSTEM, snakemake, wait_for
-from shared import equal
+from helpers import equal
+from snakemake_calls import SYSTEM, snakemake, wait_for
 from submitted import MODEL, OVERLAY, Submitter, Watch, stages, without_surrogate
 
 RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",

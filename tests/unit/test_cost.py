@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from small import SYSTEM
+from tiny_models import SYSTEM
 
 from sns_core.data.emulation import Emulation
+from sns_core.errors import UserError
 from sns_core.evaluation import timing as cost
 from sns_core.evaluation.coarse_solver import longest_step, regridded, rollout_grids
 from sns_core.evaluation.timing import EnergyMeter, apart, measure_cost, timed
 from sns_core.files import read_json, write_json
 from sns_core.metrics.cost import break_even, frontier, read_cost, seconds_at, tabulate_cost
 from sns_core.rollout.ensemble import rollout_ensemble
-from sns_core.runtime import UserError
 from sns_core.systems import InstabilityError
 
 CPU = torch.device("cpu")

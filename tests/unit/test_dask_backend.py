@@ -12,11 +12,11 @@ import pytest
 import xarray as xr
 
 from sns_core.data import shard_dataset, simulate_trajectories
+from sns_core.errors import UserError
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
 from sns_core.metrics.reference import compute_reference
 from sns_core.metrics.rollout_metrics import compute_metrics
 from sns_core.rollout import rollout_segment
-from sns_core.runtime import UserError
 
 SYSTEM = {"name": "KolmogorovFlow", "parameters": {"resolution": 64, "viscosity": 2e-3, "dt": 0.01}}
 EMULATOR = {"resolution": 64, "step": 0.04}

@@ -15,8 +15,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shared import equal
-from small import EMULATOR, SPECS, SYSTEM
+from helpers import equal
+from tiny_models import EMULATOR, SPECS, SYSTEM
 
 from sns_core.files import read_json
 

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sns_core.data.frames import FORMAT as FRAMES
+from sns_core.errors import UserError
 from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.cost import plot_cost
@@ -41,7 +42,6 @@ from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
 from sns_core.report import headline, judge, price_words, write_report
-from sns_core.runtime import UserError
 from sns_core.wording import digits, interval, short
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
@@ -599,7 +599,7 @@ def report(source, drawn, provenance, tmp_path_factory):
     }}  # fmt: skip
     arguments = {
         "systems": systems,
-        "captions": {name: (CAPTIONS / f"{name}.rst").read_text() for name in (*FIGURES, "movie")},
+        "captions": {n: (CAPTIONS / f"{n}.rst").read_text(encoding="utf-8") for n in (*FIGURES, "movie")},
         "provenance": provenance,
     }
     write_report(**arguments, output=folder / "report.html")
@@ -735,7 +735,7 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
 
 def test_every_figure_of_the_workflow_has_a_caption():
     rules = (CAPTIONS.parent / "rules" / "figures.smk").read_text()
-    names = re.findall(r'^    "(\w+)": \(', rules, re.M)
+    names = re.findall(r'^    "(\w+)": \(', rules, re.M)  # the keys of the table of figures
     assert [name for name in names if name in FIGURES] == list(FIGURES)
     for name in names:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")

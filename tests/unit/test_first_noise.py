@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler, walk
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 MEMBERS = 6
 S_PREV, S_NEXT = torch.tensor([5, 0, 8, 3, 10, 0]), torch.tensor([7, 4, 0, 3, 10, 0])

@@ -13,11 +13,11 @@ import pytest
 import xarray as xr
 from test_figures import LABELS, Synthetic
 
+from sns_core.errors import UserError
 from sns_core.figures.explorer.write import LEVELS, fitting, quantised, write_explorer
 from sns_core.figures.frames import Rollout
 from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, panel_size, plot_movie, shown_steps
 from sns_core.figures.style import COLOUR_LIMIT
-from sns_core.runtime import UserError
 
 METHODS = ["solver", "pointwise", "published", "generation"]
 SIZE = 0.1  # time between steps

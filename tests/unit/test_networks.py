@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sns_core.device import can_compile
 from sns_core.diffusion import NoiseSchedule, Prediction
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d, _CircularPad
-from sns_core.runtime import can_compile, generator
+from sns_core.streams import generator
 from sns_core.training import TrainedModel
 
 F64 = torch.float64

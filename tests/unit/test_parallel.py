@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small import SPECS, train
+from tiny_models import SPECS, train
 
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors
-from sns_core.runtime import ProcessGroup, UserError
+from sns_core.processes import ProcessGroup
 
 
 def together(tiny, folder, name, processes=2, **training):

@@ -11,8 +11,10 @@ import xarray as xr
 from sns_core.data import load_dataset, open_frames
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import true_frames
+from sns_core.device import bfloat16_is_fast
 from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
+from sns_core.errors import UserError
 from sns_core.evaluation.denoiser_diagnosis import first_alarm
 from sns_core.files import read_tensors, write_tensors
 from sns_core.methods import BlindLevels, EstimatedLevels, Hardware, ResampledAnchor, StepRecord, WalkBack, build_method
@@ -21,8 +23,8 @@ from sns_core.metrics.distances import BINS, REACH
 from sns_core.rollout import observers, rollout_segment, segment
 from sns_core.rollout.ensemble import disturbed, rollout_ensemble
 from sns_core.rollout.statistics import SERIES
-from sns_core.runtime import MemberStreams, UserError, bfloat16_is_fast
 from sns_core.shells import shell_index
+from sns_core.streams import MemberStreams
 from sns_core.systems import build_system
 
 WALK = {"path": "left_then_down", "readout": {"kind": "argmax"}, "sampler": {}, "stride": 1}

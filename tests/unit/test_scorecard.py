@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from sns_core.errors import UserError
 from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
 from sns_core.metrics.distances import CENTRES, decorrelation_time
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
 from sns_core.metrics.rollout_metrics import window_table
 from sns_core.metrics.scorecard import SCORES, halves, horizon, read_scorecard, score_methods, seconds_per_step
-from sns_core.runtime import UserError
 
 STEPS, BLOCK, WINDOW, MEMBERS, LAGS, STEP = 2000, 10, 200, 4, 40, 0.1
 MEMORY = 0.9  # of the AR(1) series below, a step

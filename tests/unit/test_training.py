@@ -12,12 +12,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from small import SPECS, train
+from tiny_models import SPECS, train
 
 from sns_core.data import load_dataset
+from sns_core.device import can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors, write_tensors
-from sns_core.runtime import ProcessGroup, UserError, can_compile, generator
+from sns_core.processes import ProcessGroup
+from sns_core.streams import generator
 from sns_core.systems import System
 from sns_core.training import load_model
 from sns_core.training.checkpoint import load_checkpoint, save_checkpoint

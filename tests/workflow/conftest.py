@@ -1,15 +1,20 @@
-"""The smoke run, made once for all tests of the workflow."""
+"""The smoke run, made once for all tests of the workflow, by whichever worker comes first."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from calls import snakemake
+from helpers import build_once
+from snakemake_calls import snakemake
 
 
 @pytest.fixture(scope="session")
 def finished(root, tmp_path_factory) -> Path:
-    """A folder in which the smoke run is complete."""
-    folder = tmp_path_factory.mktemp("smoke")
-    result = snakemake(root, folder, "all")
-    assert result.returncode == 0, result.stdout[-4000:]
-    return folder
+    """A folder in which the smoke run is complete: a copy for each worker, since tests call snakemake in it."""
+
+    def build(folder: Path) -> None:
+        result = snakemake(root, folder, "all")
+        assert result.returncode == 0, result.stdout[-4000:]
+
+    original = build_once(tmp_path_factory, "smoke", build)
+    return Path(shutil.copytree(original, tmp_path_factory.mktemp("copy") / "smoke"))

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from calls import SYSTEM, planned, snakemake
-from shared import equal
+from helpers import equal
+from snakemake_calls import SYSTEM, planned, snakemake
 
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors, write_json, write_tensors
 from sns_core.gallery import collect_run, take_result
-from sns_core.runtime import UserError
 from sns_workflow.configuration import ConfigurationError, resolve, reused_results, validate
 
 RUN = Path("results/gallery-smoke/kolmogorov")

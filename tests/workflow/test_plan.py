@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 import torch
 import xarray as xr
-from calls import planned, snakemake
+from snakemake_calls import planned, snakemake
 from torch import nn
 
 from sns_core.systems import KolmogorovFlow
@@ -86,10 +86,10 @@ def test_time_is_work_over_rate_and_never_less_than_the_kernels_take(monkeypatch
 
 
 def test_the_calls_of_a_step_follow_the_method():
-    walk = {"stepper": "refinement", "stride": 8, "max_level": 8}
+    walk = {"kind": "refinement", "stride": 8, "max_level": 8}
     assert plan.denoiser_calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
     assert plan.denoiser_calls({**walk, "renoise": True}, 100) == 2
     assert plan.denoiser_calls({**walk, "stride": 2, "renoise": False}, 100) == 4
-    assert plan.denoiser_calls({"stepper": "acdm", "stride": 4}, 200) == 50
-    assert plan.denoiser_calls({"stepper": "generation", "stride": 2, "condition_level": 0}, 100) == 50
-    assert plan.denoiser_calls({"stepper": "pointwise"}, 0) == 1
+    assert plan.denoiser_calls({"kind": "acdm", "stride": 4}, 200) == 50
+    assert plan.denoiser_calls({"kind": "generation", "stride": 2, "condition_level": 0}, 100) == 50
+    assert plan.denoiser_calls({"kind": "pointwise"}, 0) == 1

@@ -3,12 +3,21 @@
 import copy
 import itertools
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import xarray as xr
 import yaml
+from safetensors.torch import save_file
 from snakemake.utils import update_config
+from snakemake_calls import SYSTEM, planned, snakemake
 
+from sns_core.data import shard_dataset
+from sns_core.errors import DamagedFile
+from sns_core.files import _checksum, read_tensors, write_tensors
 from sns_core.stages import STAGES
 from sns_workflow.command import arguments_of, settings
 from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
@@ -31,11 +40,12 @@ def jobs(root, tmp_path_factory) -> dict:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("nothing"))
-        for targets in (["all"], ["theory"]):
+        for targets in (["all"], ["theory"], [str(SYSTEM / "figures/held_out.png")]):
             with graph_of_jobs(str(root / "Snakefile"), merged(root), targets) as graph:
                 for job in graph.jobs:
                     if job.rule.name in STAGES:
                         printed = graph.workflow.persistence._params(job)
+                        assert job.shellcmd, "which names only what the rule has"
                         found[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
     return found
 
@@ -106,13 +116,14 @@ EDITS = [
 
 def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root, finished):
     assert len(EDITS) >= 60
-    unlike, unchanged = [], []
+    unlike, unchanged, rules = [], [], {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished)
         for key, value in EDITS:
             with graph_of_jobs(str(root / "Snakefile"), merged(root, change(key, value)), ["all"]) as graph:
                 jobs = [(job, job_of(job)) for job in graph.jobs if job.rule.name in STAGES]
                 to_run = {str(mine.outputs[0]) for job, mine in jobs if graph.needrun(job)}
+                rules[key] = {mine.stage for job, mine in jobs if graph.needrun(job)}
             judge_all([mine for _, mine in jobs], thorough=False)
             stale = {str(mine.outputs[0]) for _, mine in jobs if mine.state != "done"}
             if stale != to_run:
@@ -120,5 +131,60 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
             if not to_run:
                 unchanged.append(key)
     assert not unlike, "\n".join(f"{key}: verify alone {stale}, dry run alone {runs}" for key, stale, runs in unlike)
+    # A value that another parameter of the same rule has already.
+    assert {"rollout_ensemble", "rollout_grids"} <= rules["metrics.ensemble.starts"], (
+        "starts was 3, as members and leads"
+    )
+    assert {"rollout_segment", "compute_reference", "compute_metrics"} <= rules["rollout.lags"]
+    assert {"rollout_grids", "measure_cost"} <= rules["rollout.members"]
+    assert "simulate_trajectories" in rules["systems.kolmogorov.data.spin_up"]
     assert unchanged == ["metrics.dask.workers", "metrics.dask.memory", "hardware.devices", "resources.train_model.mem_mb",
                          "theory.training_steps"]  # fmt: skip
+
+
+def test_splits_of_equal_size_share_no_entry_of_snakemakes_cache(root, tmp_path, monkeypatch):
+    """The cache ignores wildcards: only a parameter tells the two splits apart."""
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    splits = "systems: {kolmogorov: {data: {splits: {validation: {members: 2, frames: 24}, test: {members: 2, frames: 24}}}}}"
+    names = [str(SYSTEM / f"data/{split}.nc") for split in ("validation", "test")]
+    for _ in range(2):  # the second time from the cache
+        call = snakemake(root, tmp_path, *names, flags=("--cache", "simulate_trajectories"), overlay=splits)
+        assert call.returncode == 0, call.stdout
+        for split, name in zip(("validation", "test"), names, strict=True):
+            with xr.open_dataset(tmp_path / name) as dataset:
+                assert json.loads(dataset.attrs["provenance"])["configuration"]["split"] == split
+            (tmp_path / name).unlink()
+    assert len(list((tmp_path / "cache").iterdir())) >= 2
+
+
+def test_a_file_of_another_split_is_refused(finished, tmp_path):
+    for name in ("train", "validation", "test"):
+        shutil.copy(finished / SYSTEM / f"data/{name if name != 'validation' else 'test'}.nc", tmp_path / f"{name}.nc")
+    files = [tmp_path / f"{name}.nc" for name in ("train", "validation", "test")]
+    with pytest.raises(DamagedFile, match=r"validation\.nc: holds the split 'test', not 'validation' as its name says"):
+        shard_dataset(trajectories=files, output=tmp_path / "manifest.json")
+
+
+def test_a_model_that_is_made_again_reruns_nothing(root, finished, tmp_path):
+    """Equal content, equal file: checksums of what is made again are those of before."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    model = SYSTEM / "models/pointwise.safetensors"
+    before = (run / model).read_bytes()
+    tensors, note = read_tensors(run / model)
+    for _ in range(5):
+        write_tensors(tmp_path / "again.safetensors", tensors, note)
+        assert (tmp_path / "again.safetensors").read_bytes() == before
+    os.replace(tmp_path / "again.safetensors", run / model)
+    assert planned(root, run, "all") == set()
+
+
+def test_files_with_the_metadata_of_earlier_versions_are_read(finished, tmp_path):
+    tensors, note = read_tensors(finished / SYSTEM / "models/pointwise.safetensors")
+    text = json.dumps(note, sort_keys=True)
+    save_file(tensors, tmp_path / "old.safetensors", metadata={"note": text, "sha256": _checksum(tensors, text)})
+    again, told = read_tensors(tmp_path / "old.safetensors")
+    assert told == note and all(torch.equal(again[name], tensors[name]) for name in tensors)
+    save_file(tensors, tmp_path / "bad.safetensors", metadata={"sns": "[1, 2]"})
+    with pytest.raises(DamagedFile):
+        read_tensors(tmp_path / "bad.safetensors")

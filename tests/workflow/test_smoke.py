@@ -5,16 +5,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import warm_python
 import xarray as xr
-from calls import SYSTEM, environment, planned, snakemake
-from shared import equal
+from helpers import equal
+from snakemake_calls import SYSTEM, planned, snakemake
 
 from sns_core.files import read_tensors
 
@@ -130,11 +130,11 @@ def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, ex
 FOREIGN = """
 use: {methods: [solver, pointwise, mine]}
 methods:
-  mine: {label: My model, stepper: foreign, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
+  mine: {label: My model, kind: external, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
 """
 
 
-def test_a_foreign_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
+def test_an_external_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     with xr.open_dataset(run / SYSTEM / "data/test.nc") as test:
         field = test["vorticity"].isel(time=slice(0, 41)).load()
@@ -168,14 +168,23 @@ rule mine:
     output: "rows"
     shell: "wc -l < {{input}} > {{output}}"
 """)
-    words = [sys.executable, "-m", "snakemake", "--snakefile", tmp_path / "Snakefile", "--cores", "1", "--directory"]
+    words = [
+        warm_python.executable(),
+        "-m",
+        "snakemake",
+        "--snakefile",
+        tmp_path / "Snakefile",
+        "--cores",
+        "1",
+        "--directory",
+    ]
     dry = subprocess.run(
-        [*words, tmp_path, "--dry-run"], capture_output=True, text=True, env=environment(), timeout=100
+        [*words, tmp_path, "--dry-run"], capture_output=True, text=True, env=warm_python.environment(), timeout=100
     )
     assert dry.returncode == 0, dry.stdout + dry.stderr
     assert "sns_train_model" in dry.stdout + dry.stderr
     run = Path(shutil.copytree(finished, tmp_path / "run"))
-    done = subprocess.run([*words, run], capture_output=True, text=True, env=environment(), timeout=100)
+    done = subprocess.run([*words, run], capture_output=True, text=True, env=warm_python.environment(), timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int((run / "rows").read_text()) > 8
     assert "sns_" not in done.stderr.split("Job stats")[1].split("Select")[0], (
@@ -191,9 +200,8 @@ systems:
     solver: {class: TwoLayerQG, resolution: 32, length: 1.0e+6, beta: 1.5e-11, bottom_drag: 5.787e-7, layer_ratio: 0.25,
              deformation_radius: 15000.0, upper_velocity: 0.025, lower_velocity: 0.0, eddy_frames: true, dt: 14400.0}
     emulator: {resolution: 16, step: 172800.0}
-    data: {spin_up: 3.0e+6, shard_members: 2, group_members: null, splits: {train: {members: 4, frames: 40},
+    data: {spin_up: 3.0e+6, shard_members: 2, splits: {train: {members: 4, frames: 40},
            validation: {members: 2, frames: 24}, test: {members: 4, frames: 60}}}
-    override: {}
 """
 
 

@@ -2,44 +2,6 @@
 # methods or code changed, as anything else is, and not for another machine.
 
 
-def get_finest_grid(wildcards) -> int:
-    """Points per side of the finest grid on which forecasts are made."""
-    resolved = RESOLVED[wildcards.system]
-    return round(resolved["metrics"]["cost"]["finest_forecast"] * resolved["system"]["parameters"]["resolution"])
-
-
-def count_cores(wildcards) -> int:
-    """Cores of a job that is timed: all that this call has, so that nothing runs beside it; on a cluster one."""
-    return (workflow.resource_settings.cores or 1) if workflow.local_exec else 1
-
-
-def get_timed_methods(wildcards) -> dict:
-    """Method -> its options and the files of its models, for each method that is timed."""
-    system = wildcards.system
-    return {
-        name: {"method": get_method_options(system, name), "models": get_model_roles(system, name)}
-        for name in get_restartable_methods(system)
-    }
-
-
-def get_timed_user_methods(wildcards) -> list[str]:
-    """Classes of the user's own among the methods that are timed."""
-    methods = get_methods(wildcards.system)
-    kinds = {methods[name]["stepper"] for name in get_restartable_methods(wildcards.system)}
-    return sorted(filter(is_own, kinds))
-
-
-def get_models_of_methods(wildcards) -> dict:
-    """Method -> names of the models that it needs, sorted: the order of roles is no part of the configuration."""
-    methods = get_methods(wildcards.system)
-    return {name: sorted(methods[name]["models"].values()) for name in get_restartable_methods(wildcards.system)}
-
-
-def get_notes(wildcards) -> dict:
-    """Model -> the JSON beside it."""
-    return {model: f"{RESULTS}/{wildcards.system}/models/{model}.json" for model in get_models(wildcards.system)}
-
-
 rule rollout_grids:
     input:
         manifest=get_manifest,
@@ -93,7 +55,7 @@ rule measure_cost:
     params:
         **parameters(
             "measure_cost",
-            user_code=get_timed_user_methods,
+            user_code=get_timed_classes,
             methods=get_timed_methods,
             members=config_slice("rollout", "members"),
             steps=config_slice("metrics", "cost", "steps"),

@@ -1,10 +1,3 @@
-def get_members(wildcards) -> list[int]:
-    """Members of a job of `simulate_trajectories`: a group, or all members of the split."""
-    if wildcards.members:
-        return configuration.members_of(wildcards.members.removeprefix("_"))
-    return list(range(RESOLVED[wildcards.system]["data"]["splits"][wildcards.split]["members"]))
-
-
 rule simulate_trajectories:
     output:
         output=f"{RESULTS}/{{system}}/data/{{split}}{{members}}.nc",

@@ -2,22 +2,6 @@
 # a mapping (method -> files) are settings, too, of each stage that takes them.
 
 
-def get_labels(wildcards) -> dict:
-    """Method -> label, in the order of the methods, which rows and colours follow."""
-    return {name: method["label"] for name, method in get_methods(wildcards.system).items()}
-
-
-def get_surrogate_methods(wildcards) -> dict:
-    """Refinement -> the method that runs its surrogate alone."""
-    system = wildcards.system
-    return {method: get_surrogate_method(system, method) for method in get_refinements(system)}
-
-
-def get_table(name):
-    """Input function: a table of the system."""
-    return lambda wildcards: f"{RESULTS}/{wildcards.system}/{name}.csv"
-
-
 REFERENCE = {"reference": get_reference}
 METRICS = {"metrics": get_metrics, **REFERENCE}
 SHARED = {"labels": get_labels, "dpi": config["figures"]["dpi"]}
@@ -85,11 +69,6 @@ for name, (title, inputs, values) in FIGURES.items():
             **small_job(),
         params:
             **parameters(f"plot_{name}", offered={**SHARED, **inputs}, **values),
+            flags=flags(f"plot_{name}"),
         shell:
-            command(f"plot_{name}")
-
-
-def list_figures(system) -> list[str]:
-    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four of them or more."""
-    least = {"condition_error": 1, "levels": 1, "held_out": 4}
-    return [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
+            command_in_a_loop()

@@ -1,19 +1,5 @@
-TABLES = ("metrics", "windows", "scorecard", "cost")
 # The rows of the tables follow the order of the methods, which Snakemake does not see in a set of files.
 ORDER = f"order of methods: {', '.join(METHODS)}"
-
-
-def count_dask_cores(wildcards) -> int:
-    """Cores of a job that computes by dask: those of its threads or processes; its SLURM jobs have their own."""
-    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
-    return dask["workers"] if dask["scheduler"] != "slurm" else 1
-
-
-def get_dask_memory(wildcards, attempt) -> int:
-    """MB of such a job; processes of dask come on top of the job's own process."""
-    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
-    shares = {"threads": dask["workers"], "local": dask["workers"] + 1, "slurm": 1}
-    return dask["memory"] * shares[dask["scheduler"]] * attempt
 
 
 rule compute_reference:

@@ -1,8 +1,3 @@
-def get_methods_shown(wildcards) -> list[str]:
-    """The methods that stand side by side: those of figures.movie.methods that this run has."""
-    return [name for name in config["figures"]["movie"]["methods"] if name in METHODS]
-
-
 rule plot_movie:
     input:
         segments=files_of(get_segments),

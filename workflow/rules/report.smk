@@ -4,42 +4,6 @@ report: "../report/workflow.rst"
 CAPTIONS = {name: workflow.source_path(f"../report/{name}.rst") for name in [*FIGURES, "movie"]}
 
 
-def get_captions(wildcards) -> dict:
-    """Name of a figure -> the text of its caption."""
-    return {name: Path(path).read_text(encoding="utf-8") for name, path in CAPTIONS.items()}
-
-
-def get_provenance_files(wildcards) -> dict:
-    """System -> files that tell what made its results."""
-    files = {}
-    for system in SYSTEMS:
-        folder = f"{RESULTS}/{system}"
-        files[system] = {
-            "manifest": f"{folder}/shards/manifest.json",
-            "data": {split: list_trajectories(system, split) for split in SPLITS},
-            "models": {model: f"{folder}/models/{model}.safetensors" for model in get_models(system)},
-            "segments": {method: list_segments(system, method) for method in METHODS},
-        }
-    return files
-
-
-def get_report_files(wildcards) -> dict:
-    """System -> what the report shows of it; methods and figures keep their order."""
-    files = {}
-    for system in SYSTEMS:
-        folder, methods = f"{RESULTS}/{system}", get_methods(system)
-        files[system] = {
-            **{table: f"{folder}/{table}.csv" for table in TABLES},
-            "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
-            "movie": f"{folder}/figures/movie_small.mp4",
-            "explorer": f"{folder}/explorer.html",
-            "methods": [
-                {"name": name, "label": methods[name]["label"], "kind": methods[name]["stepper"]} for name in methods
-            ],
-        }
-    return files
-
-
 # The job itself reads the commit of the checkout, which is no parameter: a new commit alone reruns nothing.
 rule record_provenance:
     input:
@@ -60,6 +24,7 @@ rule record_provenance:
             "record_provenance",
             configuration=lambda wildcards: in_order_of_keys(config),
             systems=get_provenance_files,
+            methods=get_methods_of_systems,
             seed=config["seed"],
         ),
     shell:

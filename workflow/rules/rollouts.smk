@@ -1,31 +1,3 @@
-def get_restart(wildcards) -> list[str]:
-    """Restart file of the segment before; none for the first."""
-    index = int(wildcards.index)
-    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}/{wildcards.group}"
-    return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
-
-
-def get_span(wildcards) -> tuple[int, int]:
-    """(first step, steps) of a segment."""
-    return list_spans(wildcards.system, wildcards.method)[int(wildcards.index)]
-
-
-def get_leads(wildcards) -> list[int]:
-    """Steps after which a method's forecasts are scored."""
-    leads = RESOLVED[wildcards.system]["metrics"]["ensemble"]["leads"]
-    return get_methods(wildcards.system)[wildcards.method].get("leads", leads)
-
-
-METHOD = {
-    "name": lambda wildcards: wildcards.method,
-    "method": lambda wildcards: get_method_options(wildcards.system, wildcards.method),
-    "models": lambda wildcards: get_model_roles(wildcards.system, wildcards.method),
-    "seed": config["seed"],
-    "device": config["hardware"]["device"],
-    "precision": config["hardware"]["precision"],
-}
-
-
 rule rollout_segment:
     input:
         manifest=get_manifest,
@@ -46,7 +18,7 @@ rule rollout_segment:
     params:
         **parameters(
             "rollout_segment",
-            user_code=get_user_method,
+            user_code=get_method_class,
             **METHOD,
             compile=config["hardware"]["compile"],
             first_step=lambda wildcards: get_span(wildcards)[0],
@@ -77,7 +49,7 @@ rule rollout_ensemble:
     params:
         **parameters(
             "rollout_ensemble",
-            user_code=get_user_method,
+            user_code=get_method_class,
             **METHOD,
             compile=config["hardware"]["compile"],
             starts=config_slice("metrics", "ensemble", "starts"),

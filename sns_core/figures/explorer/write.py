@@ -17,7 +17,7 @@ from markupsafe import Markup
 from sns_core.figures.frames import Rollout
 from sns_core.figures.inputs import field_scale, layer_names, living, read, read_each, shown_shells, step_size
 from sns_core.figures.style import COLOUR_LIMIT, css_colours, method_styles
-from sns_core.files import whole_file
+from sns_core.files import FileTree, whole_file
 
 FOLDER = Path(__file__).parent
 LEVELS = 128  # values that a point of a field can have, evenly between both ends of the colour scale
@@ -26,8 +26,8 @@ SERIES = ("kinetic_energy", "enstrophy")
 
 def write_explorer(
     *,
-    segments: dict,
-    metrics: dict,
+    segments: FileTree,
+    metrics: FileTree,
     reference: Path,
     labels: dict,
     methods: list,

@@ -1,4 +1,4 @@
-"""Settings of the tiny data set and models that the tests of training, rollouts and faults share."""
+"""Settings of the tiny data set and the tiny models, which the tests of training, rollouts and faults share."""
 
 from pathlib import Path
 
@@ -36,6 +36,7 @@ SPECS = {
 
 
 def train(folder: Path, manifest: Path, name: str, spec: dict, **more) -> Path:
+    """Train a model by its specification and return its file. `more` replaces arguments of the stage."""
     output = folder / f"{name}.safetensors"
     settings = {"seed": 3, "device": "cpu", "precision": "float32", "history": folder / f"{name}.csv"}
     train_model(name=name, spec=spec, manifest=manifest, output=output, **{**settings, **more})

@@ -1,4 +1,4 @@
-"""Calls of the workflow at the smoke scale: run to the end, planned, or started to be disturbed."""
+"""Calls of the workflow at the smoke scale: run to the end, planned, or started in order to be interrupted."""
 
 import contextlib
 import os
@@ -8,41 +8,42 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared import process_group
+import warm_python
+from helpers import process_group
 
-# Where the results of the smoke run are.
+# The folder of the results of the smoke run, below the working directory.
 SYSTEM = Path("results/smoke/kolmogorov")
 
 
-def command(root: Path, folder: Path, *words: str, overlay: str = "") -> list[str]:
-    """The words of a call; `overlay` is a further configuration file's text."""
+def command(root: Path, folder: Path, *words: str, overlay: str = "", python: str = sys.executable) -> list[str]:
+    """Return the words of a call. `overlay` is the text of one more configuration file."""
     extra = []
     if overlay:
         extra = [str(folder / f"overlay_{abs(hash(overlay))}.yaml")]
         Path(extra[0]).write_text(overlay)
     return [
-        sys.executable, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
+        python, "-m", "snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(folder),
         "--workflow-profile", str(root / "profiles" / "default"), "--configfile", str(root / "config" / "smoke.yaml"), *extra,
         "--cores", "2", "--", *words,
     ]  # fmt: skip
 
 
 def environment() -> dict:
+    """Return the variables of a call by the real interpreter, which also runs the jobs."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = (), overlay: str = ""):
-    """Run to the end; the finished process with its output in one stream."""
-    line = command(root, folder, *words, overlay=overlay)
+    """Run a call to its end. Return the finished process, with both of its outputs in `stdout`."""
+    line = command(root, folder, *words, overlay=overlay, python=warm_python.executable())
     line[-len(words) - 1 : -len(words) - 1] = flags
-    return subprocess.run(
-        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=600
-    )
+    variables = warm_python.environment()
+    return subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, timeout=600)
 
 
 def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str]:
-    """Rules that a dry run would execute."""
+    """Return the names of the rules that a dry run would execute."""
     result = snakemake(root, folder, *words, flags=("--dry-run",), overlay=overlay)
     assert result.returncode == 0, result.stdout
     lines = result.stdout.splitlines()
@@ -51,7 +52,7 @@ def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str
 
 @contextlib.contextmanager
 def started(root: Path, folder: Path, *words: str, overlay: str = "") -> Iterator[subprocess.Popen]:
-    """A call in a process group of its own, killed at the end of the block where it still runs; its output is in `log`."""
+    """Start a call, its output in the file `log`; at the end of the block, kill it and its jobs if it still runs."""
     with (folder / "log").open("w") as log:
         line = command(root, folder, *words, overlay=overlay)
         with process_group(line, stdout=log, stderr=log, env=environment()) as process:
@@ -59,7 +60,8 @@ def started(root: Path, folder: Path, *words: str, overlay: str = "") -> Iterato
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 400) -> None:
+    """Wait until `condition()` is true. Fail after `seconds`, or if the process ends before."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline and process.poll() is None, "the moment never came"
+        assert time.monotonic() < deadline and process.poll() is None, "the awaited state never came"
         time.sleep(0.01)

@@ -111,11 +111,15 @@ def _check_union(value, hints, where: str):
         return None
     hints = [hint for hint in hints if hint is not type(None)]
     if isinstance(value, dict):
-        # The mapping's own `kind` says which of the alternatives is meant.
+        # The mapping's own `kind` says which alternative is meant. An overlay that changes the kind leaves the keys of
+        # the kind before it in the merged mapping; they mean nothing and are dropped.
         kinds = {kind: hint for hint in hints for kind in typing.get_args(typing.get_type_hints(hint).get("kind"))}
         if kinds:
             check(value.get("kind"), Literal[tuple(kinds)], f"{where}.kind")
+            keys = {key for hint in hints for key in typing.get_type_hints(hint)}
             hints = [kinds[value["kind"]]]
+            leftover = keys - typing.get_type_hints(hints[0]).keys()
+            value = {key: item for key, item in value.items() if key not in leftover}
     errors = []
     for hint in hints:
         try:

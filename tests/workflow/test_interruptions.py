@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from calls import SYSTEM, planned, snakemake, started, wait_for
-from shared import equal
+from helpers import equal
+from snakemake_calls import SYSTEM, planned, snakemake, started, wait_for
 
 RESULTS = ["shards/manifest.json", "models/pointwise.safetensors", "models/sns_coloured.safetensors", "models/sns_coloured.csv",
            "rollouts/sns/0-1/segment_0000.nc", "rollouts/sns/0-1/segment_0001.nc", "metrics/sns.nc", "metrics/sns_windows.csv",

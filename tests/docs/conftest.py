@@ -1,6 +1,0 @@
-"""The pages' tests call the workflow as its own tests do."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))

@@ -1,0 +1,59 @@
+"""Helpers of the tests in every folder: compare two results, and start processes that can be killed."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from sns_core.files import read_tensors
+
+
+def build_once(tmp_path_factory, name: str, build: Callable[[Path], None]) -> Path:
+    """Return a folder that `build` has filled, once for all workers of a test session; a second worker waits for the first.
+
+    Tests must leave the folder as it is, or work in a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own below that of the session
+    folder, complete = base / f"shared-{name}", base / f"shared-{name}.complete"
+    with (base / f"shared-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            build(folder)
+            complete.touch()
+    return folder
+
+
+@contextlib.contextmanager
+def process_group(words: list[str], **options) -> Iterator[subprocess.Popen]:
+    """Start a process in a process group of its own; at the end of the block, kill it and its children if it still runs."""
+    process = subprocess.Popen(words, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def equal(left: Path, right: Path) -> bool:
+    """Return whether two results hold the same bits. Dates, hosts and times in their notes may differ."""
+    if left.suffix == ".nc":
+        with xr.open_dataset(left) as a, xr.open_dataset(right) as b:
+            numbers = [name for name in a.variables if a[name].dtype.kind != "O"]
+            return a.equals(b) and all(a[name].values.tobytes() == b[name].values.tobytes() for name in numbers)
+    if left.suffix == ".safetensors":
+        (tensors, note), (others, other_note) = read_tensors(left), read_tensors(right)
+        same = all(np.array_equal(tensors[name], others[name], equal_nan=True) for name in tensors | others)
+        return note == other_note and same
+    return left.read_bytes() == right.read_bytes()
