@@ -691,7 +691,7 @@ def test_report_tells_the_numbers(report):
     assert (
         "2 repaid after 400" in text
         and "0.25 never repaid; beaten by 32²" in text
-        and "Solver, 64 × 64, step 0.025" in text
+        and "Solver on 64², step 0.025" in text
     )
     assert "d" * 64 in text and "1 min 00 s" in text
 
