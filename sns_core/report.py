@@ -177,10 +177,11 @@ def _sentence(best: dict, alone: dict | None) -> str:
 def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
     """Return the three numbers of the first screen: {"value", "title", "beside"}."""
     members = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
-    errors = [f"{row['label']} itself: {digits(row['error_worst'])}" for row in solver]
-    errors += [f"{alone['label']}: {digits(alone['error_worst'])}"] if alone else []
+    errors = [f"{row['label']} itself: {short(row['error_worst'])}" for row in solver]
+    if alone:
+        errors.append(f"{alone['label']}: {short(alone['error_worst'])}" if math.isfinite(alone["error_worst"]) else "")
     cheaper = speed_up >= 1
-    price = "–" if math.isnan(speed_up) else f"{digits(speed_up if cheaper else 1 / speed_up)} ×"
+    price = "–" if math.isnan(speed_up) else f"{short(speed_up if cheaper else 1 / speed_up)} ×"
     return [
         {
             "value": members[0],
@@ -188,9 +189,9 @@ def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float
             "beside": f"{alone['label']}: {members[1]}" if alone else "",
         },
         {
-            "value": digits(best["error_worst"]),
+            "value": short(best["error_worst"]),
             "title": "decades: spectrum error of the worst window",
-            "beside": "; ".join(errors),
+            "beside": "; ".join(filter(None, errors)),
         },
         {
             "value": price,
@@ -246,7 +247,7 @@ def tabulate_prices(table: pd.DataFrame, methods: list[dict]) -> dict:
     kinds.sort(key=lambda kind: (kind[0] != "crps", kind[1]))
     labels = {method["name"]: method["label"] for method in methods}
     order = [name for name in labels if name in set(table["contender"])]
-    order += [name for name in table["contender"].unique() if name not in labels]
+    order += sorted((name for name in table["contender"].unique() if name not in labels), key=int)
     rows = [_price(name, table[table["contender"] == name], labels.get(name), kinds, factor) for name in order]
     titles = [
         SCORES[score][0] + (f", after {count_of(lead, 'step')}" if score == "crps" else "") for score, lead in kinds
@@ -270,7 +271,7 @@ def _price(name: str, table: pd.DataFrame, label: str | None, kinds: list[tuple]
     costs |= {key: first[key] for key in ("memory_mb", "preparation", "speed_up_configured", "kind")}
     return {
         "name": name,
-        "label": label or f"Solver, {name} × {name}, step {first['dt'] * factor:.3g}",
+        "label": label or f"Solver on {name}², step {first['dt'] * factor:.3g}",
         **costs,
         "break_even_configured": first["break_even_configured"] * factor,
         "cells": [cells.get((score, lead if score == "crps" else None)) for score, lead in kinds],
@@ -301,15 +302,15 @@ def price_words(least: float, most: float) -> str:
     """Return the price of a method in words, from its least and its largest speed-up over the solver."""
 
     def span(low: float, high: float) -> str:
-        return digits(low) if digits(low) == digits(high) else f"{digits(low)} to {digits(high)}"
+        return short(low) if short(low) == short(high) else f"{short(low)} to {short(high)}"
 
     if most < 1:
         return f"at equal accuracy it costs {span(1 / most, 1 / least)} times as much as the solver"
     if least >= 1:
         return f"at equal accuracy the solver costs {span(least, most)} times as much"
     return (
-        f"at equal accuracy it costs between {digits(1 / least)} times as much as the solver "
-        f"and 1/{digits(most)} of it, by the score"
+        f"at equal accuracy it costs between {short(1 / least)} times as much as the solver "
+        f"and 1/{short(most)} of it, by the score"
     )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from sns_core.figures.inputs import living, lost_note, read, read_each, step_size, thirds, time_units
 from sns_core.figures.style import (
@@ -29,7 +30,7 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
     `metrics`: method -> file; `labels`: method -> label, in order.
     """
     solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
-    with page(output, dpi, 10.4, 6.7, layout="constrained") as figure:
+    with page(output, dpi, 10.4, 7.0, layout="constrained") as figure:
         grid = figure.add_gridspec(2, 2, height_ratios=(1.15, 1), hspace=0.06, wspace=0.04)
         for column, part in enumerate(("early", "late")):
             axis = figure.add_subplot(grid[0, column])
@@ -39,8 +40,9 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
                 axis.tick_params(labelleft=False)
             else:
                 axis.set_ylabel("correlation with the frame τ before")
-                axis.plot([], [], **DOTTED, label="Solver ensemble, range")
-                axis.legend(loc="upper right")
+        looks = [*styles.values(), {**DOTTED, "label": "Solver ensemble, range"}]
+        handles = [Line2D([], [], **look) for look in looks]
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.6)
         axis = figure.add_subplot(grid[1, :])
         rates = _rates(axis, solver, results, styles)
         _thirds_marks(axis, results, step_size(solver))
