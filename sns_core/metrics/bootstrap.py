@@ -65,6 +65,8 @@ def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
     units = units.isel(
         unit=np.flatnonzero((units["size"].values > 0) & units[name].notnull().all(("layer", "y")).values)
     )
+    if not units.sizes["unit"]:  # every member was lost before its first stretch ended
+        return np.full(1 + RESAMPLES, np.nan)
     weights = resampling_weights(units["size"].values, seed)
     values = units[name].transpose("unit", "layer", "y").values.reshape(len(units["size"]), -1)
     total, squares = weights @ values, 0.0
