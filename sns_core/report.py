@@ -412,7 +412,8 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
 def _shares_of_losses(metrics: pd.DataFrame, configuration: dict, methods: list[dict]) -> list[float]:
     """Return the losses in the movie as shares of its length."""
     figures = configuration.get("figures", {})
-    shown = figures.get("movie", {}).get("methods", [method["name"] for method in methods])
+    # Without names of its own, the movie shows the first six methods of the run.
+    shown = figures.get("movie", {}).get("methods") or [method["name"] for method in methods[:6]]
     member = figures.get("fields", {}).get("member", 0)
     rows = metrics[metrics["method"].isin(shown) & (metrics["member"] == member)]
     return [row.lost_step / rows["steps"].max() for row in rows.itertuples() if is_lost(row.lost_step)]
