@@ -16,14 +16,16 @@ import av
 import jinja2
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from sns_core.errors import DamagedFile
-from sns_core.figures.inputs import SHOWN_UNITS
+from sns_core.figures.inputs import SHOWN_UNITS, read
 from sns_core.figures.style import css_colours, method_styles
 from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
+from sns_core.metrics.stationarity import drift, is_drifting
 from sns_core.wording import count_of, digits, duration, interval, number, repaid, short
 
 TEMPLATE = "report.html.j2"
@@ -201,6 +203,31 @@ def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float
     ]
 
 
+# Whether the reference is stationary
+
+DRIFTS = {"kinetic_energy": "kinetic energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
+
+
+def drift_notes(reference: xr.Dataset) -> list[dict]:
+    """Return {"text", "drifts"} for each quantity and layer: the last third of the reference's frames against the first third.
+
+    `reference`: result of `compute_reference`. Empty for one that an older version measured.
+    """
+    notes, layers = [], [str(layer) for layer in reference["layer"].values]
+    for name, title in DRIFTS.items():
+        if f"{name}_drift" not in reference:
+            continue
+        differences = reference[f"{name}_drift"].transpose("member", "layer").values
+        mean, error = drift(differences)
+        for layer, label in enumerate(layers):
+            whole = 1.0 if name == "spectrum" else float(reference[name].isel(layer=layer).mean()) / 100
+            unit = "decades" if name == "spectrum" else "%"
+            place = f" ({label})" if len(layers) > 1 else ""
+            text = f"{title}{place} {mean[layer] / whole:+.2g} ± {error[layer] / whole:.2g} {unit}"
+            notes.append({"text": text, "drifts": bool(is_drifting(differences)[layer])})
+    return notes
+
+
 # The scorecard
 
 
@@ -320,7 +347,8 @@ def price_words(least: float, most: float) -> str:
 def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods":
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference": result
+    of `compute_reference`, "methods":
     [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the figures in the order shown and the first one
     at the top; `captions`: name of a figure, or "movie" -> text whose first paragraph is the title; `provenance`: the
     file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
@@ -365,6 +393,7 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
         "methods": methods,
         "scorecard": scorecard(read_scorecard(files["scorecard"]), methods),
         "cost": prices,
+        "drift": drift_notes(read(files["reference"])) if "reference" in files else [],
         "figures": [{"name": name, "image": _inline(path), **texts[name]} for name, path in files["figures"].items()],
         "movie": {
             "name": "movie",

@@ -1,4 +1,4 @@
-"""The files that a configuration was read from: what Snakemake does not say about them, and where a value stands.
+"""The files of a configuration: mistakes that no longer show once they are merged, and the line of each value.
 
 Snakemake merges all files before the Snakefile sees them. So each file is read again here, as YAML nodes: a key that stands
 twice, an empty file, an anchor inside its own value and numbers that YAML reads in another way than they look are refused,
@@ -39,17 +39,17 @@ class ConfigFiles:
         """Return "file, line N: " of a key, or of the nearest key above it; "--config: " for the command line; else ""."""
         if self.command_line and _depth(self.command_line, key):
             return "--config: "
-        found = []
+        candidates = []
         for path in [*reversed(self.paths), *([self.default] if self.default and self.default.exists() else [])]:
             node = self._node(path)
             if isinstance(node, yaml.MappingNode):
                 rest, line = _follow(node, key)
-                found.append((len(rest), path, line))
+                candidates.append((len(rest), path, line))
                 if not rest:
                     break
-        if not found:
+        if not candidates:
             return ""
-        rest, path, line = min(found, key=lambda each: each[0])
+        rest, path, line = min(candidates, key=lambda each: each[0])
         return f"{relative(path)}, line {line}: " if rest < len(key) else ""
 
     def _node(self, path: Path) -> yaml.Node | None:

@@ -1,4 +1,4 @@
-"""What a value of the configuration means, decided once: which YAML values are allowed, whole numbers, defaults.
+"""The meaning of each value of the configuration, decided once: which YAML values are allowed, whole numbers, defaults.
 
 `plain` makes a mapping of text, numbers, booleans, null, lists and mappings out of what YAML read, and refuses everything
 else. `conform` then gives each value the type that the schema asks for and fills in the schema's defaults.

@@ -19,6 +19,7 @@ from sns_core.figures.style import (
     unit,
 )
 from sns_core.files import FileTree
+from sns_core.metrics.distances import correlation_pairs, weighted_correlation
 from sns_core.wording import short
 
 LARGEST_RATE = 2.0  # the axis of R(t) ends at this many times the solver's mean at most
@@ -34,7 +35,7 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
         grid = figure.add_gridspec(2, 2, height_ratios=(1.15, 1), hspace=0.06, wspace=0.04)
         for column, part in enumerate(("early", "late")):
             axis = figure.add_subplot(grid[0, column])
-            _correlations(axis, solver, {name: thirds(result)[part] for name, result in results.items()}, styles)
+            _correlations(axis, solver, results, part, styles)
             panel_letter(axis, "ab"[column], f"Correlation C(τ), {'first' if part == 'early' else 'last'} third")
             if column:
                 axis.tick_params(labelleft=False)
@@ -50,16 +51,23 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
         panel_letter(axis, "c", "Rate of change R(t), mean over members; bold: over a block of steps")
 
 
-def _correlations(axis, solver, parts: dict, styles: dict) -> None:
-    """Draw C(tau) of each method over the blocks of its part, mean over members and blocks."""
+def _correlations(axis, solver, results: dict, part: str, styles: dict) -> None:
+    """Draw C(tau) of each method over the blocks of its early or late `part`.
+
+    The mean over members and blocks counts each block by its pairs of frames, of which the first blocks have few.
+    """
     lag, ensemble = solver["lag"].values, solver["correlation"].values
     axis.fill_between(lag, ensemble.min(0), ensemble.max(0), color=REFERENCE, alpha=0.13, linewidth=0)
     axis.plot(lag, ensemble.mean(0), **DOTTED)
-    for method, part in parts.items():
-        mean = living(part, "correlation").mean(("member", "block")).values
+    for method, result in results.items():
+        chosen = thirds(result)[part]
+        values = living(chosen, "correlation").transpose("member", "block", "lag").values
+        pairs = correlation_pairs(result["block"].values, lag)
+        pairs = pairs[np.isin(result["block"].values, chosen["block"].values)]
+        mean = weighted_correlation(values.reshape(-1, len(lag)), np.tile(pairs, (len(values), 1)))
         if np.isfinite(mean).any():
             axis.plot(lag, mean, **styles[method])
-    axis.set(xlim=(0, lag[-1]), xlabel=f"lag τ{unit(time_units(parts), 'time units')}", ylim=(-0.1, 1.03))
+    axis.set(xlim=(0, lag[-1]), xlabel=f"lag τ{unit(time_units(results), 'time units')}", ylim=(-0.1, 1.03))
     axis.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from test_configuration import put
 
 from sns_workflow import configuration
@@ -170,12 +171,12 @@ def test_what_is_left_out_has_its_default(config):
 def test_the_defaults_of_the_schema_are_values_that_it_allows():
     def check(part: dict):
         if "default" in part and "$ref" not in part:
-            assert configuration.Draft202012Validator(part).is_valid(part["default"])
+            assert Draft202012Validator(part).is_valid(part["default"])
         for inner in part.values():
             if isinstance(inner, dict):
                 check(inner)
 
-    check(configuration._schema())
+    check(configuration.schema())
 
 
 FILES = {

@@ -305,6 +305,7 @@ def get_report_files(wildcards) -> dict:
         folder, methods = f"{RESULTS}/{system}", get_methods(system)
         files[system] = {
             **{table: f"{folder}/{table}.csv" for table in TABLES},
+            "reference": f"{folder}/metrics/reference.nc",
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
