@@ -153,7 +153,11 @@ def test_no_value_is_named_by_a_pronoun(place):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", files("pages"), ids=lambda path: str(path.relative_to(ROOT)))
+# `collect_run` writes the pages of the gallery, a paragraph per line.
+WRITTEN_BY_HAND = [path for path in files("pages") if path.parents[1].name != "gallery"]
+
+
+@pytest.mark.parametrize("path", WRITTEN_BY_HAND, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_of_pages_end_at_column_120(path):
     lines = enumerate(path.read_text().splitlines(), 1)
     assert [number for number, line in lines if len(line) > 120 and not line.startswith("|")] == []
