@@ -203,15 +203,16 @@ def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float
     ]
 
 
-# Whether the reference is stationary
+# The drift of the reference
+
 
 DRIFTS = {"kinetic_energy": "kinetic energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
 
 
 def drift_notes(reference: xr.Dataset) -> list[dict]:
-    """Return {"text", "drifts"} for each quantity and layer: the last third of the reference's frames against the first third.
+    """Return {"text", "drifts"} per quantity and layer: the last third of the reference's frames less the first third.
 
-    `reference`: result of `compute_reference`. Empty for one that an older version measured.
+    `reference`: result of `compute_reference`. The list is empty for a result of an older version.
     """
     notes, layers = [], [str(layer) for layer in reference["layer"].values]
     for name, title in DRIFTS.items():
@@ -347,11 +348,11 @@ def price_words(least: float, most: float) -> str:
 def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference": result
-    of `compute_reference`, "methods":
-    [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the figures in the order shown and the first one
-    at the top; `captions`: name of a figure, or "movie" -> text whose first paragraph is the title; `provenance`: the
-    file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference":
+    result of `compute_reference`, "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the
+    figures in the order shown and the first one at the top; `captions`: name of a figure, or "movie" -> text whose
+    first paragraph is the title; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that
+    cannot be read.
     """
     record = read_json(provenance)
     texts = {name: _caption(text) for name, text in captions.items()}
@@ -412,7 +413,8 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
 def _shares_of_losses(metrics: pd.DataFrame, configuration: dict, methods: list[dict]) -> list[float]:
     """Return the losses in the movie as shares of its length."""
     figures = configuration.get("figures", {})
-    shown = figures.get("movie", {}).get("methods", [method["name"] for method in methods])
+    # Without names of its own, the movie shows the first six methods of the run.
+    shown = figures.get("movie", {}).get("methods") or [method["name"] for method in methods[:6]]
     member = figures.get("fields", {}).get("member", 0)
     rows = metrics[metrics["method"].isin(shown) & (metrics["member"] == member)]
     return [row.lost_step / rows["steps"].max() for row in rows.itertuples() if is_lost(row.lost_step)]

@@ -14,7 +14,7 @@ from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
 from sns_core.metrics.lost import count_lost, is_alive
 
-# Units of the files -> those of the figures, and what one is worth in the other; "1/(s)" stands in files of older versions.
+# Units of the files -> (units of the figures, value of one file unit in them). Files of older versions have "1/(s)".
 SHOWN_UNITS = {
     "s": ("d", 1 / 86400), "s-1": ("1/d", 86400.0), "1/(s)": ("1/d", 86400.0),
     "m": ("km", 1e-3), "m-1": ("1/km", 1e3), "1/(m)": ("1/km", 1e3),

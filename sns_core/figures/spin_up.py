@@ -29,8 +29,8 @@ COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=T
 def plot_spin_up(*, trajectories: FileTree, dpi: int, output: Path) -> None:
     """Draw the mean kinetic energy of every trajectory against time, one panel per layer.
 
-    `trajectories`: split -> its files. Two detectors say from when on a split is stationary, `stationary_from` and `mser`.
-    The latest times of all splits are drawn.
+    `trajectories`: split -> its files. Two detectors say from when on a split is stationary, `stationary_from` and
+    `mser`. The latest times of all splits are drawn.
     """
     results = {split: _energies(paths) for split, paths in trajectories.items()}
     first = next(iter(results.values()))

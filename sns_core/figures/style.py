@@ -143,7 +143,7 @@ def css_colours(colour: str) -> str:
 
 @contextlib.contextmanager
 def shared_style() -> Iterator[None]:
-    """Use the shared settings in this block, whatever the user has set for matplotlib."""
+    """Use the shared settings in this block instead of the user's own settings of matplotlib."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -257,7 +257,7 @@ def numbered(axis: Axes, points: list[tuple[float, float]], words: list[str], co
 
 
 def _apart(places: np.ndarray, height: float, widths: np.ndarray) -> np.ndarray:
-    """Return heights (n,) near those of `places` (n, 2) at which boxes of this height and these widths do not overlap."""
+    """Return heights (n,) near those of `places` (n, 2) at which boxes of these sizes do not overlap."""
     heights = np.full(len(places), np.nan)
     for index in np.argsort(places[:, 1], kind="stable"):
         shifts = places[:, 0] - places[index, 0]

@@ -54,7 +54,7 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
 def _correlations(axis, solver, results: dict, part: str, styles: dict) -> None:
     """Draw C(tau) of each method over the blocks of its early or late `part`.
 
-    The mean over members and blocks counts each block by its pairs of frames, of which the first blocks have few.
+    The mean over members and blocks weighs each block by its pairs of frames; the first blocks have few pairs.
     """
     lag, ensemble = solver["lag"].values, solver["correlation"].values
     axis.fill_between(lag, ensemble.min(0), ensemble.max(0), color=REFERENCE, alpha=0.13, linewidth=0)

@@ -65,15 +65,17 @@ def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
     units = units.isel(
         unit=np.flatnonzero((units["size"].values > 0) & units[name].notnull().all(("layer", "y")).values)
     )
+    if not units.sizes["unit"]:  # every member was lost before its first stretch ended
+        return np.full(1 + RESAMPLES, np.nan)
     weights = resampling_weights(units["size"].values, seed)
     values = units[name].transpose("unit", "layer", "y").values.reshape(len(units["size"]), -1)
     total, squares = weights @ values, 0.0
-    whole, own = weights.sum(1), 0.0
+    whole, repeated = weights.sum(1), 0.0
     for member in np.unique(units["source"].values):
         rows = units["source"].values == member
         squares = squares + ((weights[:, rows] @ values[rows]) ** 2).sum(1)
-        own = own + weights[:, rows].sum(1) ** 2
-    pairs = whole**2 - own
+        repeated = repeated + weights[:, rows].sum(1) ** 2
+    pairs = whole**2 - repeated
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(pairs > 0, ((total**2).sum(1) - squares) / pairs, np.nan)
 

@@ -90,11 +90,11 @@ def tabulate_cost(
     `system`: the name of the system.
     `shells`: first and last shell of the spectrum error.
     """
-    timed, known = read_json(measured), xr.open_dataset(reference).load()
+    timed, solver_ensemble = read_json(measured), xr.open_dataset(reference).load()
     step, card = timed["step"], read_scorecard(scorecard)
     errors = {name: _of_method(card, name) for name in timed["methods"]}
     with xr.open_dataset(grids) as opened, xr.open_dataset(ensemble) as solver:
-        errors |= _of_grids(opened.load(), solver["truth"].load(), known, tuple(shells))
+        errors |= _of_grids(opened.load(), solver["truth"].load(), solver_ensemble, tuple(shells))
         solver_grid = int(opened.attrs["own"])
     costs = [_cost(name, "method", spec, step) for name, spec in timed["methods"].items()]
     costs += [_cost(name, "grid", spec, step) for name, spec in timed["grids"].items()]
@@ -153,10 +153,10 @@ def _of_method(scorecard: pd.DataFrame, name: str) -> list[dict]:
 
 
 def _of_grids(
-    grids: xr.Dataset, truth: xr.DataArray, known: xr.Dataset, shells: tuple[int, int]
+    grids: xr.Dataset, truth: xr.DataArray, solver_ensemble: xr.Dataset, shells: tuple[int, int]
 ) -> dict[str, list[dict]]:
     """Return the same scores of the solver on other grids: contender -> scores."""
-    solver, by_grid = pooled(solver_members(known), seed=1), {}
+    solver, by_grid = pooled(solver_members(solver_ensemble), seed=1), {}
     for points in grids["grid"].values:
         mine, rows = grids.sel(grid=points), []
         scores = forecast_scores(mine, truth)["crps"].mean("layer") if "forecast" in mine else None

@@ -18,7 +18,9 @@ def report(tmp_path_factory):
     (folder / "manifest.json").write_text(json.dumps({"identity": "d" * 64}))
     made = {"manifest": str(folder / "manifest.json"), "data": {}, "models": {}, "segments": source.segments}
     systems = {"kolmogorov": made}
-    record_provenance(configuration=CONFIGURATION, systems=systems, seed=3, output=folder / "provenance.json")
+    record_provenance(
+        configuration=CONFIGURATION, systems=systems, methods={}, seed=3, output=folder / "provenance.json"
+    )
     files = {
         "figures": {name: str(path) for name, path in figures.items()},
         "metrics": str(source.table),

@@ -558,7 +558,9 @@ def provenance(source):
         "manifest": str(manifest), "data": {"train": [source.segments["solver"][0]]}, "models": {"model": str(model)},
         "segments": source.segments,
     }}  # fmt: skip
-    record_provenance(configuration=CONFIGURATION, systems=systems, seed=3, output=folder / "provenance.json")
+    record_provenance(
+        configuration=CONFIGURATION, systems=systems, methods={}, seed=3, output=folder / "provenance.json"
+    )
     return folder / "provenance.json"
 
 
