@@ -35,10 +35,11 @@ from sns_workflow.fingerprint import builds_systems, fingerprint
 configfile: f"{PROJECT}/config/config.yaml"
 
 
-try:
-    configuration.validate(config)
-except configuration.ConfigurationError as error:
-    raise WorkflowError(str(error)) from None
+# Only the main process of a call asks for files that no rule makes; another workflow may have a rule that makes them.
+CONFIGURATION = configuration.read_or_stop(
+    config, workflow, files_must_exist=workflow.is_main_process and workflow.main_snakefile == f"{PROJECT}/Snakefile"
+)
+config = CONFIGURATION.whole
 
 
 include: "workflow/rules/common.smk"

@@ -220,7 +220,7 @@ def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
 def stage_lines(config: dict, names: list[str], folder: Path, seconds: float, batch: int | None) -> Iterator[str]:
     """Every stage of every system with its slowest job, in `folder`, where another call goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = configuration._merge(json.loads(json.dumps(config)), cut(config, names, batch))
+    whole = configuration.merge(json.loads(json.dumps(config)), cut(config, names, batch))
     with contextlib.chdir(folder):
         jobs = expected_jobs(str(ROOT / "Snakefile"), whole, ["all"])
     took = measured(folder.absolute(), jobs, seconds)
@@ -253,7 +253,7 @@ def main() -> None:
     given = parser.parse_args()
     device = select_device("auto")
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    configuration._merge(config, yaml.safe_load(given.configfile.read_text()))
+    configuration.merge(config, yaml.safe_load(given.configfile.read_text()))
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.group(1)
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"

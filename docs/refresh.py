@@ -2,7 +2,8 @@
 
     make graph        (or python docs/refresh.py)
 
-A test compares both with the code.
+A test compares both with the code. The pictures of docs/library.ipynb are not made here but by Jupyter, which is not among
+the locked packages: jupyter nbconvert --to notebook --execute --inplace docs/library.ipynb
 """
 
 import re

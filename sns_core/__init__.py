@@ -6,8 +6,8 @@
 The floors of the house, ground floor first. A room is a module or a package of `sns_core`; it imports only from rooms on
 lower floors. tests/unit/test_house.py reads this table and holds the code to it.
 
-    0  errors, catalogue, stages, options, shells
-    1  files, plugins, device, streams, processes, progress
+    0  errors, arguments, catalogue, stages, options, shells, progress, streams, version, wording
+    1  files, plugins, device, processes, stage_help
     2  systems, record
     3  data
     4  diffusion, metrics
@@ -21,7 +21,8 @@ lower floors. tests/unit/test_house.py reads this table and holds the code to it
 
 import importlib
 
-__version__ = "0.1.0"
+from sns_core.version import __version__ as __version__
+
 __all__ = ["Emulator", "load", "roll"]
 ROOMS = ("data", "diffusion", "methods", "metrics", "networks", "rollout", "systems", "training")
 

@@ -7,6 +7,7 @@ without torch. Every mistake is a ValueError in one line.
 
 import ast
 import difflib
+import functools
 import importlib
 import sys
 import typing
@@ -40,6 +41,12 @@ def source(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
 
 
+@functools.lru_cache(maxsize=64)
+def _parsed(text: str) -> ast.Module:
+    """The syntax tree of a file's text: a configuration of many methods asks for few files again and again."""
+    return ast.parse(text)
+
+
 def definition(name: str) -> Definition:
     """The class or function that `module.Name` stands for."""
     module, _, wanted = name.rpartition(".")
@@ -47,7 +54,7 @@ def definition(name: str) -> Definition:
     if path is None:
         raise ValueError(f"{name!r}: there is no {module.replace('.', '/')}.py in {Path.cwd()}")
     try:
-        nodes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, Definition)}
+        nodes = {node.name: node for node in _parsed(path.read_text()).body if isinstance(node, Definition)}
     except SyntaxError as error:
         raise ValueError(f"{name!r}: {path.name}, line {error.lineno}: {error.msg}") from None
     if wanted not in nodes:
@@ -108,11 +115,11 @@ def options_of(kind: str) -> dict[str, Option]:
     name = class_of(kind)
     build, base = _function(definition(name), "build"), _base(name)
     inherits = build is None or build.args.kwarg is not None
-    found = dict(options_of(base)) if base and inherits else {}
+    taken = dict(options_of(base)) if base and inherits else {}
     if build is not None:
         arguments = zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True)
-        found |= {a.arg: Option(_hint(a.annotation), default is None) for a, default in arguments}
-    return found
+        taken |= {a.arg: Option(_hint(a.annotation), default is None) for a, default in arguments}
+    return taken
 
 
 def check_option(kind: str, name: str, value, where: str):

@@ -145,9 +145,12 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
 def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, seed: int, output: Path) -> None:
     """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
 
-    `configuration`: the run's configuration. `systems`: system -> {"manifest": file, "data": {split: [files]},
-    "models": {name: file}, "segments": {method: [files]}}. `methods`: system ->
-    {name: its resolved configuration}, which the library's door (`sns_core.load`) reads. `seed`: the run's seed. `output`: the JSON file.
+    `configuration`: the run's configuration.
+    `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file},
+        "segments": {method: [files]}}.
+    `methods`: system -> {method: its resolved configuration}, which `sns_core.load` reads.
+    `seed`: the run's seed.
+    `output`: the JSON file.
     """
     commits, devices, entries = set(), set(), {}
     for system, files in systems.items():

@@ -16,14 +16,16 @@ import av
 import jinja2
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from sns_core.errors import DamagedFile
-from sns_core.figures.inputs import SHOWN_UNITS
+from sns_core.figures.inputs import SHOWN_UNITS, read
 from sns_core.figures.style import css_colours, method_styles
 from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
+from sns_core.metrics.stationarity import drift, is_drifting
 from sns_core.wording import count_of, digits, duration, interval, number, repaid, short
 
 TEMPLATE = "report.html.j2"
@@ -177,10 +179,11 @@ def _sentence(best: dict, alone: dict | None) -> str:
 def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
     """Return the three numbers of the first screen: {"value", "title", "beside"}."""
     members = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
-    errors = [f"{row['label']} itself: {digits(row['error_worst'])}" for row in solver]
-    errors += [f"{alone['label']}: {digits(alone['error_worst'])}"] if alone else []
+    errors = [f"{row['label']} itself: {short(row['error_worst'])}" for row in solver]
+    if alone:
+        errors.append(f"{alone['label']}: {short(alone['error_worst'])}" if math.isfinite(alone["error_worst"]) else "")
     cheaper = speed_up >= 1
-    price = "–" if math.isnan(speed_up) else f"{digits(speed_up if cheaper else 1 / speed_up)} ×"
+    price = "–" if math.isnan(speed_up) else f"{short(speed_up if cheaper else 1 / speed_up)} ×"
     return [
         {
             "value": members[0],
@@ -188,9 +191,9 @@ def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float
             "beside": f"{alone['label']}: {members[1]}" if alone else "",
         },
         {
-            "value": digits(best["error_worst"]),
+            "value": short(best["error_worst"]),
             "title": "decades: spectrum error of the worst window",
-            "beside": "; ".join(errors),
+            "beside": "; ".join(filter(None, errors)),
         },
         {
             "value": price,
@@ -198,6 +201,32 @@ def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float
             "beside": "wall seconds per time unit; coarser grids: see Cost",
         },
     ]
+
+
+# The drift of the reference
+
+
+DRIFTS = {"kinetic_energy": "kinetic energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
+
+
+def drift_notes(reference: xr.Dataset) -> list[dict]:
+    """Return {"text", "drifts"} per quantity and layer: the last third of the reference's frames less the first third.
+
+    `reference`: result of `compute_reference`. The list is empty for a result of an older version.
+    """
+    notes, layers = [], [str(layer) for layer in reference["layer"].values]
+    for name, title in DRIFTS.items():
+        if f"{name}_drift" not in reference:
+            continue
+        differences = reference[f"{name}_drift"].transpose("member", "layer").values
+        mean, error = drift(differences)
+        for layer, label in enumerate(layers):
+            whole = 1.0 if name == "spectrum" else float(reference[name].isel(layer=layer).mean()) / 100
+            unit = "decades" if name == "spectrum" else "%"
+            place = f" ({label})" if len(layers) > 1 else ""
+            text = f"{title}{place} {mean[layer] / whole:+.2g} ± {error[layer] / whole:.2g} {unit}"
+            notes.append({"text": text, "drifts": bool(is_drifting(differences)[layer])})
+    return notes
 
 
 # The scorecard
@@ -246,7 +275,7 @@ def tabulate_prices(table: pd.DataFrame, methods: list[dict]) -> dict:
     kinds.sort(key=lambda kind: (kind[0] != "crps", kind[1]))
     labels = {method["name"]: method["label"] for method in methods}
     order = [name for name in labels if name in set(table["contender"])]
-    order += [name for name in table["contender"].unique() if name not in labels]
+    order += sorted((name for name in table["contender"].unique() if name not in labels), key=int)
     rows = [_price(name, table[table["contender"] == name], labels.get(name), kinds, factor) for name in order]
     titles = [
         SCORES[score][0] + (f", after {count_of(lead, 'step')}" if score == "crps" else "") for score, lead in kinds
@@ -270,7 +299,7 @@ def _price(name: str, table: pd.DataFrame, label: str | None, kinds: list[tuple]
     costs |= {key: first[key] for key in ("memory_mb", "preparation", "speed_up_configured", "kind")}
     return {
         "name": name,
-        "label": label or f"Solver, {name} × {name}, step {first['dt'] * factor:.3g}",
+        "label": label or f"Solver on {name}², step {first['dt'] * factor:.3g}",
         **costs,
         "break_even_configured": first["break_even_configured"] * factor,
         "cells": [cells.get((score, lead if score == "crps" else None)) for score, lead in kinds],
@@ -301,15 +330,15 @@ def price_words(least: float, most: float) -> str:
     """Return the price of a method in words, from its least and its largest speed-up over the solver."""
 
     def span(low: float, high: float) -> str:
-        return digits(low) if digits(low) == digits(high) else f"{digits(low)} to {digits(high)}"
+        return short(low) if short(low) == short(high) else f"{short(low)} to {short(high)}"
 
     if most < 1:
         return f"at equal accuracy it costs {span(1 / most, 1 / least)} times as much as the solver"
     if least >= 1:
         return f"at equal accuracy the solver costs {span(least, most)} times as much"
     return (
-        f"at equal accuracy it costs between {digits(1 / least)} times as much as the solver "
-        f"and 1/{digits(most)} of it, by the score"
+        f"at equal accuracy it costs between {short(1 / least)} times as much as the solver "
+        f"and 1/{short(most)} of it, by the score"
     )
 
 
@@ -319,10 +348,11 @@ def price_words(least: float, most: float) -> str:
 def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods":
-    [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the figures in the order shown and the first one
-    at the top; `captions`: name of a figure, or "movie" -> text whose first paragraph is the title; `provenance`: the
-    file of `record_provenance`. Raises DamagedFile for a movie that cannot be read.
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference":
+    result of `compute_reference`, "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the
+    figures in the order shown and the first one at the top; `captions`: name of a figure, or "movie" -> text whose
+    first paragraph is the title; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that
+    cannot be read.
     """
     record = read_json(provenance)
     texts = {name: _caption(text) for name, text in captions.items()}
@@ -364,6 +394,7 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
         "methods": methods,
         "scorecard": scorecard(read_scorecard(files["scorecard"]), methods),
         "cost": prices,
+        "drift": drift_notes(read(files["reference"])) if "reference" in files else [],
         "figures": [{"name": name, "image": _inline(path), **texts[name]} for name, path in files["figures"].items()],
         "movie": {
             "name": "movie",
@@ -382,7 +413,8 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
 def _shares_of_losses(metrics: pd.DataFrame, configuration: dict, methods: list[dict]) -> list[float]:
     """Return the losses in the movie as shares of its length."""
     figures = configuration.get("figures", {})
-    shown = figures.get("movie", {}).get("methods", [method["name"] for method in methods])
+    # Without names of its own, the movie shows the first six methods of the run.
+    shown = figures.get("movie", {}).get("methods") or [method["name"] for method in methods[:6]]
     member = figures.get("fields", {}).get("member", 0)
     rows = metrics[metrics["method"].isin(shown) & (metrics["member"] == member)]
     return [row.lost_step / rows["steps"].max() for row in rows.itertuples() if is_lost(row.lost_step)]

@@ -1,369 +1,125 @@
-"""Validation and resolution of the configuration: what the Snakefile knows about `config`.
+"""The one place where a configuration is read, checked and resolved for each system: `read`.
 
-Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the key,
-what is allowed and, for a misspelt key, the nearest known one.
+Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the file, the key,
+the value and the way out. The steps: what the files say (config_files.py), what a value means (config_values.py), the schema,
+and what values say of each other (config_checks.py).
 """
 
 import contextlib
-import copy
-import difflib
 import json
-from pathlib import Path
-
-import yaml
-from jsonschema import Draft202012Validator
+import sys
+from dataclasses import dataclass
 
 from sns_core import plugins
+from sns_workflow import config_checks
+from sns_workflow.config_checks import movie_methods, nearest
+from sns_workflow.config_files import ConfigFiles
+from sns_workflow.config_reuse import check_reuse, reused_results
+from sns_workflow.config_schema import (
+    DEFAULT,
+    RENAMED,
+    RENAMED_VALUES,
+    SCHEMA,
+    check_schema,
+    complete,
+    resolve,
+    schema,
+    with_new_names,
+)
+from sns_workflow.config_values import ConfigurationError, merge, plain
 
-SCHEMA = Path(__file__).with_name("config.schema.yaml")
-DEFAULT = Path(__file__).parents[1] / "config" / "config.yaml"
-
-# Old name of a key -> its name now; `*` stands for any name. Tested against docs/configuration-keys.md.
-RENAMED = {
-    "device": "hardware.device",
-    "devices": "hardware.devices",
-    "precision": "hardware.precision",
-    "compile": "hardware.compile",
-    "given": "reuse",
-    "models.*.training.low_condition": "models.*.training.low_condition_share",
-    "methods.*.stepper": "methods.*.kind",
-    "methods.*.readout.quantile": "methods.*.readout.refine_share",  # where the read-out is calibrated
-    "methods.*.joint": "methods.*.shared_level",
-    "methods.*.fixed": "methods.*.blind",
-    "methods.*.every": "methods.*.refine_every",
-    "methods.*.threshold": "methods.*.min_level",
-    "methods.*.begin": "methods.*.start_from",
-    "methods.*.anchor": "methods.*.anchor_frame",
-    "rollout.block": "rollout.block_steps",
-    "metrics.extra": "metrics.user",
-    "metrics.cost.finest": "metrics.cost.finest_forecast",
-    "metrics.diagnose.grid": "metrics.diagnose.levels",
-    "theory.marks": "theory.training_steps",
-}
-RENAMED_VALUES = {"methods.*.kind": {"foreign": "external"}}
-
+__all__ = [
+    "RENAMED",
+    "SCHEMA",
+    "ConfigFiles",
+    "Configuration",
+    "ConfigurationError",
+    "complete",
+    "merge",
+    "movie_methods",
+    "read",
+    "read_or_stop",
+    "resolve",
+    "schema",
+    "with_new_names",
+]
 
 # Keys of a method that are no options of its class.
 METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
 
 
-class ConfigurationError(Exception):
-    """A configuration that cannot be run; the message is one line."""
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration that has passed all checks.
+
+    `whole`: the mapping with types settled and defaults filled in; `systems`: name -> what holds for this system (see
+    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run.
+    """
+
+    whole: dict
+    systems: dict[str, dict]
+    reused: dict[str, str]
+
+
+def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
+    """Check a configuration as Snakemake has merged it, and return what the rules use.
+
+    `files`: where it was read from, for messages that name file and line; `files_must_exist`: refuse an external rollout
+    that is not there. Raises ConfigurationError, one line, for the first mistake.
+    """
+    files = files or ConfigFiles()
+    try:
+        files.check()
+        whole = complete(plain(config))
+        check_schema(whole)
+        config_checks.check_names(whole)
+        systems = {}
+        for system in whole["use"]["systems"]:
+            systems[system] = _check_system(system, whole, files_must_exist)
+        if whole["reuse"] is not None:
+            check_reuse(whole)
+        return Configuration(whole, systems, reused_results(whole))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
+
+
+def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Configuration:
+    """Read the configuration of a Snakefile; a mistake ends the process with one line on standard error.
+
+    An exception would do the same, with lines of Snakemake's around it.
+    """
+    files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
+    try:
+        return read(config, files, files_must_exist)
+    except ConfigurationError as error:
+        print(f"Configuration: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def validate(config: dict) -> None:
     """Raise ConfigurationError for the first mistake in `config`."""
-    schema = yaml.safe_load(SCHEMA.read_text())
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path])
-    if errors:
-        raise ConfigurationError(_explain_first(errors))
-    known = set(config["systems"]), set(config["methods"])
-    for kind, names in zip(("systems", "methods"), known, strict=True):
-        for name in config["use"][kind]:
-            if name not in names:
-                raise ConfigurationError(f"use.{kind}: {name!r} is not described under {kind}{_nearest(name, names)}")
-    _check_movie(config["figures"]["movie"]["methods"], config["use"]["methods"], known[1])
-    for system in config["use"]["systems"]:
-        resolved = resolve(config, system)
-        again = {**copy.deepcopy(config), **{k: resolved[k] for k in ("models", "methods", "rollout", "metrics")}}
-        errors = list(Draft202012Validator(schema).iter_errors(again))
-        if errors:
-            raise ConfigurationError(f"systems.{system}.override: {_explain_first(errors)}")
-        _check_system(system, resolved)
-        member, members = config["figures"]["fields"]["member"], resolved["rollout"]["members"]
-        if member >= members:
-            raise ConfigurationError(
-                f"figures.fields.member: {member} is not among the {members} of rollout.members, counted from 0"
-            )
-        stride = resolved["rollout"]["frame_stride"]
-        for step in config["figures"]["fields"]["steps"]:
-            if step % stride:
-                raise ConfigurationError(
-                    f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
-                )
-    if config["reuse"] is not None:
-        _check_reuse(config)
-
-
-def resolve(config: dict, system: str) -> dict:
-    """Models, methods, rollout and metrics as they hold for one system, beside its solver, emulator and data."""
-    block = config["systems"][system]
-    # Through JSON, so that what YAML aliases made one object becomes a copy each, and a change of one stays there.
-    shared = {key: json.loads(json.dumps(config[key])) for key in ("models", "methods", "rollout", "metrics")}
-    resolved = _merge(shared, block["override"])
-    resolved["methods"] = {name: resolved["methods"][name] for name in config["use"]["methods"]}
-    parameters = {key: value for key, value in block["solver"].items() if key != "class"}
-    return {
-        **resolved,
-        "system": {"name": block["solver"]["class"], "parameters": parameters},
-        "emulator": block["emulator"],
-        "data": block["data"],
-        "devices": config["hardware"]["devices"],
-    }
-
-
-def _merge(base: dict, changes: dict) -> dict:
-    for key, value in changes.items():
-        base[key] = _merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-    return base
-
-
-def _deepest(error):
-    """Inside alternatives, the mistake that the user is nearest to having avoided."""
-    while error.context:
-        error = max(error.context, key=lambda e: len(e.absolute_path))
-    return error
-
-
-def _nearest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, sorted(known), 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
-
-
-def _explain_first(errors: list) -> str:
-    """Return one line about one of several mistakes: about a key under its old name, if there is one."""
-    deepest = [_deepest(error) for error in errors]
-    for error in deepest:
-        if error.validator == "additionalProperties":
-            for key in error.instance.keys() - error.schema.get("properties", {}).keys():
-                old = ".".join(map(str, [*error.absolute_path, key]))
-                if new := _name_now(old):
-                    return f"{old}: was renamed to {new}"
-    return _explain(deepest[0])
-
-
-def _name_now(old: str) -> str | None:
-    """Return the name that a key has now; None for a key that was never renamed."""
-    for pattern, new in RENAMED.items():
-        words, parts = pattern.split("."), old.split(".")
-        if len(words) == len(parts) and all(word in ("*", part) for word, part in zip(words, parts, strict=True)):
-            return ".".join(parts[i] if word == "*" else word for i, word in enumerate(new.split(".")))
-    return None
-
-
-def _explain(error) -> str:
-    place = ".".join(str(part) for part in error.absolute_path) or "the configuration"
-    rule, value = error.validator, error.instance
-    shown = json.dumps(value) if not isinstance(value, dict) else "a mapping"
-    if rule == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = next(key for key in value if key not in known)
-        return f"{place}: unknown key {unknown!r}{_nearest(unknown, known)}"
-    if rule == "required":
-        missing = next(key for key in error.validator_value if key not in value)
-        return f"{place}: the key {missing!r} is missing"
-    if rule == "type":
-        kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-        words = {"object": "a mapping", "array": "a list", "integer": "a whole number", "null": "null"}
-        hint = (
-            " (YAML reads 1e-3 and 1.0e6 as text; write 1.0e-3 and 1.0e+6)"
-            if isinstance(value, str) and "number" in kinds
-            else ""
-        )
-        return f"{place}: {shown} is not {' or '.join(words.get(kind, f'a {kind}') for kind in kinds)}{hint}"
-    if rule == "enum":
-        allowed = [str(v) for v in error.validator_value]
-        pattern = ".".join(["methods", "*", *place.split(".")[2:]]) if place.startswith("methods.") else place
-        if isinstance(value, str) and value in RENAMED_VALUES.get(pattern, {}):
-            return f"{place}: {shown} was renamed to {RENAMED_VALUES[pattern][value]}"
-        return f"{place}: {shown} is none of {', '.join(allowed)}" + (
-            _nearest(value, allowed)
-            if isinstance(value, str) and difflib.get_close_matches(value, allowed, 1, 0.5)
-            else ""
-        )
-    bounds = {
-        "minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most", "exclusiveMaximum": "less than",
-        "multipleOf": "a multiple of",
-    }  # fmt: skip
-    if rule in bounds:
-        return f"{place}: {shown} must be {bounds[rule]} {error.validator_value}"
-    if rule == "pattern":
-        return f"{place}: {shown} is not allowed; use {error.schema.get('description', error.validator_value)}"
-    return f"{place}: {' '.join(error.message.split())[:200]}"
-
-
-def reused_results(config: dict) -> dict[str, str]:
-    """Return name below a run's folder -> kind, for the results that this run copies from `reuse.folder`.
-
-    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser, if every setting on which it
-    depends has the same value in both runs.
-    """
-    if config["reuse"] is None:
-        return {}
-    listing = _listing(config["reuse"]["folder"])
-    before = _configuration_of(listing)
-    found = {}
-    for name, entry in listing["files"].items():
-        system, kind = Path(name).parts[0], entry["kind"]
-        if system not in config["use"]["systems"]:
-            continue
-        if kind == "diagnostics":
-            one, other = (_examined(resolve(c, system), Path(name).stem) for c in (config, before))
-            wanted = one is not None and one == other
-        else:
-            wanted = kind != "solver" or config["reuse"]["solver"]
-        if wanted:
-            found[name] = kind
-    return found
-
-
-def _listing(folder: str) -> dict:
-    path = Path(folder, "given.json")
-    try:
-        return json.loads(path.read_text())
-    except OSError:
-        raise ConfigurationError(
-            f"reuse.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
-        ) from None
-
-
-def _configuration_of(listing: dict) -> dict:
-    """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
-    that were added later have their default values."""
-    return _merge(yaml.safe_load(DEFAULT.read_text()), with_new_names(copy.deepcopy(listing["configuration"])))
-
-
-def with_new_names(config: dict) -> dict:
-    """Rename, in place, every key of a configuration that has its old name (see RENAMED)."""
-    for old, new in RENAMED.items():
-        if not old.startswith("methods."):
-            _rename(config, old.split("."), new.split("."))
-    return config
-
-
-def _rename(config: dict, old: list[str], new: list[str]) -> None:
-    """Move the value at the path `old` to the path `new`; the two agree in all names before a `*`."""
-    if not isinstance(config, dict):
-        return
-    if "*" in old:
-        star = old.index("*")
-        for name in old[:star]:
-            config = config.get(name) or {}
-        for inner in config.values():
-            _rename(inner, old[star + 1 :], new[star + 1 :])
-        return
-    holder = config
-    for name in old[:-1]:
-        holder = holder.get(name)
-        if not isinstance(holder, dict):
-            return
-    if old[-1] in holder:
-        value = holder.pop(old[-1])
-        for name in new[:-1]:
-            config = config.setdefault(name, {})
-        config.setdefault(new[-1], value)
-
-
-def _examined(resolved: dict, method: str) -> dict | None:
-    """What the diagnosis of a method depends on."""
-    methods = {name: _unlabelled(spec) for name, spec in resolved["methods"].items()}
-    if method not in methods:
-        return None
-    surrogate = methods[method]["models"].get("surrogate")
-    alone = [m for m in methods.values() if m["kind"] == "pointwise" and m["models"].get("surrogate") == surrogate]
-    return {
-        "method": methods[method],
-        "alone": alone[:1],
-        "rollout": resolved["rollout"],
-        "of": resolved["metrics"]["diagnose"],
-    }
-
-
-def _unlabelled(method: dict) -> dict:
-    return {key: value for key, value in method.items() if key != "label"}
-
-
-def _of_data(config: dict, system: str, models: list[str]) -> dict:
-    """What data, models and the solver's scores depend on."""
-    resolved = resolve(config, system)
-    return {
-        "seed": config["seed"],
-        "systems": {system: {key: config["systems"][system][key] for key in ("solver", "emulator", "data")}},
-        "models": {model: resolved["models"].get(model) for model in models},
-        "rollout": {key: resolved["rollout"][key] for key in ("lags", "frame_stride")},
-        "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "user")},
-    }
-
-
-def _of_solver(config: dict, system: str) -> dict:
-    """What the solver's rollout and its ensembles depend on beside that."""
-    resolved = resolve(config, system)
-    return {
-        "rollout": resolved["rollout"],
-        "metrics": {"ensemble": resolved["metrics"]["ensemble"]},
-        "methods": {"solver": _unlabelled(resolved["methods"]["solver"])},
-    }
-
-
-def _check_reuse(config: dict) -> None:
-    """Check that every setting on which the reused results depend has the value that it had in their run."""
-    folder, listing = config["reuse"]["folder"], _listing(config["reuse"]["folder"])
-    before, names = _configuration_of(listing), listing["files"]
-    for system in config["use"]["systems"]:
-        if not any(Path(name).parts[0] == system for name in names):
-            raise ConfigurationError(f"reuse.folder: {folder} holds nothing of the system {system!r}")
-        methods = resolve(config, system)["methods"]
-        used = sorted({model for method in methods.values() for model in method["models"].values()})
-        for model in used:
-            if f"{system}/models/{model}.safetensors" not in names:
-                raise ConfigurationError(
-                    f"models.{model}: {folder} holds no such model, and what one would be trained on is not there"
-                )
-        for name, method in methods.items():
-            if method.get("anchor") == "resampled":
-                raise ConfigurationError(
-                    f"methods.{name}.anchor: 'resampled' draws from training frames, which {folder} has not"
-                )
-        _same(folder, _of_data(config, system, used), _of_data(before, system, used))
-        if config["reuse"]["solver"]:
-            if not any(entry["kind"] == "solver" for entry in names.values()):
-                raise ConfigurationError(
-                    f"reuse.solver: {folder} holds no rollout of the solver; with false it is run here"
-                )
-            _same(
-                folder,
-                _of_solver(config, system),
-                _of_solver(before, system),
-                "; with reuse.solver false the solver is run here",
-            )
-
-
-def _same(folder: str, wanted, there, way_out: str = "") -> None:
-    """That what is wanted and what is there agree; the first key in which they do not is told."""
-    place = []
-    while isinstance(wanted, dict) and isinstance(there, dict):
-        key = next((k for k in sorted({*wanted, *there}) if wanted.get(k) != there.get(k)), None)
-        if key is None:
-            return
-        place.append(key)
-        wanted, there = wanted.get(key), there.get(key)
-    here, theirs = (json.dumps(value)[:60] for value in (wanted, there))
-    raise ConfigurationError(f"reuse: {'.'.join(place)} is {here} here, {theirs} in {folder}{way_out}")
-
-
-def _check_movie(methods: list[str], used: list[str], known: set[str]) -> None:
-    for name in methods:
-        if name not in known:
-            raise ConfigurationError(
-                f"figures.movie.methods: {name!r} is not described under methods{_nearest(name, known)}"
-            )
-    if not set(methods) & set(used):
-        raise ConfigurationError(f"figures.movie.methods: holds none of use.methods, {', '.join(used)}")
+    read(config)
 
 
 def _multiple(whole: float, part: float) -> bool:
     ratio = whole / part
-    return round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-9 * ratio
+    return ratio <= 1e12 and round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-9 * ratio
 
 
-def _check_system(name: str, resolved: dict) -> None:
-    """Checks that span several keys."""
+def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
+    """Check values of one system against each other, and return what holds for it."""
+    resolved = resolve(config, name)
+    if config["systems"][name]["override"]:
+        sections = {key: resolved[key] for key in ("models", "rollout", "metrics")}
+        methods = {**config["methods"], **resolved["methods"]}
+        check_schema({**config, **sections, "methods": methods}, f"systems.{name}.override: ")
     solver, emulator = resolved["system"]["parameters"], resolved["emulator"]
     where = f"systems.{name}"
+    config_checks.check_work(where, resolved)
     if not _multiple(emulator["step"], solver["dt"]):
-        nearest = max(1, round(emulator["step"] / solver["dt"])) * solver["dt"]
+        closest = max(1, round(min(emulator["step"] / solver["dt"], 1e12))) * solver["dt"]
         raise ConfigurationError(
-            f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {nearest:g}"
+            f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {closest:g}"
         )
     if emulator["resolution"] > solver["resolution"]:
         raise ConfigurationError(
@@ -409,29 +165,30 @@ def _check_system(name: str, resolved: dict) -> None:
             f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test, of which there must "
             "be as many, and two"
         )
-    frames = resolved["data"]["splits"]["test"]["frames"]
-    if frames <= max(rollout["lags"], rollout["frame_stride"] * resolved["metrics"]["map_lags"]):
-        raise ConfigurationError(
-            f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags and metrics.map_lags"
-        )
-    _check_measures(resolved["metrics"]["user"])
-    if "solver" not in resolved["methods"]:
-        raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
+    _check_user_metrics(resolved["metrics"]["user"])
+    config_checks.check_labels("methods", resolved["methods"])
+    config_checks.check_lengths(where, resolved, config["figures"])
+    config_checks.check_scales(where, resolved)
+    config_checks.check_companions(resolved, config["reuse"] is not None, files_must_exist)
+    return resolved
 
 
 def solver_grids(resolved: dict) -> list[int]:
-    """Points a side of the grids on which the solver is timed, the coarsest first: its own, and those multiples of it in
-    metrics.cost.grids that the system can be computed on and seen on as the emulator sees it."""
+    """Return the points per side of the grids on which the solver is timed, the coarsest first.
+
+    These are its own grid and those multiples of it in metrics.cost.grids on which the system can be computed, and from
+    which the emulator's grid can be made.
+    """
     solver, side = resolved["system"]["parameters"], resolved["emulator"]["resolution"]
     own, least = solver["resolution"], max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
     unit = side if resolved["system"]["name"] == "TwoLayerQG" else 2  # block means, or truncation
-    found = {factor * own for factor in resolved["metrics"]["cost"]["grids"]}
-    return sorted({own, *(int(points) for points in found if points >= least and points % unit == 0)})
+    grids = {factor * own for factor in resolved["metrics"]["cost"]["grids"]}
+    return sorted({own, *(int(points) for points in grids if points >= least and points % unit == 0)})
 
 
 @contextlib.contextmanager
-def _telling(where: str):
-    """What is wrong with a name of the user's own, told with its key."""
+def _name_checked(where: str):
+    """Turn a ValueError about a name of the user's own into a ConfigurationError that begins with its key."""
     try:
         yield
     except ValueError as error:
@@ -439,26 +196,26 @@ def _telling(where: str):
 
 
 def _check_own_system(where: str, name: str, solver: dict) -> None:
-    with _telling(f"{where}.class"):
+    with _name_checked(f"{where}.class"):
         taken = plugins.parameters(name)
     if taken is None:
         return
     known, required = taken
     for key in solver:
         if key not in known:
-            raise ConfigurationError(f"{where}: {name} takes no {key!r}{_nearest(key, known)}")
+            raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, known)}")
     for key in required:
         if key not in solver and key not in ("dtype", "device"):
             raise ConfigurationError(f"{where}: the key {key!r} is missing, which {name} takes")
 
 
-def _check_measures(names: list[str]) -> None:
+def _check_user_metrics(names: list[str]) -> None:
     short = [name.rpartition(".")[2] for name in names]
     for name in names:
-        with _telling("metrics.user"):
+        with _name_checked("metrics.user"):
             plugins.definition(name)
         if short.count(name.rpartition(".")[2]) > 1:
-            raise ConfigurationError(f"metrics.user: two measures share the name {name.rpartition('.')[2]!r}")
+            raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
 
 
 def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
@@ -490,7 +247,9 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
     """Check a method against its class: the models that it needs, and the options that its `build` takes."""
     kind, models = spec["kind"], spec["models"]
-    with _telling(f"{where}.kind"):
+    if kind in RENAMED_VALUES["methods.*.kind"]:
+        raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
+    with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
     for role, objectives in needs.items():
         if role not in models:
@@ -499,7 +258,7 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
             )
         model = models[role]
         if model not in resolved["models"]:
-            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{_nearest(model, resolved['models'])}")
+            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{nearest(model, resolved['models'])}")
         objective = resolved["models"][model]["objective"]
         if objective not in objectives:
             raise ConfigurationError(
@@ -540,20 +299,20 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
 
 
 def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
-    """(first step, steps) of each segment of a method's rollout."""
+    """Return (first step, steps) of each segment of a method's rollout."""
     total = method.get("steps", rollout["steps"])
     length = method.get("segment_steps", rollout["segment_steps"])
     return [(start, min(length, total - start)) for start in range(0, total, length)]
 
 
 def member_groups(of: dict) -> list[str]:
-    """The members of a rollout or split in groups of `group_members`, each a job's: "0-3", "4-7", …"""
+    """Return the groups of members of a rollout or split, one group per job: "0-3", "4-7", …"""
     size, members = of["group_members"] or of["members"], of["members"]
     return [f"{first}-{min(first + size, members) - 1}" for first in range(0, members, size)]
 
 
 def members_of(group: str) -> list[int]:
-    """Members of a group "first-last"."""
+    """Return the members of a group "first-last"."""
     first, last = map(int, group.split("-"))
     return list(range(first, last + 1))
 

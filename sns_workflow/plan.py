@@ -22,7 +22,7 @@ from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
 from sns_core.training.models import build_network
-from sns_core.training.train import VALIDATION_BATCHES
+from sns_core.training.trainer import VALIDATION_BATCHES
 from sns_workflow import configuration
 from sns_workflow.inspect_run import Job, expected_jobs
 from sns_workflow.operation_count import Counter, OperationCount

@@ -9,11 +9,15 @@ from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(HOME))  # a clone runs its own code, whatever is installed
+from sns_workflow import configuration
 from sns_workflow.command import command, python, settings
 from sns_workflow.fingerprint import fingerprint
 
 
 configfile: Path(HOME, "config", "config.yaml")
+
+
+config = configuration.read_or_stop(config, workflow).whole
 
 
 def configuration_of(number):

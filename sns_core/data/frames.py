@@ -15,6 +15,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from sns_core.data.attributes import CONVENTIONS, attributes_of
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
 
@@ -56,14 +57,9 @@ class FrameWriter:
         for name, size in sizes.items():
             self.file.createDimension(name, size)
         positions = np.arange(resolution) * system.length / resolution
-        for name, values, units in (
-            ("member", np.asarray(members), "1"),
-            ("time", None, system.time_units),
-            ("y", positions, system.length_units),
-            ("x", positions, system.length_units),
-        ):
+        for name, values in {"member": np.asarray(members), "time": None, "y": positions, "x": positions}.items():
             coordinate = self.file.createVariable(name, "i4" if name == "member" else "f8", (name,))
-            coordinate.units = units
+            coordinate.setncatts(attributes_of(name, system))
             if values is not None:
                 coordinate[:] = values
         # Layer names are stored as characters. HDF5 crashes on variable-length strings when a file is open twice (hdf5
@@ -72,11 +68,11 @@ class FrameWriter:
         self.file.createDimension("label", labels.dtype.itemsize)
         layer = self.file.createVariable("layer", "S1", ("layer", "label"))
         layer[:] = netCDF4.stringtochar(labels)
-        layer._Encoding = "utf-8"
+        layer.setncatts({"_Encoding": "utf-8", **attributes_of("layer", system)})
         # A chunk holds one member, so that any members can be read without reading the others.
         chunks = (1, FRAMES_PER_CHUNK, system.channels, resolution, resolution)
         self.frames = self.variable(system.variable, tuple(sizes), system.units, chunks)
-        self.annotate(format=FORMAT, Conventions="CF-1.10", **attributes)
+        self.annotate(format=FORMAT, Conventions=CONVENTIONS, **attributes)
 
     def annotate(self, **attributes) -> None:
         """Set attributes of the file. A dict is stored as JSON."""
@@ -93,7 +89,7 @@ class FrameWriter:
         if chunks is None and "member" in dimensions:
             chunks = tuple(1 if d == "member" else len(self.file.dimensions[d]) for d in dimensions)
         variable = self.file.createVariable(name, kind, dimensions, fletcher32=True, chunksizes=chunks)
-        variable.units = units
+        variable.setncatts({"units": units, **attributes_of(name, self.system)})
         if chunks:
             # By default HDF5 caches up to 16 MiB of each variable, and memory would seem to grow with the file.
             variable.set_var_chunk_cache(2 * members * variable.dtype.itemsize * math.prod(chunks))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.device import select_device, use_threads
@@ -122,15 +123,16 @@ def rollout_grids(
     }
     variables |= {name: (dims, values) for name, dims in dimensions.items() if (values := stacked(name)) is not None}
     coordinates = {
-        "grid": ("grid", list(grids), {"units": "points a side"}),
-        "lead": ("lead", leads, {"units": "steps"}),
+        "grid": list(grids),
+        "lead": leads,
         "layer": list(flow.layers),
         "wavenumber": shell_wavenumbers(emulation.resolution, flow.length),
     }
     attributes = {"step": emulation.step, "time_units": flow.time_units, "own": configured}
     with whole_file(output) as temporary:
         encoding = {"layer": {"dtype": "S1"}}
-        xr.Dataset(variables, coordinates, attributes).to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+        dataset = described(xr.Dataset(variables, coordinates, attributes), flow)
+        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
 
 def _spectra(solver: Solver, states: torch.Tensor, steps: int, every: int) -> np.ndarray:

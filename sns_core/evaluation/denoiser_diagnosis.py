@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.segments import open_segments
@@ -72,7 +73,7 @@ def diagnose_denoiser(
         attrs={"method": name, "levels": refinement.schedule.levels},
     )
     with whole_file(output) as temporary:
-        result.to_netcdf(temporary, engine="netcdf4")
+        described(result, system).to_netcdf(temporary, engine="netcdf4")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from sns_core.figures.inputs import SHOWN_UNITS
 from sns_core.figures.style import (
     FAINT,
     INK,
+    ON_WHITE,
     empty_panel,
     literal,
     method_styles,
@@ -21,7 +22,7 @@ from sns_core.metrics.cost import frontier, read_cost
 from sns_core.wording import count_of
 
 TITLES = {"crps": "CRPS after {lead} (σ)", "spectrum_error": "Spectrum error (decades)"}
-GRID_NOTE = {"fontsize": 7, "bbox": {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}}
+GRID_NOTE = {"fontsize": 7, "bbox": ON_WHITE}
 
 
 def plot_cost(*, table: Path, labels: dict, dpi: int, output: Path) -> None:
@@ -33,7 +34,7 @@ def plot_cost(*, table: Path, labels: dict, dpi: int, output: Path) -> None:
     units, factor = SHOWN_UNITS.get(costs["time_units"].iloc[0], ("time unit", 1.0))
     costs = costs.assign(**{name: costs[name] / factor for name in ("seconds", "seconds_low", "seconds_high")})
     panels = _panels(costs)
-    limits = 0.6 * costs["seconds_low"].min(), 1.8 * costs["seconds_high"].max()
+    limits = 0.4 * costs["seconds_low"].min(), 1.8 * costs["seconds_high"].max()
     with page(output, dpi, 11.4, 4.6, layout="constrained") as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for letter, axis, (score, lead) in zip("abc", axes, panels, strict=False):

@@ -9,6 +9,7 @@ from sns_core.figures.inputs import lost_note, read, read_each, step_size, time_
 from sns_core.figures.style import (
     FAINT,
     MUTED,
+    ON_WHITE,
     clip,
     corner,
     method_styles,
@@ -100,7 +101,7 @@ def _decorate(axis, limits, first: bool) -> None:
     axis.axhline(SATURATION, color=MUTED, linewidth=0.9, linestyle=(0, (4, 2)))
     if first:
         place = ((1, SATURATION), (-3, 7), ("axes fraction", "data"))
-        note_at(axis, "2: independent fields", *place, ha="right")
+        note_at(axis, "2: independent fields", *place, ha="right", bbox=ON_WHITE)
     axis.set_xlim(start, end)
     factors = (1, 2, 5) if end < 100 * start else (1,)
     ticks = [factor * 10.0**power for power in range(-6, 7) for factor in factors]

@@ -151,7 +151,7 @@ def _colour_bar(figure, layout: _Layout, layer: int, image, std: float) -> None:
     axis = figure.add_axes(layout.box(left, layout.top(layer) + 0.5 * (fields - tall), 0.12, tall))
     ticks = np.arange(-COLOUR_LIMIT, COLOUR_LIMIT + 1)
     bar = figure.colorbar(image, cax=axis, ticks=ticks * std, extend="both")
-    bar.ax.set_yticklabels([f"{tick:+.0f} σ" if tick else "0" for tick in ticks])
+    bar.ax.set_yticklabels([f"{tick:+.0f} σ".replace("-", "−") if tick else "0" for tick in ticks])
     bar.ax.set_title(f"σ = {std:.3g}", fontsize=8, weight="normal", pad=12, loc="left", color=MUTED)
     colour_bar_outline(bar)
 

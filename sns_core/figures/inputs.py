@@ -14,8 +14,13 @@ from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
 from sns_core.metrics.lost import count_lost, is_alive
 
-# Units of the files -> (units of the figures, value of one file unit in them).
-SHOWN_UNITS = {"s": ("d", 1 / 86400), "1/(s)": ("1/d", 86400.0), "m": ("km", 1e-3), "1/(m)": ("1/km", 1e3)}
+# Units of the files -> (units of the figures, value of one file unit in them). Files of older versions have "1/(s)".
+SHOWN_UNITS = {
+    "s": ("d", 1 / 86400), "s-1": ("1/d", 86400.0), "1/(s)": ("1/d", 86400.0),
+    "m": ("km", 1e-3), "m-1": ("1/km", 1e3), "1/(m)": ("1/km", 1e3),
+}  # fmt: skip
+# Variables that figures show in these units; fields and energies stay in the units of the system.
+CONVERTED = ("time", "clock", "lag", "map_lag", "y", "x", "distance", "wavenumber", "rate_of_change")
 
 
 def read(path: Path) -> xr.Dataset:
@@ -32,7 +37,7 @@ def read(path: Path) -> xr.Dataset:
 def in_shown_units(dataset: xr.Dataset) -> xr.Dataset:
     """Return a dataset with days for seconds and kilometres for metres; numbers without units stay as they are."""
     for name, variable in dataset.variables.items():
-        if variable.attrs.get("units") in SHOWN_UNITS:
+        if name in CONVERTED and variable.attrs.get("units") in SHOWN_UNITS:
             units, factor = SHOWN_UNITS[variable.attrs["units"]]
             dataset[name] = (variable.dims, variable.values * factor, {**variable.attrs, "units": units})
     return dataset

@@ -64,8 +64,8 @@ def _block(part, diagnosis, result, surrogate, solver, look: dict) -> None:
     lower = part.add_subplot(grid[1, 2], sharex=upper)
     _energy(lower, surrogate, solver, look)
     _shared_steps(lower, surrogate)
-    _alarm(upper, diagnosis["level_alarm"].values)
-    _alarm(lower, diagnosis["energy_alarm"].values)
+    _alarm(upper, diagnosis["level_alarm"].values, line=3)
+    _alarm(lower, diagnosis["energy_alarm"].values, line=0)
     _calibration(part.add_subplot(grid[1, 0]), diagnosis)
     _clean_pairs(part.add_subplot(grid[1, 1]), diagnosis)
 
@@ -186,13 +186,16 @@ def _shared_steps(axis, surrogate) -> None:
         axis.set(xlabel="step", xlim=(0, last))
 
 
-def _alarm(axis, steps: np.ndarray) -> None:
-    """Mark the step at which each member first leaves the range of the solver's members; -1: never."""
+def _alarm(axis, steps: np.ndarray, line: int) -> None:
+    """Mark the step at which each member first leaves the range of the solver's members; -1: never.
+
+    `line`: of the note, counted from the upper edge.
+    """
     out = steps[steps >= 0]
     for step in out:
         axis.plot(step, 0.03, "|", color=INK, markersize=7, transform=axis.get_xaxis_transform())
     note = f"out of the solver's range: {len(out)} of {len(steps)}"
-    corner(axis, f"{note}, median step {np.median(out):.0f}" if len(out) else note, "lower right", box=True)
+    corner(axis, f"{note}, median step {np.median(out):.0f}" if len(out) else note, "upper left", line=line, box=True)
 
 
 def _calibration(axis, diagnosis) -> None:

@@ -61,7 +61,7 @@ def _strategy(axis, start: str, path: Path, name: str) -> None:
 
 
 def _colour_of_move(begin: list[float], end: list[float]) -> str:
-    """Return the colour of the frame whose level a move changes; ink for a move of both frames."""
+    """Return the colour of the frame that a move denoises or noises; ink for a move of both frames."""
     if begin[0] == end[0]:
         return NEXT
     return PREVIOUS if begin[1] == end[1] else INK

@@ -17,7 +17,7 @@ from sns_core.figures.style import (
     method_styles,
     page,
 )
-from sns_core.metrics.scorecard import SCORES, read_scorecard
+from sns_core.metrics.scorecard import SCORES, SIGNED, read_scorecard
 from sns_core.wording import short
 
 FORECASTS = ("crps", "spread_skill")
@@ -53,16 +53,18 @@ def _panel(axis, table: pd.DataFrame, score: str, styles: dict) -> None:
     """Draw one score: the solver against itself in grey, and a marker with its interval per method and layer."""
     title, _, ideal = SCORES[score]
     kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
+    kind = "signed" if score in SIGNED else kind
     axis.set_title(title, fontsize=8.5)
-    scale = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades}[kind](axis, table)
+    axes = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades, "signed": _signed}
+    scale = axes[kind](axis, table)
     layers, methods = list(dict.fromkeys(table["layer"])), list(styles)
     for _, row in table.drop_duplicates("layer").iterrows():
         if np.isfinite(row["floor"]) and kind != "linear":
             ends = row[["floor_low", "floor_high"]].fillna(row["floor"]).astype(float)
             axis.axvspan(*np.clip(ends, *scale), color=FAINT, alpha=0.5, linewidth=0, zorder=0)
             axis.axvline(np.clip(row["floor"], *scale), color=MUTED, linewidth=0.8, zorder=1)
-    if kind == "ratio":
-        axis.axvline(1, color=INK, linewidth=0.7, zorder=1)
+    if kind in ("ratio", "signed"):
+        axis.axvline(ideal, color=INK, linewidth=0.7, zorder=1)
     for _, row in table.dropna(subset="value").iterrows():
         place = layers.index(row["layer"])
         height = len(methods) - 1 - methods.index(row["method"]) + 0.25 - 0.5 * (place + 0.5) / len(layers)
@@ -109,6 +111,16 @@ def _linear(axis, table: pd.DataFrame) -> tuple[float, float]:
     axis.set_xlim(0, high)
     axis.locator_params(axis="x", nbins=5)
     return 0.0, high
+
+
+def _signed(axis, table: pd.DataFrame) -> tuple[float, float]:
+    """Linear, with 0 and 1 in sight."""
+    values = _finite(table, "value", "low", "high", "floor_low", "floor_high")
+    low, high = np.clip([values.min(initial=0), values.max(initial=1)], -WIDE, WIDE)
+    margin = 0.06 * (high - low)
+    axis.set_xlim(low - margin, high + margin)
+    axis.locator_params(axis="x", nbins=5)
+    return low - margin, high + margin
 
 
 def _counts(axis, table: pd.DataFrame) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from sns_core.figures.style import (
     unit,
 )
 from sns_core.files import FileTree
-from sns_core.metrics.distances import saturation_time
+from sns_core.metrics.stationarity import drift, mser, stationary_from, thirds_difference
 
 COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=True))
 
@@ -29,8 +29,8 @@ COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=T
 def plot_spin_up(*, trajectories: FileTree, dpi: int, output: Path) -> None:
     """Draw the mean kinetic energy of every trajectory against time, one panel per layer.
 
-    `trajectories`: split -> its files. The energy counts as saturated when the mean over the members of a split first
-    comes within a tenth of its later mean.
+    `trajectories`: split -> its files. Two detectors say from when on a split is stationary, `stationary_from` and
+    `mser`. The latest times of all splits are drawn.
     """
     results = {split: _energies(paths) for split, paths in trajectories.items()}
     first = next(iter(results.values()))
@@ -48,23 +48,40 @@ def plot_spin_up(*, trajectories: FileTree, dpi: int, output: Path) -> None:
 
 def _layer(axis, results: dict, index: int) -> None:
     """Draw the energies of one layer, of all splits."""
-    first, saturated = next(iter(results.values())), []
+    first = next(iter(results.values()))
+    starts, detected, drifts = [], [], []
     for split, result in results.items():
         clock, energy = result["clock"].values, result["kinetic_energy"].isel(layer=index).values
         axis.plot(clock, energy.T, color=COLOURS[split], linewidth=0.5, alpha=0.3)
         label = f"{split}, {len(energy)} members"
         axis.plot(clock, energy.mean(0), color=COLOURS[split], linewidth=1.8, label=label)
-        saturated.append(saturation_time(clock, energy.mean(0)))
+        starts.append(stationary_from(clock, energy))
+        detected.append(mser(clock, energy.mean(0)))
+        drifts.append(_drift_of_frames(split, result, energy))
     frames_begin = first["clock"].values[-1] - first["time"].values[-1]
     axis.axvspan(0, frames_begin, color=MUTED, alpha=0.1, linewidth=0)
-    axis.axvline(max(saturated), color=INK, linewidth=1.1, linestyle=(0, (4, 2)))
-    place = ((max(saturated), 1), (3, -3), ("data", "axes fraction"))
-    note_at(axis, f"saturated at {max(saturated):.3g}", *place, color=INK, va="top")
+    settled, least = max(starts, key=lambda start: (np.isnan(start), start)), max(detected)
+    if np.isnan(settled):
+        corner(axis, "still differs from its last third", "upper left", INK)
+    else:
+        axis.axvline(settled, color=INK, linewidth=1.1, linestyle=(0, (4, 2)))
+        place = ((settled, 1), (3, -3), ("data", "axes fraction"))
+        text = f"stationary from {settled:.3g} on; least error from {least:.3g} on"
+        note_at(axis, text, *place, color=INK, va="top")
     corner(axis, "grey: spin-up; no frame of it is kept", "lower right")
+    for line, text in enumerate(drifts[::-1], 1):
+        corner(axis, text, "lower right", line=line)
     axis.set_yscale("log" if np.ptp(np.log10(energy[:, 0] / energy[:, -1])) > 2 else "linear")
     axis.set_ylabel("kinetic energy" + unit(first["kinetic_energy"].attrs.get("units", "1")))
     axis.axhline(energy[:, -len(clock) // 3 :].mean(), **DOTTED)
     axis.set_xlim(0, clock[-1])
+
+
+def _drift_of_frames(split: str, result: xr.Dataset, energy: np.ndarray) -> str:
+    """Return how much the energy (member, clock) of the stored frames changes from their first to their last third."""
+    stored = energy[:, -result.sizes["time"] :]
+    mean, error = (100 * part / stored.mean() for part in drift(thirds_difference(stored)))
+    return f"{split}: last third of the frames less the first {mean:+.2g} ± {error:.2g} %"
 
 
 def _energies(paths: list[Path]) -> xr.Dataset:

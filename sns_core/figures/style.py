@@ -29,6 +29,8 @@ REFERENCE = "#000000"
 # The colour-blind-safe set of Okabe and Ito with its lightest colours last, then wine and olive from Tol's set. Further
 # methods get the same colours again with dashed lines.
 PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#999933")
+# On dark pages a lighter wine would look like the pink of the fourth method, so it turns to red.
+ON_DARK = {"#882255": "#f06a8a"}
 # Colours for quantities that are no methods. None of them is in the palette of the methods.
 OTHER_COLOURS = ("#1b1b1b", "#6b4fa0", "#8a5a2b", "#5f8b8b", "#b39bd0")
 PREVIOUS, NEXT = OTHER_COLOURS[1:3]  # the two frames of a pair: x_{t-1} with level s2, and x_t with level s1
@@ -37,6 +39,8 @@ COLOUR_LIMIT = 3.0  # standard deviations of the solver at both ends of the colo
 TEXT_CONTRAST = 4.5  # contrast of text against its background, as WCAG 2 asks for at level AA
 MARKERS = "os^D"  # one per layer
 DOTTED = {"color": REFERENCE, "linewidth": 1.1, "linestyle": (0, (2, 1.4)), "zorder": 5}  # the solver's ensemble
+
+ON_WHITE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # behind text that lines may cross
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: text is the same on every machine
@@ -129,8 +133,9 @@ def readable(colour: str, background: str = PAPER) -> str:
 
 
 def css_colours(colour: str) -> str:
-    """Return a method's colour as CSS variables: `--line` and `--text` for light pages, `--dark` for dark ones."""
-    return f"--line: {colour}; --text: {readable(colour, LIGHT_PAGE)}; --dark: {readable(colour, DARK_PAGE)}"
+    """Return a method's colour as CSS variables: for lines and for text on light pages, and for both on dark pages."""
+    text, dark = readable(colour, LIGHT_PAGE), ON_DARK.get(colour, readable(colour, DARK_PAGE))
+    return f"--method-line: {colour}; --method-text: {text}; --method-dark: {dark}"
 
 
 # Pages
@@ -138,7 +143,7 @@ def css_colours(colour: str) -> str:
 
 @contextlib.contextmanager
 def shared_style() -> Iterator[None]:
-    """Use the shared settings in this block, whatever the user has set for matplotlib."""
+    """Use the shared settings in this block instead of the user's own settings of matplotlib."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -213,7 +218,7 @@ def corner(axis: Axes, text: str, where: str, color: str = MUTED, size: float = 
         ha="right" if right else "left",
         va="top" if top else "bottom",
         zorder=6,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1} if box else None,
+        bbox=ON_WHITE if box else None,
     )
 
 
@@ -252,7 +257,7 @@ def numbered(axis: Axes, points: list[tuple[float, float]], words: list[str], co
 
 
 def _apart(places: np.ndarray, height: float, widths: np.ndarray) -> np.ndarray:
-    """Return heights (n,) near those of `places` (n, 2) at which boxes of this height and these widths do not overlap."""
+    """Return heights (n,) near those of `places` (n, 2) at which boxes of these sizes do not overlap."""
     heights = np.full(len(places), np.nan)
     for index in np.argsort(places[:, 1], kind="stable"):
         shifts = places[:, 0] - places[index, 0]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from sns_core.figures.inputs import living, lost_note, read, read_each, step_size, thirds, time_units
 from sns_core.figures.style import (
@@ -18,6 +19,7 @@ from sns_core.figures.style import (
     unit,
 )
 from sns_core.files import FileTree
+from sns_core.metrics.distances import correlation_pairs, weighted_correlation
 from sns_core.wording import short
 
 LARGEST_RATE = 2.0  # the axis of R(t) ends at this many times the solver's mean at most
@@ -29,18 +31,19 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
     `metrics`: method -> file; `labels`: method -> label, in order.
     """
     solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
-    with page(output, dpi, 10.4, 6.7, layout="constrained") as figure:
+    with page(output, dpi, 10.4, 7.0, layout="constrained") as figure:
         grid = figure.add_gridspec(2, 2, height_ratios=(1.15, 1), hspace=0.06, wspace=0.04)
         for column, part in enumerate(("early", "late")):
             axis = figure.add_subplot(grid[0, column])
-            _correlations(axis, solver, {name: thirds(result)[part] for name, result in results.items()}, styles)
+            _correlations(axis, solver, results, part, styles)
             panel_letter(axis, "ab"[column], f"Correlation C(τ), {'first' if part == 'early' else 'last'} third")
             if column:
                 axis.tick_params(labelleft=False)
             else:
                 axis.set_ylabel("correlation with the frame τ before")
-                axis.plot([], [], **DOTTED, label="Solver ensemble, range")
-                axis.legend(loc="upper right")
+        looks = [*styles.values(), {**DOTTED, "label": "Solver ensemble, range"}]
+        handles = [Line2D([], [], **look) for look in looks]
+        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.6)
         axis = figure.add_subplot(grid[1, :])
         rates = _rates(axis, solver, results, styles)
         _thirds_marks(axis, results, step_size(solver))
@@ -48,16 +51,23 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
         panel_letter(axis, "c", "Rate of change R(t), mean over members; bold: over a block of steps")
 
 
-def _correlations(axis, solver, parts: dict, styles: dict) -> None:
-    """Draw C(tau) of each method over the blocks of its part, mean over members and blocks."""
+def _correlations(axis, solver, results: dict, part: str, styles: dict) -> None:
+    """Draw C(tau) of each method over the blocks of its early or late `part`.
+
+    The mean over members and blocks weighs each block by its pairs of frames; the first blocks have few pairs.
+    """
     lag, ensemble = solver["lag"].values, solver["correlation"].values
     axis.fill_between(lag, ensemble.min(0), ensemble.max(0), color=REFERENCE, alpha=0.13, linewidth=0)
     axis.plot(lag, ensemble.mean(0), **DOTTED)
-    for method, part in parts.items():
-        mean = living(part, "correlation").mean(("member", "block")).values
+    for method, result in results.items():
+        chosen = thirds(result)[part]
+        values = living(chosen, "correlation").transpose("member", "block", "lag").values
+        pairs = correlation_pairs(result["block"].values, lag)
+        pairs = pairs[np.isin(result["block"].values, chosen["block"].values)]
+        mean = weighted_correlation(values.reshape(-1, len(lag)), np.tile(pairs, (len(values), 1)))
         if np.isfinite(mean).any():
             axis.plot(lag, mean, **styles[method])
-    axis.set(xlim=(0, lag[-1]), xlabel=f"lag τ{unit(time_units(parts), 'time units')}", ylim=(-0.1, 1.03))
+    axis.set(xlim=(0, lag[-1]), xlabel=f"lag τ{unit(time_units(results), 'time units')}", ylim=(-0.1, 1.03))
     axis.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
 
 

@@ -6,7 +6,14 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import whole_file
-from sns_core.metrics.distances import decorrelation_time, estimated_levels, spectrum_error
+from sns_core.metrics.distances import (
+    correlation_pairs,
+    decorrelation_time,
+    estimated_levels,
+    spectrum_error,
+    weighted_correlation,
+)
+from sns_core.metrics.lost import NOT_LOST, is_out_of_range
 
 
 def _member_rows(
@@ -15,16 +22,15 @@ def _member_rows(
     result = xr.open_dataset(path)
     rows, half = [], result.sizes["block"] // 2
     truth = ensemble["energy_spectrum"].mean("member").values
+    outside = is_out_of_range(result, ensemble)
     for number in result["member"].values:
         member = result.sel(member=number)
         levels = estimated_levels(member["levels"])
         shared = {
-            "steps": result.sizes["step"], "lost_step": int(member["lost_step"]),
+            "steps": result.sizes["step"], "lost_step": int(member["lost_step"]), **_range(outside, number),
             "calls_per_step": float(member["calls"].mean()), "seconds_per_step": result.attrs["seconds_per_step"],
-            "decorrelation_time": decorrelation_time(member["lag"].values, member["correlation"].mean("block").values),
-            "decorrelation_time_late": decorrelation_time(
-                member["lag"].values, member["correlation"].isel(block=slice(half, None)).mean("block").values
-            ),
+            "decorrelation_time": _decorrelation_time(member, slice(None)),
+            "decorrelation_time_late": _decorrelation_time(member, slice(half, None)),
             "rate_of_change": float(member["rate_of_change"].mean()),
             "relative_change": float(member["relative_change"].mean()),
             "level_prev": float(levels.isel(frame=0).mean()), "level_next": float(levels.isel(frame=1).mean()),
@@ -44,6 +50,22 @@ def _member_rows(
     return rows
 
 
+def _decorrelation_time(member: xr.Dataset, part: slice) -> float:
+    """Return the time at which C(tau) of a member falls to one half, over the blocks `part`, weighted by pairs of frames."""
+    pairs = correlation_pairs(member["block"].values, member["lag"].values)
+    correlation = weighted_correlation(member["correlation"].transpose("block", "lag").values[part], pairs[part])
+    return decorrelation_time(member["lag"].values, correlation)
+
+
+def _range(outside: xr.DataArray | None, number: int) -> dict:
+    """Return the first step at which a member is out of the solver's range, -1 for none, and the share of such steps."""
+    if outside is None:
+        return {}
+    steps = outside["step"].values[outside.sel(member=number).values]
+    first = int(steps[0]) if len(steps) else NOT_LOST
+    return {"out_of_range_step": first, "out_of_range_share": len(steps) / outside.sizes["step"]}
+
+
 def aggregate_metrics(
     *,
     metrics: list[Path],
@@ -59,7 +81,7 @@ def aggregate_metrics(
 
     The row of a member covers all of its steps until it holds NaN. `member_spectrum_error` is the spectrum error of the
     mean spectrum of that one member, and `late` is over the second half of the steps. Columns without a layer
-    (decorrelation times, changes, levels, calls, seconds) repeat in the rows of all layers. Levels are means over the
+    (decorrelation times, changes, levels, calls, seconds, the solver's range) repeat in the rows of all layers. Levels are means over the
     steps at which the method estimated them.
 
     `metrics`, `windows`: results of `compute_metrics`, one per method.

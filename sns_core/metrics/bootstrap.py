@@ -26,12 +26,14 @@ def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
 def in_stretches(blocks: xr.Dataset, living: xr.DataArray, window: int) -> xr.Dataset:
     """Return means of (member, block, ...) over stretches of `window` steps of a member, (unit, ...), for `pooled`.
 
-    Blocks are labelled by their last step. Blocks where `living` (member, block) is false are left out.
+    `source` (unit,) is the number of the member of each stretch. Blocks are labelled by their last step. Blocks where `living`
+    (member, block) is false are left out.
     """
     length = int(blocks["block"][0])
     every = blocks.assign(size=living.astype(float)).where(living)
     windows = every.coarsen(block=min(window // length, every.sizes["block"]), boundary="pad")
     units = windows.mean().assign(size=windows.sum()["size"] * length)
+    units["source"] = blocks["member"] + 0 * units["size"].astype(int)
     return units.stack(unit=("member", "block")).reset_index("unit", drop=True).transpose("unit", ...)
 
 
@@ -51,7 +53,31 @@ def pooled(units: xr.Dataset, seed: int = 0) -> xr.Dataset:
         total = xr.dot(weights, present.astype(float), dim="unit")
         return xr.dot(weights, values.where(present, 0.0).astype(float), dim="unit") / total.where(total > 0)
 
-    return units.drop_vars("size").map(mean)
+    return units.drop_vars(["size", "source"], errors="ignore").map(mean)
+
+
+def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
+    """Return the mean product of `name` over pairs of units of different members, summed over layers and y, (resample,).
+
+    The square of a mean is larger than the square of what it estimates, by its variance. Products of different members have no
+    such bias, and may be negative. The resamples are those of `pooled`. NaN where there is a single member.
+    """
+    units = units.isel(
+        unit=np.flatnonzero((units["size"].values > 0) & units[name].notnull().all(("layer", "y")).values)
+    )
+    if not units.sizes["unit"]:  # every member was lost before its first stretch ended
+        return np.full(1 + RESAMPLES, np.nan)
+    weights = resampling_weights(units["size"].values, seed)
+    values = units[name].transpose("unit", "layer", "y").values.reshape(len(units["size"]), -1)
+    total, squares = weights @ values, 0.0
+    whole, repeated = weights.sum(1), 0.0
+    for member in np.unique(units["source"].values):
+        rows = units["source"].values == member
+        squares = squares + ((weights[:, rows] @ values[rows]) ** 2).sum(1)
+        repeated = repeated + weights[:, rows].sum(1) ** 2
+    pairs = whole**2 - repeated
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, ((total**2).sum(1) - squares) / pairs, np.nan)
 
 
 def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -41,14 +41,30 @@ def estimated_levels(levels: xr.DataArray) -> xr.DataArray:
     return levels.where(levels >= 0)
 
 
-def saturation_time(time: np.ndarray, energy: np.ndarray, share: float = 0.1) -> float:
-    """Return the first time at which a series (T,) lies within `share` of the mean of its last third.
+def share_at_the_ends(counts: np.ndarray) -> np.ndarray:
+    """Return the share of the counts (..., BINS) in the first and the last bin, which hold all values beyond them."""
+    with np.errstate(invalid="ignore"):
+        return (counts[..., 0] + counts[..., -1]) / counts.sum(-1)
 
-    The spin-up may come from above or from below. Returns the last time where the series never does.
+
+def correlation_pairs(block: np.ndarray, lag: np.ndarray) -> np.ndarray:
+    """Return how many pairs of frames each block's C(tau) is a mean over, (block, lag).
+
+    block: last step of each block, all of one length; lag: numbers 0 .. L. A frame at step t has a partner `lag` steps before
+    it if t >= lag, because a rollout's initial frame is its step 0.
     """
-    mean = energy[-max(1, len(energy) // 3) :].mean()
-    near = np.flatnonzero(np.abs(energy - mean) <= share * abs(mean))
-    return float(time[near[0]] if len(near) else time[-1])
+    first = np.maximum(block[:, None] - block[0] + 1, np.arange(len(lag))[None, :])
+    return np.clip(block[:, None] - first + 1, 0, None)
+
+
+def weighted_correlation(correlation: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the mean over blocks of C(tau) (..., block, lag), each block weighted by its pairs of frames (block, lag).
+
+    Blocks with NaN are left out.
+    """
+    weight = np.where(np.isfinite(correlation), pairs, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(weight > 0, correlation * weight, 0.0).sum(-2) / weight.sum(-2)
 
 
 def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:

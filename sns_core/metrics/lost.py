@@ -1,11 +1,15 @@
-"""Which members of a rollout are lost, and from which step: one rule for statistics, tables and figures.
+"""Which members of a rollout are lost or out of range, and from which step: one rule for statistics, tables and figures.
 
 A member is lost at the first step at which a value of its frame is NaN or lies more than LOST_BEYOND standard deviations
 from zero. The solver never reaches 7 of them, so a lost member is numerically gone. Files keep that step as `lost_step`,
 and NOT_LOST where there is none. A lost member keeps its place in the files; scores and figures use the steps before.
+
+A member is out of range at every step at which it is somewhere the solver never is: its kinetic energy, in some layer, lies
+outside the range of all frames of the reference, or its largest absolute value is larger than all of theirs.
 """
 
 import numpy as np
+import xarray as xr
 
 LOST_BEYOND = 12.0  # standard deviations of the training data
 NOT_LOST = -1
@@ -42,3 +46,19 @@ def count_lost(lost_step: np.ndarray, step: float = np.inf) -> int:
 def steps_alive(lost_step: np.ndarray, steps: int) -> np.ndarray:
     """Return how many of the `steps` of a rollout each member is alive, (member,)."""
     return np.where(is_lost(lost_step), lost_step - 1, steps)
+
+
+def is_out_of_range(result: xr.Dataset, ensemble: xr.Dataset) -> xr.DataArray | None:
+    """Return True at each step (member, step) at which a member is out of the solver's range; NaN counts as out of range.
+
+    result: series of a rollout; ensemble: result of `compute_reference`. Returns None for an ensemble that an older version
+    measured without its range.
+    """
+    if "max_abs" not in ensemble:
+        return None
+    energy = result["kinetic_energy"]
+    low, high = ensemble["kinetic_energy_min"].min("member"), ensemble["kinetic_energy_max"].max("member")
+    inside = ((energy >= low) & (energy <= high)).all("layer") & (
+        result["max_abs"] <= ensemble["max_abs"].max("member")
+    )
+    return ~inside.transpose("member", "step")

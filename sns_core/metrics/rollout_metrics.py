@@ -1,5 +1,6 @@
 """The stage that holds one method's rollout against the solver: its series, and its table of windows."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, whole_file
 from sns_core.metrics.bootstrap import interval, resampling_weights
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
-from sns_core.metrics.distances import spectrum_error, wasserstein
+from sns_core.metrics.distances import share_at_the_ends, spectrum_error, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
-from sns_core.metrics.temporal import space_time_correlation
+from sns_core.metrics.temporal import space_time_correlation, zonal_direction
 from sns_core.metrics.user_metrics import measured_by_user, window_means
 from sns_core.systems import System
 
@@ -51,8 +52,9 @@ def compute_metrics(
     use_threads(1)
     with computed_by(**dask):
         try:
+            system = emulated_system(read_json(manifest))
             result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
-            write_results(result, output)
+            write_results(result, system, output)
         except DamagedFile:
             raise
         except (RuntimeError, UserError) as error:  # netCDF4 raises RuntimeError for a checksum that does not hold
@@ -95,6 +97,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
+    result["zonal_direction"] = _by_block(zonal_direction, (field / std).transpose(*field.dims)).compute()
     result = result.assign(measured_by_user(extra, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
@@ -119,12 +122,17 @@ def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
     frames: (member, time, layer, y, x) in the system's units.
     """
 
-    def mean(block: np.ndarray) -> np.ndarray:
-        u, _ = system.frame_velocity(torch.from_numpy(block).flatten(0, 1))
-        return u.mean(-1).unflatten(0, block.shape[:2]).numpy()
+    return _by_block(lambda block: system.frame_velocity(block)[0].mean(-1), frames)
+
+
+def _by_block(function: Callable[[torch.Tensor], torch.Tensor], frames: xr.DataArray) -> xr.DataArray:
+    """Apply a function (B, C, H, W) -> (B, C, H) to frames (member, time, layer, y, x), lazily where they are lazy."""
+
+    def apply(block: np.ndarray) -> np.ndarray:
+        return function(torch.from_numpy(block).flatten(0, 1)).unflatten(0, block.shape[:2]).numpy()
 
     return xr.apply_ufunc(
-        mean,
+        apply,
         frames.drop_vars(frames.coords),
         input_core_dims=[["layer", "y", "x"]],
         output_core_dims=[["layer", "y"]],
@@ -139,7 +147,9 @@ def window_table(
     """Return one row per window and layer, with the solver's means beside the method's.
 
     A row is over the steps of its window and over all members, lost ones included: NaN of one member is NaN of the row.
-    `window_spectrum_error` is the spectrum error of the mean spectrum over the window and all members.
+    `window_spectrum_error` is the spectrum error of the mean spectrum over the window and all members. `share_beyond_bins` is
+    the largest share, over the three histograms, of values in their first and last bins. These bins hold all values beyond
+    them, so the distances of the row are lower bounds where that share is not small, as in windows with lost members.
     """
     block = int(result["block"][0])
     # Blocks that are drawn together reach twice as far as C(tau) looks back.
@@ -156,15 +166,19 @@ def window_table(
         for layer, label in enumerate(ensemble["layer"].values):
             truth, mean, part = (data.isel(layer=layer) for data in (solver, window_mean, blocks))
             spectra = part["energy_spectrum"].transpose("member", "block", "wavenumber").values
-            error, low, high = spectrum_error_interval(spectra, truth["energy_spectrum"].values, shells, together)
+            members = ensemble["energy_spectrum"].isel(layer=layer).transpose("member", "wavenumber").values
+            error, low, high = spectrum_error_interval(spectra, members, shells, together)
             row = {
                 "first_step": stop - window + 1, "last_step": stop, "layer": label,
                 "window_spectrum_error": error, "window_spectrum_error_low": low, "window_spectrum_error_high": high,
             }  # fmt: skip
+            beyond = []
             for name in COUNTED:
                 counts = part[f"{name}_counts"].sum(("member", "block")).values
                 distance = float(wasserstein(counts, truth[f"{name}_counts"].values))
                 row[f"{name}_distance"] = distance if np.isfinite(spectra).all() else np.nan
+                beyond.append(share_at_the_ends(counts))
+            row["share_beyond_bins"] = max(beyond)
             for name in LEVELLED:
                 row |= {name: float(mean[name]), f"{name}_solver": float(truth[name])}
             for name, values in user_means.items():
@@ -179,13 +193,18 @@ def spectrum_error_interval(
 ) -> tuple[float, float, float]:
     """Return the spectrum error of the mean of block spectra (member, block, K), with its block-bootstrap interval.
 
-    About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one.
-    NaN where a member is not finite.
+    reference: the mean spectra of the reference's members (member, K), or one spectrum (K,), which is then taken as exact.
+    About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one, and so
+    are whole members of the reference. NaN where a member is not finite.
     """
+    reference = np.atleast_2d(reference)
+    drawn_members = resampling_weights(np.ones(len(reference)), seed=1)
+    truth = drawn_members @ reference / drawn_members.sum(1, keepdims=True)
+
     groups = np.array_split(np.arange(spectra.shape[1]), max(1, spectra.shape[1] // together))
     drawn = np.concatenate([spectra[:, group].mean(1) for group in groups])
     weights = resampling_weights(np.repeat([len(group) for group in groups], len(spectra)))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         means = weights @ drawn / weights.sum(1, keepdims=True)
-        value, low, high = interval(spectrum_error(means, reference, shells), "positive")
+        value, low, high = interval(spectrum_error(means, truth, shells), "positive")
     return float(value), float(low), float(high)

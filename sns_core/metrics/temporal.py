@@ -12,6 +12,16 @@ def centred(frames: torch.Tensor) -> torch.Tensor:
     return anomaly / anomaly.norm(dim=-1, keepdim=True).clamp(min=1e-30)
 
 
+def zonal_direction(frames: torch.Tensor) -> torch.Tensor:
+    """Return the mean over x of frames (..., C, H, W) as `centred` scales them, times sqrt(W), (..., C, H).
+
+    The mean of this over time and members is the part of a flow that never changes. The sum of its squares is the part of
+    C(tau) that stays for ever, for a flow whose statistics do not depend on x.
+    """
+    unit = centred(frames).unflatten(-1, frames.shape[-3:])
+    return unit.mean(-1) * frames.shape[-1] ** 0.5
+
+
 def lagged_correlation(history: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """Return the correlation of each new frame with the frames before it: the streaming form of C(tau).
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
@@ -78,11 +79,11 @@ def rollout_ensemble(
         forecasts.append(forecast(rolled, around, streams, leads))
     frames = np.stack(forecasts)
     dimensions = ("start", "member", "lead", "layer", "y", "x")
-    kept = {"forecast": (dimensions, frames[:, :members])}
+    variables = {"forecast": (dimensions, frames[:, :members])}
     if truth:
-        kept["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
-    coordinates = {"lead": ("lead", leads, {"units": "steps"}), "layer": list(system.layers)}
-    dataset = xr.Dataset(kept, coordinates, {"method": name, "disturbance": disturbance})
+        variables["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
+    coordinates = {"lead": leads, "layer": list(system.layers)}
+    dataset = described(xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance}), system)
     with whole_file(output) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
 

@@ -61,12 +61,12 @@ class BlockStatistics(Observer):
         for name, size in {"step": None, "block": None, **sizes}.items():
             writer.file.createDimension(name, size)
         coordinates = {
-            "wavenumber": (f"1/({system.length_units})", shell_wavenumbers(resolution, system.length)),
-            "lag": (system.time_units, np.arange(sizes["lag"]) * statistics.step_size),
-            "bin": ("standard deviations", CENTRES),
+            "wavenumber": shell_wavenumbers(resolution, system.length),
+            "lag": np.arange(sizes["lag"]) * statistics.step_size,
+            "bin": CENTRES,
         }
-        for name, (units, values) in coordinates.items():
-            writer.variable(name, (name,), units, kind="f8")[:] = values
+        for name, values in coordinates.items():
+            writer.variable(name, (name,), kind="f8")[:] = values
         for name in ("step", "block"):
             writer.variable(name, (name,), kind="i8", chunks=(CHUNK_STEPS,))
         chunk_sizes = {
@@ -77,10 +77,9 @@ class BlockStatistics(Observer):
             **sizes,
         }
         for name, dimensions in SERIES.items():
-            units = f"1/({system.time_units})" if name == "rate_of_change" else "1"
             kind = "i4" if name in ("levels", "calls") or name.endswith("_counts") else "f4"
             chunks = (1, *(chunk_sizes[d] for d in dimensions))
-            writer.variable(name, ("member", *dimensions), units, chunks, kind)
+            writer.variable(name, ("member", *dimensions), chunks=chunks, kind=kind)
         for name, unit in statistics.component_scales.items():
             writer.variable(f"{name}_scale", ("layer",), kind="f8")[:] = unit.flatten().cpu().numpy()
 

@@ -304,8 +304,8 @@ class TwoLayerQG(System):
         grid, psi = self._streamfunction(state)
         u, v = self.velocity(state)
         shear = self.mean_velocity[0] - self.mean_velocity[1]
-        # The mean flow loses energy to the anomaly where heat flows down the mean gradient: F1 H1 / H (U1 - U2) <psi1
-        # v2>.
+        # The mean flow loses energy to the anomaly where heat flows down the mean gradient. The energy is
+        # F1 H1 / H (U1 - U2) <psi1 v2>.
         transport = (grid.inverse(psi)[..., 0, :, :] * v[..., 1, :, :]).mean((-2, -1))
         return {
             "kinetic_energy_spectrum": grid.k_squared * psi.abs() ** 2 / state.shape[-1] ** 4,

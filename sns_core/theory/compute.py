@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
 from sns_core.device import use_threads
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler
 from sns_core.files import digest, provenance, whole_file
@@ -26,6 +27,7 @@ from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.progress import progress
 from sns_core.shells import mode_weight, shell_index
 from sns_core.streams import derive_seed, generator
+from sns_core.systems import System
 
 PATHS = {"A": Path.left_then_down, "B": Path.down_then_left, "C": Path.diagonal}
 SAMPLERS = {
@@ -39,6 +41,27 @@ COLOURS = (0.0, 0.25, 0.5, 1.0)
 START = (0.45, 0.6)
 # Channels, batch size and learning rate of the network that learns the process.
 WIDTH, BATCH, RATE = 24, 64, 2e-3
+
+# Name in the file -> (kind of units, long name), as `described` takes them.
+VARIABLES = {
+    "law_error": ("1", "largest error of the covariance at the end of a path, as a share of the largest variance"),
+    "law_calls": ("1", "calls of the denoiser along the path"),
+    "score_difference": ("1", "largest relative difference of the joint score from the conditional scores"),
+    "network_distance": ("1", "mean squared difference of predicted and exact noise, as a share of the exact one's"),
+    "network_loss": ("1", "denoising loss of the network"),
+    "oracle_loss": ("1", "denoising loss of the exact denoiser"),
+    "condition_error": ("1", "mean squared distance from the mean that the undrifted frame would give"),
+    "best_level": ("1", "noise level of the condition with the least error"),
+    "estimated_level": ("1", "noise level that the exact posterior gives the drifted frame"),
+    "information": ("1", "Fisher information of the shell about the noise level"),
+    "path": (None, "path through the plane of noise levels"),
+    "sampler": (None, "sampler"),
+    "levels": ("1", "number of noise levels"),
+    "level": ("1", "noise level"),
+    "mark": ("1", "training step"),
+    "drift": ("1", "standard deviation of the drift of the condition"),
+    "colour": ("1", "exponent of the noise colour"),
+}
 
 
 def field_process(resolution: int, schedule: NoiseSchedule, slope: float = 1.5) -> GaussianOracle:
@@ -275,4 +298,4 @@ def compute_theory(
     record = provenance(settings, seed, "cpu")
     result = xr.Dataset(parts, coordinates, {"identity": digest([settings, seed]), "commit": str(record["code"])})
     with whole_file(output) as temporary:
-        result.to_netcdf(temporary, engine="netcdf4")
+        described(result, System, VARIABLES).to_netcdf(temporary, engine="netcdf4")

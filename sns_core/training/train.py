@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-import sns_core
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile
@@ -19,6 +18,7 @@ from sns_core.progress import progress
 from sns_core.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
 from sns_core.training.models import FORMAT
 from sns_core.training.trainer import Trainer
+from sns_core.version import __version__
 
 
 def train_model(
@@ -115,7 +115,7 @@ def _write_model(trainer: Trainer, dataset, validation: PairSampler, output: Pat
         "step": dataset.manifest["emulator"]["step"],
         "seed": trainer.seed,
         "code": code,
-        "version": sns_core.__version__,
+        "version": __version__,
     }
     if trainer.correlation is not None:
         note["correlation"] = trainer.correlation

@@ -11,7 +11,7 @@ import xarray as xr
 import yaml
 from pages import blocks
 
-from sns_workflow.configuration import ConfigurationError, _merge, validate
+from sns_workflow.configuration import ConfigurationError, merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.
@@ -129,7 +129,7 @@ def test_an_edit_of_the_users_files_reruns_what_they_made(root, folder):
         return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
 
     assert planned("surface.py", lambda text: text + "\n# a remark\n") == set()
-    assert "simulate_trajectories" in planned("surface.py", lambda text: text.replace("0.25", "0.250001"))
+    assert "simulate_trajectories" in planned("surface.py", lambda text: text.replace("/ 16)", "/ 17)"))
     jobs = planned("kept.py", lambda text: text.replace("1e-12", "1e-11"))
     assert "rollout_segment" in jobs and not {"train_model", "simulate_trajectories"} & jobs
     jobs = planned("gradients.py", lambda text: text.replace("0.5 *", "0.50001 *"))
@@ -153,7 +153,7 @@ MISTAKES = {
 def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatch, mistake):
     monkeypatch.chdir(folder)
     for overlay in ("surface", "kept", "gradients"):
-        _merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
+        merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
     validate(config)
     key, value, message = MISTAKES[mistake]
     *parents, last = key.split(".")

@@ -7,7 +7,11 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 from pages import ROOT, blocks
+
+import sns_core
+from sns_core.errors import UserError
 
 
 @pytest.fixture
@@ -57,6 +61,40 @@ def test_the_lines_of_the_readme(at_root):
     assert names["flow"].sizes["time"] == 5 and names["time"] == pytest.approx(0.55)
 
 
+FLOW = "gallery/re1e4"
+MISTAKES = {
+    "no such folder": lambda x0: sns_core.load("gallery/none"),
+    "a run that is not finished": lambda x0: sns_core.load("gallery"),
+    "a method or a system that the run does not have": lambda x0: sns_core.load(FLOW, method="sms"),
+    "a state of another shape or grid": lambda x0: sns_core.load(FLOW).rollout(x0[..., :32], steps=1),
+    "complex numbers, booleans or text": lambda x0: sns_core.load(FLOW).rollout(x0 * 1j, steps=1),
+    "NaN": lambda x0: sns_core.load(FLOW).rollout(x0 * np.nan, steps=1),
+    "an xarray array with other dimensions": lambda x0: sns_core.load(FLOW).rollout(
+        xr.DataArray(x0, dims=("row", "column")), steps=1
+    ),
+    "an xarray array in other units": lambda x0: sns_core.load(FLOW).rollout(
+        xr.DataArray(x0, dims=("y", "x"), attrs={"units": "1/s"}), steps=1
+    ),
+    "an xarray array whose y or x descends": lambda x0: sns_core.load(FLOW).rollout(
+        xr.DataArray(x0, dims=("y", "x"), coords={"y": np.arange(64)[::-1]}), steps=1
+    ),
+    "more states than the run kept": lambda x0: sns_core.load(FLOW).initial_state(members=50),
+    "steps that `every` does not divide": lambda x0: sns_core.load(FLOW).rollout(x0, steps=10, every=4),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_of_the_page(at_root, mistake):
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "docs" / "library.md").read_text().splitlines()]
+    (message,) = [row[1].strip("` ") for row in rows if row[0] == mistake]
+    with pytest.raises(UserError) as caught:
+        MISTAKES[mistake](np.ones((64, 64)))
+    assert "\n" not in str(caught.value)
+    parts = [part for part in message.split("…") if part.strip(": ;,?")]
+    assert parts and all(part.strip() in str(caught.value) for part in parts), str(caught.value)
+
+
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_a_picture_in_each_cell_that_draws(at_root, monkeypatch):
     monkeypatch.chdir(ROOT / "docs")
     notebook = json.loads((ROOT / "docs" / "library.ipynb").read_text())

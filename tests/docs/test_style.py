@@ -34,7 +34,7 @@ DIVIDED += (
     "|chunk|trajectory|score|window|device|rule|file|figure|channel|row|stretch|grid|seed|mode|shell|point|time unit"
 )
 PATTERNS = {
-    "the article for 'per'": re.compile(rf"\b(?:{COUNTED})s? an? (?:{DIVIDED})\b", re.I),
+    "the article for 'per'": re.compile(rf"(?<!which )(?<!whose )\b(?:{COUNTED})s? an? (?:{DIVIDED})\b", re.I),
     "a relative clause without a noun": re.compile(r"\b(?:whoever|whatever|whichever)\b", re.I),
     "of which, by which, from which on": re.compile(r"\b(?:of|by) which\b|\bfrom which on\b", re.I),
 }
@@ -44,8 +44,8 @@ BANNED |= {"asked", "seen"}
 
 # Sentences that a pattern takes for its own: file -> words.
 EXCEPTIONS = {
-    "docs/style.md": ("whoever", "a row a method", "None draws"),
-    "tests/docs/test_style.py": ("whoever", "a row a method", "of which", "from which on"),
+    "docs/style.md": ("whoever computes", "whichever are asked for", "a row a method"),
+    "tests/docs/test_style.py": ("whoever", "whichever", "a row a method", "of which", "from which on"),
 }
 
 
@@ -153,7 +153,11 @@ def test_no_value_is_named_by_a_pronoun(place):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("path", files("pages"), ids=lambda path: str(path.relative_to(ROOT)))
+# `collect_run` writes the pages of the gallery, a paragraph per line.
+WRITTEN_BY_HAND = [path for path in files("pages") if path.parents[1].name != "gallery"]
+
+
+@pytest.mark.parametrize("path", WRITTEN_BY_HAND, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_of_pages_end_at_column_120(path):
     lines = enumerate(path.read_text().splitlines(), 1)
     assert [number for number, line in lines if len(line) > 120 and not line.startswith("|")] == []

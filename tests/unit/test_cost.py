@@ -15,9 +15,9 @@ from sns_core.data.emulation import Emulation
 from sns_core.errors import UserError
 from sns_core.evaluation import timing as cost
 from sns_core.evaluation.coarse_solver import longest_step, regridded, rollout_grids
-from sns_core.evaluation.timing import EnergyMeter, apart, measure_cost, timed
+from sns_core.evaluation.timing import EnergyMeter, in_subprocess, measure_cost, timed
 from sns_core.files import read_json, write_json
-from sns_core.metrics.cost import break_even, frontier, read_cost, seconds_at, tabulate_cost
+from sns_core.metrics.cost import _compare, break_even, frontier, read_cost, seconds_at, tabulate_cost
 from sns_core.rollout.ensemble import rollout_ensemble
 from sns_core.systems import InstabilityError
 
@@ -165,12 +165,12 @@ def _fail(words: str) -> dict:
 
 
 def test_memory_is_that_of_each_contender_alone():
-    large, small = apart(_hold, 800), apart(_hold, 1)
+    large, small = in_subprocess(_hold, 800), in_subprocess(_hold, 1)
     assert large["sum"] == 800 * 125_000
     # what a process takes over from its parent is counted, too, and differs by 100 MB from one to the next
     assert large["memory_mb"] - small["memory_mb"] > 640
     with pytest.raises(UserError, match="no such model"):
-        apart(_fail, "no such model")
+        in_subprocess(_fail, "no such model")
 
 
 def test_methods_and_grids_are_measured_with_what_they_depend_on(tiny, grids, tmp_path):
@@ -333,6 +333,21 @@ def test_a_method_that_loses_members_has_no_spectrum_to_be_compared(table):
     row = entry(table, "lost", "spectrum_error")
     assert row["verdict"] == "lost" and row["at_most"] and row["beaten_by"] == "", "it is cheaper than any grid"
     assert entry(table, "lost", "crps", 1)["verdict"] == "gains", "forecasts end before"
+
+
+def test_errors_inside_the_floor_count_as_equal():
+    rows = pd.DataFrame(
+        {
+            "contender": ["solver", "32", "16", "sns"], "kind": ["method", "grid", "grid", "method"],
+            "seconds": [4.0, 2.0, 1.0, 3.0], "score": "spectrum_error", "lead": math.nan,
+            "error": [0.009, 0.013, 0.2, 0.011], "floor": 0.015, "members_lost": 0, "preparation": 1.0,
+        }
+    )  # fmt: skip
+    free = rows.assign(floor=0.0)
+    for table in (rows, free):
+        _compare(table, (table["kind"] == "grid") | (table["contender"] == "solver"))
+    assert rows["solver_seconds"].iloc[-1] == 2.0 and rows["beaten_by"].iloc[-1] == "32"
+    assert 2.0 < free["solver_seconds"].iloc[-1] < 4.0 and free["beaten_by"].iloc[-1] == ""
 
 
 def test_a_missing_table_is_named(tmp_path):

@@ -558,7 +558,9 @@ def provenance(source):
         "manifest": str(manifest), "data": {"train": [source.segments["solver"][0]]}, "models": {"model": str(model)},
         "segments": source.segments,
     }}  # fmt: skip
-    record_provenance(configuration=CONFIGURATION, systems=systems, seed=3, output=folder / "provenance.json")
+    record_provenance(
+        configuration=CONFIGURATION, systems=systems, methods={}, seed=3, output=folder / "provenance.json"
+    )
     return folder / "provenance.json"
 
 
@@ -691,7 +693,7 @@ def test_report_tells_the_numbers(report):
     assert (
         "2 repaid after 400" in text
         and "0.25 never repaid; beaten by 32²" in text
-        and "Solver, 64 × 64, step 0.025" in text
+        and "Solver on 64², step 0.025" in text
     )
     assert "d" * 64 in text and "1 min 00 s" in text
 
@@ -744,12 +746,17 @@ def test_every_figure_of_the_workflow_has_a_caption():
 
 def test_seconds_are_shown_as_days_and_metres_as_kilometres():
     days, kilometres = ("time", [0.0, 43200.0], {"units": "s"}), ("y", [0.0, 5e3], {"units": "m"})
-    rate = ("time", [1e-5, 2e-5], {"units": "1/(s)"})
+    rate = ("time", [1e-5, 2e-5], {"units": "s-1"})
     plain = ("time", [1.0, 2.0], {"units": "1"})
-    shown = in_shown_units(xr.Dataset({"rate": rate, "plain": plain}, {"time": days, "y": kilometres}))
+    shown = in_shown_units(
+        xr.Dataset(
+            {"rate_of_change": rate, "potential_vorticity": rate, "plain": plain}, {"time": days, "y": kilometres}
+        )
+    )
     assert shown["time"].values.tolist() == [0.0, 0.5] and shown["time"].attrs["units"] == "d"
     assert shown["y"].values.tolist() == [0.0, 5.0] and shown["y"].attrs["units"] == "km"
-    assert np.allclose(shown["rate"], [0.864, 1.728]) and shown["rate"].attrs["units"] == "1/d"
+    assert np.allclose(shown["rate_of_change"], [0.864, 1.728]) and shown["rate_of_change"].attrs["units"] == "1/d"
+    assert np.allclose(shown["potential_vorticity"], [1e-5, 2e-5]), "fields stay in the units of the system"
     assert shown["plain"].values.tolist() == [1.0, 2.0]
 
 

@@ -348,7 +348,7 @@ def test_weights_held_in_bfloat16_give_the_bits_of_autocast(tiny):
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="torch.compile finds no C++ compiler")
 def test_a_compiled_network_learns_the_same_to_rounding(tiny, tmp_path, specs):
     spec = specs["denoiser"]
-    spec["network"] |= {"width": 4, "multipliers": [1, 1]}
+    spec["network"] |= {"width": 4, "multipliers": [1]}
     data, team = load_dataset(tiny.manifest, "train"), ProcessGroup(torch.device("cpu"))
     plain, fast = (Trainer("denoiser", spec, data, 3, team, "float32", compile) for compile in (False, True))
     for trainer in (plain, fast):

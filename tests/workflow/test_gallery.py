@@ -150,7 +150,7 @@ UNFIT = [
     ("systems.kolmogorov.emulator.step", 0.2, ["emulator.step is 0.2 here, 0.1"]),
     ("models.pointwise.training.steps", 50, ["models.pointwise.training.steps is 50 here, 40"]),
     ("models.sns_coloured.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"noise\""]),
-    ("methods.sns.anchor", "resampled", ["methods.sns.anchor", "training frames"]),
+    ("methods.sns.anchor_frame", "resampled", ["methods.sns.anchor_frame", "training frames"]),
     ("methods.sns.models.surrogate", "other", ["models.other", "holds no such model"]),
     ("reuse.folder", "gallery/nowhere", ["reuse.folder", "collect_run"]),
 ]  # fmt: skip

@@ -116,7 +116,7 @@ def test_folders_without_a_finished_run_are_one_line(run, tmp_path):
         sns_core.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no finished run"):
         sns_core.load(tmp_path)
-    with pytest.raises(UserError, match="no method .snss.; did you mean .sns."):
+    with pytest.raises(UserError, match=r"no method .snss.; did you mean .sns."):
         sns_core.load(run, method="snss")
     with pytest.raises(UserError, match="no system 'qg'"):
         sns_core.load(run, system="qg")

@@ -200,9 +200,8 @@ systems:
     solver: {class: TwoLayerQG, resolution: 32, length: 1.0e+6, beta: 1.5e-11, bottom_drag: 5.787e-7, layer_ratio: 0.25,
              deformation_radius: 15000.0, upper_velocity: 0.025, lower_velocity: 0.0, eddy_frames: true, dt: 14400.0}
     emulator: {resolution: 16, step: 172800.0}
-    data: {spin_up: 3.0e+6, shard_members: 2, group_members: null, splits: {train: {members: 4, frames: 40},
+    data: {spin_up: 3.0e+6, shard_members: 2, splits: {train: {members: 4, frames: 40},
            validation: {members: 2, frames: 24}, test: {members: 4, frames: 60}}}
-    override: {}
 """
 
 

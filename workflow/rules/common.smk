@@ -1,5 +1,6 @@
 # Names and helpers that the rules share. The settings of a job are the slice of the configuration that its stage uses, and a
 # fingerprint stands for the stage's code: a rule reruns when one of these changes, and only then.
+import re
 import shutil
 
 SYSTEMS = config["use"]["systems"]
@@ -7,16 +8,16 @@ METHODS = config["use"]["methods"]
 SPLITS = ("train", "validation", "test")
 TABLES = ("metrics", "windows", "scorecard", "cost")
 RESULTS = f"{config['results']}/{config['run']}"
-RESOLVED = {name: configuration.resolve(config, name) for name in SYSTEMS}
+RESOLVED = CONFIGURATION.systems
 # Results that this run takes from another run, by their names below the run's folder.
-REUSED = configuration.reused_results(config)
+REUSED = CONFIGURATION.reused
 ENVIRONMENT = "../../envs/sns.yaml"
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
 wildcard_constraints:
-    system="|".join(SYSTEMS),
-    method="|".join(METHODS),
+    system="|".join(map(re.escape, SYSTEMS)),
+    method="|".join(map(re.escape, METHODS)),
     split="|".join(SPLITS),
     members="(_[0-9]+-[0-9]+)?",
     model="[A-Za-z0-9._-]+",

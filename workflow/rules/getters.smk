@@ -267,8 +267,8 @@ def list_figures(system) -> list[str]:
 
 
 def get_methods_shown(wildcards) -> list[str]:
-    """The methods that stand side by side: those of figures.movie.methods that this run has."""
-    return [name for name in config["figures"]["movie"]["methods"] if name in METHODS]
+    """The methods that stand side by side."""
+    return configuration.movie_methods(config)
 
 
 # Report
@@ -305,6 +305,7 @@ def get_report_files(wildcards) -> dict:
         folder, methods = f"{RESULTS}/{system}", get_methods(system)
         files[system] = {
             **{table: f"{folder}/{table}.csv" for table in TABLES},
+            "reference": f"{folder}/metrics/reference.nc",
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",

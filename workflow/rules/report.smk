@@ -37,6 +37,7 @@ rule write_report:
         movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
         explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
+        references=[f"{RESULTS}/{system}/metrics/reference.nc" for system in SYSTEMS],
         provenance=f"{RESULTS}/provenance.json",
     output:
         output=report(f"{RESULTS}/report.html", caption="../report/workflow.rst", category="Report"),
