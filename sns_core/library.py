@@ -87,11 +87,12 @@ def _systems_of(folder: Path) -> dict[str, dict]:
     return systems
 
 
-def _pick(name: str, known, reason: str) -> str:
-    if name in known:
+def _pick(name: str, names, reason: str) -> str:
+    """The name itself where it is among `names`; UserError with the nearest one otherwise."""
+    if name in names:
         return name
-    close = difflib.get_close_matches(str(name), known, 1, 0.5)
-    raise UserError(f"{reason} {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"))
+    close = difflib.get_close_matches(str(name), names, 1, 0.5)
+    raise UserError(f"{reason} {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"))
 
 
 class Emulator:

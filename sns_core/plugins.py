@@ -115,11 +115,11 @@ def options_of(kind: str) -> dict[str, Option]:
     name = class_of(kind)
     build, base = _function(definition(name), "build"), _base(name)
     inherits = build is None or build.args.kwarg is not None
-    found = dict(options_of(base)) if base and inherits else {}
+    taken = dict(options_of(base)) if base and inherits else {}
     if build is not None:
         arguments = zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True)
-        found |= {a.arg: Option(_hint(a.annotation), default is None) for a, default in arguments}
-    return found
+        taken |= {a.arg: Option(_hint(a.annotation), default is None) for a, default in arguments}
+    return taken
 
 
 def check_option(kind: str, name: str, value, where: str):

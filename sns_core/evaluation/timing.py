@@ -1,7 +1,8 @@
-"""What a method costs: seconds, network calls, memory and energy of its steps, measured alone and one after the other.
+"""Measure the cost of methods: seconds, network calls, memory and energy of their steps, one method after the other.
 
-Each contender is timed in a process of its own, forked from this one, so that its peak of memory is its own. The solver
-on other grids is batched in the same way: as many members, the same precision, threads and device.
+Each contender is timed in a separate process, forked from this one, so that the peak of memory belongs to it alone. The
+solver on other grids runs with as many members and the same threads and device. Networks run in the configured precision,
+the solver in float32.
 """
 
 import multiprocessing
@@ -33,14 +34,14 @@ from sns_core.rollout.engine import iterate
 from sns_core.streams import MemberStreams
 
 POWERCAP = Path("/sys/class/powercap")
-LEAST = 8  # time steps of a solver that are timed together: its guard looks at the state once in a while, not at each
+LEAST = 8  # a solver is timed over at least 8 time steps, because its guard checks the state only once in a while
 
 
 class EnergyMeter:
-    """Joules between two readings, None where nothing can be read.
+    """Joules between two readings; None where nothing can be read.
 
-    On a CPU the counters of whole processor packages (RAPL), so with all else that runs on them; on an NVIDIA GPU its
-    power as nvidia-smi gives it at the end, times the seconds.
+    On a CPU the counters (RAPL) are those of whole processor packages and include every other process. On an NVIDIA GPU the
+    energy is the power at the end, from nvidia-smi, times the seconds.
     """
 
     def __init__(self, device: torch.device):
@@ -67,22 +68,24 @@ class EnergyMeter:
         return [int((path / "energy_uj").read_text()) for path in self.packages]
 
     def _watts(self) -> float | None:
-        asked = [
+        command = [
             "nvidia-smi",
             "--query-gpu=power.draw",
             "--format=csv,noheader,nounits",
             f"--id={self.device.index or 0}",
         ]
         try:
-            return float(subprocess.run(asked, capture_output=True, text=True, timeout=20).stdout)
+            return float(subprocess.run(command, capture_output=True, text=True, timeout=20).stdout)
         except (OSError, ValueError, subprocess.TimeoutExpired):
             return None
 
 
 def timed(advance: Callable[[int], object], least: int, most: int, repeats: int, seconds: float, device) -> dict:
-    """Seconds of one of the steps that `advance(count)` makes, always from the same state: median, least and most of
-    `repeats` stretches of equal length, together about `seconds` long, each of `least` to `most` steps, a multiple of
-    `least`."""
+    """Time one step of `advance(count)`, which makes `count` steps, always from the same state.
+
+    `repeats` stretches of equal length are timed, together for about `seconds`. A stretch has `least` to `most` steps, a
+    multiple of `least`. Returns median, least and most seconds per step, the steps per stretch and joules per step.
+    """
 
     def wait():
         if device.type == "cuda":
@@ -95,7 +98,7 @@ def timed(advance: Callable[[int], object], least: int, most: int, repeats: int,
         wait()
         return time.perf_counter() - tick
 
-    once(least)  # what is done once: plans of transforms, kernels, pages of memory
+    once(least)  # warm-up: plans of transforms, kernels, pages of memory
     count = least * max(1, int(min(most / least, seconds / repeats / once(least))))
     meter, spent, joules = EnergyMeter(device), [], []
     for _ in range(repeats):
@@ -112,22 +115,22 @@ def timed(advance: Callable[[int], object], least: int, most: int, repeats: int,
     }
 
 
-def apart(function: Callable, *arguments) -> dict:
-    """The dict that a function gives in a process of its own, with the most memory that it held there, in MB.
+def in_subprocess(function: Callable, *arguments) -> dict:
+    """Call a function in a separate process and return its dict, with the peak of memory there in MB.
 
-    Nothing of a GPU may have been touched before: a forked process cannot take it over.
+    This process must not have used a GPU before: a forked process cannot take it over.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
         return pool.submit(_watched, function, *arguments).result()
 
 
 def _watched(function: Callable, *arguments) -> dict:
-    found = function(*arguments)
+    result = function(*arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    found["memory_mb"] = peak / 1e6
+    result["memory_mb"] = peak / 1e6
     if torch.cuda.is_initialized():
-        found["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
-    return found
+        result["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    return result
 
 
 def measure_cost(
@@ -148,28 +151,29 @@ def measure_cost(
     use_threads(threads)
     shared = {"manifest": manifest, "initial": initial, "members": members, "seed": seed, "device": device,
               "precision": precision, "compile": compile, "steps": steps, "repeats": repeats, "seconds": seconds}  # fmt: skip
-    with xr.open_dataset(grids) as known:
+    with xr.open_dataset(grids) as dataset:
         tried = [
-            (int(n), int(known["substeps"].sel(grid=n)), int(known["stable_steps"].sel(grid=n))) for n in known["grid"]
+            (int(n), int(dataset["substeps"].sel(grid=n)), int(dataset["stable_steps"].sel(grid=n)))
+            for n in dataset["grid"]
         ]
     waiting = [(_method, name, spec) for name, spec in methods.items()]
     waiting += [(_solver, str(points), (points, *rest)) for points, *rest in tried]
-    found = {"methods": {}, "grids": {}}
+    costs = {"methods": {}, "grids": {}}
     for index in progress(len(waiting), "cost"):
         function, name, spec = waiting[index]
-        found["methods" if function is _method else "grids"][name] = apart(function, name, spec, shared)
+        costs["methods" if function is _method else "grids"][name] = in_subprocess(function, name, spec, shared)
     emulation = Emulation.read(manifest)
-    machine = apart(_machine, device, threads)
+    machine = in_subprocess(_machine, device, threads)
     units = emulation.build_system().time_units
-    write_json(output, {**found, "members": members, "step": emulation.step, "time_units": units, "machine": machine})
+    write_json(output, {**costs, "members": members, "step": emulation.step, "time_units": units, "machine": machine})
 
 
 def _machine(device: str, threads: int) -> dict:
-    """What the numbers depend on."""
+    """Describe the machine: processor, cores, threads and GPU."""
     chosen = select_device(device)
     path = Path("/proc/cpuinfo")
-    told = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
-    name = told.group(1) if told else platform.processor() or platform.machine()
+    match = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
+    name = match.group(1) if match else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
     return {"host": platform.node(), "processor": name, "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
 

@@ -79,11 +79,11 @@ def rollout_ensemble(
         forecasts.append(forecast(rolled, around, streams, leads))
     frames = np.stack(forecasts)
     dimensions = ("start", "member", "lead", "layer", "y", "x")
-    kept = {"forecast": (dimensions, frames[:, :members])}
+    variables = {"forecast": (dimensions, frames[:, :members])}
     if truth:
-        kept["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
+        variables["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
     coordinates = {"lead": leads, "layer": list(system.layers)}
-    dataset = described(xr.Dataset(kept, coordinates, {"method": name, "disturbance": disturbance}), system)
+    dataset = described(xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance}), system)
     with whole_file(output) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
 

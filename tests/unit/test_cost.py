@@ -15,7 +15,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.errors import UserError
 from sns_core.evaluation import timing as cost
 from sns_core.evaluation.coarse_solver import longest_step, regridded, rollout_grids
-from sns_core.evaluation.timing import EnergyMeter, apart, measure_cost, timed
+from sns_core.evaluation.timing import EnergyMeter, in_subprocess, measure_cost, timed
 from sns_core.files import read_json, write_json
 from sns_core.metrics.cost import _compare, break_even, frontier, read_cost, seconds_at, tabulate_cost
 from sns_core.rollout.ensemble import rollout_ensemble
@@ -165,12 +165,12 @@ def _fail(words: str) -> dict:
 
 
 def test_memory_is_that_of_each_contender_alone():
-    large, small = apart(_hold, 800), apart(_hold, 1)
+    large, small = in_subprocess(_hold, 800), in_subprocess(_hold, 1)
     assert large["sum"] == 800 * 125_000
     # what a process takes over from its parent is counted, too, and differs by 100 MB from one to the next
     assert large["memory_mb"] - small["memory_mb"] > 640
     with pytest.raises(UserError, match="no such model"):
-        apart(_fail, "no such model")
+        in_subprocess(_fail, "no such model")
 
 
 def test_methods_and_grids_are_measured_with_what_they_depend_on(tiny, grids, tmp_path):
