@@ -6,7 +6,7 @@
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
 #             `make test` installs Chromium for the tests in tests/browser
-# make graph  the graph of rules in README.md and docs/plane.png anew, after a change of the rules
+# make graph  the graph of rules in docs/code-tour.md and docs/plane.png again, after a change of the rules
 # make gallery  the figures and the report of a run that is kept in gallery/ (GALLERY=gallery/<run>), from its models, without training
 # make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo)
 #

@@ -7,100 +7,117 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
-# This folder, also where another workflow uses this one as a module.
-PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
-sys.path[:0] = [str(PROJECT), str(Path(PROJECT, "workflow", "scripts"))]
-import configuration
-import failures
-from fingerprint import fingerprint
-from sns_core.plugins import is_own
+# The folder of this file, or its address where another workflow uses this one from the network.
+PROJECT = workflow.current_basedir.get_path_or_uri(secret_free=True)
+IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
+# A clone runs its own code, whatever is installed. From an address there is no folder, and the installed packages are used.
+if IN_A_CLONE:
+    sys.path.insert(0, PROJECT)
+from sns_core.plugins import class_of
+from sns_workflow import configuration
+from sns_workflow.command import (
+    command,
+    command_in_a_loop,
+    flags,
+    in_order_of_keys,
+    inspection_command,
+    python,
+    settings,
+)
+from sns_workflow.failures import HideCommands, describe_end
+from sns_workflow.fingerprint import builds_systems, fingerprint
 
 
-configfile: Path(PROJECT, "config", "config.yaml")
+configfile: f"{PROJECT}/config/config.yaml"
 
 
-try:
-    configuration.validate(config)
-except configuration.ConfigurationError as error:
-    raise WorkflowError(str(error)) from None
+# Only the main process of a call asks for files that no rule makes; another workflow may have a rule that makes them.
+CONFIGURATION = configuration.read_or_stop(
+    config, workflow, files_must_exist=workflow.is_main_process and workflow.main_snakefile == f"{PROJECT}/Snakefile"
+)
+config = CONFIGURATION.whole
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/given.smk"
+include: "workflow/rules/getters.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/rollouts.smk"
 include: "workflow/rules/metrics.smk"
-include: "workflow/rules/figures.smk"
-include: "workflow/rules/moving.smk"
 include: "workflow/rules/cost.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/movie_and_explorer.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/theory.smk"
-include: "workflow/rules/state.smk"
+include: "workflow/rules/reuse.smk"
 
 
-# Not worth a job of their own on a cluster: a second each, or nothing.
-localrules:
-    all,
-    data,
-    models,
-    rollouts,
-    metrics,
-    figures,
-    theory,
-    report,
-    record_provenance,
-    verify,
-    status,
-    plan,
+if IN_A_CLONE:
+
+    include: "workflow/rules/inspect.smk"
+
+
+if workflow.is_main_process:
+    logger.addFilter(HideCommands())
 
 
 onerror:
-    print(failures.told(workflow.scheduler.failed if workflow.scheduler else []), file=sys.stderr)
+    if workflow.scheduler:
+        print(describe_end(workflow.scheduler.failed, workflow.scheduler.running), file=sys.stderr)
 
 
+# The targets. They run nothing themselves, and so they are never submitted to a cluster.
 rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
         f"{RESULTS}/provenance.json",
+    localrule: True
 
 
 rule data:
     input:
         [f"{RESULTS}/{system}/shards/manifest.json" for system in SYSTEMS],
+    localrule: True
 
 
 rule models:
     input:
-        [f"{RESULTS}/{system}/models/{model}.safetensors" for system in SYSTEMS for model in models_used(system)],
+        [f"{RESULTS}/{system}/models/{model}.safetensors" for system in SYSTEMS for model in get_models(system)],
+    localrule: True
 
 
 rule rollouts:
     input:
-        [path for system in SYSTEMS for method in METHODS for path in segment_files(system, method)],
+        [path for system in SYSTEMS for method in METHODS for path in list_segments(system, method)],
+    localrule: True
 
 
 rule metrics:
     input:
         [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
+    localrule: True
 
 
 rule figures:
     input:
-        [f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
+        [f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in list_figures(system)],
         [f"{RESULTS}/{system}/{name}" for system in SYSTEMS for name in ("figures/movie.mp4", "explorer.html")],
+    localrule: True
 
 
 # The theorems on a Gaussian process: apart from every system and method, so not part of `all`.
 rule theory:
     input:
         f"{RESULTS}/theory/theory.png",
+    localrule: True
 
 
 rule report:
     input:
         f"{RESULTS}/report.html",
+    localrule: True

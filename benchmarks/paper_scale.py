@@ -20,7 +20,6 @@ import os
 import platform
 import re
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,18 +27,18 @@ from pathlib import Path
 import torch
 import yaml
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "workflow" / "scripts")]
-import configuration  # noqa: E402
-from state import expected  # noqa: E402
-from work import Counter  # noqa: E402
+from sns_core.__main__ import main as sns_main
+from sns_core.data.frames import steps_per_frame
+from sns_core.device import autocast, bfloat16_is_fast, select_device
+from sns_core.stages import STAGES
+from sns_core.streams import generator
+from sns_core.systems import build_system
+from sns_core.training.models import build_network
+from sns_workflow import configuration
+from sns_workflow.inspect_run import expected_jobs
+from sns_workflow.operation_count import Counter
 
-from sns_core.__main__ import main as sns_main  # noqa: E402
-from sns_core.data.frames import steps_per_frame  # noqa: E402
-from sns_core.runtime import autocast, bfloat16_is_fast, generator, select_device  # noqa: E402
-from sns_core.stages import STAGES  # noqa: E402
-from sns_core.systems import build_system  # noqa: E402
-from sns_core.training.models import build_network  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 def synchronise(device) -> None:
@@ -92,7 +91,7 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
         frames = torch.randn(training["batch"], network.frames_in, channels, resolution, resolution, device=device)
         levels = torch.zeros(training["batch"], network.frames_out, dtype=torch.int64, device=device)
-        told = (levels,) if network.told else ()
+        told = (levels,) if network.level_conditioned else ()
 
         def step(network=network, given=(frames, *told), optimiser=optimiser, unroll=training["unroll"]):
             with autocast(device):
@@ -149,9 +148,9 @@ def cut(config: dict, names: list[str], batch: int | None) -> dict:
         if "stride" in spec:  # at most ten calls along a side of the plane
             levels = config["models"][spec["models"]["denoiser"]]["diffusion"]["levels"]
             methods[name]["stride"] = max(spec["stride"], levels // 10)
-    rollout = {"members": 2, "steps": 4, "segment_steps": 4, "frame_stride": 1, "block": 2, "lags": 3}
+    rollout = {"members": 2, "steps": 4, "segment_steps": 4, "frame_stride": 1, "block_steps": 2, "lags": 3}
     ensemble = {"starts": 2, "members": 2, "leads": [1, 2]}
-    metrics = {"window": 2, "map_lags": 2, "ensemble": ensemble, "diagnose": {"pairs": 4, "grid": 5}}
+    metrics = {"window": 2, "map_lags": 2, "ensemble": ensemble, "diagnose": {"pairs": 4, "levels": 5}}
     override = {"models": models, "methods": methods, "rollout": rollout, "metrics": metrics}
     splits = {key: {"members": 2, "frames": 12} for key in ("train", "validation", "test")}
     systems = {}
@@ -206,10 +205,8 @@ def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
     for job in in_order(jobs):
         report = folder / "took" / f"{str(job.outputs[0]).replace('/', '~')}.json"
         if not report.exists() and time.monotonic() - began < seconds:
-            words = [
-                job.stage,
-                *(w for name, values in job.words.items() for w in (f"--{name.replace('_', '-')}", *values)),
-            ]
+            common = ["--threads", "1", "--code", job.code, "--log", str(job.log)]
+            words = [job.stage, *common, "--from-json", json.dumps(job.arguments)]
             process = context.Process(target=run_job, args=(str(folder), words, str(report)))
             process.start()
             process.join()
@@ -223,11 +220,9 @@ def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
 def stage_lines(config: dict, names: list[str], folder: Path, seconds: float, batch: int | None) -> Iterator[str]:
     """Every stage of every system with its slowest job, in `folder`, where another call goes on."""
     folder.mkdir(parents=True, exist_ok=True)
-    whole = configuration._merge(json.loads(json.dumps(config)), cut(config, names, batch))
-    overlay = folder.absolute() / "stages.json"
-    overlay.write_text(json.dumps(whole))
+    whole = configuration.merge(json.loads(json.dumps(config)), cut(config, names, batch))
     with contextlib.chdir(folder):
-        jobs = expected(ROOT / "Snakefile", overlay, ["all"])
+        jobs = expected_jobs(str(ROOT / "Snakefile"), whole, ["all"])
     took = measured(folder.absolute(), jobs, seconds)
     full = "grids, networks, levels" + (", batches" if batch is None else "")
     yield f"Every stage at full size ({full}), with few steps, members, frames and calls{'' if batch is None else f', batches of {batch}'};"
@@ -258,7 +253,7 @@ def main() -> None:
     given = parser.parse_args()
     device = select_device("auto")
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    configuration._merge(config, yaml.safe_load(given.configfile.read_text()))
+    configuration.merge(config, yaml.safe_load(given.configfile.read_text()))
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.group(1)
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"

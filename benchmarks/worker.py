@@ -7,24 +7,25 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import straightforward
 import torch
 import yaml
 from serve import serve
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "workflow" / "scripts")]
-import configuration  # noqa: E402
-import straightforward  # noqa: E402
+from sns_core.data.frames import open_frames
+from sns_core.data.pairs import Dataset
+from sns_core.device import use_threads
+from sns_core.diffusion import LevelReadout
+from sns_core.processes import ProcessGroup
+from sns_core.rollout import build_stepper
+from sns_core.shells import shell_index
+from sns_core.streams import MemberStreams, generator
+from sns_core.systems import build_system
+from sns_core.training import load_model
+from sns_core.training.trainer import Trainer
+from sns_workflow import configuration
 
-from sns_core.data.frames import open_frames  # noqa: E402
-from sns_core.data.pairs import Dataset  # noqa: E402
-from sns_core.data.shards import shell_index  # noqa: E402
-from sns_core.diffusion import LevelReadout  # noqa: E402
-from sns_core.rollout import build_stepper  # noqa: E402
-from sns_core.runtime import MemberStreams, Team, generator, use_threads  # noqa: E402
-from sns_core.systems import build_system  # noqa: E402
-from sns_core.training import load_model  # noqa: E402
-from sns_core.training.train import _Trainer  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 CPU = torch.device("cpu")
 # Steps of a rollout's unit, always from its start: the first steps ask for more network calls than later ones.
@@ -115,8 +116,8 @@ def dataset() -> Dataset:
 def training(case: dict):
     """A unit is a step."""
     spec, data = demo()["models"][case["model"]], dataset()
-    trainer = _Trainer(
-        case["model"], spec, data, 0, Team(CPU), case.get("precision", "auto"), case.get("compile", False)
+    trainer = Trainer(
+        case["model"], spec, data, 0, ProcessGroup(CPU), case.get("precision", "auto"), case.get("compile", False)
     )
     if case["side"] == "ours":
         use_threads(1)

@@ -1,83 +1,32 @@
-"""Command line: `python -m sns_core <stage> --argument value …`, one stage a call.
+"""The command line: `python -m sns_core STAGE --argument value ...` runs one stage; `--help` explains it.
 
-A stage is a function with keyword-only arguments; its annotations say how the words of the command line are read:
-numbers, paths, true and false as such, lists as repeated words, dicts as JSON. Every stage may also be given
+The arguments of a stage are those of its function (`arguments`). Every stage also takes
 
-    --threads N   of the numerical libraries     --log FILE   for stderr     --code NAME   the state of the code
-    --dask JSON   who computes dask's graphs
+    --threads N   threads of the numerical libraries     --log FILE    the messages on stderr
+    --code NAME   the state of the code                  --dask JSON   where dask computes
+    --from-json JSON   several arguments at once, name -> value
+    @FILE              more words from a file, quoted as in a shell; @- reads them from standard input
 
-Mistakes end as one line on stderr (and in the log) and exit status 1. What a stage makes gets its record beside it.
+A mistake ends as one line on stderr (and in the log) with exit status 1. A record is written beside each result.
 """
 
 import contextlib
 import importlib
 import inspect
-import json
 import os
 import sys
 import time
 import traceback
-import typing
 from pathlib import Path
 
+from sns_core.arguments import expand, read_arguments, split_common
+from sns_core.stage_help import help_of_all, help_of_stage
 from sns_core.stages import STAGES
-
-COMMON = ("threads", "log", "code", "dask")  # what no result depends on
-
-
-def read_arguments(function, words: list[str]) -> dict:
-    """Keyword arguments for `function` from `--name value …`; ValueError for unknown, missing or malformed ones."""
-    hints, signature = typing.get_type_hints(function), inspect.signature(function).parameters
-    given: dict[str, list[str]] = {}
-    name = None
-    for word in words:
-        if word.startswith("--"):
-            name = word[2:].replace("-", "_")
-            if name not in signature:
-                raise ValueError(f"unknown argument {word}; known: {', '.join('--' + n for n in signature)}")
-            given[name] = []
-        elif name is None:
-            raise ValueError(f"{word!r} stands before any argument")
-        else:
-            given[name].append(word)
-    missing = [n for n, p in signature.items() if p.default is p.empty and n not in given]
-    if missing:
-        raise ValueError(f"missing argument --{missing[0]}")
-    return {name: _convert(name, values, hints[name]) for name, values in given.items()}
-
-
-def _convert(name: str, values: list[str], hint):
-    origin = typing.get_origin(hint)
-    if origin is list:
-        return [_convert(name, [value], typing.get_args(hint)[0]) for value in values]
-    if hint is list or hint is dict:
-        return json.loads(" ".join(values))
-    if len(values) != 1:
-        raise ValueError(f"--{name} takes one value, not {len(values)}")
-    if typing.get_args(hint):  # an optional value
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    if hint is bool:
-        if values[0].lower() not in ("true", "false"):
-            raise ValueError(f"--{name}: {values[0]!r} is neither true nor false")
-        return values[0].lower() == "true"
-    return hint(values[0]) if hint in (int, float, Path) else values[0]
-
-
-def _common(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """What every stage may be given (COMMON), and the words that are the stage's own."""
-    found, rest = {}, []
-    waiting = iter(words)
-    for word in waiting:
-        if word.startswith("--") and word[2:] in COMMON:
-            found[word[2:]] = next(waiting, "")
-        else:
-            rest.append(word)
-    return found, rest
 
 
 @contextlib.contextmanager
-def _logged(path: Path | None):
-    """Send stderr, that of compiled libraries too, into the file `path`; gives the stderr from before."""
+def _stderr_to(path: Path | None):
+    """Send stderr, also that of compiled libraries, into the file `path`. Yield the stderr from before, or stderr."""
     if path is None:
         yield sys.stderr
         return
@@ -94,48 +43,70 @@ def _logged(path: Path | None):
 
 
 def main(words: list[str]) -> int:
-    if not words or words[0] not in STAGES:
-        print(f"usage: python -m sns_core STAGE --argument value …\nstages: {', '.join(STAGES)}", file=sys.stderr)
+    """Run the stage that the words of the command line name, and return the exit status."""
+    stage, *stage_words = words or [""]
+    if stage in ("-h", "--help"):
+        print(help_of_all())
+        return 0
+    if stage not in STAGES:
+        print(
+            f"usage: python -m sns_core STAGE --argument value …; --help explains a stage\nstages: {', '.join(STAGES)}",
+            file=sys.stderr,
+        )
         return 2
-    stage, (common, own) = words[0], _common(words[1:])
+    if {"-h", "--help"} & set(stage_words):
+        print(help_of_stage(stage))
+        return 0
+    common, stage_words = split_common(expand(stage_words))
     if "threads" in common:
+        # Torch and BLAS read this variable once, when they are loaded.
         common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("WORLD_SIZE", 1))))
-        os.environ["OMP_NUM_THREADS"] = common["threads"]  # read once, when torch and BLAS are loaded
-    rank = int(os.environ.get("RANK", 0))  # of the processes that torchrun starts, the first one keeps log and records
+        os.environ["OMP_NUM_THREADS"] = common["threads"]
+    # Under torchrun, only the process of rank 0 writes the log at its path, and the records.
+    rank = int(os.environ.get("RANK", 0))
     log = Path(common["log"] + (f".{rank}" if rank else "")) if "log" in common else None
-    with _logged(log) as terminal:
+    with _stderr_to(log) as terminal:
         try:
-            _run(stage, common, own, log)
+            _run(stage, common, stage_words, log)
+        except KeyboardInterrupt:
+            print(f"{stage}: stopped from the keyboard", file=sys.stderr)
+            return 130
         except Exception as error:
-            from sns_core.errors import DamagedFile, UserError
-            from sns_core.files import set_aside
-
-            told = " ".join(str(error).split())
-            if isinstance(error, DamagedFile):
-                told = f"{error.reason}; {set_aside(error.paths)}"
-            if not isinstance(error, UserError | ValueError | FloatingPointError | OSError):
-                traceback.print_exc()
-                told = f"{type(error).__name__}: {told}"
-            reason = f"{stage}: {told}"
-            print(reason, file=sys.stderr)
+            line = f"{stage}: {_reason(error)}"
+            print(line, file=sys.stderr)
             if log is not None:
-                print(reason, file=terminal, flush=True)
+                print(line, file=terminal, flush=True)
             return 1
     return 0
 
 
-def _run(stage: str, common: dict[str, str], own: list[str], log: Path | None) -> None:
+def _reason(error: Exception) -> str:
+    """Return one line that explains an error. Set damaged files aside; print the traceback of an unexpected error."""
+    from sns_core.errors import DamagedFile, UserError
+    from sns_core.files import set_aside
+
+    line = " ".join(str(error).split())
+    if isinstance(error, DamagedFile):
+        return f"{error.reason}; {set_aside(error.paths)}"
+    if not isinstance(error, UserError | ValueError | FloatingPointError | OSError):
+        traceback.print_exc()
+        return f"{type(error).__name__}: {line}"
+    return line
+
+
+def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path | None) -> None:
+    """Import a stage, read its arguments, and run it. The process of rank 0 writes the record."""
     from sns_core.record import recorded
 
     function = getattr(importlib.import_module(STAGES[stage]), stage)
-    taken = inspect.signature(function).parameters
     for name in ("threads", "code", "dask"):
-        own += [f"--{name}", common[name]] if name in common and name in taken else []
-    arguments = read_arguments(function, own)
+        if name in common and name in inspect.signature(function).parameters:
+            stage_words += [f"--{name}", common[name]]
+    arguments = read_arguments(function, stage_words)
     if int(os.environ.get("RANK", 0)):
         function(**arguments)
         return
-    with recorded(stage, arguments, common.get("code", ""), log, time.monotonic):
+    with recorded(function, arguments, common.get("code", ""), log, time.monotonic):
         function(**arguments)
 
 

@@ -1,17 +1,17 @@
-"""Mistakes that a user can mend. Apart from the rest of the ground floor, since a figure that tells of one needs no torch."""
+"""Errors that a user can correct. This module imports nothing, so that every other module can use it."""
 
 from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: printed as one line that names what is wrong and the way out."""
+    """A mistake that the user can correct. Its message is one line that names the mistake and the remedy."""
 
 
 class DamagedFile(UserError):
-    """A file that is not what it should be: truncated, altered, foreign, or made for something else.
+    """A file that is truncated, altered, of another origin, or made for another purpose.
 
-    Deleting it loses nothing that cannot be made again. The command line sets such files aside (`also`: those that vouch
-    for it, too), so that the next call makes them anew.
+    The file can be made again, so nothing is lost when it is deleted. The command line renames it, so that the next
+    call makes it again. `also`: further files to be renamed, such as the manifest with the file's checksum.
     """
 
     def __init__(self, path, reason: str, *also):

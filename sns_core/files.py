@@ -1,6 +1,6 @@
-"""Files written whole or not at all, checksums, and the record of what made a result.
+"""Files that are written whole or not at all, checksums, and the provenance of a result.
 
-Tensors go into safetensors, everything else into JSON or netCDF4; nothing is ever pickled or unpickled.
+Tensors are stored as safetensors, everything else as JSON or netCDF4. Nothing is ever pickled or unpickled.
 """
 
 import contextlib
@@ -16,32 +16,41 @@ import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from safetensors import SafetensorError, safe_open
 
 from sns_core.errors import DamagedFile, UserError
 
-if TYPE_CHECKING:  # a job that holds no tensors, as that of a figure, starts without torch in half the time
+if TYPE_CHECKING:
+    # A job without tensors, such as a figure, starts twice as fast without torch.
     import torch
+
+# The annotation of a stage's argument that is a dict with names of files among its values, at any depth. The record of
+# the stage's results lists those that exist as inputs.
+FileTree = Annotated[dict, "names of files among the values"]
 
 
 @functools.cache
 def _umask() -> int:
+    """Return the umask of this process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def _explained(error: Exception, path: Path) -> Exception:
-    """What went wrong while `path` was being written: HDF5 and safetensors do not tell a full disk from other failures."""
+    """Return a UserError where writing `path` failed for lack of space, and otherwise the error itself.
+
+    HDF5 and safetensors report a full disk like any other failure, so their messages are searched for words.
+    """
     full = shutil.disk_usage(path.parent).free < 2**16 or getattr(error, "errno", 0) in (
         errno.ENOSPC,
         errno.EDQUOT,
         errno.EFBIG,
     )
-    told = ("HDF error", "NetCDF", "os error", "I/O error", "Input/output", " requested and ")
-    if full or (any(words in str(error) for words in told) and not isinstance(error, UserError)):
+    words_of_failure = ("HDF error", "NetCDF", "os error", "I/O error", "Input/output", " requested and ")
+    if full or (any(words in str(error) for words in words_of_failure) and not isinstance(error, UserError)):
         reason = "no space is left there." if full else "is the disk full, or a quota reached?"
         return UserError(
             f"{path}: could not be written ({error}); {reason} Free some space, and run the same call again"
@@ -51,11 +60,15 @@ def _explained(error: Exception, path: Path) -> Exception:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well and vanishes when it does not."""
+    """Yield a temporary path beside `path`. It replaces `path` when the block ends well, and is removed otherwise.
+
+    Raises UserError where the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):  # by a call that was killed
-        left.unlink(missing_ok=True)
+    # A call that was killed may have left its temporary file.
+    for remnant in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        remnant.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
@@ -64,42 +77,51 @@ def whole_file(path: Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
         except (RuntimeError, SafetensorError, OSError) as error:
             raise _explained(error, path) from None
-        temporary.chmod(0o666 & ~_umask())  # some writers leave files that only their owner may read
+        # Some libraries write files that only their owner may read.
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
+    """Return the checksum of a file."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def digest(value) -> str:
-    """A short, stable name for a JSON-able value."""
+    """Return a short name for a value that JSON can hold: the first 12 digits of its checksum."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def set_aside(paths: list[Path]) -> str:
-    """Rename damaged files to `<name>.damaged`, so that the next call makes them anew; the words that say so."""
-    there = [path for path in paths if path.exists()]
-    for path in there:
+    """Rename damaged files to `<name>.damaged`, so that the next call makes them again. Return words that say so."""
+    existing = [path for path in paths if path.exists()]
+    for path in existing:
         os.replace(path, path.with_name(f"{path.name}.damaged"))
-    named = " and ".join(f"{path.name}.damaged" for path in there)
-    return f"set aside as {named}; the same call again makes it anew" if there else "the same call again makes it anew"
+    if not existing:
+        return "the same call again makes it anew"
+    names = " and ".join(f"{path.name}.damaged" for path in existing)
+    return f"set aside as {names}; the same call again makes it anew"
 
 
 def missing(path: Path) -> UserError:
+    """Return the error for a file that is missing."""
     return UserError(f"{path}: missing; run the stage that makes it (`snakemake` does)")
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value, sort_keys: bool = True) -> None:
+    """Write a value that JSON can hold as an indented JSON file."""
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=sort_keys) + "\n")
 
 
 def read_json(path: Path) -> dict:
-    """The JSON object in `path`; UserError where it is missing, DamagedFile where it is no JSON object."""
+    """Return the JSON object in a file.
+
+    Raises UserError where the file is missing, and DamagedFile where it holds no JSON object.
+    """
     try:
         value = json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -112,7 +134,7 @@ def read_json(path: Path) -> dict:
 
 
 def _checksum(tensors: dict[str, "torch.Tensor"], note: str) -> str:
-    """sha256 of tensors on the CPU and their note, whatever the order they were written in."""
+    """Return the checksum of tensors on the CPU and their note. It does not depend on the order of the tensors."""
     import torch
 
     total = hashlib.sha256(note.encode())
@@ -124,37 +146,51 @@ def _checksum(tensors: dict[str, "torch.Tensor"], note: str) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], note: dict) -> None:
-    """Tensors and a JSON-able note in one safetensors file, so the two cannot fall apart, with a checksum of both."""
+    """Write tensors and their note into one safetensors file, with a checksum of both.
+
+    `note`: a dict that JSON can hold. The file has a single metadata key, "sns". The library writes several keys in
+    random order, and equal content must give equal files.
+    """
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = json.dumps(note, sort_keys=True)
+    text = json.dumps(note, sort_keys=True)
+    header = json.dumps({"note": text, "sha256": _checksum(contiguous, text)}, sort_keys=True)
     with whole_file(path) as temporary:
-        save_file(contiguous, temporary, metadata={"note": told, "sha256": _checksum(contiguous, told)})
+        save_file(contiguous, temporary, metadata={"sns": header})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
-    """Tensors and note that `write_tensors` wrote; UserError where the file is missing, DamagedFile for any other file and
-    for one in which a bit has changed."""
+    """Return the tensors and the note of a file that `write_tensors` wrote.
+
+    Raises UserError where the file is missing, and DamagedFile for any other file, and for a file in which a bit has
+    changed.
+    """
     try:
         with safe_open(path, framework="pt") as handle:
-            written = handle.metadata() or {}
-            note = json.loads(written["note"])
+            header = handle.metadata() or {}
+            if "sns" in header:
+                # Files of earlier versions have "note" and "sha256" as metadata keys of their own.
+                header = json.loads(header["sns"])
+            note = json.loads(header["note"])
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise missing(path) from None
     except PermissionError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DamagedFile(path, f"truncated, or not a file of this project ({error})") from None
-    if written.get("sha256") != _checksum(tensors, written["note"]):
+    if header.get("sha256") != _checksum(tensors, header["note"]):
         raise DamagedFile(path, "altered since it was written (its checksum differs)")
     return tensors, note
 
 
 @functools.cache
 def code_state() -> dict:
-    """Commit and cleanliness of the checkout that the package runs from; `unknown` outside a checkout."""
+    """Return the commit of the checkout that the package runs from, and whether tracked files have changed ("dirty").
+
+    Outside a checkout, the commit is "unknown" and "dirty" is None.
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*words):
@@ -170,7 +206,10 @@ def code_state() -> dict:
 
 
 def provenance(configuration: dict, seed: int | None = None, device: str = "cpu", **more) -> dict:
-    """What made a result: configuration slice, seed, versions, commit, host and device."""
+    """Return the provenance of a result: its slice of the configuration, seed, versions, commit, host and device.
+
+    `more`: further entries.
+    """
     versions = {"python": platform.python_version()}
     for package in ("torch", "numpy", "xarray", "dask", "netCDF4", "sns-core"):
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,10 +1,10 @@
-"""A finished run made small enough to be kept with the code, and taken up again: `collect_run` and `take_result`.
+"""Keep a finished run with the code in a small folder (`collect_run`), and use its results again (`take_result`).
 
-A gallery folder holds the tables and figures of a run to look at, its configuration as an overlay, and, under the paths that
-they have in a run's folder, the results which are dear to make: models, the statistics and initial states of the data,
-the solver's scores and rollout, the diagnosis of denoisers. A run whose configuration names the folder (`given`) copies them
-instead of making them, and makes the rest: every rollout of a model, its scores, the figures. `given.json` vouches for each
-file and keeps the configuration and the provenance of the run that they are from.
+A gallery folder holds the tables and figures of a run, its configuration as an overlay, and the results that take long
+to make, under their paths in the run's folder: models, statistics and initial states of the data, scores and rollout of
+the solver, the diagnosis of denoisers. A run whose configuration names the folder (`reuse`) copies these results and
+makes everything else: every rollout of a model, its scores, the figures. `given.json` has the checksum of each file,
+and the configuration and provenance of the run that made them.
 """
 
 import json
@@ -18,10 +18,11 @@ from sns_core.errors import UserError
 from sns_core.files import missing, read_json, read_tensors, sha256, whole_file, write_json
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import RUN_FORMAT
+from sns_core.wording import digits, interval
 
 FORMAT = "sns-given-1"
 TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
-# What is kept of each system, by kind; the rollout of the solver is the largest and the first to be left out.
+# Results of each system that the folder keeps, by kind. The rollout of the solver is the largest: it is left out first.
 KINDS = {
     "data": ("shards/manifest.json", "data/*.nc", "metrics/reference.nc"),
     "models": ("models/*.safetensors", "models/*.json", "models/*.csv"),
@@ -31,38 +32,40 @@ KINDS = {
 
 
 def check_model(path: Path, manifest: dict) -> None:
-    """UserError naming the first thing in which a model file does not fit the data that a manifest tells of."""
+    """Raise UserError if a model file does not fit the data of a manifest; the message names the first difference."""
     _, note = read_tensors(path)
-    wanted = {
-        "resolution": manifest["emulator"]["resolution"], "step": manifest["emulator"]["step"],
-        "statistics": manifest["statistics"], "data": manifest["identity"],
-    }  # fmt: skip
-    for name, value in wanted.items():
+    expected = {
+        "resolution": manifest["emulator"]["resolution"],
+        "step": manifest["emulator"]["step"],
+        "statistics": manifest["statistics"],
+        "data": manifest["identity"],
+    }
+    for name, value in expected.items():
         if note.get(name) != value:
-            told = (f"{json.dumps(each)[:60]}" for each in (note.get(name), value))
-            raise UserError(f"{path}: does not fit the data; its {name} is {' where theirs is '.join(told)}")
+            model, data = (f"{json.dumps(each)[:60]}" for each in (note.get(name), value))
+            raise UserError(f"{path}: does not fit the data; its {name} is {model}, that of the data is {data}")
 
 
-def _kept(run: Path, system: str, made: dict) -> dict[str, str]:
-    """Name below the run's folder -> kind, of all files of a system that are worth keeping."""
-    found = {}
+def _results(run: Path, system: str, models: dict) -> dict[str, str]:
+    """Return name below the run's folder -> kind, of all files of a system that the folder keeps."""
+    kinds = {}
     for kind, patterns in KINDS.items():
         for pattern in patterns:
             paths = sorted((run / system).glob(pattern))
             if not paths and kind != "diagnostics":
                 raise missing(run / system / pattern)
-            found |= {str(path.relative_to(run)): kind for path in paths if kind != "models" or path.stem in made}
-    return found
+            kinds |= {str(path.relative_to(run)): kind for path in paths if kind != "models" or path.stem in models}
+    return kinds
 
 
 def _without_frames(source: Path, target: Path, states: bool) -> None:
-    """A trajectory file without its frames: energies, attributes and, with `states`, the solver's final states."""
+    """Copy a trajectory file without its frames: energies, attributes and, with `states`, the solver's final states."""
     with open_frames(source) as dataset:
         frames = [name for name, field in dataset.data_vars.items() if {"time", "y", "x"} <= set(field.dims)]
-        kept = dataset.drop_vars([*frames, *([] if states else ["final_state"])]).load()
-    packed = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in kept.data_vars}
+        content = dataset.drop_vars([*frames, *([] if states else ["final_state"])]).load()
+    packed = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in content.data_vars}
     with whole_file(target) as temporary:
-        kept.to_netcdf(temporary, engine="netcdf4", encoding={**packed, "layer": {"dtype": "S1"}})
+        content.to_netcdf(temporary, engine="netcdf4", encoding={**packed, "layer": {"dtype": "S1"}})
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -71,27 +74,31 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
-    """Collect the finished run in the folder `run` into that of `output`, its `given.json`.
+    """Collect a finished run into a folder from which other runs can take its results.
 
-    At most `megabytes` of results to be taken up; where the solver's rollout makes them more, it is left out, and whoever takes
-    up the rest makes it. Raises UserError for a run that is not finished, that was itself given, whose models do not fit
-    its data, or whose results are more than that without the solver's rollout.
+    If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew. Raises
+    UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data, or whose
+    results pass the limit without the solver's rollout.
+
+    `run`: the folder of the run.
+    `output`: the listing `given.json` in the new folder.
+    `megabytes`: limit of the results for further use.
     """
     run, folder = Path(run), Path(output).parent
     record = read_json(run / "provenance.json")
     if record.get("format") != RUN_FORMAT:
         raise UserError(f"{run / 'provenance.json'}: no record of a run (its format is not {RUN_FORMAT!r})")
     configuration = record.pop("configuration")
-    if configuration.get("given"):
+    if configuration.get("reuse"):
         raise UserError(
-            f"{run}: took its models from {configuration['given']['folder']}; collect the run that made them"
+            f"{run}: took its models from {configuration['reuse']['folder']}; collect the run that made them"
         )
     kinds = {}
     for system, described in record["systems"].items():
         manifest = read_json(run / system / "shards/manifest.json")
         for model in described["models"]:
             check_model(run / system / "models" / f"{model}.safetensors", manifest)
-        kinds |= _kept(run, system, described["models"])
+        kinds |= _results(run, system, described["models"])
     if output.exists():
         for name in read_json(output)["files"]:
             (folder / name).unlink(missing_ok=True)
@@ -118,8 +125,8 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         tables = [run / system / name for name in TABLES if (run / system / name).exists()]
         for path in [*tables, *sorted((run / system / "figures").glob("*.png"))]:
             _copy(path, folder / path.relative_to(run))
-    given = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
-    overlay = {**configuration, "run": f"gallery-{configuration['run']}", "given": given}
+    reuse = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
+    overlay = {**configuration, "run": f"gallery-{configuration['run']}", "reuse": reuse}
     write_json(folder / "config.json", overlay)
     with whole_file(folder / "README.md") as temporary:
         temporary.write_text(_page(configuration, record, folder))
@@ -127,9 +134,10 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
 
 
 def take_result(*, listing: Path, name: str, output: Path) -> None:
-    """Copy the file `name` that the `given.json` at `listing` vouches for.
+    """Copy the file `name` of a gallery folder to `output`; `listing`: the folder's `given.json`.
 
-    Raises UserError where it is not listed, missing, not what was listed, or a model that does not fit the data given with it.
+    Raises UserError if the file is not listed, is missing, has another checksum than listed, or is a model that does
+    not fit the data of the folder.
     """
     folder, files = Path(listing).parent, read_json(listing)["files"]
     if name not in files:
@@ -145,19 +153,24 @@ def take_result(*, listing: Path, name: str, output: Path) -> None:
 
 
 def _page(configuration: dict, record: dict, folder: Path) -> str:
-    """README.md of a gallery folder: what scale it is, the scores, the figures."""
+    """Return README.md of a gallery folder: the scale of the run, its scores, its figures."""
     commits = ", ".join(
         dict.fromkeys(
             code["commit"][:12] + " (with uncommitted changes)" * code["dirty"] for code in record["code_of_results"]
         )
     )
     lines = [
-        f"# The run `{configuration['run']}`", "",
-        f"Made on {record['device']} of {record['host']['machine']} with {record['host']['cores']} cores, code of commit "
-        f"{commits}, seed {record['seed']}. `given.json` holds the configuration, the checksums and what made them, and each "
-        "model has its own note. The figures again, from these models and without training:", "",
-        "```", f"snakemake --cores all --configfile {folder / 'config.json'}", "```", "",
-    ]  # fmt: skip
+        f"# The run `{configuration['run']}`",
+        "",
+        f"Made on {record['device']} of {record['host']['machine']} with {record['host']['cores']} cores, "
+        f"code of commit {commits}, seed {record['seed']}. `given.json` holds the configuration, the checksums and the "
+        "provenance; each model has a note of its own. This call makes the figures again from these models, without training:",
+        "",
+        "```",
+        f"snakemake --cores all --configfile {folder / 'config.json'}",
+        "```",
+        "",
+    ]
     for system, described in record["systems"].items():
         settings = configuration["systems"][system]
         solver, emulator, data = settings["solver"], settings["emulator"], settings["data"]
@@ -166,11 +179,13 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
         )
         splits = ", ".join(f"{name} {s['members']} x {s['frames']}" for name, s in data["splits"].items())
         lines += [
-            f"## {system}", "",
-            f"{solver['class']} on {solver['resolution']} x {solver['resolution']} ({parameters}), seen on "
+            f"## {system}",
+            "",
+            f"{solver['class']} on {solver['resolution']} x {solver['resolution']} ({parameters}), with frames of "
             f"{emulator['resolution']} x {emulator['resolution']} every {emulator['step']:g} time units. "
-            f"Members x frames: {splits}, after a spin-up of {data['spin_up']:g}.", "",
-        ]  # fmt: skip
+            f"Members x frames: {splits}, after a spin-up of {data['spin_up']:g}.",
+            "",
+        ]
         hours = pd.DataFrame(described["wall_seconds"])
         lines += ["| stage | of | hours |", "|---|---|---|"]
         lines += [f"| {row.stage} | {row.item} | {row.seconds / 3600:.2f} |" for row in hours.itertuples()]
@@ -183,27 +198,22 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
 
 
 def _scores(path: Path) -> list[str]:
-    """The scorecard as a table, a row a score, a column a method."""
+    """Return the scorecard as lines of a table, one row per score and one column per method."""
     table = pd.read_csv(path)
     methods = list(dict.fromkeys(table["method"]))
     lines = [f"| score | {' | '.join(methods)} | solver against itself |", "|---" * (len(methods) + 2) + "|"]
     for place, rows in table.groupby(["score", "layer", "lead"], dropna=False, sort=False):
-        named = rows.set_index("method")
+        by_method = rows.set_index("method")
         score, layer, lead = place
         title = SCORES[score][0] + (f", {layer}" if layer == layer and layer != "flow" else "")
         title += f", lead {lead:g}" if lead == lead else ""
 
-        def cell(method, named=named):
-            if method not in named.index or pd.isna(named.loc[method, "value"]):
+        def cell(method, by_method=by_method):
+            if method not in by_method.index or pd.isna(by_method.loc[method, "value"]):
                 return "–"
-            value, low, high = (_number(named.loc[method, end]) for end in ("value", "low", "high"))
-            return f"{value} [{low}, {high}]"
+            value, low, high = (by_method.loc[method, end] for end in ("value", "low", "high"))
+            return f"{digits(value)} {interval(low, high, value)}".strip()
 
         floor = rows["floor"].iloc[0]
-        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {'–' if pd.isna(floor) else _number(floor)} |")
+        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {digits(floor)} |")
     return lines
-
-
-def _number(value: float) -> str:
-    """Three digits, and whole numbers in full."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -1,84 +1,117 @@
-"""The record beside each result: `provenance/<name>.json` says what made the file `<name>`, and from what.
+"""The record of a result: `provenance/<name>.json` beside the file `<name>` says what made it, and from what.
 
-A record holds the stage and its arguments (the slice of the configuration, the seed), a fingerprint of the code, commit,
-versions, host and wall time, and the checksums of every file that went in and came out. It is written by the job, not by
-Snakemake, so what a folder holds can be held against a configuration wherever it is found (`snakemake verify`).
+A record holds the stage and its arguments (the slice of the configuration, the seed), a fingerprint of the code, the
+commit, versions, the host, the wall time, and the checksums of all files that the stage read and wrote. The job writes
+the record, not Snakemake. So the content of a folder can be compared with a configuration wherever the folder lies
+(`snakemake verify`).
 """
 
 import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sns_core.files import provenance, read_json, sha256, write_json
+from sns_core.files import FileTree, provenance, read_json, sha256, write_json
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
-WRITTEN = ("history", "restart")  # arguments that name a file to be written, as those do that begin with "output"
+
+# Arguments of stages that name a file to be written, besides all those whose names start with "output".
+WRITTEN = ("history", "restart")
 
 
 def record_path(result: Path) -> Path:
-    """Where the record of a result lies."""
+    """Return the path of the record of a result."""
     return Path(result).parent / "provenance" / f"{Path(result).name}.json"
 
 
 def running_path(result: Path) -> Path:
-    """Where a job says that it is at work on a result."""
+    """Return the path of the file that exists while a job makes a result."""
     return Path(result).parent / "provenance" / f"{Path(result).name}.running"
 
 
-def as_told(value):
-    """An argument as JSON holds it."""
+def as_json(value):
+    """Return an argument as JSON holds it: paths become texts, tuples become lists."""
     if isinstance(value, dict):
-        return {key: as_told(inner) for key, inner in value.items()}
+        return {key: as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [as_told(inner) for inner in value]
+        return [as_json(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 
 def outputs_of(arguments: dict) -> list[Path]:
-    """Files that a stage writes: single paths under such a name (a list under one of them goes in)."""
-    named = {name for name in arguments if name.startswith("output")}.union(WRITTEN)
-    return [path for name, path in arguments.items() if name in named and isinstance(path, Path)]
+    """Return the files that a stage writes: the arguments in WRITTEN, or named `output...`, whose value is one path."""
+    names = {name for name in arguments if name.startswith("output")}.union(WRITTEN)
+    return [path for name, path in arguments.items() if name in names and isinstance(path, Path)]
 
 
-def inputs_of(arguments: dict) -> list[Path]:
-    """Files that a stage reads, those named inside dicts and lists included, in order and once."""
-    written, found = set(map(str, outputs_of(arguments))), {}
+def inputs_of(stage: Callable, arguments: dict) -> list[Path]:
+    """Return the files that a stage reads, each once, in the order of its arguments.
 
-    def visit(value):
-        if isinstance(value, dict | list | tuple):
-            for inner in value.values() if isinstance(value, dict) else value:
-                visit(inner)
-        elif isinstance(value, Path | str) and 0 < len(str(value)) < 4096 and str(value) not in written:
-            found.setdefault(Path(value)) if Path(value).is_file() else None
-
-    visit(arguments)
-    return list(found)
+    The annotations of the stage say which arguments name files: Path, list[Path], dict[str, Path] and the like, and
+    FileTree. Files that the stage writes are left out, and so are names of files that do not exist.
+    """
+    hints = typing.get_type_hints(stage, include_extras=True)
+    outputs = set(outputs_of(arguments))
+    paths = dict.fromkeys(path for name, value in arguments.items() for path in _files_in(value, hints[name]))
+    return [path for path in paths if path not in outputs and os.path.isfile(path)]
 
 
-def _described(path: Path) -> dict:
+def _files_in(value, hint) -> Iterator[Path]:
+    """Yield the names of files in an argument with the annotation `hint`."""
+    if value is None:
+        return
+    if hint == FileTree:
+        yield from _leaves(value)
+    elif hint is Path:
+        yield Path(value)
+    elif typing.get_origin(hint) is list:
+        for item in value:
+            yield from _files_in(item, *typing.get_args(hint))
+    elif typing.get_origin(hint) is dict:
+        for item in value.values():
+            yield from _files_in(item, typing.get_args(hint)[1])
+    elif type(None) in typing.get_args(hint):
+        for kind in typing.get_args(hint):
+            yield from _files_in(value, kind)
+
+
+def _leaves(value) -> Iterator[Path]:
+    """Yield the texts in nested dicts and lists as paths."""
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+    elif isinstance(value, Path | str):
+        yield Path(value)
+
+
+def _file_entry(path: Path) -> dict:
+    """Return the checksum, the size and the time of a file, as a record holds them."""
     status = path.stat()
     return {"sha256": sha256(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
 def checksum(path: Path) -> str:
-    """sha256 of a file; taken from its record where size and time are still those that the record saw."""
+    """Return the sha256 of a file, from its record where the file still has the size and the time in the record."""
     try:
-        known = json.loads(record_path(path).read_text())["outputs"][path.name]
+        entry = json.loads(record_path(path).read_text())["outputs"][path.name]
         status = path.stat()
-        if (known["bytes"], known["modified_ns"]) == (status.st_size, status.st_mtime_ns):
-            return known["sha256"]
+        if (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns):
+            return entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return sha256(path)
 
 
 @contextlib.contextmanager
-def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) -> Iterator[None]:
-    """Run a stage in this block: its outputs are marked as being made, and get their records when it ends well."""
+def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, clock) -> Iterator[None]:
+    """Mark the outputs of a stage as being made while the block runs, and write their records when it ends well.
+
+    `code`: the fingerprint of the code. `log`: the log of the job. `clock`: a function that returns seconds.
+    """
     outputs = outputs_of(arguments)
     marker = {"pid": os.getpid(), "host": platform.node(), "log": str(log) if log else None}
     for path in outputs:
@@ -88,45 +121,56 @@ def recorded(stage: str, arguments: dict, code: str, log: Path | None, clock) ->
         yield
         device = "cpu"
         if "device" in arguments:
-            from sns_core.runtime import select_device  # whoever is told a device has loaded torch before
+            # A stage with a device has loaded torch already. Other stages do without it.
+            from sns_core.device import select_device
 
             device = select_device(arguments["device"])
-        record = provenance(as_told(arguments), arguments.get("seed"), str(device))
+        record = provenance(as_json(arguments), arguments.get("seed"), str(device))
         record |= {
-            "format": FORMAT, "stage": stage, "fingerprint": code, "wall_seconds": clock() - began,
-            "inputs": {str(path): checksum(path) for path in inputs_of(arguments)},
-            "outputs": {path.name: _described(path) for path in outputs},
-        }  # fmt: skip
+            "format": FORMAT,
+            "stage": stage.__name__,
+            "fingerprint": code,
+            "wall_seconds": clock() - began,
+            "inputs": {str(path): checksum(path) for path in inputs_of(stage, arguments)},
+            "outputs": {path.name: _file_entry(path) for path in outputs},
+        }
         for path in outputs:
-            write_json(record_path(path), record)
+            # The keys are not sorted, because the order of methods is part of what made a table.
+            write_json(record_path(path), record, sort_keys=False)
     finally:
         for path in outputs:
             running_path(path).unlink(missing_ok=True)
 
 
-def record_provenance(*, configuration: dict, systems: dict, seed: int, output: Path) -> None:
+def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, seed: int, output: Path) -> None:
     """Write what made a run: its configuration, code, host, data and models, and the seconds that each job took.
 
-    `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file}, "segments": {method: [files]}}.
+    `configuration`: the run's configuration.
+    `systems`: system -> {"manifest": file, "data": {split: [files]}, "models": {name: file},
+        "segments": {method: [files]}}.
+    `methods`: system -> {method: its resolved configuration}, which `sns_core.load` reads.
+    `seed`: the run's seed.
+    `output`: the JSON file.
     """
-    commits, devices, described = set(), set(), {}
+    commits, devices, entries = set(), set(), {}
     for system, files in systems.items():
         manifest = read_json(files["manifest"])
         jobs, models = [], {}
         for split, paths in files["data"].items():
-            jobs.append(("simulate_trajectories", split, [_attribute(path) for path in paths]))
+            jobs.append(("simulate_trajectories", split, [_record_in(path) for path in paths]))
         for model, path in files["models"].items():
             note = read_json(Path(path).with_suffix(".json"))
             jobs.append(("train_model", model, [note["provenance"]]))
             models[model] = {"sha256": sha256(path), "data": note["data"]}
         for method, paths in files["segments"].items():
-            jobs.append(("rollout_segment", method, [_attribute(path) for path in paths]))
+            jobs.append(("rollout_segment", method, [_record_in(path) for path in paths]))
         for _, _, records in jobs:
             commits |= {json.dumps(record["code"], sort_keys=True) for record in records}
             devices |= {record["device"] for record in records}
-        described[system] = {
+        entries[system] = {
             "data": manifest["identity"],
             "models": models,
+            "methods": methods[system],
             "wall_seconds": [
                 {
                     "stage": stage,
@@ -138,12 +182,12 @@ def record_provenance(*, configuration: dict, systems: dict, seed: int, output: 
             ],
         }
     record = provenance(configuration, seed, ", ".join(sorted(devices)))
-    record |= {"format": RUN_FORMAT, "systems": described, "code_of_results": [json.loads(c) for c in sorted(commits)]}
+    record |= {"format": RUN_FORMAT, "systems": entries, "code_of_results": [json.loads(c) for c in sorted(commits)]}
     write_json(output, record)
 
 
-def _attribute(path) -> dict:
-    """The record that a netCDF file carries of what made it."""
+def _record_in(path) -> dict:
+    """Return the record that a netCDF file carries in its attributes."""
     import xarray as xr
 
     with xr.open_dataset(path) as dataset:

@@ -1,89 +1,109 @@
-"""The last stage: the page that tells what came out of a run.
+"""Write the page that tells the results of a run: the last stage of the workflow.
 
-The page is one file: styles and pictures stand in it, nothing is loaded. Its words follow from the numbers in the
-tables by the thresholds below; none of them is fixed.
+The page is one file: it contains its styles and pictures and loads nothing. Its words follow from the numbers in the
+tables by the thresholds below.
 """
 
 import base64
+import io
+import itertools
 import json
 import math
 import os
 from pathlib import Path
 
+import av
 import jinja2
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from sns_core.figures.inputs import SHOWN_UNITS
-from sns_core.figures.style import looks, short
-from sns_core.files import read_json, whole_file
+from sns_core.errors import DamagedFile
+from sns_core.figures.inputs import SHOWN_UNITS, read
+from sns_core.figures.style import css_colours, method_styles
+from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
+from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
+from sns_core.metrics.stationarity import drift, is_drifting
+from sns_core.wording import count_of, digits, duration, interval, number, repaid, short
 
 TEMPLATE = "report.html.j2"
-DRIFT = 0.25  # decades: a window whose spectrum error is larger has left the solver's statistics
-FLOOR = 2.0  # a method whose worst window is within this many times the solver's own worst cannot be told from it
-ENERGY = 1.5  # factor of the solver's kinetic energy, up or down, that is called a change of the mean energy
-FEW_CALLS = 0.5  # calls of the denoiser a step: below, most steps are the surrogate's own
+DRIFT = 0.25  # decades: a window with a larger spectrum error has left the solver's statistics
+FLOOR = 2.0  # a method cannot be told from the solver if its worst window is within this many times the solver's worst
+ENERGY = 1.5  # a larger factor of the solver's kinetic energy, up or down, is called a change of the mean energy
+LOW_CALLS = 0.5  # denoiser calls per step: with fewer calls most steps are the surrogate's own
+AFTER_LOSS = 0.02  # share of the movie between the first loss and the picture that stands for the movie
 
 
-# What the tables say
+# The methods
 
 
 def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, methods: list[dict]) -> list[dict]:
-    """A row a method and layer: its scores, and what they amount to in words.
+    """Return one row per method and layer: its scores, and a verdict in words.
 
-    `metrics`: a row a method and member; `windows`: a row a method, layer and window; `methods`: name, label and
-    stepper of each, in order. Means are over the members that were not lost; windows count all members.
+    `metrics`: one row per method, member and layer; `windows`: one row per method, layer and window; `methods`: name,
+    label and kind of each method, in order. Means are over the members that were not lost; windows count all members.
     """
     layers = [str(layer) for layer in windows["layer"].unique()]
     scatter = {layer: _errors(windows, "solver", layer).max() for layer in layers}
-    return [_row(metrics, windows, method, layer, layers, scatter[layer]) for method in methods for layer in layers]
+    return [_row(metrics, windows, method, layer, scatter[layer]) for method in methods for layer in layers]
 
 
 def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
-    """Spectrum errors of a method's windows, in order; NaN becomes infinite."""
+    """Return the spectrum errors of a method's windows in order, with infinity for NaN."""
     rows = windows[(windows["method"] == method) & (windows["layer"].astype(str) == layer)]
-    return rows["spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
+    return rows["window_spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
 
 
-def _row(metrics, windows, method: dict, layer: str, layers: list[str], scatter: float) -> dict:
-    name, suffix = method["name"], "" if len(layers) == 1 else f"_{layer}"
-    mine = metrics[metrics["method"] == name]
-    own = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
-    kept = mine[mine["lost_step"] < 0]
-    lost = mine[mine["lost_step"] >= 0]["lost_step"]
+def _row(metrics, windows, method: dict, layer: str, scatter: float) -> dict:
+    name = method["name"]
+    members = metrics[(metrics["method"] == name) & (metrics["layer"] == layer)]
+    method_windows = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
+    gone = is_lost(members["lost_step"])
+    alive, lost = members[~gone], members["lost_step"][gone]
     errors = _errors(windows, name, layer)
-    energy = (own["kinetic_energy"] / own["kinetic_energy_solver"]).fillna(math.inf).to_numpy(dtype=float)
-    change = own["relative_change_solver"].mean()
+    energy = method_windows["kinetic_energy"] / method_windows["kinetic_energy_solver"]
+    energy = energy.fillna(math.inf).to_numpy(dtype=float)
 
-    def mean(column, by=None):
-        values = kept[column] / (kept[by] if by else 1.0)
+    def mean(column, relative_to=None):
+        values = alive[column] / (alive[relative_to] if relative_to else 1.0)
         return float(values.mean(skipna=False)) if len(values) else math.nan
 
     row = {
-        "name": name, "label": method["label"], "stepper": method["stepper"], "layer": layer,
-        "steps": int(mine["steps"].max()), "members": len(mine), "lost": len(lost),
+        "name": name,
+        "label": method["label"],
+        "kind": method["kind"],
+        "layer": layer,
+        "steps": int(members["steps"].max()),
+        "members": len(members),
+        "lost": len(lost),
         "first_lost": int(lost.min()) if len(lost) else None,
-        "error": mean("spectrum_error" + suffix), "error_late": mean("spectrum_error_late" + suffix),
-        "error_first": errors[0], "error_last": errors[-1], "error_worst": errors.max(), "windows": len(errors),
+        "error": mean("member_spectrum_error"),
+        "error_late": mean("member_spectrum_error_late"),
+        "error_first": errors[0],
+        "error_last": errors[-1],
+        "error_worst": errors.max(),
+        "windows": len(errors),
         "energy_worst": energy[np.argmax(np.abs(np.log(np.maximum(energy, 1e-30))))],
-        "energy": mean("kinetic_energy" + suffix, "kinetic_energy_solver" + suffix),
-        "enstrophy": mean("enstrophy" + suffix, "enstrophy_solver" + suffix),
-        "change": mean("relative_change") / change,
-        "decorrelation": mean("decorrelation_time"), "decorrelation_late": mean("decorrelation_time_late"),
-        "calls": float(mine["calls_per_step"].mean()), "milliseconds": 1000 * float(mine["seconds_per_step"].mean()),
-        "window_rows": own.to_dict("records"), "scatter": scatter,
-    }  # fmt: skip
+        "energy": mean("kinetic_energy", "kinetic_energy_solver"),
+        "enstrophy": mean("enstrophy", "enstrophy_solver"),
+        "change": mean("relative_change") / method_windows["relative_change_solver"].mean(),
+        "decorrelation": mean("decorrelation_time"),
+        "decorrelation_late": mean("decorrelation_time_late"),
+        "calls": float(members["calls_per_step"].mean()),
+        "milliseconds": 1000 * float(members["seconds_per_step"].mean()),
+        "window_rows": method_windows.to_dict("records"),
+        "scatter": scatter,
+    }
     return {**row, **dict(zip(("tone", "verdict"), judge(row), strict=True)), "note": _note(row)}
 
 
 def judge(row: dict) -> tuple[str, str]:
-    """(tone, sentence) for a row: tone is "bad", "fair" or "good"."""
+    """Return (tone, sentence) for a row; the tone is "bad", "fair" or "good"."""
     worst, last, first = row["error_worst"], row["error_last"], row["error_first"]
     if row["lost"]:
-        count = "every member" if row["lost"] == row["members"] else f"{row['lost']} of {row['members']} members"
-        return "bad", f"Loses {count}, the first at step {row['first_lost']}."
+        return "bad", f"Loses {_lost_members(row)}, the first at step {row['first_lost']}."
     if last > DRIFT >= first:
         return "bad", f"Keeps all members and drifts: its spectrum error grows from {short(first)} to {short(last)}."
     if worst > DRIFT:
@@ -92,34 +112,140 @@ def judge(row: dict) -> tuple[str, str]:
         return "fair", f"Keeps all members; kinetic energy reaches {short(row['energy_worst'])} times the solver's."
     if worst <= FLOOR * row["scatter"]:
         return "good", f"Keeps all members; its windows lie within {FLOOR:g} times the solver's own scatter."
-    return (
-        "fair",
-        f"Keeps all members; its spectrum is off by up to {short(worst)} decades, more than sampling explains.",
-    )
+    off = f"its spectrum is off by up to {short(worst)} decades, more than sampling explains"
+    return "fair", f"Keeps all members; {off}."
+
+
+def _lost_members(row: dict) -> str:
+    if row["lost"] == row["members"]:
+        return "every member" if row["members"] > 1 else "its one member"
+    return f"{row['lost']} of {row['members']} members"
 
 
 def _note(row: dict) -> str:
-    if row["stepper"] == "refinement" and row["calls"] < FEW_CALLS:
-        return f"Fewer than {FEW_CALLS:g} denoiser calls a step: most steps are the surrogate's own."
+    if row["kind"] == "refinement" and row["calls"] < LOW_CALLS:
+        return f"Fewer than {LOW_CALLS:g} denoiser calls per step: most steps are the surrogate's own."
     return ""
+
+
+# The first screen
+
+
+def headline(rows: list[dict], prices: dict) -> dict | None:
+    """Return the result in {"sentence", "numbers"}: the best method beside the surrogate alone and the solver.
+
+    `rows`: of `summarise`; `prices`: of `tabulate_prices`. The best method loses the fewest members; among equals its
+    worst window has the least spectrum error. Methods with shorter rollouts than others do not compete. None without a
+    method besides the solver.
+    """
+    methods = _worst_layers(row for row in rows if row["kind"] != "solver")
+    if not methods:
+        return None
+    solver = _worst_layers(row for row in rows if row["kind"] == "solver")
+    longest = max(row["steps"] for row in methods)
+    best = min((row for row in methods if row["steps"] == longest), key=lambda row: (row["lost"], row["error_worst"]))
+    alone = next((row for row in methods if row["kind"] == "pointwise"), None)
+    alone = None if alone is best else alone
+    configured = next((row["speed_up_configured"] for row in prices["rows"] if row["name"] == best["name"]), math.nan)
+    return {"sentence": _sentence(best, alone), "numbers": _numbers(best, alone, solver, configured), **best}
+
+
+def _worst_layers(rows) -> list[dict]:
+    """Return one row per method, of the layer with the largest spectrum error."""
+    worst = {}
+    for row in rows:
+        if row["name"] not in worst or row["error_worst"] > worst[row["name"]]["error_worst"]:
+            worst[row["name"]] = row
+    return list(worst.values())
+
+
+def _sentence(best: dict, alone: dict | None) -> str:
+    if best["lost"]:
+        beginning = (
+            f"No method keeps all members over {best['steps']} steps: {best['label']} loses {_lost_members(best)}"
+        )
+        beginning += f", the first at step {best['first_lost']}"
+    else:
+        members = "its one member" if best["members"] == 1 else f"all {best['members']} members"
+        beginning = f"{best['label']} stays nearest to the solver: it keeps {members} over {best['steps']} steps"
+    if alone is None:
+        return f"{beginning}."
+    if alone["lost"]:
+        loss = f"{alone['label']} alone loses {_lost_members(alone)}, the first at step {alone['first_lost']}"
+        return f"{beginning}, while {loss}."
+    return f"{beginning}, and so does {alone['label']} alone." if not best["lost"] else f"{beginning}."
+
+
+def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
+    """Return the three numbers of the first screen: {"value", "title", "beside"}."""
+    members = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
+    errors = [f"{row['label']} itself: {short(row['error_worst'])}" for row in solver]
+    if alone:
+        errors.append(f"{alone['label']}: {short(alone['error_worst'])}" if math.isfinite(alone["error_worst"]) else "")
+    cheaper = speed_up >= 1
+    price = "–" if math.isnan(speed_up) else f"{short(speed_up if cheaper else 1 / speed_up)} ×"
+    return [
+        {
+            "value": members[0],
+            "title": f"members kept over {best['steps']} steps",
+            "beside": f"{alone['label']}: {members[1]}" if alone else "",
+        },
+        {
+            "value": short(best["error_worst"]),
+            "title": "decades: spectrum error of the worst window",
+            "beside": "; ".join(filter(None, errors)),
+        },
+        {
+            "value": price,
+            "title": f"{'cheaper' if cheaper else 'dearer'} than the solver as configured",
+            "beside": "wall seconds per time unit; coarser grids: see Cost",
+        },
+    ]
+
+
+# The drift of the reference
+
+
+DRIFTS = {"kinetic_energy": "kinetic energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
+
+
+def drift_notes(reference: xr.Dataset) -> list[dict]:
+    """Return {"text", "drifts"} per quantity and layer: the last third of the reference's frames less the first third.
+
+    `reference`: result of `compute_reference`. The list is empty for a result of an older version.
+    """
+    notes, layers = [], [str(layer) for layer in reference["layer"].values]
+    for name, title in DRIFTS.items():
+        if f"{name}_drift" not in reference:
+            continue
+        differences = reference[f"{name}_drift"].transpose("member", "layer").values
+        mean, error = drift(differences)
+        for layer, label in enumerate(layers):
+            whole = 1.0 if name == "spectrum" else float(reference[name].isel(layer=layer).mean()) / 100
+            unit = "decades" if name == "spectrum" else "%"
+            place = f" ({label})" if len(layers) > 1 else ""
+            text = f"{title}{place} {mean[layer] / whole:+.2g} ± {error[layer] / whole:.2g} {unit}"
+            notes.append({"text": text, "drifts": bool(is_drifting(differences)[layer])})
+    return notes
 
 
 # The scorecard
 
 
 def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
-    """A row a score, layer and lead, of a table of `score_methods`: {"title", "floor", "cells"}, a cell a method in order.
+    """Return one row per score, layer and lead of a table of `score_methods`: {"title", "floor", "cells"}.
 
-    A cell is {"value", "low", "high", "within", "lost"}, or None where a method has no such score; "within" where its interval
-    overlaps the floor's, "lost" where members were.
+    There is one cell per method, in order: {"value", "low", "high", "within", "lost"}, or None if a method has no such
+    score. "within": the interval overlaps the floor's; "lost": members were lost.
     """
     rows = []
+    layers = table["layer"][table["layer"] != ""].nunique()
     for (score, layer, lead), part in table.groupby(["score", "layer", "lead"], sort=False, dropna=False):
-        title, layers = SCORES[score][0], table["layer"][table["layer"] != ""].nunique()
+        title = SCORES[score][0]
         title += f", {layer}" if layer and layers > 1 else ""
-        title += f", after {lead:g} steps" if np.isfinite(lead) else ""
-        mine = part.set_index("method")
-        cells = [_cell(mine.loc[m["name"]]) if m["name"] in mine.index else None for m in methods]
+        title += f", after {count_of(lead, 'step')}" if np.isfinite(lead) else ""
+        by_method = part.set_index("method")
+        cells = [_cell(by_method.loc[m["name"]]) if m["name"] in by_method.index else None for m in methods]
         first = part.iloc[0]
         floor = {"value": first["floor"], "low": first["floor_low"], "high": first["floor_high"]}
         rows.append({"title": title, "rank": list(SCORES).index(score), "lead": lead, "floor": floor, "cells": cells})
@@ -136,99 +262,101 @@ def _cell(row: pd.Series) -> dict | None:
 # Cost
 
 
-def cost(table: pd.DataFrame, methods: list[dict]) -> dict:
-    """Of a table of `tabulate_cost`: {"unit", "machine", "members", "columns": titles of the scores, "rows", "verdicts"}.
+def tabulate_prices(table: pd.DataFrame, methods: list[dict]) -> dict:
+    """Return the parts of a table of `tabulate_cost`: "unit", "machine", "members", "columns", "rows" and "verdicts".
 
-    A row a contender, the methods in order and then the solver's grids: what it costs in `unit`, and a cell a score with
-    "error" and, of a method, "speed_up", "verdict", "beaten_by", "at_most" and "break_even". A verdict is (tone, label,
-    sentence), of each method beside the solver.
+    "columns": the titles of the scores. "rows": one per contender, the methods in order and then the solver's grids,
+    with its costs per "unit" and one cell per score. A cell has "error" and, if it is a method's, "speed_up",
+    "verdict", "beaten_by", "at_most" and "break_even". "verdicts": (name, tone, label, sentence) of each method beside
+    the solver.
     """
     units, factor = SHOWN_UNITS.get(table["time_units"].iloc[0], ("time unit", 1.0))
     kinds = list(table[["score", "lead"]].drop_duplicates().itertuples(index=False, name=None))
     kinds.sort(key=lambda kind: (kind[0] != "crps", kind[1]))
     labels = {method["name"]: method["label"] for method in methods}
     order = [name for name in labels if name in set(table["contender"])]
-    order += [name for name in table["contender"].unique() if name not in labels]
-    rows = []
-    for name in order:
-        mine = table[table["contender"] == name]
-        first = mine.iloc[0]
-        cells = {
-            (row["score"], row["lead"] if row["score"] == "crps" else None): row for row in mine.to_dict("records")
-        }
-        label = labels.get(name) or f"Solver, {name} × {name}, step {first['dt'] * factor:.3g}"
-        costs = {key: first[key] / factor for key in ("seconds", "seconds_low", "seconds_high", "calls", "joules")}
-        costs |= {key: first[key] for key in ("memory_mb", "preparation", "speed_up_configured", "kind")}
-        later = first["break_even_configured"] * factor
-        rows.append({"name": name, "label": label, **costs, "break_even_configured": later, "cells": [
-            cells.get((score, lead if score == "crps" else None)) for score, lead in kinds
-        ]})  # fmt: skip
-    titles = [SCORES[score][0] + (f", after {lead:g} steps" if score == "crps" else "") for score, lead in kinds]
+    order += sorted((name for name in table["contender"].unique() if name not in labels), key=int)
+    rows = [_price(name, table[table["contender"] == name], labels.get(name), kinds, factor) for name in order]
+    titles = [
+        SCORES[score][0] + (f", after {count_of(lead, 'step')}" if score == "crps" else "") for score, lead in kinds
+    ]
+    rivals = [row for row in rows if row["kind"] == "method" and row["name"] != "solver"]
     return {
-        "unit": {"d": "day"}.get(units, units), "machine": table["machine"].iloc[0], "members": int(table["members"].iloc[0]),
-        "columns": titles, "rows": rows,
-        "verdicts": [(row["name"], *_worth(row, titles)) for row in rows if row["kind"] == "method" and row["name"] != "solver"],
-    }  # fmt: skip
+        "unit": {"d": "day"}.get(units, units),
+        "machine": table["machine"].iloc[0],
+        "members": int(table["members"].iloc[0]),
+        "columns": titles,
+        "rows": rows,
+        "verdicts": [(row["name"], *_worth(row, titles)) for row in rivals],
+    }
+
+
+def _price(name: str, table: pd.DataFrame, label: str | None, kinds: list[tuple], factor: float) -> dict:
+    """Return the row of a contender; `kinds`: (score, lead) of the columns; `factor`: of the units of time shown."""
+    first = table.iloc[0]
+    cells = {(row["score"], row["lead"] if row["score"] == "crps" else None): row for row in table.to_dict("records")}
+    costs = {key: first[key] / factor for key in ("seconds", "seconds_low", "seconds_high", "calls", "joules")}
+    costs |= {key: first[key] for key in ("memory_mb", "preparation", "speed_up_configured", "kind")}
+    return {
+        "name": name,
+        "label": label or f"Solver on {name}², step {first['dt'] * factor:.3g}",
+        **costs,
+        "break_even_configured": first["break_even_configured"] * factor,
+        "cells": [cells.get((score, lead if score == "crps" else None)) for score, lead in kinds],
+    }
 
 
 def _worth(row: dict, titles: list[str]) -> tuple[str, str, str]:
-    """(tone, label, sentence): whether a method is worth its price beside the solver on some grid."""
-    known = [(title, cell) for title, cell in zip(titles, row["cells"], strict=True) if cell and cell["verdict"]]
-    if not known:
-        return "fair", row["label"], "nothing to compare it by."
-    gains = [title for title, cell in known if cell["verdict"] == "gains"]
-    beaten = [title for title, cell in known if cell["beaten_by"]]
-    least, most = (extreme(cell["speed_up"] for _, cell in known) for extreme in (min, max))
-    factors = f"at equal accuracy the solver takes {digits(least)} to {digits(most)} times as long"
-    if not gains:
-        told = f"loses by every score: {factors}"
-        tone = "bad"
+    """Return (tone, label, sentence): whether a method is worth its price beside the solver on some grid."""
+    compared = [(title, cell) for title, cell in zip(titles, row["cells"], strict=True) if cell and cell["verdict"]]
+    if not compared:
+        return "fair", row["label"], "cannot be compared: it shares no score with the solver."
+    gains = [title for title, cell in compared if cell["verdict"] == "gains"]
+    beaten = [title for title, cell in compared if cell["beaten_by"]]
+    price = price_words(*(extreme(cell["speed_up"] for _, cell in compared) for extreme in (min, max)))
+    if gains:
+        sentence = f"gains by {len(gains)} of {count_of(len(compared), 'score')}: {price}"
+        tone = "good" if len(gains) == len(compared) else "fair"
     else:
-        told = f"gains by {len(gains)} of {len(known)} scores: {factors}"
-        tone = "good" if len(gains) == len(known) else "fair"
+        sentence, tone = f"loses by every score: {price}", "bad"
     if beaten:
-        told += f"; some grid of the solver is both cheaper and better by {len(beaten)} of {len(known)}"
-    if any(cell["members_lost"] for _, cell in known):
-        told += "; it loses members, and has no spectrum in the long run"
-    return tone, row["label"], told + "."
+        sentence += f"; some grid of the solver is both cheaper and better by {len(beaten)} of {len(compared)}"
+    if any(cell["members_lost"] for _, cell in compared):
+        sentence += "; it loses members, and has no spectrum in the long run"
+    return tone, row["label"], f"{sentence}."
+
+
+def price_words(least: float, most: float) -> str:
+    """Return the price of a method in words, from its least and its largest speed-up over the solver."""
+
+    def span(low: float, high: float) -> str:
+        return short(low) if short(low) == short(high) else f"{short(low)} to {short(high)}"
+
+    if most < 1:
+        return f"at equal accuracy it costs {span(1 / most, 1 / least)} times as much as the solver"
+    if least >= 1:
+        return f"at equal accuracy the solver costs {span(least, most)} times as much"
+    return (
+        f"at equal accuracy it costs between {short(1 / least)} times as much as the solver "
+        f"and 1/{short(most)} of it, by the score"
+    )
 
 
 # The page
 
 
-def write_report(*, systems: dict, captions: list[Path], provenance: Path, output: Path) -> None:
+def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "methods": [{"name", "label",
-    "stepper"}], "movie": MP4, "explorer": page}, figures in the order shown, the first one at the top; `captions`: a text
-    file a figure, named after it, its first paragraph the title, and one for the movie; `provenance`: file of
-    `record_provenance`.
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference":
+    result of `compute_reference`, "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the
+    figures in the order shown and the first one at the top; `captions`: name of a figure, or "movie" -> text whose
+    first paragraph is the title; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that
+    cannot be read.
     """
     record = read_json(provenance)
-    texts = {Path(path).stem: _caption(path) for path in captions}
-    sections = []
-    for system, files in systems.items():
-        colours = looks({method["name"]: method["label"] for method in files["methods"]})
-        rows = summarise(pd.read_csv(files["metrics"]), pd.read_csv(files["windows"]), files["methods"])
-        figures = [{"name": name, "image": _inline(path), **texts[name]} for name, path in files["figures"].items()]
-        settings = record["configuration"]["systems"].get(system, {})
-        sections.append(
-            {
-                "name": system,
-                "rows": [{**row, "colour": colours[row["name"]]["color"]} for row in rows],
-                "layers": len({row["layer"] for row in rows}),
-                "methods": files["methods"],
-                "scorecard": scorecard(read_scorecard(files["scorecard"]), files["methods"]),
-                "cost": cost(read_cost(files["cost"]), files["methods"]),
-                "figures": figures,
-                "movie": {"name": "movie", "film": _inline(files["movie"], "video/mp4"), **texts["movie"]},
-                "explorer": os.path.relpath(files["explorer"], Path(output).parent),
-                "members": rows[0]["members"],
-                "steps": max(row["steps"] for row in rows),
-                "step_size": settings.get("emulator", {}).get("step"),
-                "made": record["systems"].get(system, {}),
-            }
-        )
+    texts = {name: _caption(text) for name, text in captions.items()}
+    sections = [_section(name, files, record, texts, Path(output).parent) for name, files in systems.items()]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -236,13 +364,8 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": number,
-        "digits": digits,
-        "percent": percent,
-        "duration": duration,
-        "repaid": repaid,
-    }
+    filters = (number, digits, duration, repaid, interval)
+    environment.filters |= {each.__name__: each for each in filters}
     page = environment.get_template(TEMPLATE).render(
         sections=sections,
         record=record,
@@ -254,45 +377,71 @@ def write_report(*, systems: dict, captions: list[Path], provenance: Path, outpu
         temporary.write_text(page, encoding="utf-8")
 
 
-def _caption(path) -> dict:
-    title, *paragraphs = Path(path).read_text(encoding="utf-8").strip().split("\n\n")
+def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) -> dict:
+    """Return all that the page shows of one system."""
+    methods, metrics = files["methods"], pd.read_csv(files["metrics"], dtype={"layer": str})
+    styles = method_styles({method["name"]: method["label"] for method in methods})
+    colours = {name: css_colours(look["color"]) for name, look in styles.items()}
+    rows = summarise(metrics, pd.read_csv(files["windows"], dtype={"layer": str}), methods)
+    prices = tabulate_prices(read_cost(files["cost"]), methods)
+    shares = _shares_of_losses(metrics, record["configuration"], methods)
+    return {
+        "name": system,
+        "headline": headline(rows, prices),
+        "colours": colours,
+        "rows": rows,
+        "layers": len({row["layer"] for row in rows}),
+        "methods": methods,
+        "scorecard": scorecard(read_scorecard(files["scorecard"]), methods),
+        "cost": prices,
+        "drift": drift_notes(read(files["reference"])) if "reference" in files else [],
+        "figures": [{"name": name, "image": _inline(path), **texts[name]} for name, path in files["figures"].items()],
+        "movie": {
+            "name": "movie",
+            "film": _inline(files["movie"], "video/mp4"),
+            "poster": _poster(files["movie"], shares),
+            **texts["movie"],
+        },
+        "explorer": os.path.relpath(files["explorer"], folder),
+        "members": rows[0]["members"],
+        "steps": max(row["steps"] for row in rows),
+        "step_size": record["configuration"]["systems"].get(system, {}).get("emulator", {}).get("step"),
+        "made": record["systems"].get(system, {}),
+    }
+
+
+def _shares_of_losses(metrics: pd.DataFrame, configuration: dict, methods: list[dict]) -> list[float]:
+    """Return the losses in the movie as shares of its length."""
+    figures = configuration.get("figures", {})
+    # Without names of its own, the movie shows the first six methods of the run.
+    shown = figures.get("movie", {}).get("methods") or [method["name"] for method in methods[:6]]
+    member = figures.get("fields", {}).get("member", 0)
+    rows = metrics[metrics["method"].isin(shown) & (metrics["member"] == member)]
+    return [row.lost_step / rows["steps"].max() for row in rows.itertuples() if is_lost(row.lost_step)]
+
+
+def _poster(path: Path, losses: list[float]) -> str:
+    """Return the picture that stands for a movie: the one shortly after the first loss, or the last one without a loss.
+
+    Raises DamagedFile if the movie cannot be read.
+    """
+    place = min(losses) + AFTER_LOSS if losses else 1.0
+    try:
+        with av.open(str(path)) as movie:
+            last = movie.streams.video[0].frames - 1
+            wanted = min(last, math.ceil(place * last))
+            picture = next(itertools.islice(movie.decode(video=0), wanted, None)).to_image()
+    except (av.FFmpegError, OSError, IndexError, StopIteration) as error:
+        raise DamagedFile(path, f"not readable as a movie ({error})") from None
+    content = io.BytesIO()
+    picture.save(content, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _caption(text: str) -> dict:
+    title, *paragraphs = text.strip().split("\n\n")
     return {"title": " ".join(title.split()), "paragraphs": [" ".join(p.split()) for p in paragraphs]}
 
 
 def _inline(path, kind: str = "image/png") -> str:
     return f"data:{kind};base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
-
-
-def number(value, digits: int = 2) -> str:
-    """A number for a table cell: a dash where there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if not math.isfinite(value):
-        return "∞"
-    return f"{value:.{digits}f}" if abs(value) < 1000 else short(float(value))
-
-
-def digits(value: float) -> str:
-    """A score in about three digits: 0.0142, 1.07, 327; a dash where there is none."""
-    if not math.isfinite(value):
-        return number(value)
-    return f"{value:.3g}" if 1e-4 <= abs(value) < 1e5 or value == 0 else short(value)
-
-
-def percent(value) -> str:
-    return "–" if not math.isfinite(value) else f"{100 * value:.0f} %"
-
-
-def repaid(units: float) -> str:
-    """A break-even in time units: "after 3×10⁴", or "never"."""
-    return "" if math.isnan(units) else f"after {digits(units)}" if math.isfinite(units) else "never"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 42 s, 3 min 10 s or 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

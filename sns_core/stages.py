@@ -1,4 +1,4 @@
-"""Where each stage lives: the workflow's rules, the command line and the code fingerprints read this one table."""
+"""The module of each stage. The workflow's rules, the command line and the code fingerprints read this table."""
 
 STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",
@@ -6,11 +6,11 @@ STAGES = {
     "train_model": "sns_core.training.train",
     "rollout_segment": "sns_core.rollout.segment",
     "rollout_ensemble": "sns_core.rollout.ensemble",
-    "rollout_grids": "sns_core.rollout.grids",
-    "measure_cost": "sns_core.rollout.cost",
-    "diagnose_denoiser": "sns_core.rollout.diagnose",
-    "compute_reference": "sns_core.metrics.compute",
-    "compute_metrics": "sns_core.metrics.compute",
+    "rollout_grids": "sns_core.evaluation.coarse_solver",
+    "measure_cost": "sns_core.evaluation.timing",
+    "diagnose_denoiser": "sns_core.evaluation.denoiser_diagnosis",
+    "compute_reference": "sns_core.metrics.reference",
+    "compute_metrics": "sns_core.metrics.rollout_metrics",
     "aggregate_metrics": "sns_core.metrics.aggregate",
     "compare_seeds": "sns_core.metrics.seeds",
     "compare_held_out": "sns_core.metrics.held_out",
@@ -33,7 +33,7 @@ STAGES = {
     "plot_held_out": "sns_core.figures.held_out",
     "plot_cost": "sns_core.figures.cost",
     "plot_movie": "sns_core.figures.movie",
-    "write_explorer": "sns_core.figures.explorer",
+    "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
     "collect_run": "sns_core.gallery",

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(1)
 
 # A test is slow if it uses one of these fixtures, which train networks or start a cluster or a browser, or if its module

@@ -132,6 +132,10 @@ def _run(call: list, files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(variables)
     sys.argv, sys.path[0] = words, folder
+    if SOCKETS in variables:
+        sys.executable = os.path.join(
+            variables[SOCKETS], "python"
+        )  # the workflow's jobs use the interpreter of snakemake
     code = 1
     try:
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)

@@ -1,21 +1,26 @@
 # Three seeds of one configuration, each from its own data on, and the table of their means and spreads:
 #
 #   snakemake -s workflow/seeds.smk --cores 2 seeds                                     of the demo
-#   snakemake -s workflow/seeds.smk --cores 2 --configfile config/qg-demo.yaml seeds    of another scale
+#   snakemake -s workflow/seeds.smk --cores 2 --configfile config/qg-demo.yaml -- seeds    of another scale
 #
 # The first seed is the configuration's own run; the others lie beside it, in <run>-seed1 and <run>-seed2.
 import sys
 from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-sys.path[:0] = [str(HOME), str(Path(HOME, "workflow", "scripts"))]
-from fingerprint import fingerprint
+sys.path.insert(0, str(HOME))  # a clone runs its own code, whatever is installed
+from sns_workflow import configuration
+from sns_workflow.command import command, python, settings
+from sns_workflow.fingerprint import fingerprint
 
 
 configfile: Path(HOME, "config", "config.yaml")
 
 
-def another(number):
+config = configuration.read_or_stop(config, workflow).whole
+
+
+def configuration_of(number):
     return {**config, "run": f"{config['run']}-seed{number}", "seed": config["seed"] + number}
 
 
@@ -30,19 +35,20 @@ module second:
     snakefile:
         str(HOME / "Snakefile")
     config:
-        another(1)
+        configuration_of(1)
 
 
 module third:
     snakefile:
         str(HOME / "Snakefile")
     config:
-        another(2)
+        configuration_of(2)
 
 
-RUNS = [config["run"], another(1)["run"], another(2)["run"]]
+RUNS = [config["run"], configuration_of(1)["run"], configuration_of(2)["run"]]
 SEEDS = [config["seed"] + number for number in range(3)]
 SYSTEMS = config["use"]["systems"]
+PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
 rule seeds:
@@ -52,24 +58,23 @@ rule seeds:
 
 rule compare_seeds:
     input:
-        [f"{config['results']}/{run}/{{system}}/scorecard.csv" for run in RUNS],
+        scorecards=[f"{config['results']}/{run}/{{system}}/scorecard.csv" for run in RUNS],
     output:
-        table=f"{config['results']}/{config['run']}/{{system}}/seeds.csv",
-        readable=f"{config['results']}/{config['run']}/{{system}}/seeds.md",
+        output=f"{config['results']}/{config['run']}/{{system}}/seeds.csv",
+        output_readable=f"{config['results']}/{config['run']}/{{system}}/seeds.md",
     log:
         f"{config['results']}/{config['run']}/{{system}}/logs/seeds.log",
     conda:
-        Path(HOME, "envs", "sns.yaml")
-    threads: 1
+        "../envs/sns.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: 1000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        seeds=str(SEEDS),
-        code=fingerprint("compare_seeds"),
+        settings=settings("compare_seeds", {"seeds": SEEDS}),
+        code=lambda wildcards: fingerprint("compare_seeds"),
+        call=lambda wildcards, output: f"{PYTHON} -m sns_core compare_seeds",
     shell:
-        "python -m sns_core compare_seeds --threads {threads} --code {params.code} --log {log:q} --scorecards {input:q}"
-        " --seeds {params.seeds:q} --output {output.table:q} --output-readable {output.readable:q}"
+        command("compare_seeds")
 
 
 use rule * from first as first_*

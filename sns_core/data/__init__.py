@@ -1,4 +1,8 @@
-"""Trajectory files, shards with their manifest, and the pairs that networks learn from."""
+"""Trajectory files, shards with their manifest, and the pairs that networks learn from.
+
+The names of this package are imported on first use. Most of them need torch, and a job that only reads frames starts
+faster without it.
+"""
 
 __all__ = [
     "Dataset",
@@ -12,7 +16,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """The names above, loaded when they are asked for: most of them need torch, and who reads frames does not."""
+    """Import a public name of this package on its first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sns_core.data.frames import open_frames, open_members

@@ -1,12 +1,13 @@
-"""Files of frames as self-describing netCDF4: dims (member, time, layer, y, x), one file a split, a group of its members, or
-a segment of a rollout.
+"""Files of frames: self-describing netCDF4 with the dimensions (member, time, layer, y, x).
 
-A file says in its attributes what made it. Variables are stored with a checksum, so a flipped bit is an error on
-reading. Without torch, which whoever draws or tabulates has no need of.
+There is one file per split, per group of a split's members, or per segment of a rollout. The attributes of a file say
+what made it. Variables are stored with a checksum, so a flipped bit is an error on reading. This module does not import
+torch, so that jobs that only draw or tabulate start quickly.
 """
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from sns_core.data.attributes import CONVENTIONS, attributes_of
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
 
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
     from sns_core.systems import System
 
 FORMAT = "sns-frames-1"
-FRAMES_A_CHUNK = 50
+FRAMES_PER_CHUNK = 50
 
 
 def steps_per_frame(step: float, dt: float) -> int:
-    """Solver steps in an emulator step; UserError where it is not a whole number."""
+    """Return the number of solver steps `dt` in an emulator step. Raise UserError where it is not a whole number."""
     ratio = step / dt
     if ratio < 0.5 or abs(ratio - round(ratio)) > 1e-9 * ratio:
         raise UserError(
@@ -35,7 +37,12 @@ def steps_per_frame(step: float, dt: float) -> int:
 
 
 class FrameWriter:
-    """Appends frames to a netCDF4 file; `attributes` go into it as given, dicts as JSON. Closed by a `with` block."""
+    """A netCDF4 file that frames are appended to. A `with` block closes it.
+
+    `path`: the file. `system`: gives the names and units of the field, the layers and the coordinates. `members`: the
+    numbers of the members. `resolution`: points per side of a frame. `attributes`: attributes of the file, dicts as
+    JSON. `time_step`: time between two frames whose indices differ by one.
+    """
 
     def __enter__(self) -> "FrameWriter":
         return self
@@ -50,46 +57,46 @@ class FrameWriter:
         for name, size in sizes.items():
             self.file.createDimension(name, size)
         positions = np.arange(resolution) * system.length / resolution
-        for name, values, units in (
-            ("member", np.asarray(members), "1"),
-            ("time", None, system.time_units),
-            ("y", positions, system.length_units),
-            ("x", positions, system.length_units),
-        ):
+        for name, values in {"member": np.asarray(members), "time": None, "y": positions, "x": positions}.items():
             coordinate = self.file.createVariable(name, "i4" if name == "member" else "f8", (name,))
-            coordinate.units = units
+            coordinate.setncatts(attributes_of(name, system))
             if values is not None:
                 coordinate[:] = values
-        # Characters, not variable-length strings: HDF5 crashes on those when a file is open twice (hdf5 issue 3649).
+        # Layer names are stored as characters. HDF5 crashes on variable-length strings when a file is open twice (hdf5
+        # issue 3649).
         labels = np.array(system.layers, dtype="S")
         self.file.createDimension("label", labels.dtype.itemsize)
         layer = self.file.createVariable("layer", "S1", ("layer", "label"))
         layer[:] = netCDF4.stringtochar(labels)
-        layer._Encoding = "utf-8"
-        # One member a chunk: blocks of any number of members are read without touching the others.
-        chunks = (1, FRAMES_A_CHUNK, system.channels, resolution, resolution)
+        layer.setncatts({"_Encoding": "utf-8", **attributes_of("layer", system)})
+        # A chunk holds one member, so that any members can be read without reading the others.
+        chunks = (1, FRAMES_PER_CHUNK, system.channels, resolution, resolution)
         self.frames = self.variable(system.variable, tuple(sizes), system.units, chunks)
-        self.annotate(format=FORMAT, Conventions="CF-1.10", **attributes)
+        self.annotate(format=FORMAT, Conventions=CONVENTIONS, **attributes)
 
     def annotate(self, **attributes) -> None:
-        """Set attributes of the file, dicts as JSON."""
+        """Set attributes of the file. A dict is stored as JSON."""
         self.file.setncatts(
             {name: json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for name, v in attributes.items()}
         )
 
     def variable(self, name, dimensions, units="1", chunks=None, kind="f4"):
+        """Create a variable with a checksum, in chunks of one member, and return it.
+
+        `chunks`: the chunk sizes (None: whole dimensions of one member). `kind`: the netCDF type.
+        """
         members = len(self.file.dimensions["member"])
         if chunks is None and "member" in dimensions:
             chunks = tuple(1 if d == "member" else len(self.file.dimensions[d]) for d in dimensions)
         variable = self.file.createVariable(name, kind, dimensions, fletcher32=True, chunksizes=chunks)
-        variable.units = units
+        variable.setncatts({"units": units, **attributes_of(name, self.system)})
         if chunks:
-            # HDF5 keeps up to 16 MiB of each variable, which would look like memory that grows with the file.
+            # By default HDF5 caches up to 16 MiB of each variable, and memory would seem to grow with the file.
             variable.set_var_chunk_cache(2 * members * variable.dtype.itemsize * math.prod(chunks))
         return variable
 
     def append(self, frames: np.ndarray, first_index: int) -> None:
-        """Add frames (member, time, layer, y, x); `first_index` counts in units of `time_step`."""
+        """Append frames (member, time, layer, y, x). The first one is at the time `first_index` x `time_step`."""
         stop = self.count + frames.shape[1]
         self.frames[:, self.count : stop] = frames
         self.file["time"][self.count : stop] = (first_index + np.arange(frames.shape[1])) * self.time_step
@@ -97,45 +104,49 @@ class FrameWriter:
 
 
 def open_frames(path: Path, variable: str | None = None, **chunks) -> xr.Dataset:
-    """Open a file of frames, lazily where `chunks` are given.
+    """Open a file of frames, lazily where `chunks` are passed.
 
-    Raises UserError where it is missing, DamagedFile where it is truncated, foreign or lacks `variable`.
+    Raises UserError where the file is missing, and DamagedFile where it is truncated, not a file of this project, or
+    lacks `variable`.
     """
     path = Path(path)
     if not path.exists():
         raise missing(path)
     try:
-        dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks or None)
+        with warnings.catch_warnings():
+            # Blocks of one member bound memory, also where a chunk of the file holds more; xarray warns that this is slow.
+            warnings.filterwarnings("ignore", "The specified chunks separate", UserWarning)
+            dataset = xr.open_dataset(path, engine="netcdf4", chunks=chunks or None)
     except PermissionError:
         raise
     except (OSError, ValueError, RuntimeError) as error:
         raise DamagedFile(path, f"truncated, or not netCDF4 ({error})") from None
     if dataset.attrs.get("format") != FORMAT:
-        raise DamagedFile(path, f"a foreign netCDF file (its attribute format is not {FORMAT!r})")
+        raise DamagedFile(path, f"a netCDF file of another origin (its attribute format is not {FORMAT!r})")
     if variable is not None and variable not in dataset:
         raise DamagedFile(path, f"holds no {variable!r}")
     return dataset
 
 
 def open_members(paths: list[Path], variable: str | None = None, **chunks) -> xr.Dataset:
-    """Open the files of one split, each with a group of its members, as one, in the order of their members.
+    """Open the files of one split as one dataset, in the order of their members. Each file holds a group of members.
 
-    Raises what `open_frames` does, and DamagedFile for a file that was made with other settings than the first.
+    Raises the errors of `open_frames`, and DamagedFile for a file that was made with other settings than the first.
     """
     if len(paths) == 1:
         return open_frames(paths[0], variable, **chunks)
-    opened = [open_frames(path, variable, **(chunks or {"member": 1})) for path in paths]
-    made_by = [made_with(dataset) for dataset in opened]
-    for path, other in zip(paths, made_by, strict=True):
-        if other != made_by[0]:
+    datasets = [open_frames(path, variable, **(chunks or {"member": 1})) for path in paths]
+    settings = [made_with(dataset) for dataset in datasets]
+    for path, setting in zip(paths, settings, strict=True):
+        if setting != settings[0]:
             raise DamagedFile(path, f"made with another configuration than {paths[0]}")
-    opened.sort(key=lambda dataset: int(dataset["member"][0]))
-    shared = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
-    return xr.concat(opened, "member", combine_attrs="override", **shared)
+    datasets.sort(key=lambda dataset: int(dataset["member"][0]))
+    rules = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
+    return xr.concat(datasets, "member", combine_attrs="override", **rules)
 
 
 def made_with(dataset: xr.Dataset) -> dict:
-    """The settings that the files of a split share, whichever members they hold."""
+    """Return the settings that made a file, without its members: all files of a split share these settings."""
     record = json.loads(dataset.attrs["provenance"])
     settings = {
         name: value for name, value in record["configuration"].items() if name not in ("members", "first_member")

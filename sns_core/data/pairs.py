@@ -1,7 +1,7 @@
-"""The data set of frame pairs (x_{t-1}, x_t), with a far frame of the same trajectory as anchor.
+"""The data set of frame pairs (x_{t-1}, x_t), with a distant frame of the same trajectory as anchor.
 
-Shards are memory-mapped: a data set larger than memory is read where it is asked for. What a batch holds depends on
-the generator alone, so training is resumed by knowing the step.
+Shards are memory-mapped, so a data set may be larger than the memory. The content of a batch depends on the random
+generator alone, so a training that resumes needs to know only its step.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sns_core.data.shards import FORMAT, shell_power
+from sns_core.data.shards import FORMAT
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, sha256
-from sns_core.runtime import DamagedFile, UserError, generator
+from sns_core.shells import shell_power
+from sns_core.streams import generator
 from sns_core.systems import System, build_system
 
 SYMMETRIES = ("none", "translations", "all")
@@ -20,45 +22,52 @@ SYMMETRIES = ("none", "translations", "all")
 
 @dataclass
 class Dataset:
-    """One split: `shards`, arrays (member, time, layer, y, x) in physical units, and the manifest they came with."""
+    """One split of the data.
+
+    `shards`: arrays (member, time, layer, y, x) in physical units. `manifest`: the content of the data manifest.
+    """
 
     shards: list[np.ndarray]
     manifest: dict
 
     @property
     def statistics(self) -> dict:
+        """The statistics of the training split, as described in `data.shards`."""
         return self.manifest["statistics"]
 
     @property
     def frames(self) -> int:
+        """The number of frames per trajectory."""
         return self.shards[0].shape[1]
 
     @property
     def members(self) -> int:
+        """The number of trajectories."""
         return sum(len(shard) for shard in self.shards)
 
     @property
     def system(self) -> System:
-        described = self.manifest["system"]
-        return build_system(described["name"], described["parameters"])
+        """The system that made the data, built anew."""
+        system = self.manifest["system"]
+        return build_system(system["name"], system["parameters"])
 
     def shell_correlation(self) -> list[list[float]]:
-        """Correlation (C, K) of successive frames in each shell K, mean over the modes of the shell."""
-        whole = sum(shell_power(shard[:, :-1]) + shell_power(shard[:, 1:]) for shard in self.shards)
+        """Return the correlation (C, K) of successive frames in each shell, a mean over the modes of the shell."""
+        total = sum(shell_power(shard[:, :-1]) + shell_power(shard[:, 1:]) for shard in self.shards)
         change = sum(shell_power(shard[:, 1:] - shard[:, :-1]) for shard in self.shards)
-        return (1 - change / np.maximum(whole, np.finfo(float).tiny)).tolist()
+        return (1 - change / np.maximum(total, np.finfo(float).tiny)).tolist()
 
     def first(self, trajectories: int | None = None, frames: int | None = None) -> "Dataset":
-        """The first frames of the first trajectories (None: all), with the statistics of the whole split."""
-        shards, left = [], self.members if trajectories is None else trajectories
+        """Return the first `frames` of the first `trajectories` (None: all), with the statistics of the whole split."""
+        shards, remaining = [], self.members if trajectories is None else trajectories
         for shard in self.shards:
-            if left > 0:
-                shards.append(shard[:left, :frames])
-                left -= len(shard)
+            if remaining > 0:
+                shards.append(shard[:remaining, :frames])
+                remaining -= len(shard)
         return Dataset(shards, self.manifest)
 
     def gather(self, members: np.ndarray, times: np.ndarray) -> torch.Tensor:
-        """Normalised frames (n, layer, y, x) at (member, time), in units of the training split's std."""
+        """Return the frames (n, layer, y, x) at the (n,) members and times, in units of the training split's std."""
         bounds = np.cumsum([0] + [len(shard) for shard in self.shards])
         owners = np.searchsorted(bounds, members, side="right") - 1
         rows = [self.shards[o][m - bounds[o], t] for o, m, t in zip(owners, members, times, strict=True)]
@@ -69,8 +78,8 @@ class Dataset:
 def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
     """Open one split of a sharded data set.
 
-    Raises UserError for a missing split, and DamagedFile where the manifest is foreign or a shard is missing, truncated or
-    altered (its checksum is compared unless `verify` is false).
+    `verify`: whether the checksum of each shard is compared with the manifest. Raises UserError for a missing split,
+    and DamagedFile where `manifest` is no data manifest, or a shard is missing, truncated or altered.
     """
     manifest = Path(manifest)
     content = read_json(manifest)
@@ -90,17 +99,19 @@ def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
 
 
 def true_frames(manifest: Path, seed: int, count: int = 512) -> torch.Tensor:
-    """`count` normalised frames (count, C, m, m) of the training split, drawn with replacement."""
+    """Draw frames (count, C, m, m) of the training split with replacement, in units of its standard deviation."""
     dataset, stream = load_dataset(manifest, "train", verify=False), generator(seed, "anchors")
     member, time = (torch.randint(n, (count,), generator=stream).numpy() for n in (dataset.members, dataset.frames))
     return dataset.gather(member, time)
 
 
 class PairSampler:
-    """Draws batches (B, F, C, H, W) of consecutive normalised frames, with an anchor frame in front where asked for.
+    """A source of random batches (B, F, C, H, W) of consecutive frames, in units of the training split's std.
 
-    `frames` consecutive ones (2: a pair); `anchor_gap` is the least distance in frames, before or after, of the anchor
-    from the pair (None: no anchor); `symmetries` of the system that samples are moved by: none, translations or all.
+    `frames`: number of consecutive frames per sample (2: a pair). `anchor_gap`: least distance, in frames, between the
+    sample and its anchor frame, which stands in front (None: no anchor). `symmetries`: the symmetries of the system by
+    which samples are moved: none, translations or all. Raises UserError where the trajectories are too short, and for
+    other `symmetries`.
     """
 
     def __init__(self, dataset: Dataset, frames: int = 2, anchor_gap: int | None = None, symmetries: str = "none"):
@@ -109,7 +120,8 @@ class PairSampler:
             raise UserError(f"samples of {frames} consecutive frames need longer trajectories, these have {length}")
         if anchor_gap is not None and length < 2 * anchor_gap + frames:
             raise UserError(
-                f"anchor_gap {anchor_gap} needs trajectories of {2 * anchor_gap + frames} frames or more, these have {length}"
+                f"anchor_gap {anchor_gap} needs trajectories of {2 * anchor_gap + frames} frames or more, "
+                f"these have {length}"
             )
         self.dataset, self.frames, self.anchor_gap = dataset, frames, anchor_gap
         if symmetries not in SYMMETRIES:
@@ -117,6 +129,7 @@ class PairSampler:
         self.symmetries, self.system = symmetries, dataset.system
 
     def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw a batch (B, F, C, H, W), where F counts the anchor frame."""
         length, frames = self.dataset.frames, self.frames
 
         def integers(high, count=batch):
@@ -125,11 +138,11 @@ class PairSampler:
         member, first = integers(self.dataset.members), integers(length - frames + 1)
         times = first[:, None] + np.arange(frames)
         if self.anchor_gap is not None:
-            # The frames that are far enough lie on a circle with the near ones cut out, so every pair can be drawn.
+            # The anchor is drawn uniformly from all frames that are at least `gap` frames before or after the sample.
             gap = self.anchor_gap
-            far = [np.r_[0 : max(0, t - gap + 1), min(length, t + frames - 1 + gap) : length] for t in first]
+            distant = [np.r_[0 : max(0, t - gap + 1), min(length, t + frames - 1 + gap) : length] for t in first]
             picks = torch.rand(batch, generator=generator).numpy()
-            anchors = np.array([f[int(p * len(f))] for f, p in zip(far, picks, strict=True)])
+            anchors = np.array([times[int(p * len(times))] for times, p in zip(distant, picks, strict=True)])
             times = np.concatenate([anchors[:, None], times], axis=1)
         flat = self.dataset.gather(np.repeat(member, times.shape[1]), times.ravel())
         sample = flat.view(batch, times.shape[1], *flat.shape[1:])

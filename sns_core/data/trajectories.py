@@ -1,6 +1,7 @@
-"""Trajectories of the solver, one file a split or a group of its members: frames an emulator step apart, the solver's final
-state (from which a longer reference run goes on) and, as attributes, the configuration, seed, versions and commit that
-made them.
+"""The stage that integrates the solver and writes trajectories, one file per split or per group of its members.
+
+A file holds frames one emulator step apart, the solver's final state (a longer reference run starts from it) and, as
+attributes, the configuration, the seed, the versions and the commit that made the file.
 """
 
 import contextlib
@@ -13,45 +14,61 @@ import numpy as np
 import torch
 
 from sns_core.data.frames import FrameWriter, steps_per_frame
+from sns_core.device import select_device, use_threads
+from sns_core.errors import DamagedFile
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
-from sns_core.runtime import DamagedFile, generator, progress, select_device, use_threads
-from sns_core.systems import InstabilityError, build_system
+from sns_core.progress import progress
+from sns_core.streams import generator
+from sns_core.systems import InstabilityError, System, build_system
+from sns_core.systems.base import Carry
 
 
 class _Checkpoints:
-    """What a killed call goes on from, in `folder`: of every chunk of emulator steps its frames and energies, and the carry
-    after the last two, of which one may be damaged."""
+    """The chunks and carries from which a killed call goes on, in `folder`.
+
+    A chunk holds the frames and the energies of a number of emulator steps. The carries after the last two chunks are
+    kept, because one of them may be damaged.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def chunk(self, index: int) -> Path:
+    def chunk_path(self, index: int) -> Path:
+        """Return the path of a chunk."""
         return self.folder / f"chunk_{index:05d}.safetensors"
 
-    def carry(self, index: int) -> Path:
+    def carry_path(self, index: int) -> Path:
+        """Return the path of the carry after a chunk."""
         return self.folder / f"carry_{index:05d}.safetensors"
 
-    def add(self, index: int, series: dict[str, torch.Tensor], carry: dict[str, torch.Tensor], seconds: float) -> None:
-        """Keep chunk `index`, the carry after it and the seconds so far; the carry counts, and is written last."""
-        write_tensors(self.chunk(index), series, {})
-        write_tensors(self.carry(index), carry, {"seconds": seconds})
+    def add(self, index: int, series: dict[str, torch.Tensor], carry: Carry, seconds: float) -> None:
+        """Write chunk `index`, then the carry after it with the seconds so far.
+
+        A chunk counts only once its carry is there, so the carry is written last.
+        """
+        write_tensors(self.chunk_path(index), series, {})
+        write_tensors(self.carry_path(index), carry, {"seconds": seconds})
         for path in self.folder.glob("carry_*.safetensors"):
-            if path < self.carry(index - 1):
+            if path < self.carry_path(index - 1):
                 path.unlink()
 
-    def left(self, count: int) -> tuple[int, dict[str, torch.Tensor], float]:
-        """How many of `count` chunks a killed call has left whole with a carry after them, that carry, and its seconds."""
+    def resume_point(self, count: int) -> tuple[int, Carry, float]:
+        """Return the number of finished chunks among `count`, the carry after them, and the seconds that they took.
+
+        A call that starts from the beginning gets 0, an empty carry and 0 seconds.
+        """
         whole = 0
-        while whole < count and self._read(self.chunk(whole)):
+        while whole < count and self._read(self.chunk_path(whole)):
             whole += 1
-        for done in range(whole, 0, -1):
-            if found := self._read(self.carry(done - 1)):
-                return done, found[0], found[1]["seconds"]
+        for finished in range(whole, 0, -1):
+            if content := self._read(self.carry_path(finished - 1)):
+                carry, note = content
+                return finished, carry, note["seconds"]
         return 0, {}, 0.0
 
     def _read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """Its tensors and note; nothing where it is missing or, which is told, damaged."""
+        """Return the tensors and the note of a file. Return None where it is missing or, with a message, damaged."""
         if not path.exists():
             return None
         try:
@@ -62,87 +79,134 @@ class _Checkpoints:
 
 
 @contextlib.contextmanager
-def _named(numbers: range):
-    """Failed members are told by their number in the split instead of by their row in the batch."""
+def _members_of_split(members: range):
+    """Name a failed member by its number in the split, instead of by its row in the batch."""
     try:
         yield
     except InstabilityError as error:
-        raise error.of_member(numbers[error.member % len(numbers)]) from None
+        raise error.of_member(members[error.member % len(members)]) from None
+
+
+def _first_carry(system: System, members: range, split: str, seed: int, steps: int, device: torch.device) -> Carry:
+    """Return the carry after `steps` solver steps from random initial states. It may hold one row too many."""
+    rows = list(members)
+    if len(rows) == 1 and device.type == "cpu":
+        # The transform of a single field may differ in the last bit from the same field's transform in a batch. With a
+        # second row, a member has the same bits alone and in company.
+        rows *= 2
+    streams = [generator(seed, "initial state", split, member) for member in rows]
+    with _members_of_split(members):
+        return system.run(system.start(system.initial_state(len(rows), streams)), steps)
 
 
 def simulate_trajectories(
-    *, system: dict, emulator: dict, split: str, members: int, frames: int, spin_up: float, seed: int, output: Path,
-    first_member: int = 0, device: str = "auto", threads: int = 1, chunk: int = 100, code: str = "",
-) -> None:  # fmt: skip
-    """Integrate `members` members of one split of the data, from `first_member` on, and write their trajectories to
-    `output`.
+    *,
+    system: dict,
+    emulator: dict,
+    split: str,
+    members: int,
+    frames: int,
+    spin_up: float,
+    seed: int,
+    output: Path,
+    first_member: int = 0,
+    device: str = "auto",
+    threads: int = 1,
+    chunk: int = 100,
+    code: str = "",
+) -> None:
+    """Integrate members of one split of the data with the solver, and write their trajectories.
 
-    Parameters: `system` {"name", "parameters"}; `emulator` {"resolution", "step"}; `frames` kept per member after
-    `spin_up` time units; `chunk` frames between checkpoints, kept beside `output`, from which a killed call goes on
-    (`code`: any string that names the code's state; checkpoints of another state are not taken up).
-    Initial conditions are addressed by (seed, split, member), so splits never share one. On a CPU a member has the same
-    bits whichever others are integrated with it.
+    A killed call goes on from the last chunk that is kept beside `output`. Initial states are addressed by (seed,
+    split, member), so no two splits share one. On the CPU, a member has the same bits whichever members are integrated
+    with it. Raises InstabilityError where a member becomes NaN or breaks the CFL bound.
+
+    `system`: the system's {"name", "parameters"}.
+    `emulator`: the {"resolution", "step"} of frames.
+    `split`: the name of the split: train, validation or test.
+    `members`: number of members.
+    `frames`: number of frames that are kept per member, after the spin-up.
+    `spin_up`: time units before the first frame.
+    `seed`: the run's seed.
+    `output`: the netCDF file of the trajectories.
+    `first_member`: number of the first member in the split.
+    `device`: auto, cpu, or a GPU such as cuda:0.
+    `threads`: number of threads.
+    `chunk`: frames between two checkpoints.
+    `code`: a string that names the state of the code; checkpoints of another state are not used.
     """
     use_threads(threads)
-    chosen = select_device(device)
-    flow = build_system(system["name"], system["parameters"], dtype=torch.float32, device=chosen)
-    stride = steps_per_frame(emulator["step"], flow.dt)
-    settling, rest = divmod(round(spin_up / flow.dt), stride)  # the spin-up, in emulator steps
+    chosen_device = select_device(device)
+    solver = build_system(system["name"], system["parameters"], dtype=torch.float32, device=chosen_device)
+    substeps = steps_per_frame(emulator["step"], solver.dt)
+    # The spin-up is a number of emulator steps, and the solver steps that are left over come first.
+    spin_up_steps, first_substeps = divmod(round(spin_up / solver.dt), substeps)
+    steps = spin_up_steps + frames
     configuration = {
-        "system": system, "emulator": emulator, "split": split, "members": members, "first_member": first_member,
-        "frames": frames, "spin_up": spin_up,
-    }  # fmt: skip
-    numbers = range(first_member, first_member + members)
+        "system": system,
+        "emulator": emulator,
+        "split": split,
+        "members": members,
+        "first_member": first_member,
+        "frames": frames,
+        "spin_up": spin_up,
+    }
+    member_numbers = range(first_member, first_member + members)
     work = Path(output).parent / ".work" / f"{Path(output).stem}-{digest([configuration, seed, chunk, code])}"
 
-    starts, checkpoints = list(range(0, settling + frames, chunk)), _Checkpoints(work)
-    done, tensors, before = checkpoints.left(len(starts))
-    began = time.monotonic() - before
-    if done:
-        carry = {name: tensor.to(chosen) for name, tensor in tensors.items()}
+    chunk_starts, checkpoints = list(range(0, steps, chunk)), _Checkpoints(work)
+    finished, tensors, seconds = checkpoints.resume_point(len(chunk_starts))
+    began = time.monotonic() - seconds
+    if finished:
+        carry = {name: tensor.to(chosen_device) for name, tensor in tensors.items()}
     else:
-        rows = list(numbers)
-        if members == 1 and chosen.type == "cpu":
-            rows *= 2  # a transform of one field alone may differ in the last bit from the same field's among others
-        streams = [generator(seed, "initial state", split, member) for member in rows]
-        with _named(numbers):
-            carry = flow.run(flow.start(flow.initial_state(len(rows), streams)), rest)
-    for index in progress(len(starts), f"{split}: {chunk} emulator steps a chunk", start=done):
-        kept, energy = [torch.empty(members, 0, flow.channels, *2 * [emulator["resolution"]])], []
-        for step in range(starts[index], min(starts[index] + chunk, settling + frames)):
-            with _named(numbers):
-                carry = flow.run(carry, stride)
-            state = flow.state(carry)
-            energy.append(flow.kinetic_energy(state)[:members].cpu())
-            if step >= settling:
-                kept.append(flow.observe(state, emulator["resolution"])[:members].cpu()[:, None])
-        checkpoints.add(
-            index,
-            {"frames": torch.cat(kept, 1), "energy": torch.stack(energy, 1)},
-            carry,
-            time.monotonic() - began,
-        )
+        carry = _first_carry(solver, member_numbers, split, seed, first_substeps, chosen_device)
+    for index in progress(len(chunk_starts), f"{split}: {chunk} emulator steps per chunk", start=finished):
+        chunk_frames = [torch.empty(members, 0, solver.channels, emulator["resolution"], emulator["resolution"])]
+        energy = []
+        for step in range(chunk_starts[index], min(chunk_starts[index] + chunk, steps)):
+            with _members_of_split(member_numbers):
+                carry = solver.run(carry, substeps)
+            state = solver.state(carry)
+            energy.append(solver.kinetic_energy(state)[:members].cpu())
+            if step >= spin_up_steps:
+                chunk_frames.append(solver.observe(state, emulator["resolution"])[:members].cpu()[:, None])
+        series = {"frames": torch.cat(chunk_frames, 1), "energy": torch.stack(energy, 1)}
+        checkpoints.add(index, series, carry, time.monotonic() - began)
 
-    record = provenance(configuration, seed, str(chosen), wall_seconds=time.monotonic() - began)
+    record = provenance(configuration, seed, str(chosen_device), wall_seconds=time.monotonic() - began)
     attributes = {"provenance": record, "dt": emulator["step"]}
+    times = first_substeps * solver.dt + (1 + np.arange(steps)) * emulator["step"]
+    chunk_paths = {start: checkpoints.chunk_path(index) for index, start in enumerate(chunk_starts)}
+    final_state = solver.state(carry)[:members].cpu().numpy()
     with (
         whole_file(output) as temporary,
-        FrameWriter(temporary, flow, numbers, emulator["resolution"], attributes, emulator["step"]) as writer,
+        FrameWriter(temporary, solver, member_numbers, emulator["resolution"], attributes, emulator["step"]) as writer,
     ):
-        writer.file.createDimension("clock", settling + frames)
-        clock = writer.variable("clock", ("clock",), flow.time_units, kind="f8")
-        clock.long_name = "time since the initial state, spin-up included"
-        clock[:] = rest * flow.dt + (1 + np.arange(settling + frames)) * emulator["step"]
-        energies = writer.variable("kinetic_energy", ("member", "clock", "layer"), flow.energy_units)
-        energies.long_name = "mean kinetic energy of the solver's state"
-        for index, start in enumerate(starts):
-            tensors, _ = read_tensors(checkpoints.chunk(index))
-            energies[:, start : start + tensors["energy"].shape[1]] = tensors["energy"].numpy()
-            if tensors["frames"].shape[1]:
-                writer.append(tensors["frames"].numpy(), max(0, start - settling))
-        for name in ("row", "column"):
-            writer.file.createDimension(name, flow.resolution)
-        final = writer.variable("final_state", ("member", "layer", "row", "column"), flow.units)
-        final.long_name = "solver state at the last frame, in the solver's own axes"
-        final[:] = flow.state(carry)[:members].cpu().numpy()
+        _write_trajectories(writer, solver, times, spin_up_steps, chunk_paths, final_state)
     shutil.rmtree(work)
+
+
+def _write_trajectories(
+    writer: FrameWriter, solver: System, times, spin_up_steps: int, chunk_paths: dict[int, Path], final_state
+) -> None:
+    """Write the energies at all `times`, the frames after the spin-up, and the final state.
+
+    `chunk_paths`: the path of each chunk, by the number of its first emulator step.
+    """
+    writer.file.createDimension("clock", len(times))
+    clock = writer.variable("clock", ("clock",), solver.time_units, kind="f8")
+    clock.long_name = "time since the initial state, spin-up included"
+    clock[:] = times
+    energies = writer.variable("kinetic_energy", ("member", "clock", "layer"), solver.energy_units)
+    energies.long_name = "mean kinetic energy of the solver's state"
+    for start, path in chunk_paths.items():
+        tensors, _ = read_tensors(path)
+        energies[:, start : start + tensors["energy"].shape[1]] = tensors["energy"].numpy()
+        if tensors["frames"].shape[1]:
+            writer.append(tensors["frames"].numpy(), max(0, start - spin_up_steps))
+    for name in ("row", "column"):
+        writer.file.createDimension(name, solver.resolution)
+    final = writer.variable("final_state", ("member", "layer", "row", "column"), solver.units)
+    final.long_name = "solver state at the last frame, in the solver's own axes"
+    final[:] = final_state

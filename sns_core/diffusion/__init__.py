@@ -1,4 +1,9 @@
-"""Diffusion in the plane of noise levels (s2, s1): schedule, colour, paths, the walk and an exact oracle."""
+"""Diffusion in the plane of noise levels (s2, s1).
+
+`schedule` defines the noise levels and the reverse steps, `colour` the coordinates in which noise is added, `plane` the
+paths and the walk, `prediction` the quantity that a network gives, `readout` the way from a network's level heads to
+one level, and `oracle` the exact denoiser of a linear Gaussian process.
+"""
 
 from sns_core.diffusion.colour import NoiseColour
 from sns_core.diffusion.oracle import GaussianOracle

@@ -1,35 +1,30 @@
 """The colour of the noise: coordinates in which white noise disturbs all scales of a field more evenly.
 
-White noise on a field whose spectrum falls steeply disturbs only the smallest scales. The forward process therefore
-runs in partly whitened coordinates
+The spectrum of a turbulent field falls steeply, so white noise on the field disturbs only its smallest scales. The
+forward process therefore runs in partly whitened coordinates z. Per channel and wavenumber k of shell K = round(|k|),
 
-    z_hat(k) = c w_hat(k) / A(K)^p,   K = round(|k|),
+    z_hat(k) = c w_hat(k) / A(K)^p.
 
-with A(K) the root-mean-square amplitude of the training data in shell K, per channel, and c such that z has unit
-variance. White noise in z is noise with spectrum A^{2p} in the field. p = 0 is the published method, p = 1 full
-whitening. Any linear change of coordinates leaves the theory of the plane as it is.
+A(K) is the root-mean-square amplitude of the training data in shell K, and the constant c gives z unit variance. White
+noise in z is noise with the spectrum A^{2p} in the field. The exponent p = 0 is the published method, and p = 1 whitens
+the field fully. The theory of the plane holds in any linear coordinates.
 """
 
 import torch
 
-from sns_core.data.shards import shell_index
-
-
-def filtered(field: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Fields (B, ..., N, N) with each mode multiplied by `factor` (..., N, N // 2 + 1)."""
-    # A transform of one field alone may differ in the last bit from the same field's among others.
-    rows = field if len(field) > 1 else torch.cat([field, field])
-    return torch.fft.irfft2(torch.fft.rfft2(rows) * factor, s=field.shape[-2:])[: len(field)]
+from sns_core.shells import filtered, mode_weight, shell_index
 
 
 class NoiseColour:
-    """The map x <-> z for frames (..., C, N, N) in units of the training split's standard deviation.
+    """The linear map between frames x and the diffusion's coordinates z, both (..., C, N, N).
 
-    Parameters: `exponent` p, one number or one a channel; `shell_amplitude` (C, K) from the data manifest, for the
-    same N. Raises ValueError where these do not fit each other.
+    Frames are in units of the training split's standard deviation. Parameters: `exponent` p, one number, or one per
+    channel; `shell_amplitude` (C, K), the root-mean-square amplitude of each shell from the data manifest, for the same
+    grid; `resolution` N. Raises ValueError where the number of shells or of exponents does not fit.
     """
 
-    # Shells without signal, such as the mean of a vorticity, would be divided by zero.
+    # Lower bound of a shell's amplitude, relative to the largest one of the channel. Without a bound, a shell without
+    # signal (such as the mean of a vorticity) would be divided by zero.
     FLOOR = 1e-3
 
     def __init__(self, exponent: float | list[float], shell_amplitude, resolution: int, device="cpu"):
@@ -37,19 +32,18 @@ class NoiseColour:
         shells = torch.from_numpy(shell_index(resolution))
         if amplitude.ndim != 2 or amplitude.shape[1] != int(shells.max()) + 1:
             raise ValueError(
-                f"shell amplitudes of shape {tuple(amplitude.shape)} do not belong to a {resolution} x {resolution} grid"
+                f"shell amplitudes of shape {tuple(amplitude.shape)} do not fit a grid of {resolution} x {resolution}"
             )
         exponents = torch.as_tensor(exponent, dtype=torch.float64).reshape(-1)
         if len(exponents) not in (1, len(amplitude)):
             raise ValueError(
-                f"{len(exponents)} colour exponents for {len(amplitude)} channels; give one, or one a channel"
+                f"{len(exponents)} colour exponents for {len(amplitude)} channels; give one, or one per channel"
             )
         exponents = exponents.expand(len(amplitude))
         self.exponent, self.resolution = exponents.tolist(), resolution
         bounded = torch.maximum(amplitude, self.FLOOR * amplitude.amax(1, keepdim=True))[:, shells]
         amplitude = amplitude[:, shells]
-        weight = torch.full(shells.shape, 2.0, dtype=torch.float64)
-        weight[:, 0] = weight[:, -1] = 1.0
+        weight = torch.from_numpy(mode_weight(resolution))
         whitened = amplitude * bounded ** -exponents[:, None, None]
         variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / resolution**2
         factor = bounded ** -exponents[:, None, None] / variance.sqrt()
@@ -58,9 +52,9 @@ class NoiseColour:
         self.white = not any(self.exponent)
 
     def whiten(self, x: torch.Tensor) -> torch.Tensor:
-        """Field -> coordinates of the diffusion; the identity for p = 0."""
+        """Map frames x (..., C, N, N) to coordinates z of the same shape; for p = 0 return x itself."""
         return x if self.white else filtered(x, self.factor)
 
     def unwhiten(self, z: torch.Tensor) -> torch.Tensor:
-        """Coordinates of the diffusion -> field."""
+        """Map coordinates z (..., C, N, N) back to frames x of the same shape; for p = 0 return z itself."""
         return z if self.white else filtered(z, self.inverse_factor)

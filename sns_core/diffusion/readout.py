@@ -1,11 +1,14 @@
-"""From the heads' categorical distributions to one level a frame.
+"""The read-out: one noise level per frame, from the level heads' categorical distributions.
 
-`argmax` is the published read-out. `quantile` takes the smallest level whose cumulative probability reaches q: in a
-flat posterior argmax jumps about, while a small q asks for evidence against "clean" before anything is refined.
-`calibrated` separates the two questions. Whether to refine: where a head gives level 0 less probability than a chosen
-quantile of what it gives held-out true pairs, so that this share of them would be refined; this takes the arbitrary
-bias among a head's lowest levels out of the decision. How far: to the median of the head's distribution, at least
-level 1.
+argmax      The most probable level. This is the published read-out.
+quantile    The smallest level whose cumulative probability reaches q. Under a flat distribution, argmax jumps between
+            levels; a small q refines nothing unless the head shows evidence against "clean".
+calibrated  Two questions are answered apart. The first is whether to refine a frame: yes, where the head gives level 0
+            less probability than it gives to all but a chosen share of held-out true pairs. This rule would refine that
+            share of true pairs, so an arbitrary bias among the head's lowest levels does not enter the decision. The
+            second question is how far to refine: to the median of the head's distribution, at least to level 1.
+mean        The expected level, rounded.
+sample      A level drawn from the distribution.
 """
 
 import functools
@@ -18,10 +21,12 @@ KINDS = ("argmax", "quantile", "calibrated", "mean", "sample")
 
 @dataclass(frozen=True)
 class LevelReadout:
-    """`kind` one of KINDS; `quantile`, in (0, 1), the q of the quantile read-out, or the share of true pairs that the
-    calibrated one refines. `clean_probability` (2, n), which `calibrated` needs: evenly spaced quantiles, from the least to
-    the greatest, of the probability that each head gives to level 0 on held-out true pairs. Raises ValueError for
-    anything else.
+    """A rule that turns the logits of the level heads into levels.
+
+    `kind`: one of KINDS. `quantile`, in (0, 1): the q of the read-out `quantile`; for `calibrated`, the share of true
+    pairs that is refined. `clean_probability` (2, n), needed by `calibrated` alone: for each head, evenly spaced
+    quantiles of the probability of level 0 on held-out true pairs, in rising order. Raises ValueError for an unknown
+    kind, a quantile outside (0, 1), and a `calibrated` read-out without `clean_probability`.
     """
 
     kind: str = "argmax"
@@ -37,7 +42,11 @@ class LevelReadout:
             raise ValueError("the read-out 'calibrated' needs a denoiser that was calibrated on held-out pairs")
 
     def __call__(self, logits: torch.Tensor, uniform: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (B, 2, S + 1) -> levels (B, 2) int64. `uniform` (B, 2), in [0, 1), is what `sample` inverts."""
+        """Return the levels (B, 2) int64 for logits (B, 2, S + 1).
+
+        `uniform` (B, 2): uniform random numbers in [0, 1), from which `sample` draws. Raises ValueError where `sample`
+        gets none.
+        """
         if self.kind == "argmax":
             return logits.argmax(-1)
         probability = logits.double().softmax(-1)
@@ -45,16 +54,16 @@ class LevelReadout:
             steps = torch.arange(logits.shape[-1], device=logits.device, dtype=probability.dtype)
             return (probability * steps).sum(-1).round().long()
         if self.kind == "sample" and uniform is None:
-            raise ValueError("the read-out 'sample' needs uniform numbers, one a level to read")
+            raise ValueError("the read-out 'sample' needs uniform numbers, one per level")
         threshold = {"quantile": self.quantile, "calibrated": 0.5}.get(self.kind)
         threshold = uniform.double().unsqueeze(-1) if threshold is None else threshold
         level = (probability.cumsum(-1) < threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
         if self.kind == "calibrated":
-            unusual = probability[..., 0] < self.usual_probability.to(logits.device)
-            level = torch.where(unusual, level.clamp(min=1), 0)
+            refine = probability[..., 0] < self.usual_probability.to(logits.device)
+            level = torch.where(refine, level.clamp(min=1), 0)
         return level
 
     @functools.cached_property
     def usual_probability(self) -> torch.Tensor:
-        """(2,) the probability of level 0 that all but the share `quantile` of held-out true pairs reach."""
+        """The probability of level 0, (2,), that all held-out true pairs but the share `quantile` reach."""
         return torch.quantile(self.clean_probability.double(), self.quantile, dim=-1)

@@ -1,1 +1,1 @@
-"""One file a figure: each reads tidy tables and netCDF files, and writes a PNG and the same page as PDF."""
+"""One file per figure. Each reads tables and netCDF files and writes a PNG and the same page as PDF."""

@@ -1,99 +1,158 @@
-"""Figure 6: every method by what it costs and how far from the solver it ends."""
+"""Figure 6: the errors of every method and the network calls that they cost."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
 from sns_core.errors import UserError
-from sns_core.figures.inputs import read
-from sns_core.figures.style import FAINT, MUTED, looks, page, panel_letter, plain_minor
+from sns_core.figures.inputs import layer_names, read
+from sns_core.figures.style import (
+    FAINT,
+    MARKERS,
+    MUTED,
+    method_styles,
+    note_at,
+    numbered,
+    page,
+    panel_letter,
+    plain_minor,
+)
+from sns_core.files import FileTree
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.lost import is_lost
 
-FEW = 12  # methods that all get a label in the lower row
-WORST = 2.0  # decades: spectrum errors beyond are drawn at the edge
-COLUMNS = {
-    "spectrum_error": "spectrum error (decades)",
-    "correlation_error": "error of C(τ)",
-    "early_error": "mean squared error (σ²), early",
+ALL_NUMBERED = 12  # up to so many methods, every point of the lower row has a number
+LEAST = 1e-4  # smaller errors are drawn here
+# Error -> (title, label of its axis).
+ERRORS = {
+    "spectrum_error": ("Spectrum error of members", "spectrum error of members (decades)"),
+    "correlation_error": ("Error of C(τ)", "error of C(τ)"),
+    "early_error": ("Mean squared error, early", "mean squared error (σ²), early"),
 }
 
 
-def plot_ablation(*, tables: Path, metrics: dict, reference: Path, labels: dict, dpi: int, output: Path) -> None:
-    """A row a method: spectrum error, error of C(tau), early mean squared error, each against network calls a step too.
+def plot_ablation(*, tables: Path, metrics: FileTree, reference: Path, labels: dict, dpi: int, output: Path) -> None:
+    """Draw three errors of each method, one row per method, and below two of them against network calls per step.
 
     `tables`: the run's metrics.csv; `metrics`: method -> file; `labels`: method -> label, in the order of the rows.
-    Dots are members, bars their mean; lost members count at the edge.
+    Dots are members (one marker per layer), bars their mean; lost members count at the edge. Raises UserError if
+    `labels` is empty.
     """
-    known, style = read(reference), looks(labels)
-    table = pd.read_csv(tables)
-    truth = known["correlation"].mean("member").values
-    scores = {name: _scores(table[table["method"] == name], read(metrics[name]), truth) for name in labels}
-    if not scores:
+    if not labels:
         raise UserError("figures: no method to compare")
-    rows = np.arange(len(labels))[::-1]
-    with page(output, dpi, 11.4, 1.9 + 0.3 * len(labels) + 2.6, layout="constrained") as figure:
+    solver, styles, table = read(reference), method_styles(labels), pd.read_csv(tables, dtype={"layer": str})
+    layers = layer_names(solver)
+    scores = {
+        name: _scores(table[table["method"] == name], read(metrics[name]), solver, layers, is_solver=name == "solver")
+        for name in labels
+    }
+    numbers = {name: index for index, name in enumerate(labels, 1)}
+    height = 4.5 + 0.3 * len(labels) + 0.4 * (len(layers) > 1)
+    with page(output, dpi, 11.4, height, layout="constrained") as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=(0.9 + 0.3 * len(labels), 2.8))
-        axes = upper.subplots(1, 3, sharey=True)
-        for index, (axis, (column, label)) in enumerate(zip(axes, COLUMNS.items(), strict=True)):
-            for row, (name, score) in zip(rows, scores.items(), strict=True):
-                values = np.clip(np.nan_to_num(score[column], nan=np.inf), 1e-4, WORST)
-                axis.plot(values, np.full(len(values), row), "o", color=style[name]["color"], markersize=3.5, alpha=0.5)
-                axis.plot(values.mean(), row, "|", color=style[name]["color"], markersize=13, markeredgewidth=2)
-            axis.set_xscale("log")
-            axis.axvline(WORST, color=FAINT, linewidth=0.9)
-            axis.set(xlabel=label, ylim=(-0.7, len(labels) - 0.3))
-            axis.set_yticks(rows, [style[name]["label"] for name in labels])
-            panel_letter(axis, "abc"[index], label[0].upper() + label[1:].split(" (")[0])
-            plain_minor(axis)
-        lower_axes = lower.subplots(1, 2)
-        for index, (axis, column) in enumerate(zip(lower_axes, ("spectrum_error", "correlation_error"), strict=True)):
-            points = {
-                name: (score["calls"], np.clip(np.nan_to_num(score[column], nan=np.inf), 1e-4, WORST).mean())
-                for name, score in scores.items()
-            }
-            shown = list(points) if len(points) <= FEW else sorted(best(points), key=points.get)
-            for name, point in points.items():
-                size, alpha = (6, 1) if name in shown else (3, 0.5)
-                axis.plot(*point, "o", color=style[name]["color"], markersize=size, alpha=alpha)
-            for number, name in enumerate(shown, 1):
-                label, colour, crowded = style[name]["label"], style[name]["color"], len(points) > FEW
-                axis.annotate(str(number) if crowded else label, points[name], (5, 3), textcoords="offset points",
-                              color=colour, fontsize=7)  # fmt: skip
-                if crowded:
-                    axis.text(0.99, 0.97 - 0.07 * number, f"{label}  {number}", transform=axis.transAxes, ha="right",
-                              color=colour, fontsize=7)  # fmt: skip
-            axis.set_xscale("symlog", linthresh=0.5)
-            axis.set_yscale("log")
-            axis.set(xlabel="network calls a step, besides the surrogate", ylabel=COLUMNS[column])
-            axis.axhline(WORST, color=FAINT, linewidth=0.9)
-            panel_letter(axis, "de"[index], "Accuracy against cost")
-            plain_minor(axis)
-        axes[0].annotate("at the edge: lost, or beyond", (WORST, len(labels) - 0.4), (-3, 0), textcoords="offset points",
-                         ha="right", color=MUTED, fontsize=7)  # fmt: skip
+        for letter, axis, name in zip("abc", upper.subplots(1, 3, sharey=True), ERRORS, strict=True):
+            _members(axis, scores, styles, name, letter)
+        first = upper.axes[0]
+        rows = np.arange(len(labels))[::-1]
+        first.set_yticks(rows, [f"{styles[name]['label']}   {numbers[name]}" for name in labels])
+        _edge_note(first, len(labels))
+        if len(layers) > 1:
+            look = {"color": MUTED, "markersize": 3.5, "linestyle": "none"}
+            handles = [Line2D([], [], marker=m, label=name, **look) for m, name in zip(MARKERS, layers, strict=False)]
+            upper.legend(handles=handles, loc="outside upper right", ncols=len(layers), title="layers of a and d")
+        axes = lower.subplots(1, 2)
+        for letter, axis, name in zip("de", axes, ERRORS, strict=False):
+            _axes_of_cost(axis, scores, styles, name, letter)
+        for axis, name in zip(axes, ERRORS, strict=False):
+            points = mean_points(scores, name)
+            shown = list(points) if len(points) <= ALL_NUMBERED else sorted(best(points), key=points.get)
+            places, colours = [points[n] for n in shown], [styles[n]["color"] for n in shown]
+            numbered(axis, places, [str(numbers[n]) for n in shown], colours)
+
+
+def mean_points(scores: dict[str, dict], name: str) -> dict[str, tuple[float, float]]:
+    """Return method -> (network calls per step, mean error over members and layers)."""
+    return {method: (score["calls"], float(score[name].mean())) for method, score in scores.items()}
 
 
 def best(points: dict[str, tuple[float, float]]) -> list[str]:
-    """Names of the points (cost, error) that no other point undercuts in one without losing in the other."""
+    """Return the names of the points (cost, error) that no other point beats in one and equals in the other."""
     return [
         name
         for name, point in points.items()
-        if not any(all(np.less_equal(other, point)) and other != point for other in points.values())
+        if not any(all(np.less_equal(rival, point)) and rival != point for rival in points.values())
     ]
 
 
-def _scores(rows: pd.DataFrame, result, truth: np.ndarray) -> dict:
-    """Scores of a method by member; NaN for one that was lost."""
-    lost = rows["lost_step"].to_numpy() >= 0
-    error = next(column for column in rows if column.startswith("spectrum_error"))
+def _scores(rows: pd.DataFrame, result, solver, layers: list[str], is_solver: bool) -> dict:
+    """Return the errors of a method, (layer, member), a lost member at WORST; "calls" per step.
+
+    The early error compares a method with the solver's own rollout, so the solver has none (NaN).
+    """
+    errors = rows.pivot(index="layer", columns="member", values="member_spectrum_error").loc[layers].to_numpy()
+    lost = is_lost(rows.groupby("member")["lost_step"].first().to_numpy())
     block = result["correlation"].values
-    # C(tau) over the last third of the blocks; a lost member has none.
+    # C(tau) over the last third of the blocks.
     late = block[:, -max(1, block.shape[1] // 3) :].mean(1)
-    correlation = np.abs(late - truth).mean(-1)
+    correlation = np.abs(late - solver["correlation"].mean("member").values).mean(-1)
     count = max(2, result.sizes["time"] // 20)
     early = result["mse"].transpose("member", "time").values[:, 1 : count + 1].mean(1)
     return {
-        "spectrum_error": np.where(lost, np.nan, rows[error].to_numpy()),
-        "correlation_error": np.where(lost, np.nan, correlation),
-        "early_error": early,
+        "spectrum_error": _drawn(errors, lost),
+        "correlation_error": _drawn(correlation, lost)[None],
+        "early_error": np.full((1, len(lost)), np.nan) if is_solver else _drawn(early, np.isnan(early))[None],
         "calls": float(rows["calls_per_step"].mean()),
     }
+
+
+def _drawn(values: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Return errors between the ends of the axis; those of lost members, and NaN, at its upper end."""
+    return np.clip(np.where(lost | np.isnan(values), np.inf, values), LEAST, WORST)
+
+
+def _members(axis, scores: dict, styles: dict, name: str, letter: str) -> None:
+    """Draw the error of every member, and their mean, one row per method."""
+    title, label = ERRORS[name]
+    for row, (method, score) in enumerate(reversed(scores.items())):
+        colour, values = styles[method]["color"], score[name]
+        shifts = 0.16 * (np.arange(len(values))[::-1] - (len(values) - 1) / 2)
+        if np.isnan(values).all():
+            note_at(axis, "the solver itself", (0.02, row), (0, 0), ("axes fraction", "data"), va="center", fontsize=7)
+            continue
+        for layer, (members, shift) in enumerate(zip(values, shifts, strict=True)):
+            height = np.full(len(members), row + shift)
+            axis.plot(members, height, MARKERS[layer % len(MARKERS)], color=colour, markersize=3.5, alpha=0.5)
+            size = 13 if len(values) == 1 else 8
+            axis.plot(members.mean(), row + shift, "|", color=colour, markersize=size, markeredgewidth=2)
+    axis.set_xscale("log")
+    axis.axvline(WORST, color=FAINT, linewidth=0.9)
+    axis.set(xlabel=label, ylim=(-0.7, len(scores) - 0.3))
+    panel_letter(axis, letter, title)
+    plain_minor(axis)
+
+
+def _edge_note(axis, count: int) -> None:
+    note = "at the edge: lost, or beyond"
+    note_at(axis, note, (WORST, count - 0.4), (-3, 0), ha="right", fontsize=7)
+
+
+def _axes_of_cost(axis, scores: dict, styles: dict, name: str, letter: str) -> None:
+    """Draw the mean error of each method against its calls, with a smaller marker per layer if there are several."""
+    title, label = ERRORS[name]
+    crowded = len(scores) > ALL_NUMBERED
+    for method, (calls, error) in mean_points(scores, name).items():
+        colour, layers = styles[method]["color"], scores[method][name].mean(1)
+        if len(layers) > 1:
+            axis.plot([calls] * 2, [layers.min(), layers.max()], color=colour, linewidth=1, alpha=0.6)
+            for layer, value in enumerate(layers):
+                axis.plot(calls, value, MARKERS[layer % len(MARKERS)], color=colour, markersize=3.5, alpha=0.6)
+        axis.plot(calls, error, "_" if len(layers) > 1 else "o", color=colour, markersize=4 if crowded else 6)
+    axis.set_xscale("symlog", linthresh=0.5)
+    axis.set_yscale("log")
+    axis.set(xlabel="network calls per step, besides the surrogate's", ylabel=label)
+    axis.margins(x=0.08)
+    axis.axhline(WORST, color=FAINT, linewidth=0.9)
+    panel_letter(axis, letter, f"{title} against cost")
+    plain_minor(axis)

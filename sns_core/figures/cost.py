@@ -1,4 +1,4 @@
-"""Figure 15: error against seconds a time unit, of every method and of the solver on its grids."""
+"""Figure 15: the error of every method, and of the solver on its grids, against seconds per time unit."""
 
 from pathlib import Path
 
@@ -6,75 +6,108 @@ import numpy as np
 import pandas as pd
 
 from sns_core.figures.inputs import SHOWN_UNITS
-from sns_core.figures.style import FAINT, INK, MUTED, empty_panel, looks, page, panel_letter, plain_minor
+from sns_core.figures.style import (
+    FAINT,
+    INK,
+    ON_WHITE,
+    empty_panel,
+    literal,
+    method_styles,
+    note_at,
+    page,
+    panel_letter,
+    plain_minor,
+)
 from sns_core.metrics.cost import frontier, read_cost
+from sns_core.wording import count_of
 
 TITLES = {"crps": "CRPS after {lead} (σ)", "spectrum_error": "Spectrum error (decades)"}
+GRID_NOTE = {"fontsize": 7, "bbox": ON_WHITE}
 
 
 def plot_cost(*, table: Path, labels: dict, dpi: int, output: Path) -> None:
-    """A panel for the first and the last lead that all forecasts have, and one for the spectrum.
+    """Draw one panel for the first and one for the last lead that all forecasts have, and one for the spectrum.
 
-    `table`: the system's cost.csv; `labels`: method -> label, in order.
+    `table`: the system's cost.csv; `labels`: method -> label, in order. Raises UserError if the table is missing.
     """
-    known, style = read_cost(table), looks(labels)
-    units, factor = SHOWN_UNITS.get(known["time_units"].iloc[0], ("time unit", 1.0))
-    known = known.assign(**{name: known[name] / factor for name in ("seconds", "seconds_low", "seconds_high")})
-    counts = known[(known["kind"] == "method") & (known["score"] == "crps")].groupby("lead")["contender"].nunique()
-    leads = counts[counts == counts.max()].index
-    panels = [("crps", lead) for lead in dict.fromkeys([*leads[:1], *leads[-1:]])] + [("spectrum_error", np.nan)]
-    limits = 0.6 * known["seconds_low"].min(), 1.8 * known["seconds_high"].max()
+    costs, styles = read_cost(table), method_styles(labels)
+    units, factor = SHOWN_UNITS.get(costs["time_units"].iloc[0], ("time unit", 1.0))
+    costs = costs.assign(**{name: costs[name] / factor for name in ("seconds", "seconds_low", "seconds_high")})
+    panels = _panels(costs)
+    limits = 0.4 * costs["seconds_low"].min(), 1.8 * costs["seconds_high"].max()
     with page(output, dpi, 11.4, 4.6, layout="constrained") as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for letter, axis, (score, lead) in zip("abc", axes, panels, strict=False):
-            mine = known[(known["score"] == score) & (known["lead"].eq(lead) | known["lead"].isna())]
-            panel_letter(axis, letter, TITLES[score].format(lead=f"{lead:g} step{'s' * (lead != 1)}"))
-            axis.set(
-                xscale="log", yscale="log", xlim=limits, xlabel=f"wall seconds a {'day' if units == 'd' else units}"
-            )
-            solver = (mine["kind"] == "grid") | (mine["contender"] == "solver")
-            _panel(axis, mine[~solver], mine[solver], style)
+            rows = costs[(costs["score"] == score) & (costs["lead"].eq(lead) | costs["lead"].isna())]
+            panel_letter(axis, letter, TITLES[score].format(lead=count_of(lead, "step")))
+            axis.set(xscale="log", yscale="log", xlim=limits)
+            axis.set_xlabel(f"wall seconds per {'day' if units == 'd' else units}")
+            is_solver = (rows["kind"] == "grid") | (rows["contender"] == "solver")
+            _panel(axis, rows[~is_solver], rows[is_solver], styles)
             plain_minor(axis)
-        others = [style[name] for name in labels if name != "solver"]
-        handles = [axes[0].plot([], [], _marker(look), color=look["color"], label=look["label"])[0] for look in others]
-        told = "Solver as configured, and on its grids"
-        handles += axes[0].plot([], [], "-s", color=INK, markersize=4, label=told)
-        where = {"loc": "outside lower center", "ncols": 5}
-        figure.legend(handles=handles, title=known["machine"].iloc[0], title_fontsize=7, **where)
+        _legend(figure, axes[0], styles, literal(costs["machine"].iloc[0]))
+
+
+def _panels(costs: pd.DataFrame) -> list[tuple[str, float]]:
+    """Return (score, lead) of each panel."""
+    forecasts = costs[(costs["kind"] == "method") & (costs["score"] == "crps")]
+    counts = forecasts.groupby("lead")["contender"].nunique()
+    leads = counts[counts == counts.max()].index
+    return [("crps", lead) for lead in dict.fromkeys([*leads[:1], *leads[-1:]])] + [("spectrum_error", np.nan)]
+
+
+def _legend(figure, axis, styles: dict, machine: str) -> None:
+    looks = [look for name, look in styles.items() if name != "solver"]
+    handles = [axis.plot([], [], _marker(look), color=look["color"], label=look["label"])[0] for look in looks]
+    solver = {"color": INK, "markersize": 4, "label": "Solver as configured, and on its grids"}
+    handles += axis.plot([], [], "-s", **solver)
+    title = {"title": machine, "title_fontsize": 7}
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), **title)
 
 
 def _marker(look: dict) -> str:
-    """A diamond for a method whose colour another one has, too."""
+    """Return a diamond for a method whose colour another method has too, else a circle."""
     return "o" if look["linestyle"] == "-" else "D"
 
 
-def _panel(axis, methods: pd.DataFrame, solvers: pd.DataFrame, style: dict) -> None:
+def _panel(axis, methods: pd.DataFrame, solvers: pd.DataFrame, styles: dict) -> None:
     drawn = pd.concat([methods[methods["members_lost"] == 0], solvers])
     drawn = drawn[np.isfinite(drawn["error"]) & (drawn["error"] > 0)]
     if not len(drawn):
-        empty_panel(axis, "no error known")
+        empty_panel(axis, "no error was measured")
         return
     axis.set_ylim(0.6 * drawn["error"].min(), 2.2 * drawn["error"].max())
-    top = axis.get_ylim()[1]
+    _solvers(axis, solvers)
+    for _, row in methods.iterrows():
+        _method(axis, row, styles[row["contender"]])
+
+
+def _solvers(axis, solvers: pd.DataFrame) -> None:
+    """Draw the solver's errors and the line of what it can be had for; ticks below for grids that were only timed."""
     scored = solvers[np.isfinite(solvers["error"])]
     line = np.array(frontier(list(zip(scored["seconds"], scored["error"], strict=True))))
     axis.plot(*line.T, color=INK, linewidth=1.2, zorder=2)
     for _, row in scored.iterrows():
-        own = row["kind"] == "method"
-        axis.plot(row["seconds"], row["error"], "s" if own else "o", color=INK, markersize=6 if own else 4, zorder=3)
-        if not own:
-            axis.annotate(f"{row['grid']:g}²", (row["seconds"], row["error"]), (4, -9), textcoords="offset points",
-                          color=MUTED, fontsize=7)  # fmt: skip
+        configured = row["kind"] == "method"
+        marker = {"marker": "s" if configured else "o", "markersize": 6 if configured else 4}
+        axis.plot(row["seconds"], row["error"], color=INK, zorder=3, **marker)
+        if not configured:
+            note_at(
+                axis, f"{row['grid']:g}²", (row["seconds"], row["error"]), (-5, -5), ha="right", va="top", **GRID_NOTE
+            )
     for _, row in solvers[~np.isfinite(solvers["error"])].iterrows():
         axis.plot([row["seconds"]] * 2, [0, 0.03], color=INK, linewidth=1, transform=axis.get_xaxis_transform())
-        axis.annotate(f"{row['grid']:g}²", (row["seconds"], 0.03), (0, 1), ("data", "axes fraction"), "offset points",
-                      ha="center", va="bottom", color=MUTED, fontsize=7)  # fmt: skip
-    for _, row in methods.iterrows():
-        look, lost = style[row["contender"]], row["members_lost"] > 0
-        marks = {"marker": _marker(look), "color": look["color"], "markersize": 6, "zorder": 5}
-        if lost or not np.isfinite(row["error"]):
-            axis.plot(row["seconds"], top, markerfacecolor="white", clip_on=False, **marks)
-            continue
-        ends = np.maximum([row["error_low"], row["error_high"]], axis.get_ylim()[0])
-        axis.plot([row["seconds"]] * 2, ends, color=look["color"], linewidth=1.2, alpha=0.6, zorder=4)
-        axis.plot(row["seconds"], row["error"], markeredgecolor=FAINT, markeredgewidth=0.4, **marks)
+        place = ((row["seconds"], 0.03), (0, 1), ("data", "axes fraction"))
+        note_at(axis, f"{row['grid']:g}²", *place, ha="center", va="bottom", **GRID_NOTE)
+
+
+def _method(axis, row: pd.Series, look: dict) -> None:
+    """Draw a method with the interval of its error; hollow at the upper edge if it lost members."""
+    low, high = axis.get_ylim()
+    marks = {"marker": _marker(look), "color": look["color"], "markersize": 6, "zorder": 5}
+    if row["members_lost"] > 0 or not np.isfinite(row["error"]):
+        axis.plot(row["seconds"], high, markerfacecolor="white", clip_on=False, **marks)
+        return
+    ends = np.maximum([row["error_low"], row["error_high"]], low)
+    axis.plot([row["seconds"]] * 2, ends, color=look["color"], linewidth=1.2, alpha=0.6, zorder=4)
+    axis.plot(row["seconds"], row["error"], markeredgecolor=FAINT, markeredgewidth=0.4, **marks)

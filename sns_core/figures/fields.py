@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sns_core.figures.frames import SHOWN_WITHIN, Rollout
+from sns_core.figures.frames import Rollout
 from sns_core.figures.inputs import (
     alive,
+    field_scale,
+    layer_names,
     living,
     lost_by,
     lost_note,
@@ -16,137 +18,171 @@ from sns_core.figures.inputs import (
     step_size,
 )
 from sns_core.figures.style import (
+    COLOUR_LIMIT,
+    DOTTED,
     INK,
     MUTED,
-    REFERENCE,
     bare,
+    colour_bar_outline,
     corner,
     empty_panel,
-    looks,
+    method_styles,
+    note_at,
     page,
+    readable,
     wavenumber_axis,
     wrapped,
-)  # fmt: skip
+)
+from sns_core.files import FileTree
+from sns_core.metrics.lost import LOST_BEYOND
 
-COLOUR_LIMIT = 3.0  # standard deviations of the solver at the ends of the colour scale
 PANEL, GAP = 1.75, 0.07  # inches
 SPECTRUM_HEIGHT, ABOVE_SPECTRUM, BELOW_BLOCK = 1.65, 0.28, 0.62
 LEFT, RIGHT, TOP = 0.62, 0.86, 0.62
 
 
 def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[int, np.ndarray | None, str]:
-    """The stored frame (C, H, W) at or last before `step`: its own step, its values (None: not run so far), units of time."""
+    """Return (its step, values (C, H, W), units of time) of the last frame stored at or before `step`.
+
+    The values are None if the rollout ends earlier.
+    """
     with Rollout(paths, size) as rollout:
-        found, values = rollout.frame(member, step) or (step, None)
-        return found, values, rollout.time_units
+        stored_step, values = rollout.frame(member, step) or (step, None)
+        return stored_step, values, rollout.time_units
 
 
 def plot_fields(
-    *, segments: dict, metrics: dict, reference: Path, labels: dict, steps: list, member: int, dpi: int, output: Path,
-) -> None:  # fmt: skip
-    """Fields of one member, a row a method and a column a step, above the spectra of all members at those steps.
+    *,
+    segments: FileTree,
+    metrics: FileTree,
+    reference: Path,
+    labels: dict,
+    steps: list,
+    member: int,
+    dpi: int,
+    output: Path,
+) -> None:
+    """Draw fields of one member, one row per method and one column per step, above the spectra of all members.
 
-    `segments`: method -> its rollout's files; `metrics`: method -> file; `labels`: method -> label, in the order of
-    the rows; `steps`: columns. Every layer is a block of rows with its own spectra.
+    `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label, in the order of
+    the rows; `steps`: one per column. Every layer is a block of rows with its own spectra. Raises UserError for an
+    unknown member or a missing file.
     """
-    known, results, style = read(reference), read_each(metrics, labels), looks(labels)
-    size = step_size(known)
-    columns, layers = len(steps), [str(layer) for layer in known["layer"].values]
+    solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
+    size, layers = step_size(solver), layer_names(solver)
     frames = {name: [frame_at(segments[name], member, step, size) for step in steps] for name in labels}
-    units = frames[next(iter(labels))][0][2]
-    block_height = len(labels) * (PANEL + GAP) + ABOVE_SPECTRUM + SPECTRUM_HEIGHT + BELOW_BLOCK
-    width, height = LEFT + columns * (PANEL + GAP) + RIGHT, TOP + len(layers) * block_height
-
-    with page(output, dpi, width, height) as figure:
-
-        def place(column: int, top: float, tall: float):
-            left = LEFT + column * (PANEL + GAP)
-            return figure.add_axes((left / width, 1 - (top + tall) / height, PANEL / width, tall / height))
-
+    lost = {name: int(result["lost_step"].sel(member=member)) for name, result in results.items()}
+    layout = _Layout(rows=len(labels), columns=len(steps), layers=len(layers))
+    with page(output, dpi, layout.width, layout.height) as figure:
         for layer, name_of_layer in enumerate(layers):
-            # Mean enstrophy is half the mean square of a field whose mean is zero.
-            std = float(np.sqrt(2 * known["enstrophy"].isel(layer=layer).mean()))
-            top, image = TOP + layer * block_height, None
-            for row, method in enumerate(labels):
-                for column in range(columns):
-                    axis = place(column, top + row * (PANEL + GAP), PANEL)
-                    bare(axis)
-                    step, field, _ = frames[method][column]
-                    lost = int(results[method]["lost_step"].sel(member=member))
-                    text = f"lost at step {lost}" if 0 <= lost <= step else ""
-                    values = None if field is None else field[layer]
-                    if values is None:
-                        empty_panel(axis, "not run")
-                    elif not (np.abs(values) <= SHOWN_WITHIN * std).all():
-                        empty_panel(axis, text or f"beyond {SHOWN_WITHIN:g} σ")
-                    else:
-                        limit = COLOUR_LIMIT * std
-                        image = axis.imshow(values, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
-                        if text:
-                            corner(axis, text, "lower left", INK)
-                    if column == 0:
-                        axis.set_ylabel(
-                            wrapped(style[method]["label"], 20), color=style[method]["color"], weight="bold", labelpad=6
-                        )
-                    if row == 0 and layer == 0:
-                        _column_title(axis, frames["solver"][column][0] if "solver" in frames else step, size, units)
+            std = float(field_scale(solver)[layer])
+            image = _field_rows(figure, layout, layer, frames, lost, styles, std)
             if len(layers) > 1:
-                figure.text(0.06 / width, 1 - (top - 0.08) / height, name_of_layer, weight="bold", fontsize=11)
+                top = 1 - (layout.top(layer) - 0.08) / layout.height
+                figure.text(0.06 / layout.width, top, name_of_layer, weight="bold", fontsize=11)
             if image is not None:
-                _colour_bar(figure, image, width, height, top, len(labels), columns, limit)
-            top += len(labels) * (PANEL + GAP) + ABOVE_SPECTRUM
+                _colour_bar(figure, layout, layer, image, std)
             for column, step in enumerate(steps):
-                axis = place(column, top, SPECTRUM_HEIGHT)
-                _spectra(axis, known, results, style, layer, step, first=column == 0)
+                axis = figure.add_axes(layout.spectrum(layer, column))
+                _spectra(axis, solver, results, styles, layer, step, first=column == 0)
+        titled = frames["solver"] if "solver" in frames else [(step, None, "") for step in steps]
+        units = frames[next(iter(labels))][0][2]
+        for axis, (step, _, _) in zip(figure.axes, titled, strict=False):
+            _column_title(axis, step, size, units)
+
+
+class _Layout:
+    """Places of the panels in a figure, in shares of its width and height."""
+
+    def __init__(self, rows: int, columns: int, layers: int):
+        self.rows, self.columns = rows, columns
+        self.block = rows * (PANEL + GAP) + ABOVE_SPECTRUM + SPECTRUM_HEIGHT + BELOW_BLOCK
+        self.width, self.height = LEFT + columns * (PANEL + GAP) + RIGHT, TOP + layers * self.block
+
+    def top(self, layer: int) -> float:
+        """Distance of a layer's fields from the upper edge, inches."""
+        return TOP + layer * self.block
+
+    def box(self, left: float, top: float, wide: float, tall: float) -> tuple[float, float, float, float]:
+        """Return a place for `add_axes` from inches."""
+        return left / self.width, 1 - (top + tall) / self.height, wide / self.width, tall / self.height
+
+    def field(self, layer: int, row: int, column: int):
+        return self.box(LEFT + column * (PANEL + GAP), self.top(layer) + row * (PANEL + GAP), PANEL, PANEL)
+
+    def spectrum(self, layer: int, column: int):
+        top = self.top(layer) + self.rows * (PANEL + GAP) + ABOVE_SPECTRUM
+        return self.box(LEFT + column * (PANEL + GAP), top, PANEL, SPECTRUM_HEIGHT)
+
+
+def _field_rows(figure, layout: _Layout, layer: int, frames: dict, lost: dict, styles: dict, std: float):
+    """Draw the fields of a layer; return the last image, or None if no field is shown."""
+    image = None
+    for row, (method, stored) in enumerate(frames.items()):
+        for column, (step, field, _) in enumerate(stored):
+            axis = figure.add_axes(layout.field(layer, row, column))
+            bare(axis)
+            note = f"lost at step {lost[method]}" if 0 <= lost[method] <= step else ""
+            if field is None:
+                empty_panel(axis, "not run")
+            elif not (np.abs(field[layer]) <= LOST_BEYOND * std).all():
+                empty_panel(axis, note or f"beyond {LOST_BEYOND:g} σ")
+            else:
+                limit = COLOUR_LIMIT * std
+                image = axis.imshow(field[layer], origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit)
+                if note:
+                    corner(axis, note, "lower left", INK, box=True)
+            if column == 0:
+                label, colour = wrapped(styles[method]["label"], 20), readable(styles[method]["color"])
+                axis.set_ylabel(label, color=colour, weight="bold", labelpad=6)
+    return image
 
 
 def _column_title(axis, step: int, size: float, units: str) -> None:
-    axis.annotate(f"t = {step * size:g}" + ("" if units == "1" else f" {units}"), (0.5, 1), (0, 17), "axes fraction", "offset points",
-                  ha="center", weight="bold", fontsize=10)  # fmt: skip
-    axis.annotate(f"step {step}", (0.5, 1), (0, 5), "axes fraction", "offset points", ha="center", color=MUTED,
-                  fontsize=8)  # fmt: skip
+    time = f"t = {step * size:g}" + ("" if units == "1" else f" {units}")
+    note_at(axis, time, (0.5, 1), (0, 17), "axes fraction", INK, ha="center", weight="bold", fontsize=10)
+    note_at(axis, f"step {step}", (0.5, 1), (0, 5), "axes fraction", ha="center", fontsize=8)
 
 
-def _colour_bar(figure, image, width, height, top, rows, columns, limit) -> None:
-    tall = min(rows * (PANEL + GAP) - GAP, 2.6)
-    left = LEFT + columns * (PANEL + GAP) + 0.08
-    middle = top + 0.5 * (rows * (PANEL + GAP) - GAP)
-    axis = figure.add_axes((left / width, 1 - (middle + tall / 2) / height, 0.12 / width, tall / height))
+def _colour_bar(figure, layout: _Layout, layer: int, image, std: float) -> None:
+    fields = layout.rows * (PANEL + GAP) - GAP
+    tall = min(fields, 2.6)
+    left = LEFT + layout.columns * (PANEL + GAP) + 0.08
+    axis = figure.add_axes(layout.box(left, layout.top(layer) + 0.5 * (fields - tall), 0.12, tall))
     ticks = np.arange(-COLOUR_LIMIT, COLOUR_LIMIT + 1)
-    bar = figure.colorbar(image, cax=axis, ticks=ticks / COLOUR_LIMIT * limit, extend="both")
-    bar.ax.set_yticklabels([f"{tick:+.0f} σ" if tick else "0" for tick in ticks])
-    bar.ax.grid(False)
-    bar.outline.set_linewidth(0.5)
-    bar.ax.set_title(f"σ = {limit / COLOUR_LIMIT:.3g}", fontsize=8, weight="normal", pad=12, loc="left", color=MUTED)
+    bar = figure.colorbar(image, cax=axis, ticks=ticks * std, extend="both")
+    bar.ax.set_yticklabels([f"{tick:+.0f} σ".replace("-", "−") if tick else "0" for tick in ticks])
+    bar.ax.set_title(f"σ = {std:.3g}", fontsize=8, weight="normal", pad=12, loc="left", color=MUTED)
+    colour_bar_outline(bar)
 
 
-def _spectra(axis, known, results, style, layer: int, step: int, first: bool) -> None:
-    """Spectra of the block that holds `step` (the first block for the initial state), mean and range of the members."""
-    truth = known["energy_spectrum"].isel(layer=layer).mean("member").values
-    shells = shown_shells(truth)
-    wavenumber, truth, line = known["wavenumber"].values[shells], truth[shells], 0
+def _spectra(axis, solver, results, styles, layer: int, step: int, first: bool) -> None:
+    """Draw spectra of the block that holds `step` (the first block for step 0): mean and range of the members."""
+    mean = solver["energy_spectrum"].isel(layer=layer).mean("member").values
+    shells = shown_shells(mean)
+    wavenumber, mean, line = solver["wavenumber"].values[shells], mean[shells], 0
     for method, result in results.items():
         blocks = result["block"].values
         if step > blocks[-1]:
             continue
         index = int(np.searchsorted(blocks, step))
+        colour = styles[method]["color"]
         if alive(result, "block").isel(block=index).any():
             spectrum = living(result, "energy_spectrum").isel(layer=layer, block=index, wavenumber=shells)
-            colour, look = style[method]["color"], {**style[method], "label": None}
             low, high = spectrum.min("member"), spectrum.max("member")
             axis.fill_between(wavenumber, low, high, color=colour, alpha=0.13, linewidth=0)
-            axis.plot(wavenumber, spectrum.mean("member"), **look, linewidth=1.3, alpha=0.95)
+            line_style = {**styles[method], "label": None, "linewidth": 1.3, "alpha": 0.95}
+            axis.plot(wavenumber, spectrum.mean("member"), **line_style)
         if lost_by(result, int(blocks[index])):
-            corner(axis, lost_note(result, int(blocks[index])), "upper right", style[method]["color"], line=line)
+            corner(axis, lost_note(result, int(blocks[index])), "upper right", colour, line=line)
             line += 1
-    axis.plot(wavenumber, truth, color=REFERENCE, linewidth=1.0, linestyle=(0, (2, 1.4)), zorder=5)
+    axis.plot(wavenumber, mean, **DOTTED, label="solver ensemble")
     axis.set_yscale("log")
     wavenumber_axis(axis, wavenumber)
-    axis.set_ylim(truth.min() / 10, truth.max() * 30)
+    axis.set_ylim(mean.min() / 10, mean.max() * 30)
     axis.set_xlabel("wavenumber k", labelpad=2)
     if first:
         axis.set_ylabel("energy density E(k)")
-        axis.plot([], [], color=REFERENCE, linewidth=1.0, linestyle=(0, (2, 1.4)), label="solver ensemble")
         axis.legend(loc="lower left", handlelength=1.4, borderpad=0.1, fontsize=7.5)
     else:
         axis.tick_params(axis="y", labelleft=False)

@@ -1,4 +1,4 @@
-"""The stored frames of a rollout, read lazily from its segments, one frame at a time."""
+"""Read the stored frames of a rollout from its segments, one frame at a time."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from sns_core.figures.inputs import in_shown_units
 from sns_core.files import missing
 
 FRAME = ("member", "time", "layer", "y", "x")
-SHOWN_WITHIN = 12.0  # standard deviations: a field that reaches further is lost, and not shown
 
 
 class Rollout:
-    """The frames of one method, whatever the segments and groups of members that they lie in; closed by a `with` block.
+    """The frames of one method, from all segments and groups of members of its rollout; closed by a `with` block.
 
-    `paths`: its segments; `size`: time between emulator steps, in the figures' units.
+    `paths`: the segments; `size`: time between emulator steps, in the figures' units. Raises UserError for a missing
+    segment, DamagedFile for one that cannot be read or holds no frames.
     """
 
     def __init__(self, paths: list[Path], size: float):
@@ -46,8 +46,7 @@ class Rollout:
         return sorted({member for _, _, members in self._parts for member in members})
 
     @property
-    def reached(self) -> int:
-        """The step that the rollout has come to."""
+    def last_step(self) -> int:
         return max(int(part.attrs["first_step"]) + int(part.attrs["steps"]) for part, _, _ in self._parts)
 
     @property
@@ -56,32 +55,20 @@ class Rollout:
         return np.unique(np.concatenate([steps for _, steps, _ in self._parts]))
 
     def require(self, member: int) -> None:
-        """UserError where there is no such member."""
+        """Raise UserError if the rollout has no such member."""
         if member not in self.members:
-            known = ", ".join(map(str, self.members))
-            raise UserError(f"figures: {member} is no member of the rollouts; known: {known}")
+            members = ", ".join(map(str, self.members))
+            raise UserError(f"figures: {member} is no member of the rollouts; known: {members}")
 
     def frame(self, member: int, step: int) -> tuple[int, np.ndarray] | None:
-        """The stored frame (C, H, W) at or last before `step`, after the step that it is of; None: not run so far.
+        """Return (its step, values (C, H, W)) of the last frame stored at or before `step`; None beyond the last step.
 
         Raises UserError for an unknown member.
         """
         self.require(member)
         before = [entry for entry in self._parts if member in entry[2] and entry[1][0] <= step]
-        if not before or step > self.reached:
+        if not before or step > self.last_step:
             return None
         part, steps, members = before[-1]
         index = int(np.searchsorted(steps, step, side="right")) - 1
         return int(steps[index]), part[self.variable][members.index(member), index].values
-
-
-def between_points(n: int, size: int) -> np.ndarray:
-    """Matrix M (size, n) to values at `size` evenly spaced points of a periodic line from those at n, by the trigonometric
-    polynomial through them; M @ field @ M.T does so in the plane.
-
-    For fields that are truncated Fourier series, as Kolmogorov frames are, this is the field itself between its points.
-    """
-    angle = 2 * np.pi * (np.arange(size)[:, None] / size - np.arange(n) / n)
-    wave = np.arange(1, (n + 1) // 2)[:, None, None]
-    highest = np.cos(n / 2 * angle) if n % 2 == 0 else 0.0
-    return ((1 + 2 * np.cos(wave * angle).sum(0) + highest) / n).astype(np.float32)

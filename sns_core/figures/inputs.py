@@ -1,7 +1,7 @@
-"""What the figures read, and the one rule for lost members that all of them share.
+"""The inputs of figures, and the rule for lost members that all figures share.
 
-A member that was lost (NaN, or further out than a frame can be) keeps its place in the files. Figures show it up to
-the step before it was lost and count it; its later values would hide every other line.
+A member that was lost (not finite, or further out than a frame can be) keeps its place in the files. Figures show such
+a member up to the step before its loss and count it. Its later values would hide all other lines.
 """
 
 from collections.abc import Iterable
@@ -12,13 +12,19 @@ import xarray as xr
 
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
+from sns_core.metrics.lost import count_lost, is_alive
 
-# Units of the files -> those of the figures, and what one is worth in the other.
-SHOWN_UNITS = {"s": ("d", 1 / 86400), "1/(s)": ("1/d", 86400.0), "m": ("km", 1e-3), "1/(m)": ("1/km", 1e3)}
+# Units of the files -> (units of the figures, value of one file unit in them). Files of older versions have "1/(s)".
+SHOWN_UNITS = {
+    "s": ("d", 1 / 86400), "s-1": ("1/d", 86400.0), "1/(s)": ("1/d", 86400.0),
+    "m": ("km", 1e-3), "m-1": ("1/km", 1e3), "1/(m)": ("1/km", 1e3),
+}  # fmt: skip
+# Variables that figures show in these units; fields and energies stay in the units of the system.
+CONVERTED = ("time", "clock", "lag", "map_lag", "y", "x", "distance", "wavenumber", "rate_of_change")
 
 
 def read(path: Path) -> xr.Dataset:
-    """A result file, in memory and in the figures' units; UserError where it is missing or no netCDF."""
+    """Return a result file, loaded and in the figures' units; UserError if it is missing or no netCDF file."""
     try:
         with xr.open_dataset(path) as dataset:
             return in_shown_units(dataset.load())
@@ -29,66 +35,93 @@ def read(path: Path) -> xr.Dataset:
 
 
 def in_shown_units(dataset: xr.Dataset) -> xr.Dataset:
-    """Days for seconds and kilometres for metres; numbers without units stay as they are."""
+    """Return a dataset with days for seconds and kilometres for metres; numbers without units stay as they are."""
     for name, variable in dataset.variables.items():
-        if variable.attrs.get("units") in SHOWN_UNITS:
+        if name in CONVERTED and variable.attrs.get("units") in SHOWN_UNITS:
             units, factor = SHOWN_UNITS[variable.attrs["units"]]
             dataset[name] = (variable.dims, variable.values * factor, {**variable.attrs, "units": units})
     return dataset
 
 
 def read_each(paths: dict[str, Path], names: Iterable[str]) -> dict[str, xr.Dataset]:
-    """The result file of each of `names`, in that order; UserError for one without a file."""
-    missing = [name for name in names if name not in paths]
-    if missing:
-        raise UserError(f"figures: no file for the method {missing[0]!r}; known: {', '.join(paths)}")
+    """Return the result file of each of `names`, in their order; UserError if one of them has no file."""
+    without_file = [name for name in names if name not in paths]
+    if without_file:
+        raise UserError(f"figures: no file for the method {without_file[0]!r}; known: {', '.join(paths)}")
     return {name: read(paths[name]) for name in names}
 
 
 def step_size(result: xr.Dataset) -> float:
-    """Time between emulator steps, from the lags of C(tau)."""
+    """Return the time between emulator steps: the difference of two lags of C(tau)."""
     return float(result["lag"][1] - result["lag"][0])
 
 
 def alive(result: xr.Dataset, axis: str) -> xr.DataArray:
-    """True where a member was not lost yet; (member, axis); `axis`: "step" or "block", which its last step labels."""
-    lost = result["lost_step"]
-    return (lost < 0) | (result[axis] < lost)
+    """Return a mask (member, axis): True before a member was lost.
+
+    `axis`: "step" or "block"; the label of a block is its last step.
+    """
+    return is_alive(result["lost_step"], result[axis])
 
 
 def living(result: xr.Dataset, name: str) -> xr.DataArray:
-    """A stored series with NaN from the step or block in which a member was lost."""
+    """Return a stored series with NaN from the step or block on in which a member was lost."""
     values = result[name]
     axis = "step" if "step" in values.dims else "block"
     return values.where(alive(result, axis) & np.isfinite(values))
 
 
 def lost_by(result: xr.Dataset, step: int | None = None) -> int:
-    """Members lost at or before `step` (None: by the end)."""
-    lost = result["lost_step"].values
-    return int(((lost >= 0) & (lost <= (np.inf if step is None else step))).sum())
+    """Return the number of members lost at or before `step`; None: by the end of the rollout."""
+    return count_lost(result["lost_step"].values, np.inf if step is None else step)
 
 
 def lost_note(result: xr.Dataset, step: int | None = None) -> str:
-    """ "3 of 8 lost", or nothing where no member was."""
+    """Return "3 of 8 lost", or an empty text if no member was lost by `step`."""
     count = lost_by(result, step)
     return f"{count} of {result.sizes['member']} lost" if count else ""
 
 
-def shown_shells(truth: np.ndarray) -> slice:
-    """Shells of a spectrum (K,) from 1 to the last that holds more than rounding, which is what truncation leaves."""
-    return slice(1, int(np.flatnonzero(truth > 1e-9 * truth[1:].max())[-1]) + 1)
+def layer_names(dataset: xr.Dataset) -> list[str]:
+    return [str(layer) for layer in dataset["layer"].values]
+
+
+def layer_suffix(layers: list[str], index: int) -> str:
+    """Return ", upper" for a title of a layer's panel, or an empty text if there is one layer only."""
+    return "" if len(layers) == 1 else f", {layers[index]}"
+
+
+def time_units(results: dict[str, xr.Dataset]) -> str:
+    return next(iter(results.values()))["lag"].attrs.get("units", "1")
+
+
+def field_scale(reference: xr.Dataset) -> np.ndarray:
+    """Return one standard deviation (layer,) of the solver's ensemble.
+
+    The mean enstrophy is half the mean square of the field, whose mean is zero.
+    """
+    return np.sqrt(2 * reference["enstrophy"].mean("member").values)
+
+
+def shown_shells(spectrum: np.ndarray) -> slice:
+    """Return the shells of a spectrum (K,) from 1 to the last that is not empty.
+
+    A shell that truncation has emptied holds rounding errors: less than 1e-9 of the largest.
+    """
+    return slice(1, int(np.flatnonzero(spectrum > 1e-9 * spectrum[1:].max())[-1]) + 1)
 
 
 def thirds(result: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The first and the last third of a rollout's blocks, at least one block each, with the steps that lie in them."""
+    """Return the first ("early") and the last ("late") third of a rollout's blocks with the steps inside them.
+
+    Each part has at least one block.
+    """
     block = result["block"].values
     count = max(1, len(block) // 3)
     length = int(block[0])
-    cuts = {"early": slice(0, count), "late": slice(len(block) - count, None)}
     parts = {}
-    for name, cut in cuts.items():
-        chosen = block[cut]
-        steps = (result["step"] > chosen[0] - length) & (result["step"] <= chosen[-1])
-        parts[name] = result.isel(block=cut, step=np.flatnonzero(steps.values))
+    for name, part in (("early", slice(0, count)), ("late", slice(len(block) - count, None))):
+        ends = block[part]
+        steps = (result["step"] > ends[0] - length) & (result["step"] <= ends[-1])
+        parts[name] = result.isel(block=part, step=np.flatnonzero(steps.values))
     return parts

@@ -1,4 +1,4 @@
-"""Figure 7: the noise levels that the heads estimate: in use, along a rollout that drifts, and against the truth."""
+"""Figure 7: the noise levels that a denoiser estimates, in use, along a drifting rollout, and against true levels."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from matplotlib.ticker import NullLocator
 
 from sns_core.figures.inputs import living, lost_note, read, read_each
 from sns_core.figures.style import (
+    DOTTED,
     FAINT,
     INK,
     NEXT,
@@ -16,52 +17,61 @@ from sns_core.figures.style import (
     corner,
     empty_panel,
     integers,
-    looks,
+    method_styles,
     page,
     panel_letter,
     plain_minor,
     ratio_ticks,
-)  # fmt: skip
-from sns_core.metrics.summaries import told
+    readable,
+)
+from sns_core.files import FileTree
+from sns_core.metrics.distances import estimated_levels
+from sns_core.metrics.lost import is_alive, is_lost
 
-ENERGY = (0.1, 100.0)  # of the solver's kinetic energy: the axis reaches no further
+ENERGY = (0.1, 100.0)  # times the solver's kinetic energy: the axis ends here at most
 FRAMES = ((0, PREVIOUS, "$s_2$, previous frame"), (1, NEXT, "$s_1$, next frame"))
+DASHED = (0, (2, 1.4))
 
 
 def plot_levels(
-    *, metrics: dict, diagnostics: dict, surrogates: dict, reference: Path, labels: dict, dpi: int, output: Path
+    *, metrics: FileTree, diagnostics: FileTree, surrogates: dict, reference: Path, labels: dict, dpi: int, output: Path
 ) -> None:
-    """Estimated levels of each refinement method, a column a method.
+    """Draw the estimated levels of each refinement method, one block of panels per method.
 
     `metrics`: method -> file, of the refinements and their surrogates; `diagnostics`: refinement -> file;
     `surrogates`: refinement -> the method that runs its surrogate alone; `labels`: method -> label, in order.
     """
-    known, style = read(reference), looks(labels)
+    solver, styles = read(reference), method_styles(labels)
     names = [name for name in labels if name in diagnostics]
-    examined = read_each(diagnostics, names)
+    diagnoses = read_each(diagnostics, names)
     results = read_each(metrics, dict.fromkeys([*names, *(surrogates[name] for name in names)]))
-    with page(output, dpi, max(6.0, 5.4 * len(names)), 10.8, layout="constrained") as figure:
-        for column, (name, part) in enumerate(
-            zip(names, np.atleast_1d(figure.subfigures(1, len(names), wspace=0.03)), strict=True)
-        ):
-            part.suptitle(style[name]["label"], color=style[name]["color"], weight="bold", fontsize=12)
-            grid = part.add_gridspec(4, 2, height_ratios=(1, 1, 1, 1.05))
-            _histogram(part.add_subplot(grid[0, 0]), results[name], examined[name].attrs["levels"])
-            _series(part.add_subplot(grid[0, 1]), results[name])
-            upper = part.add_subplot(grid[1, :])
-            _along(upper, examined[name], results[surrogates[name]], style[surrogates[name]]["label"])
-            lower = part.add_subplot(grid[2, :], sharex=upper)
-            _energy(lower, results[surrogates[name]], known, style[surrogates[name]])
-            for axis, alarm in ((upper, "level_alarm"), (lower, "energy_alarm")):
-                _alarm(axis, examined[name][alarm].values)
-            _calibration(part.add_subplot(grid[3, 0]), examined[name])
-            _given(part.add_subplot(grid[3, 1]), examined[name])
-            if column == 0:
-                upper.legend(loc="upper left")
+    with page(output, dpi, 11.4, 5.6 * len(names), layout="constrained") as figure:
+        parts = np.atleast_1d(figure.subfigures(len(names), 1, hspace=0.03))
+        for name, part in zip(names, parts, strict=True):
+            title = {"color": readable(styles[name]["color"]), "weight": "bold", "fontsize": 12}
+            part.suptitle(styles[name]["label"], x=0.006, ha="left", **title)
+            surrogate = surrogates[name]
+            _block(part, diagnoses[name], results[name], results[surrogate], solver, styles[surrogate])
+
+
+def _block(part, diagnosis, result, surrogate, solver, look: dict) -> None:
+    """Draw the panels of one method."""
+    grid = part.add_gridspec(2, 3, width_ratios=(1, 1, 2))
+    _histogram(part.add_subplot(grid[0, 0]), result, diagnosis.attrs["levels"])
+    _series(part.add_subplot(grid[0, 1]), result)
+    upper = part.add_subplot(grid[0, 2])
+    _along_surrogate(upper, diagnosis, surrogate, look["label"])
+    lower = part.add_subplot(grid[1, 2], sharex=upper)
+    _energy(lower, surrogate, solver, look)
+    _shared_steps(lower, surrogate)
+    _alarm(upper, diagnosis["level_alarm"].values, line=3)
+    _alarm(lower, diagnosis["energy_alarm"].values, line=0)
+    _calibration(part.add_subplot(grid[1, 0]), diagnosis)
+    _clean_pairs(part.add_subplot(grid[1, 1]), diagnosis)
 
 
 def _level_axis(axis, highest: float, which: str = "x") -> None:
-    """Levels from 0: linear for a few, logarithmic above 3 for many."""
+    """Make an axis of levels from 0: linear for small levels, logarithmic above 3 if they reach beyond 12."""
     set_scale, set_limits = (axis.set_xscale, axis.set_xlim) if which == "x" else (axis.set_yscale, axis.set_ylim)
     scale = axis.xaxis if which == "x" else axis.yaxis
     if highest > 12:
@@ -75,37 +85,30 @@ def _level_axis(axis, highest: float, which: str = "x") -> None:
 
 
 def _histogram(axis, result, levels) -> None:
-    """How often each level was estimated, over the steps of all members until they were lost."""
+    """Draw how often each level was estimated, over the steps of all members until they were lost."""
     panel_letter(axis, "a", "Levels in use")
-    values, highest = told(living(result, "levels")), 0
+    values, highest = estimated_levels(living(result, "levels")), 0
     if not np.isfinite(values).any():
         return empty_panel(axis, "every member\nlost at once")
     for index, colour, label in FRAMES:
-        one = values.isel(frame=index).values
-        one = one[np.isfinite(one)].astype(int)
-        if not len(one):
-            continue
-        found, counts = np.unique(one, return_counts=True)
-        highest = max(highest, int(found[-1]))
-        axis.stairs(counts_of(found, counts) / len(one), np.arange(found[-1] + 2) - 0.5, color=colour, label=label,
-                    linewidth=1.4, fill=False)  # fmt: skip
+        frame = values.isel(frame=index).values
+        frame = frame[np.isfinite(frame)].astype(int)
+        if len(frame):
+            counts = np.bincount(frame)
+            highest = max(highest, len(counts) - 1)
+            edges = np.arange(len(counts) + 1) - 0.5
+            axis.stairs(counts / len(frame), edges, color=colour, label=label, linewidth=1.4, fill=False)
     axis.set_yscale("log")
     _level_axis(axis, highest)
-    axis.set(xlabel=f"estimated level (of S = {int(levels)})", ylabel="share of looks")
+    axis.set(xlabel=f"estimated level (of S = {int(levels)})", ylabel="share of estimates")
     axis.legend(loc="upper right")
     plain_minor(axis)
 
 
-def counts_of(found: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Counts of 0 .. found[-1], with the levels that never came."""
-    full = np.zeros(found[-1] + 1)
-    full[found] = counts
-    return full
-
-
 def _series(axis, result) -> None:
+    """Draw the mean level of each block of steps."""
     panel_letter(axis, "b", "Mean level")
-    values = told(living(result, "levels")).mean("member")
+    values = estimated_levels(living(result, "levels")).mean("member")
     if not np.isfinite(values).any():
         return empty_panel(axis, lost_note(result))
     blocks = values.coarsen(step=int(result["block"][0])).mean()
@@ -116,24 +119,27 @@ def _series(axis, result) -> None:
         highest = max(highest, np.nanmax(mean, initial=0.0))
     _level_axis(axis, highest, "y")
     axis.set(xlabel="step", ylabel="mean level", xlim=(0, float(result["step"][-1])))
+    axis.locator_params(axis="x", nbins=4)
     if lost_note(result):
         corner(axis, lost_note(result), "upper right")
 
 
 def _lost_marks(axis, result) -> None:
+    """Mark the steps at which members were lost."""
+    edge = {"transform": axis.get_xaxis_transform(), "clip_on": False}
     for step in result["lost_step"].values:
-        if step >= 0:
-            axis.plot(step, 0.985, "v", color=INK, markersize=4, transform=axis.get_xaxis_transform(), clip_on=False)
+        if is_lost(step):
+            axis.plot(step, 0.985, "v", color=INK, markersize=4, **edge)
 
 
-def _along(axis, examined, surrogate, label) -> None:
-    """Levels that the heads give to the surrogate's own rollout, to each member until it was lost."""
+def _along_surrogate(axis, diagnosis, surrogate, label: str) -> None:
+    """Draw the levels estimated along the surrogate's own rollout, of each member until it was lost."""
     lost = surrogate["lost_step"].values
-    steps, length = examined["rollout_step"].values, int(surrogate["block"][0])
-    before = (lost[None, :] < 0) | (steps[:, None] < lost[None, :])
+    steps, length = diagnosis["rollout_step"].values, int(surrogate["block"][0])
+    before = is_alive(lost[None, :], steps[:, None])
     highest = 0.0
     for index, colour, name in FRAMES:
-        values = np.where(before, examined["rollout_level"].isel(frame=index).values, np.nan)
+        values = np.where(before, diagnosis["rollout_level"].isel(frame=index).values, np.nan)
         shown = before.any(1)
         low, high = np.nanpercentile(values[shown], (10, 90), axis=1)
         mean = np.nanmean(values[shown], 1)
@@ -146,17 +152,18 @@ def _along(axis, examined, surrogate, label) -> None:
     _level_axis(axis, highest, "y")
     axis.set_ylabel("estimated level")
     axis.tick_params(labelbottom=False)
+    axis.legend(loc="upper left")
     _lost_marks(axis, surrogate)
-    panel_letter(axis, "c", f"Levels given to the rollout of {label} alone")
+    panel_letter(axis, "c", f"Levels along the rollout of {label} alone")
 
 
-def _energy(axis, surrogate, known, look) -> None:
-    """Kinetic energy of the surrogate alone relative to the solver's mean, layers together."""
-    truth = known["kinetic_energy"].mean("layer")
-    ratio = living(surrogate, "kinetic_energy").mean("layer") / float(truth.mean())
-    spread = truth.values / float(truth.mean())
+def _energy(axis, surrogate, solver, look: dict) -> None:
+    """Draw the kinetic energy of the surrogate alone relative to the solver's mean, layers together."""
+    ensemble = solver["kinetic_energy"].mean("layer")
+    ratio = living(surrogate, "kinetic_energy").mean("layer") / float(ensemble.mean())
+    spread = ensemble.values / float(ensemble.mean())
     axis.axhspan(spread.min(), spread.max(), color=REFERENCE, alpha=0.12, linewidth=0)
-    axis.axhline(1, color=REFERENCE, linewidth=1.0, linestyle=(0, (2, 1.4)))
+    axis.axhline(1, **DOTTED)
     for member in ratio["member"].values:
         axis.plot(ratio["step"], ratio.sel(member=member), color=look["color"], alpha=0.35, linewidth=0.6)
     axis.plot(ratio["step"], ratio.mean("member"), color=look["color"], linewidth=1.8)
@@ -164,44 +171,56 @@ def _energy(axis, surrogate, known, look) -> None:
     finite = np.concatenate([ratio.values[np.isfinite(ratio.values)], spread.ravel()])
     clip(axis, max(ENERGY[0], 0.7 * finite.min()), min(ENERGY[1], max(2.0, 1.4 * finite.max())), [finite])
     ratio_ticks(axis)
-    axis.set(xlabel="step", ylabel="kinetic energy / solver's", xlim=(0, float(surrogate["step"][-1])))
+    axis.set_ylabel("kinetic energy / solver's")
     _lost_marks(axis, surrogate)
     lost = " (▾ a member is lost)" if lost_note(surrogate) else ""
     panel_letter(axis, "d", f"Kinetic energy of {look['label']} alone{lost}")
 
 
-def _alarm(axis, steps: np.ndarray) -> None:
-    """Where each member is first out of the range of the solver's members."""
+def _shared_steps(axis, surrogate) -> None:
+    """Set the axis of steps that c and d share; it ends soon after the loss of the last member."""
+    last, lost = int(surrogate["step"][-1]), surrogate["lost_step"].values
+    if is_lost(lost).all() and 1.1 * lost.max() < last:
+        axis.set(xlabel=f"step (of {last}; every member is lost by step {lost.max()})", xlim=(0, 1.1 * lost.max()))
+    else:
+        axis.set(xlabel="step", xlim=(0, last))
+
+
+def _alarm(axis, steps: np.ndarray, line: int) -> None:
+    """Mark the step at which each member first leaves the range of the solver's members; -1: never.
+
+    `line`: of the note, counted from the upper edge.
+    """
     out = steps[steps >= 0]
     for step in out:
         axis.plot(step, 0.03, "|", color=INK, markersize=7, transform=axis.get_xaxis_transform())
-    told = f"out of the solver's range: {len(out)} of {len(steps)}"
-    corner(axis, f"{told}, median step {np.median(out):.0f}" if len(out) else told, "lower right")
+    note = f"out of the solver's range: {len(out)} of {len(steps)}"
+    corner(axis, f"{note}, median step {np.median(out):.0f}" if len(out) else note, "upper left", line=line, box=True)
 
 
-def _calibration(axis, examined) -> None:
-    level, top = examined["level"].values, float(examined.attrs["levels"])
+def _calibration(axis, diagnosis) -> None:
+    """Draw estimated against true levels of pairs that were noised to the same level in both frames."""
+    level, top = diagnosis["level"].values, float(diagnosis.attrs["levels"])
     axis.plot([0, top], [0, top], color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)))
     for index, colour, _ in FRAMES:
-        given = examined["estimated_level"].isel(frame=index)
-        axis.fill_between(level, given.quantile(0.1, "pair"), given.quantile(0.9, "pair"), color=colour, alpha=0.15,
-                          linewidth=0)  # fmt: skip
-        axis.plot(level, given.mean("pair"), color=colour, marker="o", markersize=2.5, linewidth=1.1)
+        estimates = diagnosis["estimated_level"].isel(frame=index)
+        low, high = estimates.quantile(0.1, "pair"), estimates.quantile(0.9, "pair")
+        axis.fill_between(level, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.plot(level, estimates.mean("pair"), color=colour, marker="o", markersize=2.5, linewidth=1.1)
     axis.set(xlim=(0, top), ylim=(0, top), xlabel="true level of both frames", ylabel="estimated level")
     panel_letter(axis, "e", "Calibration")
 
 
-def _given(axis, examined) -> None:
-    """Distribution of the levels given to clean true pairs and to the surrogate's one step after a true frame."""
+def _clean_pairs(axis, diagnosis) -> None:
+    """Draw the distribution of the levels of clean true pairs, and of true frames with the surrogate's next step."""
     highest = 1.0
+    sources = (("level_of_true_pair", DASHED, "true pair"), ("level_of_surrogate", "-", "surrogate's step"))
     for index, colour, name in FRAMES:
-        for source, dashes, label in (
-            ("level_of_true_pair", (0, (2, 1.4)), "true pair"), ("level_of_surrogate", "-", "surrogate's step"),
-        ):  # fmt: skip
-            values = np.sort(examined[source].isel(frame=index).values)
+        for source, dashes, label in sources:
+            values = np.sort(diagnosis[source].isel(frame=index).values)
             share = np.arange(1, len(values) + 1) / len(values)
-            axis.step(np.concatenate([[0], values]), np.concatenate([[0], share]), where="post", color=colour,
-                      linestyle=dashes, linewidth=1.3, label=f"{name.split(',')[0]}, {label}")  # fmt: skip
+            look = {"color": colour, "linestyle": dashes, "linewidth": 1.3, "label": f"{name.split(',')[0]}, {label}"}
+            axis.step(np.concatenate([[0], values]), np.concatenate([[0], share]), where="post", **look)
             highest = max(highest, float(values[-1]))
     _level_axis(axis, highest)
     axis.set(ylim=(0, 1.02), xlabel="estimated level", ylabel="share at or below")

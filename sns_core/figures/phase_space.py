@@ -7,14 +7,14 @@ import numpy as np
 import torch
 
 from sns_core.diffusion import Path
-from sns_core.figures.style import FAINT, INK, MUTED, NEXT, PALETTE, PREVIOUS, page, panel_letter
+from sns_core.figures.style import FAINT, INK, MUTED, NEXT, PREVIOUS, page, panel_letter
 
-LEVELS, STRIDE = 12, 1  # of the plane that is drawn
+LEVELS = 12  # of the plane that is drawn, with a move per level
 ESTIMATED = (4, 7)  # an example of estimated levels (s2, s1)
 
 
 def strategies() -> dict[str, tuple[str, Path, str]]:
-    """Title -> (what starts where, timetable, the paper's name of the path)."""
+    """Return title -> (the start in words, path, the paper's name of the path)."""
     top, (s_prev, s_next) = LEVELS, ESTIMATED
     return {
         "Clean conditioning": ("$x_t$ pure noise, $x_{t-1}$ clean", Path.clean(0, top), "down"),
@@ -29,39 +29,48 @@ def strategies() -> dict[str, tuple[str, Path, str]]:
 
 
 def plot_phase_space(*, dpi: int, output: FilePath) -> None:
-    """A panel a strategy, each drawn from the timetable that the walk itself follows."""
+    """Draw one panel per strategy from the path that the walk itself follows."""
     with page(output, dpi, 11.4, 6.4, layout="constrained") as figure:
         axes = figure.subplots(2, 4, sharex=True, sharey=True)
-        for index, (axis, (title, (start, path, name))) in enumerate(zip(axes.flat, strategies().items(), strict=True)):
-            points = path.levels[:, 0].double()
-            axis.plot([0, LEVELS], [0, LEVELS], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
-            if path.renoise:
-                points = _with_jumps(points)
-            colour = PALETTE[index % len(PALETTE)]
-            for (x, y), (to_x, to_y) in zip(points[:-1].tolist(), points[1:].tolist(), strict=True):
-                jump = to_x > x
-                style = {"color": PREVIOUS if jump else colour, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
-                axis.annotate("", (to_x, to_y), (x, y), arrowprops={"arrowstyle": "-|>", "mutation_scale": 7, **style})
-            first, last = points[0].tolist(), points[-1].tolist()
-            axis.plot(*first, "o", color=colour, markersize=7, zorder=4)
-            axis.plot(*last, "o", color="white", markeredgecolor=INK, markersize=7, zorder=4)
-            axis.set(xlim=(-0.9, LEVELS + 0.9), ylim=(-0.9, LEVELS + 0.9), aspect="equal")
-            ticks = np.array([0, LEVELS])
-            axis.set_xticks(ticks, ["0", "S"])
-            axis.set_yticks(ticks, ["0", "S"])
-            panel_letter(axis, "abcdefgh"[index], title)
-            right = 0.88 if first[0] == LEVELS == last[0] else 0.98  # clear of a path down the edge
-            axis.text(right, 0.09, f"{start}\n{name}", transform=axis.transAxes, ha="right", color=MUTED, fontsize=7.5)
+        for letter, axis, (title, strategy) in zip("abcdefgh", axes.flat, strategies().items(), strict=True):
+            _strategy(axis, *strategy)
+            panel_letter(axis, letter, title)
         for axis in axes[-1]:
             axis.set_xlabel("$s_2$, level of $x_{t-1}$", color=PREVIOUS)
         for axis in axes[:, 0]:
             axis.set_ylabel("$s_1$, level of $x_t$", color=NEXT)
 
 
+def _strategy(axis, start: str, path: Path, name: str) -> None:
+    points = path.levels[:, 0].double()
+    if path.renoise:
+        points = _with_jumps(points)
+    axis.plot([0, LEVELS], [0, LEVELS], color=FAINT, linewidth=0.8, linestyle=(0, (2, 2)))
+    for begin, end in zip(points[:-1].tolist(), points[1:].tolist(), strict=True):
+        arrow = {"arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate("", end, begin, arrowprops={"color": _colour_of_move(begin, end), **arrow})
+    first, last = points[0].tolist(), points[-1].tolist()
+    axis.plot(*first, "o", color=INK, markersize=7, zorder=4)
+    axis.plot(*last, "o", color="white", markeredgecolor=INK, markersize=7, zorder=4)
+    axis.set(xlim=(-0.9, LEVELS + 0.9), ylim=(-0.9, LEVELS + 0.9), aspect="equal")
+    ticks = np.array([0, LEVELS])
+    axis.set_xticks(ticks, ["0", "S"])
+    axis.set_yticks(ticks, ["0", "S"])
+    right = 0.88 if first[0] == LEVELS == last[0] else 0.98  # clear of a path down the right edge
+    axis.text(right, 0.09, f"{start}\n{name}", transform=axis.transAxes, ha="right", color=MUTED, fontsize=7.5)
+
+
+def _colour_of_move(begin: list[float], end: list[float]) -> str:
+    """Return the colour of the frame that a move denoises or noises; ink for a move of both frames."""
+    if begin[0] == end[0]:
+        return NEXT
+    return PREVIOUS if begin[1] == end[1] else INK
+
+
 def _with_jumps(points: torch.Tensor) -> torch.Tensor:
-    """The course of a renoised walk: the previous frame is clean before each jump to the level of the next one."""
+    """Return the course of a renoised walk: the previous frame is clean before each jump to the next frame's level."""
     course = []
-    for here, there in itertools.pairwise(points):
-        clean = torch.stack([torch.zeros_like(here[0]), here[1]])
-        course += [clean, here, torch.stack([here[0], there[1]])]
+    for begin, end in itertools.pairwise(points):
+        clean = torch.stack([torch.zeros_like(begin[0]), begin[1]])
+        course += [clean, begin, torch.stack([begin[0], end[1]])]
     return torch.stack([*course, points[-1]])

@@ -1,4 +1,4 @@
-"""Figure 13: the scorecard, every score of every method with its interval, beside the solver against itself."""
+"""Figure 13: the scorecard, all scores of all methods with intervals, beside the solver against itself."""
 
 import itertools
 from pathlib import Path
@@ -6,26 +6,37 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sns_core.figures.style import FAINT, INK, MUTED, REFERENCE, corner, empty_panel, looks, page, short
-from sns_core.metrics.scorecard import SCORES, read_scorecard
+from sns_core.figures.style import (
+    FAINT,
+    INK,
+    MARKERS,
+    MUTED,
+    REFERENCE,
+    corner,
+    empty_panel,
+    method_styles,
+    page,
+)
+from sns_core.metrics.scorecard import SCORES, SIGNED, read_scorecard
+from sns_core.wording import short
 
 FORECASTS = ("crps", "spread_skill")
-KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # of an axis, by what a perfect method gets
-COUNTS = ("level_previous", "level_next", "calls_per_step")  # from 0 to hundreds
+KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # score of a perfect method -> kind of axis
+COUNTS = ("level_previous", "level_next", "calls_per_step")  # scores that run from 0 to hundreds
 COLUMNS = 4
-NARROW, WIDE = 1.25, 10.0  # factors around 1 that an axis of ratios spans at least and at most
-DECADES = 4  # that a logarithmic axis spans at most
-MARKERS = "os^D"  # a layer each
+NARROW, WIDE = 1.25, 10.0  # an axis of ratios spans at least and at most this factor to both sides of 1
+DECADES = 4  # a logarithmic axis spans so many at most
 
 
 def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None:
-    """A panel a score, a row a method; scores of forecasts against their lead below.
+    """Draw one panel per score with one row per method; below, the scores of forecasts against their lead.
 
-    `table`: the system's scorecard.csv; `labels`: method -> label, in the order of the rows.
+    `table`: the system's scorecard.csv; `labels`: method -> label, in the order of the rows. Raises UserError if the
+    table is missing.
     """
-    known, style = read_scorecard(table), looks(labels)
+    scores, styles = read_scorecard(table), method_styles(labels)
     panels = [score for score in SCORES if score not in FORECASTS]
-    layers = [layer for layer in dict.fromkeys(known["layer"]) if layer]
+    layers = [layer for layer in dict.fromkeys(scores["layer"]) if layer]
     rows, tall = -(-len(panels) // COLUMNS), 0.75 + 0.17 * len(labels) * max(1, 0.6 * len(layers))
     with page(output, dpi, 11.4, rows * tall + 3.4, layout="constrained") as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=(rows * tall, 3.4))
@@ -34,44 +45,46 @@ def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None
             if score is None:
                 axis.set_axis_off()
             else:
-                _panel(axis, known[known["score"] == score], score, labels, style)
-        _forecasts(lower, known, labels, style, layers)
+                _panel(axis, scores[scores["score"] == score], score, styles)
+        _forecasts(lower, scores, styles, layers)
 
 
-def _panel(axis, table: pd.DataFrame, score: str, labels: dict, style: dict) -> None:
+def _panel(axis, table: pd.DataFrame, score: str, styles: dict) -> None:
+    """Draw one score: the solver against itself in grey, and a marker with its interval per method and layer."""
     title, _, ideal = SCORES[score]
     kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
+    kind = "signed" if score in SIGNED else kind
     axis.set_title(title, fontsize=8.5)
-    scale = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades}[kind](axis, table)
-    layers = list(dict.fromkeys(table["layer"]))
+    axes = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades, "signed": _signed}
+    scale = axes[kind](axis, table)
+    layers, methods = list(dict.fromkeys(table["layer"])), list(styles)
     for _, row in table.drop_duplicates("layer").iterrows():
         if np.isfinite(row["floor"]) and kind != "linear":
             ends = row[["floor_low", "floor_high"]].fillna(row["floor"]).astype(float)
             axis.axvspan(*np.clip(ends, *scale), color=FAINT, alpha=0.5, linewidth=0, zorder=0)
             axis.axvline(np.clip(row["floor"], *scale), color=MUTED, linewidth=0.8, zorder=1)
-    if kind == "ratio":
-        axis.axvline(1, color=INK, linewidth=0.7, zorder=1)
+    if kind in ("ratio", "signed"):
+        axis.axvline(ideal, color=INK, linewidth=0.7, zorder=1)
     for _, row in table.dropna(subset="value").iterrows():
         place = layers.index(row["layer"])
-        height = len(labels) - 1 - list(labels).index(row["method"]) + 0.25 - 0.5 * (place + 0.5) / len(layers)
-        _entry(axis, row, height, scale, style[row["method"]]["color"], MARKERS[place % len(MARKERS)])
-    axis.set(ylim=(-0.6, len(labels) - 0.4))
-    axis.set_yticks(np.arange(len(labels))[::-1], [style[name]["label"] for name in labels], fontsize=7.5)
+        height = len(methods) - 1 - methods.index(row["method"]) + 0.25 - 0.5 * (place + 0.5) / len(layers)
+        _entry(axis, row, height, scale, styles[row["method"]]["color"], MARKERS[place % len(MARKERS)])
+    axis.set(ylim=(-0.6, len(methods) - 0.4))
+    axis.set_yticks(np.arange(len(methods))[::-1], [styles[name]["label"] for name in methods], fontsize=7.5)
     axis.tick_params(axis="x", labelsize=7, which="both")
     axis.tick_params(axis="y", length=0)
 
 
 def _entry(axis, row, height: float, scale: tuple[float, float], colour: str, marker: str) -> None:
-    """A value with its interval; beyond the axis a triangle at its end, hollow where members were lost."""
+    """Draw a value with its interval: a triangle at the end of the axis beyond it, hollow if members were lost."""
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
         axis.plot(np.clip([row["low"], row["high"]], *scale), [height] * 2, color=colour, linewidth=1.4, alpha=0.6)
     shape = ">" if row["value"] > scale[1] else "<" if row["value"] < scale[0] else marker
-    face = "white" if row["members_lost"] else colour
-    axis.plot(np.clip(row["value"], *scale), height, shape, color=colour, markerfacecolor=face, markersize=4.5,
-              clip_on=False, zorder=4)  # fmt: skip
+    look = {"color": colour, "markerfacecolor": "white" if row["members_lost"] else colour, "markersize": 4.5}
+    axis.plot(np.clip(row["value"], *scale), height, shape, clip_on=False, zorder=4, **look)
 
 
-# Axes: each sets the limits and the ticks, and gives the ends that values are drawn within.
+# Axes. Each function sets limits and ticks and returns the two ends between which values are drawn.
 
 
 def _finite(table: pd.DataFrame, *names: str) -> np.ndarray:
@@ -100,8 +113,18 @@ def _linear(axis, table: pd.DataFrame) -> tuple[float, float]:
     return 0.0, high
 
 
+def _signed(axis, table: pd.DataFrame) -> tuple[float, float]:
+    """Linear, with 0 and 1 in sight."""
+    values = _finite(table, "value", "low", "high", "floor_low", "floor_high")
+    low, high = np.clip([values.min(initial=0), values.max(initial=1)], -WIDE, WIDE)
+    margin = 0.06 * (high - low)
+    axis.set_xlim(low - margin, high + margin)
+    axis.locator_params(axis="x", nbins=5)
+    return low - margin, high + margin
+
+
 def _counts(axis, table: pd.DataFrame) -> tuple[float, float]:
-    """Linear up to 1, decades beyond."""
+    """Linear up to 1, logarithmic beyond."""
     high = max(1.1, 1.3 * _finite(table, "value", "high").max(initial=0))
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xlim(0, high)
@@ -132,31 +155,37 @@ def _decades(axis, table: pd.DataFrame) -> tuple[float, float]:
 # Forecasts
 
 
-def _forecasts(figure, known: pd.DataFrame, labels: dict, style: dict, layers: list[str]) -> None:
+def _forecasts(figure, scores: pd.DataFrame, styles: dict, layers: list[str]) -> None:
+    """Draw the scores of forecasts against their lead, and the legend of the whole figure beside them."""
     *axes, words = figure.subplots(1, 3, width_ratios=(1, 1, 0.7))
     for axis, score in zip(axes, FORECASTS, strict=True):
-        table = known[known["score"] == score].sort_values("lead")
+        table = scores[scores["score"] == score].sort_values("lead")
         axis.set_title(SCORES[score][0], fontsize=8.5)
-        for method in labels:
+        for method in styles:
             for index, layer in enumerate(layers):
-                mine = table[(table["method"] == method) & (table["layer"] == layer)]
-                look = style[method] | {"marker": MARKERS[index % len(MARKERS)], "markersize": 3}
-                axis.plot(mine["lead"], mine["value"], **look)
-                axis.fill_between(mine["lead"], mine["low"], mine["high"], color=look["color"], alpha=0.15, linewidth=0)
+                rows = table[(table["method"] == method) & (table["layer"] == layer)]
+                look = styles[method] | {"marker": MARKERS[index % len(MARKERS)], "markersize": 3}
+                axis.plot(rows["lead"], rows["value"], **look)
+                axis.fill_between(rows["lead"], rows["low"], rows["high"], color=look["color"], alpha=0.15, linewidth=0)
         leads = table["lead"].unique()
         axis.set(xscale="log", yscale="log", xlabel="lead (steps)")
         axis.set_xticks(leads, [f"{lead:g}" for lead in leads])
         axis.minorticks_off()
     axes[1].axhline(1, color=REFERENCE, linewidth=0.8)
     words.set_axis_off()
-    for method in labels:
-        words.plot([], [], **style[method])
+    for look in styles.values():
+        words.plot([], [], **look)
     for index, layer in enumerate(layers if len(layers) > 1 else []):
         words.plot([], [], MARKERS[index % len(MARKERS)], color=MUTED, markersize=4.5, label=layer)
     words.legend(loc="upper left")
-    counts = known.drop_duplicates("method").set_index("method")
-    lost = counts[counts["members_lost"] > 0]
-    notes = [f"{style[m]['label']}: {row['members_lost']} of {row['members']} lost" for m, row in lost.iterrows()]
-    notes += ["hollow: over the steps before"] * bool(notes) + ["grey: solver against itself"]
-    for line, note in enumerate(notes[::-1]):
+    for line, note in enumerate(_notes(scores, styles)[::-1]):
         corner(words, note, "lower left", line=line)
+
+
+def _notes(scores: pd.DataFrame, styles: dict) -> list[str]:
+    """Return the lost members of each method that lost some, and what hollow and grey mean."""
+    counts = scores.drop_duplicates("method").set_index("method")
+    lost = counts[counts["members_lost"] > 0]
+    notes = [f"{styles[m]['label']}: {row['members_lost']} of {row['members']} lost" for m, row in lost.iterrows()]
+    hollow = ["hollow: over the steps before the loss"] if notes else []
+    return [*notes, *hollow, "grey: solver against itself"]

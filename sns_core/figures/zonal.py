@@ -1,87 +1,146 @@
-"""Zonal-mean flow: profiles of the velocity along x with their intervals, and their course in time (Hovmoeller diagrams)."""
+"""Figure 10: the zonal-mean flow, its mean profile with intervals and its course in time (Hovmoeller diagrams)."""
 
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from sns_core.figures.inputs import alive, read, read_each, step_size
-from sns_core.figures.style import FAINT, MUTED, REFERENCE, corner, empty_panel, looks, page, time_label, unit, wrapped
+from sns_core.figures.inputs import alive, layer_names, read, read_each, step_size, time_units
+from sns_core.figures.style import (
+    FAINT,
+    MUTED,
+    REFERENCE,
+    colour_bar_outline,
+    corner,
+    empty_panel,
+    method_styles,
+    page,
+    readable,
+    time_label,
+    unit,
+    wrapped,
+)
+from sns_core.files import FileTree
 from sns_core.metrics.bootstrap import in_stretches
 from sns_core.metrics.zonal import SILENT, profile, zonal_blocks
 
+COLUMNS = 4  # methods side by side: more would be too small to read at the width of a page
+FURTHEST = 2.0  # the axis of the profiles ends at this many times the solver's own reach at most
+
 
 def plot_zonal(
-    *, metrics: dict, reference: Path, labels: dict, member: int, window: int, dpi: int, output: Path
+    *, metrics: FileTree, reference: Path, labels: dict, member: int, window: int, dpi: int, output: Path
 ) -> None:
-    """Mean over x of the velocity along x: two rows a layer, a panel a method. Above, its mean over the rollout and all members
-    with the interval of 90 %, and a standard deviation to either side, over the solver's ensemble; below, the course of one
-    member, time to the right.
+    """Draw the mean over x of the velocity along x: two panels per layer and method, four methods side by side.
+
+    Upper panel: the mean over the rollout and all members with its interval of 90 %, and a standard deviation to either
+    side, over the solver's ensemble. Lower panel: the course of one member, time to the right.
 
     `metrics`: method -> file; `labels`: method -> label, in order; `window`: steps that the bootstrap draws as one.
     """
-    known, results, style = read(reference), read_each(metrics, labels), looks(labels)
-    layers, size = [str(layer) for layer in known["layer"].values], step_size(known)
-    y, solver = known["y"].values, profile(_ensemble(known))
+    solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
+    layers, names = layer_names(solver), list(results)
     profiles = {name: profile(in_stretches(zonal_blocks(r), alive(r, "block"), window)) for name, r in results.items()}
-    with page(output, dpi, 0.9 + 2.3 * len(results), 0.5 + 4.6 * len(layers), layout="constrained") as figure:
-        axes = figure.subplots(2 * len(layers), len(results), squeeze=False, gridspec_kw={"wspace": 0.03})
-        for row, layer in enumerate(layers):
-            fields = {name: _course(result, member, row, size) for name, result in results.items()}
-            limit = float(np.nanmax(np.abs(fields.get("solver", next(iter(fields.values()))))))
-            energy = float(known["kinetic_energy"].isel(layer=row).mean())
-            removed = limit < SILENT * np.sqrt(2 * energy)
-            for column, (name, course) in enumerate(fields.items()):
-                upper, lower = axes[2 * row : 2 * row + 2, column]
-                if removed:
-                    empty_panel(upper, "frames hold\nno zonal mean")
-                else:
-                    _profile(upper, y, solver.isel(layer=row), MUTED, 0.35)
-                    own = REFERENCE if name == "solver" else style[name]["color"]
-                    _profile(upper, y, profiles[name].isel(layer=row), own, 0.3)
-                    upper.axvline(0, color=FAINT, linewidth=0.8)
-                upper.set(xlim=(-1.6 * limit, 1.6 * limit) if limit else None, ylim=(y[0], y[-1]))
-                upper.tick_params(labelleft=column == 0)
-                upper.set_xlabel("mean velocity" + unit(known["zonal_velocity"].attrs.get("units", "1")))
-                lower.grid(False)
-                image = lower.pcolormesh(
-                    results[name]["time"].values, y, course.T, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest",
-                    rasterized=True,
-                )  # fmt: skip
-                lower.set_facecolor(MUTED)
-                lower.tick_params(labelleft=column == 0)
-                lost = int(results[name]["lost_step"].sel(member=member))
-                if lost >= 0:
-                    corner(lower, f"lost at step {lost}", "lower right", REFERENCE, box=True)
-                if row == 0:
-                    upper.set_title(wrapped(style[name]["label"]), color=style[name]["color"])
-                lower.set_xlabel(time_label(results[name]["lag"].attrs.get("units", "1")))
-            for axis in axes[2 * row : 2 * row + 2, 0]:
-                axis.set_ylabel(
-                    (f"{layer}: " if len(layers) > 1 else "") + "y" + unit(known["y"].attrs.get("units", "1"))
-                )
-            bar = figure.colorbar(image, ax=axes[2 * row + 1, -1], shrink=0.8, extend="both")
-            bar.outline.set_linewidth(0.5)
+    ensemble = profile(_ensemble(solver))
+    wide = -(-len(names) // -(-len(names) // COLUMNS))  # rows of equal length as far as possible
+    groups = [names[start : start + wide] for start in range(0, len(names), wide)]
+    with page(output, dpi, 1.4 + 2.5 * wide, 0.3 + 4.6 * len(layers) * len(groups), layout="constrained") as figure:
+        parts = figure.subfigures(len(layers) * len(groups), 1, squeeze=False)[:, 0]
+        for index, part in enumerate(parts):
+            layer, group = divmod(index, len(groups))
+            axes = part.subplots(2, wide, squeeze=False, gridspec_kw={"wspace": 0.03}, sharey=True)
+            courses = {name: _course(results[name], member, layer, step_size(solver)) for name in names}
+            drawing = _Drawing(solver, ensemble, profiles, courses, layer)
+            for column in range(wide):
+                if column >= len(groups[group]):
+                    axes[0, column].set_axis_off()
+                    axes[1, column].set_axis_off()
+                    continue
+                name = groups[group][column]
+                drawing.mean(axes[0, column], name, styles[name])
+                image = drawing.course(axes[1, column], name, results[name], member)
+            for axis in axes[:, 0]:
+                layer_name = f"{layers[layer]}: " if len(layers) > 1 else ""
+                axis.set_ylabel(f"{layer_name}y{unit(solver['y'].attrs.get('units', '1'))}")
+            bar = part.colorbar(image, ax=axes[1], shrink=0.8, extend="both", pad=0.01)
+            colour_bar_outline(bar)
 
 
-def _ensemble(known: xr.Dataset) -> xr.Dataset:
-    """The solver's ensemble, a unit a member."""
-    units = known[["zonal_velocity", "zonal_velocity_square"]].rename(
+class _Drawing:
+    """The panels of one layer."""
+
+    def __init__(self, solver: xr.Dataset, ensemble: xr.Dataset, profiles: dict, courses: dict, layer: int):
+        self.solver, self.layer, self.courses = solver, layer, courses
+        self.ensemble = ensemble.isel(layer=layer)
+        self.profiles = {name: each.isel(layer=layer) for name, each in profiles.items()}
+        self.y = solver["y"].values
+        self.limit = float(np.nanmax(np.abs(courses.get("solver", next(iter(courses.values()))))))
+        energy = float(solver["kinetic_energy"].isel(layer=layer).mean())
+        self.removed = self.limit < SILENT * np.sqrt(2 * energy)
+        solver_reach = _reach(self.ensemble)
+        self.reach = 1.08 * min(
+            FURTHEST * solver_reach, max(solver_reach, *(_reach(each) for each in self.profiles.values()))
+        )
+
+    def mean(self, axis, name: str, look: dict) -> None:
+        """Draw the mean profile of a method over the solver's."""
+        if self.removed:
+            empty_panel(axis, "frames hold\nno zonal mean")
+        else:
+            _profile(axis, self.y, self.ensemble, MUTED, 0.35)
+            colour = REFERENCE if name == "solver" else look["color"]
+            _profile(axis, self.y, self.profiles[name], colour, 0.3)
+            axis.axvline(0, color=FAINT, linewidth=0.8)
+            axis.set_xlim(-self.reach, self.reach)
+        axis.set_ylim(self.y[0], self.y[-1])
+        axis.set_title(wrapped(look["label"], 24), color=readable(look["color"]))
+        axis.set_xlabel("mean velocity" + unit(self.solver["zonal_velocity"].attrs.get("units", "1")))
+
+    def course(self, axis, name: str, result: xr.Dataset, member: int):
+        """Draw the course of one member; return its image."""
+        axis.grid(False)
+        image = axis.pcolormesh(
+            result["time"].values,
+            self.y,
+            self.courses[name].T,
+            cmap="RdBu_r",
+            vmin=-self.limit,
+            vmax=self.limit,
+            shading="nearest",
+            rasterized=True,
+        )
+        axis.set_facecolor(FAINT)
+        lost = int(result["lost_step"].sel(member=member))
+        if lost >= 0:
+            corner(axis, f"lost at step {lost}", "lower right", REFERENCE, box=True)
+        axis.set_xlabel(time_label(time_units({name: result})))
+        return image
+
+
+def _ensemble(solver: xr.Dataset) -> xr.Dataset:
+    """Return the solver's ensemble as `profile` takes it, one unit per member."""
+    units = solver[["zonal_velocity", "zonal_velocity_square"]].rename(
         member="unit", zonal_velocity="zonal_mean", zonal_velocity_square="zonal_square"
     )
     return units.assign(size=("unit", np.ones(units.sizes["unit"])))
 
 
-def _profile(axis, y: np.ndarray, found: xr.Dataset, colour: str, alpha: float) -> None:
-    """A mean profile, velocity to the right, in its interval; dashed, a standard deviation to either side."""
-    axis.fill_betweenx(y, found["low"], found["high"], color=colour, alpha=alpha, linewidth=0)
-    axis.plot(found["mean"], y, color=colour)
+def _reach(flow: xr.Dataset) -> float:
+    """Return how far a profile reaches from zero with a standard deviation to either side; 0 if nothing is finite."""
+    reach = (abs(flow["mean"]) + flow["spread"]).values
+    return float(np.max(reach[np.isfinite(reach)], initial=0.0))
+
+
+def _profile(axis, y: np.ndarray, flow: xr.Dataset, colour: str, alpha: float) -> None:
+    """Draw a mean profile, velocity to the right, in its interval; dashed: a standard deviation to either side."""
+    axis.fill_betweenx(y, flow["low"], flow["high"], color=colour, alpha=alpha, linewidth=0)
+    axis.plot(flow["mean"], y, color=colour)
     for side in (-1, 1):
-        axis.plot(found["mean"] + side * found["spread"], y, color=colour, linewidth=0.8, linestyle=(0, (3, 2)))
+        axis.plot(flow["mean"] + side * flow["spread"], y, color=colour, linewidth=0.8, linestyle=(0, (3, 2)))
 
 
 def _course(result, member: int, layer: int, size: float) -> np.ndarray:
-    """(time, y) of one member and layer, NaN from the step at which the member was lost."""
+    """Return the zonal mean (time, y) of one member and layer, NaN from the step on at which the member was lost."""
     values = result["zonal_velocity"].sel(member=member).isel(layer=layer).values.copy()
     lost = int(result["lost_step"].sel(member=member))
     if lost >= 0:

@@ -4,11 +4,11 @@ __all__ = ["kinetic_energy_spectrum", "rate_of_change", "spectrum_error", "tempo
 
 
 def __getattr__(name: str):
-    """The names above, loaded when they are asked for: most of them need torch, and who draws a table does not."""
+    """Load one of the names above when it is used: most of them need torch, and a stage that draws a table does not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sns_core.metrics.distances import spectrum_error
     from sns_core.metrics.spectra import kinetic_energy_spectrum
-    from sns_core.metrics.summaries import spectrum_error
     from sns_core.metrics.temporal import rate_of_change, temporal_correlation
 
     return locals()[name]

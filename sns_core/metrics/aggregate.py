@@ -1,4 +1,4 @@
-"""One table for all methods: a row a method and member, and one of windows, for reading and for figures."""
+"""Tables of all methods for reading and for figures: one of members, one of windows."""
 
 from pathlib import Path
 
@@ -6,39 +6,64 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import whole_file
-from sns_core.metrics.summaries import decorrelation_time, spectrum_error, told
+from sns_core.metrics.distances import (
+    correlation_pairs,
+    decorrelation_time,
+    estimated_levels,
+    spectrum_error,
+    weighted_correlation,
+)
+from sns_core.metrics.lost import NOT_LOST, is_out_of_range
 
 
-def _member_rows(path: Path, known: xr.Dataset, system: str, shells: tuple[int, int], extra: list[str]) -> list[dict]:
+def _member_rows(
+    path: Path, ensemble: xr.Dataset, system: str, shells: tuple[int, int], extra: list[str]
+) -> list[dict]:
     result = xr.open_dataset(path)
     rows, half = [], result.sizes["block"] // 2
-    reference = known["energy_spectrum"].mean("member").values
-    for member in result["member"].values:
-        one = result.sel(member=member)
-        levels = told(one["levels"])
-        row = {
-            "system": system, "method": result.attrs["method"], "member": int(member), "steps": result.sizes["step"],
-            "lost_step": int(one["lost_step"]),
-            "calls_per_step": float(one["calls"].mean()), "seconds_per_step": result.attrs["seconds_per_step"],
-            "decorrelation_time": decorrelation_time(one["lag"].values, one["correlation"].mean("block").values),
-            "decorrelation_time_late": decorrelation_time(
-                one["lag"].values, one["correlation"].isel(block=slice(half, None)).mean("block").values
-            ),
-            "rate_of_change": float(one["rate_of_change"].mean()),
-            "relative_change": float(one["relative_change"].mean()),
+    truth = ensemble["energy_spectrum"].mean("member").values
+    outside = is_out_of_range(result, ensemble)
+    for number in result["member"].values:
+        member = result.sel(member=number)
+        levels = estimated_levels(member["levels"])
+        shared = {
+            "steps": result.sizes["step"], "lost_step": int(member["lost_step"]), **_range(outside, number),
+            "calls_per_step": float(member["calls"].mean()), "seconds_per_step": result.attrs["seconds_per_step"],
+            "decorrelation_time": _decorrelation_time(member, slice(None)),
+            "decorrelation_time_late": _decorrelation_time(member, slice(half, None)),
+            "rate_of_change": float(member["rate_of_change"].mean()),
+            "relative_change": float(member["relative_change"].mean()),
             "level_prev": float(levels.isel(frame=0).mean()), "level_next": float(levels.isel(frame=1).mean()),
         }  # fmt: skip
-        for layer, label in enumerate(known["layer"].values):
-            suffix = "" if known.sizes["layer"] == 1 else f"_{label}"
-            spectrum = one["energy_spectrum"].isel(layer=layer)
-            for name, part in (("spectrum_error", slice(None)), ("spectrum_error_late", slice(half, None))):
-                mean = spectrum.isel(block=part).mean("block").values
-                row[name + suffix] = float(spectrum_error(mean, reference[layer], shells))
+        for layer, label in enumerate(ensemble["layer"].values):
+            row = {"system": system, "method": result.attrs["method"], "member": int(number), "layer": label, **shared}
+            spectrum = member["energy_spectrum"].isel(layer=layer)
+            for name, part in (
+                ("member_spectrum_error", slice(None)),
+                ("member_spectrum_error_late", slice(half, None)),
+            ):
+                row[name] = float(spectrum_error(spectrum.isel(block=part).mean("block").values, truth[layer], shells))
             for name in ("kinetic_energy", "enstrophy", *(name.rpartition(".")[2] for name in extra)):
-                row[name + suffix] = float(one[name].isel(layer=layer).mean())
-                row[f"{name}_solver{suffix}"] = float(known[name].isel(layer=layer).mean())
-        rows.append(row)
+                row[name] = float(member[name].isel(layer=layer).mean())
+                row[f"{name}_solver"] = float(ensemble[name].isel(layer=layer).mean())
+            rows.append(row)
     return rows
+
+
+def _decorrelation_time(member: xr.Dataset, part: slice) -> float:
+    """Return the time at which C(tau) of a member falls to one half, over the blocks `part`, weighted by pairs of frames."""
+    pairs = correlation_pairs(member["block"].values, member["lag"].values)
+    correlation = weighted_correlation(member["correlation"].transpose("block", "lag").values[part], pairs[part])
+    return decorrelation_time(member["lag"].values, correlation)
+
+
+def _range(outside: xr.DataArray | None, number: int) -> dict:
+    """Return the first step at which a member is out of the solver's range, -1 for none, and the share of such steps."""
+    if outside is None:
+        return {}
+    steps = outside["step"].values[outside.sel(member=number).values]
+    first = int(steps[0]) if len(steps) else NOT_LOST
+    return {"out_of_range_step": first, "out_of_range_share": len(steps) / outside.sizes["step"]}
 
 
 def aggregate_metrics(
@@ -52,14 +77,23 @@ def aggregate_metrics(
     output_windows: Path,
     extra: list[str],
 ) -> None:
-    """Join the methods' results into `output` (a row a method and member) and `output_windows` (a row a window).
+    """Join the results of all methods into one table of members and one table of windows.
 
-    A member's row is over all of its steps until it holds NaN; levels are means over the steps that looked at the pair.
+    The row of a member covers all of its steps until it holds NaN. `member_spectrum_error` is the spectrum error of the
+    mean spectrum of that one member, and `late` is over the second half of the steps. Columns without a layer
+    (decorrelation times, changes, levels, calls, seconds, the solver's range) repeat in the rows of all layers. Levels are means over the
+    steps at which the method estimated them.
 
-    `extra`: measures of the user's own.
+    `metrics`, `windows`: results of `compute_metrics`, one per method.
+    `reference`: result of `compute_reference`.
+    `system`: the name of the system.
+    `shells`: first and last shell of the spectrum error.
+    `extra`: the user's own metrics, as module.function.
+    `output`: the CSV file with one row per method, member and layer.
+    `output_windows`: the CSV file with one row per method, window and layer.
     """
-    known = xr.open_dataset(reference).load()
-    rows = [row for path in metrics for row in _member_rows(path, known, system, tuple(shells), extra)]
+    ensemble = xr.open_dataset(reference).load()
+    rows = [row for path in metrics for row in _member_rows(path, ensemble, system, tuple(shells), extra)]
     with whole_file(output) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     joined = pd.concat([pd.read_csv(path) for path in windows], ignore_index=True)

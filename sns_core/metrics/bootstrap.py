@@ -1,43 +1,46 @@
 """Block bootstrap: an interval for the value that a statistic of correlated samples would have if they never ended.
 
-A sample comes as units that know nothing of each other: stretches of a member that are longer than the flow remembers.
-Units are drawn with replacement, one fewer than there are, which gives a mean of few units its full variance; every
-statistic is computed anew from the means over what was drawn. The interval is the basic one, in logarithms for ratios: since noise
-raises a distance, and resampling raises it once more, the resampled deviations are taken off the value and not put
-around it. That undoes a part of the bias only. A distance of two samples of one law need not have 0 in its interval; what
-noise alone makes of it is told by a floor.
+A sample consists of independent units: stretches of a member that are longer than the flow remembers. Units are drawn with
+replacement, one fewer than there are, which gives a mean of few units its full variance. Each statistic is computed
+again from the means over the drawn units.
+
+The interval is the basic one, in logarithms for ratios. Noise raises a distance, and resampling raises it once more, so the
+resampled deviations are subtracted from the value instead of being put around it. That removes a part of the bias only. The
+interval of a distance between two samples of one law need not hold 0; the floor tells what noise alone makes of it.
 """
 
 import numpy as np
 import xarray as xr
 
 RESAMPLES = 400
-SHARE = 0.9  # of the intervals
+SHARE = 0.9  # the probability that an interval is made for
 
 
 def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Weights (1 + RESAMPLES, U) of U units of so many samples each: the sample as it is, then the resampled ones."""
+    """Return weights (1 + RESAMPLES, U) of U units with `sizes` samples each: first the sample itself, then resamples."""
     count = len(sizes)
     drawn = np.random.default_rng(seed).multinomial(max(1, count - 1), np.full(count, 1 / count), RESAMPLES)
     return np.concatenate([np.ones((1, count)), drawn]) * sizes
 
 
 def in_stretches(blocks: xr.Dataset, living: xr.DataArray, window: int) -> xr.Dataset:
-    """Means of (member, block, ...) over stretches of `window` steps of a member, (unit, ...), as `pooled` wants them.
+    """Return means of (member, block, ...) over stretches of `window` steps of a member, (unit, ...), for `pooled`.
 
-    Blocks are labelled by their last step; those where `living` (member, block) is false are left out.
+    `source` (unit,) is the number of the member of each stretch. Blocks are labelled by their last step. Blocks where `living`
+    (member, block) is false are left out.
     """
     length = int(blocks["block"][0])
     every = blocks.assign(size=living.astype(float)).where(living)
     windows = every.coarsen(block=min(window // length, every.sizes["block"]), boundary="pad")
     units = windows.mean().assign(size=windows.sum()["size"] * length)
+    units["source"] = blocks["member"] + 0 * units["size"].astype(int)
     return units.stack(unit=("member", "block")).reset_index("unit", drop=True).transpose("unit", ...)
 
 
 def pooled(units: xr.Dataset, seed: int = 0) -> xr.Dataset:
-    """Means of units (unit, ...) of `size` samples each: (resample, ...), the sample itself first.
+    """Return the means of units (unit, ...) of `size` samples each, (resample, ...), the sample itself first.
 
-    A unit without samples counts nowhere, one with NaN not in the means that it has nothing to say of.
+    A unit without samples counts nowhere. A unit with NaN is left out of the means of those values.
     """
     units = units.isel(unit=np.flatnonzero(units["size"].values > 0))
     if not units.sizes["unit"]:
@@ -46,23 +49,47 @@ def pooled(units: xr.Dataset, seed: int = 0) -> xr.Dataset:
     weights = xr.DataArray(resampling_weights(units["size"].values, seed), dims=("resample", "unit"))
 
     def mean(values: xr.DataArray) -> xr.DataArray:
-        known = values.notnull()
-        total = xr.dot(weights, known.astype(float), dim="unit")
-        return xr.dot(weights, values.where(known, 0.0).astype(float), dim="unit") / total.where(total > 0)
+        present = values.notnull()
+        total = xr.dot(weights, present.astype(float), dim="unit")
+        return xr.dot(weights, values.where(present, 0.0).astype(float), dim="unit") / total.where(total > 0)
 
-    return units.drop_vars("size").map(mean)
+    return units.drop_vars(["size", "source"], errors="ignore").map(mean)
+
+
+def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
+    """Return the mean product of `name` over pairs of units of different members, summed over layers and y, (resample,).
+
+    The square of a mean is larger than the square of what it estimates, by its variance. Products of different members have no
+    such bias, and may be negative. The resamples are those of `pooled`. NaN where there is a single member.
+    """
+    units = units.isel(
+        unit=np.flatnonzero((units["size"].values > 0) & units[name].notnull().all(("layer", "y")).values)
+    )
+    if not units.sizes["unit"]:  # every member was lost before its first stretch ended
+        return np.full(1 + RESAMPLES, np.nan)
+    weights = resampling_weights(units["size"].values, seed)
+    values = units[name].transpose("unit", "layer", "y").values.reshape(len(units["size"]), -1)
+    total, squares = weights @ values, 0.0
+    whole, repeated = weights.sum(1), 0.0
+    for member in np.unique(units["source"].values):
+        rows = units["source"].values == member
+        squares = squares + ((weights[:, rows] @ values[rows]) ** 2).sum(1)
+        repeated = repeated + weights[:, rows].sum(1) ** 2
+    pairs = whole**2 - repeated
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, ((total**2).sum(1) - squares) / pairs, np.nan)
 
 
 def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(value, low, high) of a statistic (1 + RESAMPLES, ...), as computed from what `pooled` gives.
+    """Return (value, low, high) of a statistic (1 + RESAMPLES, ...) that was computed from the means of `pooled`.
 
-    `kind`: "linear"; "positive", which cannot be below 0; "ratio", a positive factor. The interval is widened where it does
-    not hold the value itself; NaN where one of the resampled values is not finite.
+    `kind`: "linear"; "positive", a statistic that cannot be below 0; "ratio", a positive factor. The interval is widened
+    where it does not hold the value itself. It is NaN where one of the resampled values is not finite.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         scaled = np.log(values) if kind == "ratio" else values
         low, high = np.quantile(2 * scaled[0] - scaled[1:], [(1 - SHARE) / 2, (1 + SHARE) / 2], axis=0)
         low, high = np.minimum(low, scaled[0]), np.maximum(high, scaled[0])
-        known = np.isfinite(scaled).all(0)
-        low, high = (np.where(known, np.exp(end) if kind == "ratio" else end, np.nan) for end in (low, high))
+        finite = np.isfinite(scaled).all(0)
+        low, high = (np.where(finite, np.exp(end) if kind == "ratio" else end, np.nan) for end in (low, high))
     return values[0], np.maximum(low, 0.0) if kind == "positive" else low, high

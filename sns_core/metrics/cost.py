@@ -1,10 +1,13 @@
 """Cost against accuracy: every method beside the solver on its own and other grids, and the speed-up at equal accuracy.
 
-The solver's curve runs through all that it was timed and scored at: as configured, and on other grids with the
-longest time step that each allows. Where a method has some error, the curve tells what the solver would have cost with the
-same one: between two points of the curve in proportion on logarithmic axes, beyond its coarse end the price of the
-coarsest grid at most, beyond its fine end the price of the most accurate. The ratio is the speed-up at equal accuracy,
-and the seconds saved pay back data and training, or never do.
+The solver's curve runs through all points at which it was timed and scored: as configured, and on other grids with the
+longest time step that each allows. For the error of a method, the curve tells the seconds of a solver with the same error:
+between two points in proportion on logarithmic axes, beyond the coarse end at most those of the coarsest grid, beyond the
+fine end those of the most accurate. The ratio is the speed-up at equal accuracy, and the seconds saved pay back data and
+training, or never do.
+
+Spectrum errors inside the floor, the upper end of what the solver scores against itself, are noise. They all count as
+equal to that end, for methods and for grids.
 """
 
 import json
@@ -15,22 +18,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.files import missing, read_json, whole_file
+from sns_core.files import FileTree, missing, read_json, whole_file
 from sns_core.metrics.bootstrap import interval, pooled
+from sns_core.metrics.distances import spectrum_error
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
-from sns_core.metrics.summaries import spectrum_error
 
-SOLVER = "solver"  # the method that is the solver as configured
-EVEN = 0.05  # a speed-up this near to 1 is none, and no loss
+SOLVER = "solver"  # name of the method that is the solver as configured
+EVEN = 0.05  # a speed-up this near to 1 is neither a gain nor a loss
 COLUMNS = (
     "system", "contender", "kind", "grid", "dt", "members", "seconds", "seconds_low", "seconds_high", "calls", "memory_mb", "joules",
-    "score", "lead", "error", "error_low", "error_high", "members_lost", "solver_seconds", "at_most", "speed_up", "beaten_by",
+    "score", "lead", "error", "error_low", "error_high", "floor", "members_lost", "solver_seconds", "at_most", "speed_up", "beaten_by",
     "verdict", "speed_up_configured", "preparation", "break_even", "break_even_configured", "time_units", "machine",
 )  # fmt: skip
 
 
 def read_cost(path: Path) -> pd.DataFrame:
-    """The table of `tabulate_cost`; empty text where there is none. UserError where it is missing."""
+    """Return the table of `tabulate_cost`, with empty text where there is none. Raises UserError where it is missing."""
     if not Path(path).exists():
         raise missing(Path(path))
     text = ("contender", "kind", "beaten_by", "verdict", "score", "time_units", "machine")
@@ -39,63 +42,73 @@ def read_cost(path: Path) -> pd.DataFrame:
 
 
 def frontier(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of points (seconds, error) those that no cheaper one undercuts in error, the cheapest first."""
-    kept = []
+    """Return the points (seconds, error) whose error no cheaper point undercuts, the cheapest first."""
+    front = []
     for seconds, error in sorted(point for point in points if np.isfinite(point).all()):
-        if not kept or error < kept[-1][1]:
-            kept.append((seconds, error))
-    return kept
+        if not front or error < front[-1][1]:
+            front.append((seconds, error))
+    return front
 
 
 def seconds_at(error: float, front: list[tuple[float, float]]) -> tuple[float, bool]:
-    """Seconds at which a solver with this `frontier` has such an error, and whether they are an upper bound (see above)."""
+    """Return the seconds of a solver with this `frontier` and such an error, and True where they are an upper bound."""
     if not front or math.isnan(error):
         return math.nan, False
     if error >= front[0][1]:
         return front[0][0], error > front[0][1]
     if error <= front[-1][1]:
         return front[-1][0], False
-    after = next(i for i, (_, other) in enumerate(front) if other < error)
+    after = next(i for i, (_, finer) in enumerate(front) if finer < error)
     (cheap, coarse), (dear, fine) = front[after - 1], front[after]
     share = math.log(coarse / error) / math.log(coarse / fine) if fine > 0 else (coarse - error) / (coarse - fine)
     return cheap * (dear / cheap) ** share, False
 
 
 def break_even(preparation: float, seconds: float, instead_of: float) -> float:
-    """Time units after which what was saved has paid for the preparation; infinite where nothing is saved."""
+    """Return the time units after which the savings have paid for the preparation; infinite where nothing is saved."""
     return preparation / (instead_of - seconds) if instead_of > seconds else math.inf
 
 
 def tabulate_cost(
-    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: dict, models: dict,
+    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: FileTree, models: dict,
     system: str, shells: list, output: Path,
 ) -> None:  # fmt: skip
-    """Write the table of cost and accuracy, a row a contender and score.
+    """Write the table of cost and accuracy, one row per contender and score.
 
-    `measured`: result of `measure_cost`; `grids`: of `rollout_grids`; `ensemble`: the solver's own forecasts, with the truth;
-    `scorecard`: the system's, where methods have their errors from; `data`: trajectories that were learnt from, and `notes`,
-    model -> JSON beside it, whose records say what they took; `models`: method -> names of its models; `shells`: of the spectrum
-    error. Scores are the CRPS of ensemble forecasts after each lead and the spectrum error of long runs, means over layers.
-    Seconds, joules (of all members together) and calls (of one) are those of a time unit, break-even counts in them.
+    Scores are the CRPS of ensemble forecasts after each lead, and the spectrum error of long runs; both are means over
+    layers. Seconds, joules (of all members together) and network calls (of one member) are those of one time unit, and
+    break-even is counted in time units.
+
+    `measured`: result of `measure_cost`.
+    `grids`: result of `rollout_grids`.
+    `ensemble`: the solver's own forecasts, with the truth.
+    `scorecard`: the system's scorecard, which holds the errors of methods.
+    `reference`: result of `compute_reference`.
+    `data`: the trajectory files of the training data, whose records say what they cost.
+    `notes`: model -> JSON beside the model file, whose record says what the training cost.
+    `models`: method -> names of its models.
+    `system`: the name of the system.
+    `shells`: first and last shell of the spectrum error.
     """
-    found, known = read_json(measured), xr.open_dataset(reference).load()
-    step = found["step"]
-    errors = {name: _of_method(read_scorecard(scorecard), name) for name in found["methods"]}
+    timed, solver_ensemble = read_json(measured), xr.open_dataset(reference).load()
+    step, card = timed["step"], read_scorecard(scorecard)
+    errors = {name: _of_method(card, name) for name in timed["methods"]}
     with xr.open_dataset(grids) as opened, xr.open_dataset(ensemble) as solver:
-        errors |= _of_grids(opened.load(), solver["truth"].load(), known, tuple(shells))
-        own = int(opened.attrs["own"])
-    machine = _told(found["machine"])
-    costs = [_cost(name, "method", spec, step) for name, spec in found["methods"].items()]
-    costs += [_cost(name, "grid", spec, step) for name, spec in found["grids"].items()]
+        errors |= _of_grids(opened.load(), solver["truth"].load(), solver_ensemble, tuple(shells))
+        solver_grid = int(opened.attrs["own"])
+    costs = [_cost(name, "method", spec, step) for name, spec in timed["methods"].items()]
+    costs += [_cost(name, "grid", spec, step) for name, spec in timed["grids"].items()]
     generation = sum(json.loads(_attributes(path)["provenance"])["wall_seconds"] for path in data)
     training = {model: read_json(path)["provenance"]["wall_seconds"] for model, path in notes.items()}
     for cost in costs:
         needed = models.get(cost["contender"], []) if cost["kind"] == "method" else []
         cost["preparation"] = generation + sum(training[model] for model in needed) if needed else 0.0
     table = pd.DataFrame([{**cost, **error} for cost in costs for error in errors[cost["contender"]]])
-    table = table.assign(system=system, members=found["members"], time_units=found["time_units"], machine=machine)
+    table = table.assign(system=system, members=timed["members"], time_units=timed["time_units"])
+    table["machine"] = _in_words(timed["machine"])
+    table["floor"] = np.where(table["score"] == "spectrum_error", _floor(card), 0.0)
     solvers = (table["kind"] == "grid") | (table["contender"] == SOLVER)
-    table.loc[table["contender"] == SOLVER, "grid"] = own
+    table.loc[table["contender"] == SOLVER, "grid"] = solver_grid
     _compare(table, solvers)
     with whole_file(output) as temporary:
         table.reindex(columns=list(COLUMNS)).to_csv(temporary, index=False)
@@ -106,14 +119,20 @@ def _attributes(path: Path) -> dict:
         return dict(dataset.attrs)
 
 
-def _told(machine: dict) -> str:
-    """The machine in words."""
+def _floor(card: pd.DataFrame) -> float:
+    """Return the upper end of the spectrum error of the solver against itself, mean over layers; 0 where there is none."""
+    ends = card.loc[card["score"] == "spectrum_error", "floor_high"] if "floor_high" in card else pd.Series(dtype=float)
+    return float(np.nan_to_num(ends.mean()))
+
+
+def _in_words(machine: dict) -> str:
+    """Return the machine in words, without its name, which says nothing to a reader."""
     threads = f"{machine['threads']} thread" + "s" * (machine["threads"] > 1)
-    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads, machine["host"])))
+    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads)))
 
 
 def _cost(name: str, kind: str, spec: dict, step: float) -> dict:
-    """What `measure_cost` found, for a time unit instead of a step."""
+    """Return a result of `measure_cost` per time unit instead of per step."""
     seconds = {"seconds": spec["seconds"], "seconds_low": spec["low"], "seconds_high": spec["high"]}
     per_unit = {key: value / step for key, value in {**seconds, "calls": spec["calls"]}.items()}
     joules = None if spec["joules"] is None else spec["joules"] / step
@@ -123,7 +142,7 @@ def _cost(name: str, kind: str, spec: dict, step: float) -> dict:
 
 
 def _of_method(scorecard: pd.DataFrame, name: str) -> list[dict]:
-    """Scores of a method from the scorecard, means over layers."""
+    """Return the scores of a method from the scorecard, means over layers."""
     rows = scorecard[(scorecard["method"] == name) & scorecard["score"].isin(("crps", "spectrum_error"))]
     means = rows.groupby(["score", "lead"], sort=True, dropna=False)[["value", "low", "high", "members_lost"]]
     return [
@@ -134,10 +153,10 @@ def _of_method(scorecard: pd.DataFrame, name: str) -> list[dict]:
 
 
 def _of_grids(
-    grids: xr.Dataset, truth: xr.DataArray, known: xr.Dataset, shells: tuple[int, int]
+    grids: xr.Dataset, truth: xr.DataArray, solver_ensemble: xr.Dataset, shells: tuple[int, int]
 ) -> dict[str, list[dict]]:
-    """The same of the solver on other grids: contender -> scores."""
-    solver, found = pooled(solver_members(known), seed=1), {}
+    """Return the same scores of the solver on other grids: contender -> scores."""
+    solver, by_grid = pooled(solver_members(solver_ensemble), seed=1), {}
     for points in grids["grid"].values:
         mine, rows = grids.sel(grid=points), []
         scores = forecast_scores(mine, truth)["crps"].mean("layer") if "forecast" in mine else None
@@ -147,22 +166,22 @@ def _of_grids(
         if "energy_spectrum" in mine and np.isfinite(mine["energy_spectrum"]).all():
             means = pooled(mine[["energy_spectrum"]].assign(size=("unit", np.ones(mine.sizes["unit"]))))
             error = xr.apply_ufunc(
-                lambda one, other: spectrum_error(one, other, shells), means["energy_spectrum"], solver["energy_spectrum"],
+                lambda energy, truth: spectrum_error(energy, truth, shells), means["energy_spectrum"], solver["energy_spectrum"],
                 input_core_dims=[["wavenumber"]] * 2,
             ).mean("layer")  # fmt: skip
         rows.append({"score": "spectrum_error", "lead": math.nan, **_triple(error)})
-        found[str(points)] = [{**row, "members_lost": 0} for row in rows]
-    return found
+        by_grid[str(points)] = [{**row, "members_lost": 0} for row in rows]
+    return by_grid
 
 
 def _triple(values: xr.DataArray | None) -> dict:
-    """Error with its interval, of a score (resample,)."""
+    """Return error and interval of a score (resample,); NaN without a score."""
     ends = [math.nan] * 3 if values is None else [float(v) for v in interval(values.values, "positive")]
     return dict(zip(("error", "error_low", "error_high"), ends, strict=True))
 
 
 def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:
-    """Fill in what a method's cost and error come to beside those of the solver, in place."""
+    """Fill in, in place, how each method's cost and error compare with those of the solver."""
     configured = table.loc[table["contender"] == SOLVER, "seconds"].iloc[0]
     table["speed_up_configured"] = configured / table["seconds"]
     for column, value in {"solver_seconds": math.nan, "at_most": False, "speed_up": math.nan, "beaten_by": "", "verdict": "",
@@ -171,10 +190,11 @@ def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:
     for index, row in table[~solvers].iterrows():
         alike = (table["lead"] == row["lead"]) | (table["lead"].isna() & math.isnan(row["lead"]))
         rivals = table[solvers & alike & (table["score"] == row["score"])]
-        # A method that loses members has no spectrum in the long run: any solver that stays is better.
-        error = math.inf if row["members_lost"] else row["error"]
-        seconds, at_most = seconds_at(error, frontier(list(zip(rivals["seconds"], rivals["error"], strict=True))))
-        better = rivals[(rivals["seconds"] <= row["seconds"]) & (rivals["error"] <= error)].sort_values("seconds")
+        # A method that loses members has no spectrum in the long run, so every solver that stays is better.
+        error = math.inf if row["members_lost"] else max(row["error"], row["floor"])
+        errors = rivals["error"].clip(lower=row["floor"])
+        seconds, at_most = seconds_at(error, frontier(list(zip(rivals["seconds"], errors, strict=True))))
+        better = rivals[(rivals["seconds"] <= row["seconds"]) & (errors <= error)].sort_values("seconds")
         speed_up = seconds / row["seconds"]
         verdict = (
             ""

@@ -1,15 +1,16 @@
-"""Ensembles of forecasts against what happened: the continuous ranked probability score, spread and skill."""
+"""Scores of forecast ensembles against the truth: continuous ranked probability score, spread and error."""
 
 import numpy as np
 import xarray as xr
 
 
 def fair_crps(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Continuous ranked probability score of forecasts (E, ...) of truth (...), in the forecasts' units.
+    """Return the fair continuous ranked probability score of forecasts (E, ...) of truth (...), in the forecasts' units.
 
-    E|X - y| - E|X - X'| / 2 over the members, the second mean over pairs of different members, so that its expectation does not
-    depend on their number (Ferro 2014). One member alone is a statement without doubt: its score is the absolute error,
-    as that of members that agree.
+    E|X - y| - E|X - X'| / 2 over the members. The second mean is over pairs of different members, so that the expected
+    score does not depend on their number (Ferro 2014): it is the score of an ensemble without end. The score of an
+    ensemble of E members is larger by the mean over pairs divided by 2 E. The score of a single member is its absolute
+    error, like that of members that agree, because it states no doubt.
     """
     count = len(forecast)
     error = np.abs(forecast - truth).mean(0)
@@ -21,10 +22,12 @@ def fair_crps(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def ensemble_scores(forecast: xr.DataArray, truth: xr.DataArray) -> xr.Dataset:
-    """Scores (start, lead, layer), means over space: "crps"; "variance" of the members, unbiased; "squared_error" of their
-    mean, less what it owes to their number, so that a perfect ensemble's equals the variance.
+    """Return scores (start, lead, layer), means over space.
 
-    forecast: (start, member, lead, layer, y, x); truth: the same without member.
+    forecast: (start, member, lead, layer, y, x); truth: the same without member, in the same units.
+    "crps" is the fair score. "variance" is the unbiased variance of the M members. "squared_error" is that of their mean,
+    minus variance / M, so that it equals the variance for a perfect ensemble of any number of members (Leutbecher and
+    Palmer 2008).
     """
     values = xr.apply_ufunc(
         lambda members, true: fair_crps(np.moveaxis(members, -1, 0), true), forecast.astype(float), truth.astype(float),

@@ -1,8 +1,8 @@
-"""What held-out frames tell of a denoiser, beside what its rollouts then do: can a setting be chosen without a rollout?
+"""Measures of a denoiser on held-out frames, beside its rollouts: can a setting be chosen without a rollout?
 
-Every measure but the last ones of a row comes from true frames that no training saw, and from one step of the surrogate.
-`agreement` ranks the methods by each measure and by the error of their rollouts: a rank correlation of 1 would mean that
-the measure picks the better setting every time, 0 that it says nothing.
+The measures come from true frames that no training saw, and from one step of the surrogate. The last columns of a row
+are of the rollout. `agreement` ranks the methods by each measure and by the error of their rollouts: a rank correlation
+of 1 would mean that the measure always picks the better setting, 0 that it says nothing.
 """
 
 from pathlib import Path
@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.data.shards import mode_weight, shell_index
-from sns_core.files import whole_file
+from sns_core.files import FileTree, whole_file
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.lost import count_lost, is_lost
+from sns_core.shells import mode_weight, shell_index
 
-# Measure -> (title, whether more of it should mean a better rollout).
+# Measure -> (title, True where a larger value should mean a better rollout).
 MEASURES = {
     "one_step": ("Error of a refined step / the surrogate's", False),
     "one_step_large": ("The same, shells 1 to 4", False),
@@ -24,60 +26,70 @@ MEASURES = {
     "restored_strong": ("Share taken back of a drift of 1.2", True),
     "restored_weak": ("Share taken back of a drift of 0.8", True),
 }
-LARGE = 4  # last shell of the large scales
-LOST = 2.0  # decades that a lost member counts
+LARGE = 4  # the large scales are the shells 1 .. LARGE
 
 
 def held_out_measures(examined: xr.Dataset) -> dict[str, float]:
-    """MEASURES of a denoiser, from what `diagnose_denoiser` wrote; NaN for what it could not ask."""
-    found = dict.fromkeys(MEASURES, np.nan)
+    """Return the MEASURES of a denoiser from a result of `diagnose_denoiser`; NaN for those that it does not hold."""
+    measures = dict.fromkeys(MEASURES, np.nan)
     level, last = examined["level"], examined.attrs["levels"]
-    found["calibration"] = float((abs(examined["estimated_level"] - level)).median("pair").mean()) / last
-    found["false_alarms"] = float((examined["level_of_true_pair"].isel(frame=1) > 0).mean())
-    found["surrogate_found"] = float((examined["level_of_surrogate"].isel(frame=1) > 0).mean())
+    measures["calibration"] = float((abs(examined["estimated_level"] - level)).median("pair").mean()) / last
+    measures["false_alarms"] = float((examined["level_of_true_pair"].isel(frame=1) > 0).mean())
+    measures["surrogate_found"] = float((examined["level_of_surrogate"].isel(frame=1) > 0).mean())
     if "one_step_error" in examined:
         shells, side = np.arange(examined.sizes["shell"]), examined.sizes["x"]
         counts = np.bincount(shell_index(side).ravel(), mode_weight(side).ravel())
         power = examined["one_step_error"] ** 2 * xr.DataArray(counts, dims="shell")
-        for name, kept in (("one_step", shells >= 0), ("one_step_large", (shells >= 1) & (shells <= LARGE))):
-            total = power.isel(shell=kept).sum("shell")
-            found[name] = float(np.sqrt(total.sel(when="refined") / total.sel(when="surrogate")))
+        for name, inside in (("one_step", shells >= 0), ("one_step_large", (shells >= 1) & (shells <= LARGE))):
+            total = power.isel(shell=inside).sum("shell")
+            measures[name] = float(np.sqrt(total.sel(when="refined") / total.sel(when="surrogate")))
     if "restored" in examined:
-        found["restored_strong"] = float(examined["restored"].sel(drift=1.2))
-        found["restored_weak"] = float(examined["restored"].sel(drift=0.8))
-    return found
+        measures["restored_strong"] = float(examined["restored"].sel(drift=1.2))
+        measures["restored_weak"] = float(examined["restored"].sel(drift=0.8))
+    return measures
 
 
 def rollout_error(rows: pd.DataFrame) -> float:
-    """Mean spectrum error over members and layers, a lost member counting as LOST decades."""
-    columns = [c for c in rows if c.startswith("spectrum_error") and "late" not in c]
-    errors = rows[columns].mean(axis=1).where(rows["lost_step"] < 0, LOST)
-    return float(errors.clip(upper=LOST).mean())
+    """Return the mean of `member_spectrum_error` over layers, then over members, each at most WORST decades.
+
+    `rows`: those of one method in metrics.csv. A lost member counts as WORST decades.
+    """
+    members = rows.groupby("member")[["member_spectrum_error", "lost_step"]].mean()
+    errors = members["member_spectrum_error"].mask(is_lost(members["lost_step"]), WORST)
+    return float(errors.clip(upper=WORST).mean())
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation over the methods of each measure, turned so that more is better, with the rollout's accuracy;
-    NaN where all methods tie."""
+    """Return the rank correlation over the methods of each measure with the rollout's accuracy.
+
+    The sign of a measure is turned so that 1 means agreement. NaN where all methods tie.
+    """
     accuracy = -table["rollout_error"].rank()
-    found = {name: (1 if better else -1) * table[name].rank().corr(accuracy) for name, (_, better) in MEASURES.items()}
-    return pd.DataFrame({"measure": list(found), "agreement": list(found.values()), "methods": len(table)})
+    ranks = {name: (1 if better else -1) * table[name].rank().corr(accuracy) for name, (_, better) in MEASURES.items()}
+    return pd.DataFrame({"measure": list(ranks), "agreement": list(ranks.values()), "methods": len(table)})
 
 
-def compare_held_out(*, diagnostics: dict, metrics: Path, output: Path, output_agreement: Path) -> None:
-    """Write a row a denoiser of `diagnostics` (refinement method -> file): what held-out frames say of it and what its
-    rollout did; and the agreement of both. `metrics`: the run's metrics.csv."""
+def compare_held_out(*, diagnostics: FileTree, metrics: Path, output: Path, output_agreement: Path) -> None:
+    """Tabulate the measures of each denoiser on held-out frames beside those of its rollout, and their agreement.
+
+    `diagnostics`: refinement method -> result of `diagnose_denoiser`.
+    `metrics`: the run's metrics.csv.
+    `output`: the CSV file with one row per denoiser.
+    `output_agreement`: the CSV file of rank correlations.
+    """
     members, rows = pd.read_csv(metrics), []
     for name, path in diagnostics.items():
         with xr.open_dataset(path) as examined:
             measures = held_out_measures(examined.load())
-        own = members[members["method"] == name]
-        energies = [c for c in own if c.startswith("kinetic_energy") and "solver" not in c]
-        ratios = [(own[c] / own[c.replace("kinetic_energy", "kinetic_energy_solver")]).mean() for c in energies]
+        mine = members[members["method"] == name]
+        layers = [part for _, part in mine.groupby("layer")]
+        ratios = [(part["kinetic_energy"] / part["kinetic_energy_solver"]).mean() for part in layers]
+        lost = layers[0]["lost_step"].to_numpy()
         rows.append(
             {
-                "method": name, **measures, "rollout_error": rollout_error(own), "kinetic_energy": float(np.mean(ratios)),
-                "calls_per_step": own["calls_per_step"].mean(), "members_lost": int((own["lost_step"] >= 0).sum()),
-                "members": len(own),
+                "method": name, **measures, "rollout_error": rollout_error(mine), "kinetic_energy": float(np.mean(ratios)),
+                "calls_per_step": layers[0]["calls_per_step"].mean(), "members_lost": count_lost(lost),
+                "members": len(lost),
             }
         )  # fmt: skip
     table = pd.DataFrame(rows)

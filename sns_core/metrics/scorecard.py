@@ -1,14 +1,14 @@
-"""The scorecard: every method by the same scores, each with its interval, beside what the solver gives against itself.
+"""The scorecard: every method by the same scores, each with its interval, beside the solver against itself.
 
-A rollout is cut into stretches of one member and one window of steps; each is reduced to means (of spectra, shares of
-histogram bins, energies and their squares, C(tau), …) over the blocks in which the member was not lost yet. Every score is a
-function of the mean over all stretches and of the solver's own means; drawing stretches with replacement, and whole
-members of the solver's ensemble, gives the intervals (see `bootstrap`).
+A rollout is cut into stretches of one member and one window of steps. Each stretch is reduced to means (of spectra, shares of
+histogram bins, energies and their squares, C(tau), ...) over the blocks in which the member is alive. Every score is a
+function of the mean over all stretches and of the means of the solver's members. Stretches are drawn with replacement, and
+so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`). Scores of the mean flow come from
+products of different members, with the interval of a jackknife over members (see `zonal`).
 
-The floor is the score of one half of the solver's ensemble against the other, two sets of members that share no initial
-state: the solver's own rollout, which may be longer or shorter than a method's, against those trajectories of the test split
-from which no rollout starts. Where rollouts start from all of them, the first half of the rollouts' members stand
-against the test trajectories of the second half.
+The floor is the score of one half of the solver's ensemble against the other half, two sets of members that share no initial
+state: the solver's own rollout against those trajectories of the test split from which no rollout starts. Where rollouts
+start from all of them, the first half of the rollout's members stands against the test trajectories of the second half.
 """
 
 from pathlib import Path
@@ -18,15 +18,23 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import missing, whole_file
-from sns_core.metrics.bootstrap import in_stretches, interval, pooled, resampling_weights
+from sns_core.metrics.bootstrap import in_stretches, interval, pooled, pooled_products, resampling_weights
+from sns_core.metrics.distances import (
+    correlation_pairs,
+    decorrelation_time,
+    estimated_levels,
+    spectrum_error,
+    wasserstein,
+)
 from sns_core.metrics.ensembles import ensemble_scores
-from sns_core.metrics.summaries import decorrelation_time, spectrum_error, told, wasserstein
-from sns_core.metrics.zonal import SILENT, zonal_blocks, zonal_variance
+from sns_core.metrics.lost import count_lost, is_alive, is_lost, is_out_of_range, steps_alive
+from sns_core.metrics.zonal import SILENT, Profiles, mean_flow_scores, zonal_blocks, zonal_variance
 
 BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
 STEPS = ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change", "levels", "calls")
+LATER = ("max_abs", "zonal_direction")  # series that results of older versions lack; without them a score is left out
 
-# Score -> (title, units, what a perfect method gets: 0, 1, or nothing to say).
+# Score -> (title, units, the value of a perfect method: 0, 1, or None).
 SCORES = {
     "spectrum_error": ("Spectrum error (decades)", "decades", 0.0),
     "vorticity_distance": ("Vorticity, W₁ (σ)", "standard deviations", 0.0),
@@ -38,95 +46,143 @@ SCORES = {
     "enstrophy_variance": ("… its variance / solver", "1", 1.0),
     "zonal_error": ("Zonal-mean flow, error (rms)", "root mean square of a velocity component", 0.0),
     "zonal_strength": ("… its strength / solver", "1", 1.0),
+    "zonal_amplitude": ("… its share along the solver's", "1", 1.0),
     "zonal_variance": ("… its variance / solver", "1", 1.0),
     "decorrelation_time": ("Decorrelation time / solver", "1", 1.0),
     "correlation_error": ("Error of C(τ)", "1", 0.0),
+    "fluctuation_time": ("Decorrelation time of fluctuations / solver", "1", 1.0),
+    "fluctuation_error": ("Error of C(τ) of fluctuations", "1", 0.0),
     "rate_error": ("Error of R(t) / solver", "1", 0.0),
     "rate_of_change": ("Mean of R(t) / solver", "1", 1.0),
-    "relative_change": ("Change a step / solver", "1", 1.0),
+    "relative_change": ("Change per step / solver", "1", 1.0),
     "stability_horizon": ("Stability horizon (steps)", "steps", None),
+    "out_of_range": ("Share of steps out of the solver's range", "1", 0.0),
     "refined_share": ("Share of steps refined", "1", None),
     "level_previous": ("Estimated level, previous frame", "level", None),
     "level_next": ("Estimated level, next frame", "level", None),
-    "calls_per_step": ("Denoiser calls a step", "calls", None),
-    "seconds_per_step": ("Seconds a step, all members", "s", None),
+    "calls_per_step": ("Denoiser calls per step", "calls", None),
+    "seconds_per_step": ("Seconds per step, all members", "s", None),
     "crps": ("CRPS of ensemble forecasts (σ)", "standard deviations", 0.0),
     "spread_skill": ("Spread / error of ensemble forecasts", "1", 1.0),
 }
+SIGNED = ("zonal_error", "zonal_strength", "zonal_amplitude")  # scores that may be negative, with linear intervals
 
 
-# What a rollout and the solver's ensemble are reduced to
+# The means of a rollout and of the solver's ensemble
 
 
-def stretches(result: xr.Dataset, known: xr.Dataset, window: int) -> xr.Dataset:
-    """Means over stretches of `window` steps of a member, (unit, ...), as `pooled` wants them.
+def stretches(result: xr.Dataset, ensemble: xr.Dataset, window: int) -> xr.Dataset:
+    """Return means over stretches of `window` steps of a member, (unit, ...), the form that `pooled` takes.
 
-    result: a method's series and blocks, as `compute_metrics` writes them; known: what the solver's ensemble gives, for R(t).
-    Blocks from the one on in which a member is lost are left out.
+    result: a method's series and blocks from `compute_metrics`; ensemble: result of `compute_reference`, for R(t) and the
+    solver's range. Blocks from the one on in which a member is lost are left out.
+    """
+    outside = is_out_of_range(result, ensemble) if "max_abs" in result else None
+    parts = block_means(result, float(ensemble["rate_of_change"].mean()), outside)
+    return in_stretches(parts, is_alive(result["lost_step"], result["block"]), window)
+
+
+def block_means(result: xr.Dataset, rate: float, outside: xr.DataArray | None = None) -> xr.Dataset:
+    """Return the means over each block of steps, (member, block, ...), that all scores of a rollout come from.
+
+    rate: the solver's mean R(t); outside: True at the steps (member, step) out of the solver's range.
     """
     length = int(result["block"][0])
     blocks = result[list(BLOCKS)].astype(float)
     for name in BLOCKS:
         if name.endswith("_counts"):
             blocks[name] = blocks[name] / blocks[name].sum("bin")
+    # The first blocks hold fewer pairs of frames at long lags than later ones, so means over blocks are weighted.
+    pairs = xr.Variable(("block", "lag"), correlation_pairs(result["block"].values, result["lag"].values).astype(float))
+    blocks["correlation_pairs"] = pairs
+    blocks["correlation"] = xr.where(blocks["correlation_pairs"] > 0, blocks["correlation"] * pairs, 0.0)
     series = result[list(STEPS)].astype(float)
     for name in ("kinetic_energy", "enstrophy"):
         series[f"{name}_square"] = series[name] ** 2
     series["refined_share"] = (series["calls"] > 0).astype(float)
-    series["levels"] = told(series["levels"])
+    series["levels"] = estimated_levels(series["levels"])
+    if outside is not None:
+        series["out_of_range"] = outside.astype(float)
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
-    series["rate_error"] = abs(series["rate_of_change"] / known["rate_of_change"].mean("member") - 1)
-    living = (result["lost_step"] < 0) | (result["block"] < result["lost_step"])
-    every = xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
-    return in_stretches(every, living, window)
+    series["rate_error"] = abs(series["rate_of_change"] / rate - 1)
+    return xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
 
 
-def solver_members(known: xr.Dataset) -> xr.Dataset:
-    """The solver's ensemble, a unit a member, under the names of `stretches`."""
-    units = known.rename(member="unit", zonal_velocity="zonal_profile", zonal_velocity_square="zonal_square").drop_vars(
-        "map"
-    )
+def solver_members(ensemble: xr.Dataset) -> xr.Dataset:
+    """Return the solver's ensemble, one unit per member, under the names of `stretches`."""
+    units = ensemble.rename(member="unit", zonal_velocity="zonal_profile", zonal_velocity_square="zonal_square")
+    units = units.drop_vars("map")
     units["zonal_mean"] = units["zonal_profile"]
+    units["correlation_pairs"] = xr.ones_like(units["correlation"])  # as many at each lag
     for name in BLOCKS:
         if name.endswith("_counts"):
             units[name] = units[name] / units[name].sum("bin")
-    return units.assign(size=("unit", np.ones(units.sizes["unit"])))
+    count = units.sizes["unit"]
+    return units.assign(size=("unit", np.ones(count)), source=("unit", np.arange(count)))
+
+
+def profiles(result: xr.Dataset) -> Profiles:
+    """Return the mean profile of the zonal-mean velocity of each member of a rollout, over the blocks before it is lost."""
+    living = is_alive(result["lost_step"], result["block"]).transpose("member", "block")
+    blocks = living.sum("block").values
+    means = result["zonal_profile"].astype(float).where(living).mean("block").transpose("member", "layer", "y").values
+    alive = blocks > 0
+    return Profiles(means[alive], blocks[alive].astype(float), result["member"].values[alive])
+
+
+def solver_profiles(ensemble: xr.Dataset) -> Profiles:
+    """Return the mean profile of each member of the solver's ensemble."""
+    means = ensemble["zonal_velocity"].astype(float).transpose("member", "layer", "y").values
+    numbers = ensemble["member"].values if "member" in ensemble.coords else np.arange(len(means))
+    return Profiles(means, np.ones(len(means)), numbers)
 
 
 # The scores
 
 
 def scores(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.Dataset:
-    """Scores (resample[, layer]) of pooled means against the solver's."""
-    found = {
+    """Return scores (resample[, layer]) of pooled means against the solver's."""
+    correlation, truth = (source["correlation"] / source["correlation_pairs"] for source in (mine, solver))
+    values = {
         "spectrum_error": xr.apply_ufunc(
-            lambda one, other: spectrum_error(one, other, shells), mine["energy_spectrum"], solver["energy_spectrum"],
+            lambda energy, reference: spectrum_error(energy, reference, shells),
+            mine["energy_spectrum"],
+            solver["energy_spectrum"],
             input_core_dims=[["wavenumber"]] * 2,
         ),
-        "zonal_error": np.sqrt(((mine["zonal_profile"] - solver["zonal_profile"]) ** 2).mean("y"))
-        / np.sqrt(solver["kinetic_energy"]),
-        "decorrelation_time": _halved(mine["correlation"]) / _halved(solver["correlation"]),
-        "correlation_error": abs(mine["correlation"] - solver["correlation"]).mean("lag"),
+        "decorrelation_time": _halved(correlation) / _halved(truth),
+        "correlation_error": abs(correlation - truth).mean("lag"),
         "rate_error": mine["rate_error"],
-        "level_previous": mine["levels"].isel(frame=0), "level_next": mine["levels"].isel(frame=1),
-        "refined_share": mine["refined_share"], "calls_per_step": mine["calls"],
-    }  # fmt: skip
-    # Frames without their zonal mean hold rounding errors of it, which have no ratio.
-    strength = np.sqrt((solver["zonal_profile"] ** 2).mean("y"))
-    shown = strength > SILENT * np.sqrt(2 * solver["kinetic_energy"])
-    found["zonal_strength"] = np.sqrt((mine["zonal_profile"] ** 2).mean("y")) / strength.where(shown)
-    found["zonal_variance"] = zonal_variance(mine).mean("y") / zonal_variance(solver).mean("y").where(shown)
+        "level_previous": mine["levels"].isel(frame=0),
+        "level_next": mine["levels"].isel(frame=1),
+        "refined_share": mine["refined_share"],
+        "calls_per_step": mine["calls"],
+    }
+    if "constant" in mine and "constant" in solver:
+        fluctuations = [(c - m) / (1 - m) for c, m in ((correlation, mine["constant"]), (truth, solver["constant"]))]
+        values["fluctuation_time"] = _halved(fluctuations[0]) / _halved(fluctuations[1])
+        values["fluctuation_error"] = abs(fluctuations[0] - fluctuations[1]).mean("lag")
+    if "out_of_range" in mine:
+        values["out_of_range"] = mine["out_of_range"]
+    shown = _has_mean_flow(solver)
+    values["zonal_variance"] = zonal_variance(mine).mean("y") / zonal_variance(solver).mean("y").where(shown)
     for name in ("vorticity", "velocity", "gradient"):
         counts = f"{name}_counts"
-        found[f"{name}_distance"] = xr.apply_ufunc(
+        values[f"{name}_distance"] = xr.apply_ufunc(
             wasserstein, mine[counts], solver[counts], input_core_dims=[["bin"]] * 2
         )
     for name in ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change"):
-        found[name] = mine[name] / solver[name]
+        values[name] = mine[name] / solver[name]
     for name in ("kinetic_energy", "enstrophy"):
-        one, other = (source[f"{name}_square"] - source[name] ** 2 for source in (mine, solver))
-        found[f"{name}_variance"] = one / other
-    return xr.Dataset(found)
+        variances = [source[f"{name}_square"] - source[name] ** 2 for source in (mine, solver)]
+        values[f"{name}_variance"] = variances[0] / variances[1]
+    return xr.Dataset(values)
+
+
+def _has_mean_flow(solver: xr.Dataset) -> xr.DataArray:
+    """Return False where frames without their zonal mean hold only rounding errors of it, which have no ratio."""
+    strength = np.sqrt((solver["zonal_profile"] ** 2).mean("y"))
+    return strength > SILENT * np.sqrt(2 * solver["kinetic_energy"])
 
 
 def _halved(correlation: xr.DataArray) -> xr.DataArray:
@@ -136,45 +192,65 @@ def _halved(correlation: xr.DataArray) -> xr.DataArray:
 
 
 def horizon(lost_step: np.ndarray, steps: int) -> np.ndarray:
-    """Steps that a member lives on average, (1 + RESAMPLES,), of those that lost_step (member,) tells, -1 for none."""
-    lived = np.where(lost_step < 0, steps, lost_step - 1)
+    """Return how many of `steps` a member is alive on average, (1 + RESAMPLES,); lost_step: (member,)."""
+    lived = steps_alive(lost_step, steps)
     weights = resampling_weights(np.ones(len(lived)))
     return weights @ lived / weights.sum(1)
 
 
 def seconds_per_step(seconds: np.ndarray, block: int) -> np.ndarray:
-    """Wall time of a step, (1 + RESAMPLES,), from that of each block of so many steps."""
+    """Return the wall time of a step, (1 + RESAMPLES,), from that of each block of `block` steps."""
     weights = resampling_weights(np.ones(len(seconds)))
     return weights @ seconds / weights.sum(1) / block
 
 
-def _rollout_scores(result: xr.Dataset, known: xr.Dataset, window: int, shells: tuple[int, int]) -> xr.Dataset:
-    """All that a rollout tells of itself, against the solver's ensemble `known`."""
-    mine = pooled(stretches(result, known, window))
-    found = scores(mine, pooled(solver_members(known), seed=1), shells)
-    found["stability_horizon"] = ("resample", horizon(result["lost_step"].values, result.sizes["step"]))
+def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
+    """Return the rows of all scores of a rollout against the solver's ensemble."""
+    parts, members = stretches(result, ensemble, window), solver_members(ensemble)
+    mine, solver = pooled(parts), pooled(members, seed=1)
+    if "zonal_direction" in parts and "zonal_direction" in members:
+        mine["constant"] = "resample", pooled_products(parts, "zonal_direction")
+        solver["constant"] = "resample", pooled_products(members, "zonal_direction", seed=1)
+    values = scores(mine, solver, shells)
+    values["stability_horizon"] = ("resample", horizon(result["lost_step"].values, result.sizes["step"]))
     seconds = np.atleast_1d(result.attrs["seconds_of_blocks"])
-    found["seconds_per_step"] = ("resample", seconds_per_step(seconds, int(result["block"][0])))
-    return found
+    values["seconds_per_step"] = ("resample", seconds_per_step(seconds, int(result["block"][0])))
+    shown = _has_mean_flow(solver.isel(resample=0))
+    energy = ensemble["kinetic_energy"].mean("member").values
+    return pd.concat([_rows(values), _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown)])
 
 
-def halves(result: xr.Dataset, known: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """The two halves of the solver's ensemble that give the floor: (rollout, trajectories of the test split)."""
+def _mean_flow_rows(mine: Profiles, solver: Profiles, energy: np.ndarray, shown: xr.DataArray) -> pd.DataFrame:
+    rows = []
+    for name, triple in mean_flow_scores(mine, solver, energy).items():
+        for layer, label in enumerate(shown["layer"].values):
+            ratio = SCORES[name][2] == 1.0 and not bool(shown[layer])
+            value, low, high = (np.nan if ratio else float(part[layer]) for part in triple)
+            rows.append({"score": name, "layer": label, "lead": -1, "value": value, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def halves(result: xr.Dataset, ensemble: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return the two halves of the solver's ensemble that give the floor: (rollout, trajectories of the test split)."""
     rolled = result["member"].values
-    others = np.setdiff1d(np.arange(known.sizes["member"]), rolled)
+    others = np.setdiff1d(np.arange(ensemble.sizes["member"]), rolled)
     if len(others) > 1:
-        return result, known.isel(member=others)
+        return result, ensemble.isel(member=others)
     cut = -(-len(rolled) // 2)
-    return result.isel(member=slice(cut)), known.isel(member=rolled[cut:])
+    return result.isel(member=slice(cut)), ensemble.isel(member=rolled[cut:])
 
 
 def forecast_scores(forecast: xr.Dataset, truth: xr.DataArray) -> xr.Dataset:
-    """Scores (resample, lead, layer) of an ensemble forecast, over its starts."""
+    """Return scores (resample, lead, layer) of an ensemble forecast, over its starts.
+
+    "crps" is the mean of the fair score. "spread_skill" is sqrt(variance / squared_error), both freed of the number of members
+    (see `ensemble_scores`): 1 for a perfect ensemble. It equals the usual sqrt((M + 1) / M) spread / error at 1 only.
+    """
     leads = np.intersect1d(forecast["lead"], truth["lead"])
-    each = ensemble_scores(forecast["forecast"].sel(lead=leads), truth.sel(lead=leads)).rename(start="unit")
-    # What is not finite at one start has no mean over the starts: `pooled` would leave it out.
-    each = each.where(np.isfinite(each).all("unit"))
-    means = pooled(each.assign(size=("unit", np.ones(each.sizes["unit"]))))
+    starts = ensemble_scores(forecast["forecast"].sel(lead=leads), truth.sel(lead=leads)).rename(start="unit")
+    # A score that is not finite at some start has no mean over the starts, and `pooled` would leave that start out.
+    starts = starts.where(np.isfinite(starts).all("unit"))
+    means = pooled(starts.assign(size=("unit", np.ones(starts.sizes["unit"]))))
     ratio = np.sqrt(means["variance"] / means["squared_error"].where(means["squared_error"] > 0))
     return xr.Dataset({"crps": means["crps"], "spread_skill": ratio})
 
@@ -183,22 +259,25 @@ def forecast_scores(forecast: xr.Dataset, truth: xr.DataArray) -> xr.Dataset:
 
 
 def read_scorecard(path: Path) -> pd.DataFrame:
-    """The table of `score_methods`; layer "" and lead NaN where a score has none. UserError where it is missing."""
+    """Return the table of `score_methods`, with layer "" and lead NaN where a score has none.
+
+    Raises UserError where the file is missing.
+    """
     if not Path(path).exists():
         raise missing(Path(path))
     table = pd.read_csv(path, dtype={"layer": str})
     return table.assign(layer=table["layer"].fillna(""))
 
 
-def _rows(found: xr.Dataset) -> pd.DataFrame:
-    """A row a score, layer and lead, with value and interval."""
+def _rows(values: xr.Dataset) -> pd.DataFrame:
+    """Return one row per score, layer and lead, with value and interval."""
     rows = []
-    for name, values in found.items():
-        others = [d for d in values.dims if d != "resample"]
-        values = values.transpose("resample", *others)
-        triple = interval(values.values, "ratio" if SCORES[name][2] == 1.0 else "positive")
-        for index in np.ndindex(values.shape[1:]):
-            place = {d: values[d].values[i] for d, i in zip(others, index, strict=True)}
+    for name, score in values.items():
+        axes = [d for d in score.dims if d != "resample"]
+        score = score.transpose("resample", *axes)
+        triple = interval(score.values, "ratio" if SCORES[name][2] == 1.0 else "positive")
+        for index in np.ndindex(score.shape[1:]):
+            place = {d: score[d].values[i] for d, i in zip(axes, index, strict=True)}
             value, low, high = (float(part[index]) for part in triple)
             rows.append({"score": name, "layer": place.get("layer", ""), "lead": place.get("lead", -1),
                          "value": value, "low": low, "high": high})  # fmt: skip
@@ -206,42 +285,51 @@ def _rows(found: xr.Dataset) -> pd.DataFrame:
 
 
 def score_methods(
-    *, metrics: list[Path], ensembles: list[Path], reference: Path, system: str, window: int, shells: list, output: Path,
-) -> None:  # fmt: skip
-    """Write the scorecard of a system, one row a method, score, layer and lead.
+    *,
+    metrics: list[Path],
+    ensembles: list[Path],
+    reference: Path,
+    system: str,
+    window: int,
+    shells: list,
+    output: Path,
+) -> None:
+    """Write the scorecard of a system, one row per method, score, layer and lead.
 
     `metrics`: results of `compute_metrics`, the solver's among them; `ensembles`: those of `rollout_ensemble`, the
-    solver's among them (a method without one has no scores of forecasts); `window`: steps that are drawn as one;
-    `shells`: first and last shell of the spectrum error. Columns: value, low and high (interval of 90 %), the same of the
-    floor, units, what a perfect method would have (ideal), members lost and share of the steps that count.
+    solver's among them (a method without one has no scores of forecasts); `reference`: result of `compute_reference`;
+    `system`: its name; `window`: steps that are drawn as one; `shells`: first and last shell of the spectrum error.
+    Columns: value, low and high (interval of 90 %), the same of the floor, units, the value of a perfect method (ideal),
+    members lost, members, and the share of the steps that count.
     """
     with xr.set_options(arithmetic_join="exact"):
         _write(*_tables(metrics, ensembles, reference, window, tuple(shells)), system, output)
 
 
 def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of all methods, and those of the floor."""
-    known = xr.open_dataset(reference).load()
-    forecasts = {found.attrs["method"]: found for found in map(xr.load_dataset, ensembles)}
+    """Return the rows of all methods, and those of the floor."""
+    ensemble = xr.open_dataset(reference).load()
+    forecasts = {forecast.attrs["method"]: forecast for forecast in map(xr.load_dataset, ensembles)}
     tables, floor = [], None
     for path in metrics:
         with xr.open_dataset(path) as opened:
-            result = opened[[*BLOCKS, *STEPS, "zonal_velocity", "lost_step"]].load()
+            later = [name for name in LATER if name in opened]
+            result = opened[[*BLOCKS, *STEPS, *later, "zonal_velocity", "lost_step"]].load()
         name = result.attrs["method"]
-        found = [_rows(_rollout_scores(result, known, window, shells))]
+        rows = [_rollout_scores(result, ensemble, window, shells)]
         if name in forecasts:
-            found.append(_rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"])))
+            rows.append(_rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"])))
         if name == "solver":
-            part, others = halves(result, known)
-            floor = pd.concat([_rows(_rollout_scores(part, others, window, shells)), *found[1:]])
+            floor = pd.concat([_rollout_scores(*halves(result, ensemble), window, shells), *rows[1:]])
         lost, block = result["lost_step"].values, int(result["block"][0])
-        lived = np.where(lost < 0, result.sizes["step"], (lost - 1) // block * block)
+        lived = steps_alive(lost, result.sizes["step"])
+        counted = np.where(is_lost(lost), lived // block * block, lived)  # a block with a lost step counts nowhere
         tables.append(
-            pd.concat(found).assign(
+            pd.concat(rows).assign(
                 method=name,
-                members_lost=int((result["lost_step"] >= 0).sum()),
+                members_lost=count_lost(lost),
                 members=result.sizes["member"],
-                counted=float(lived.mean() / result.sizes["step"]),
+                counted=float(counted.mean() / result.sizes["step"]),
             )
         )
     return pd.concat(tables), floor

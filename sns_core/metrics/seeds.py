@@ -1,5 +1,6 @@
-"""Several seeds of one configuration, from the data on, side by side: what is the method's and what is luck."""
+"""Runs of one configuration with several seeds, side by side: how much of a score is the method's and how much is luck."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from sns_core.errors import UserError
 from sns_core.files import whole_file
 
 PLACE = ["system", "method", "score", "layer", "lead"]
-# Scores of the readable table, with the title of their column.
+# Scores of the readable table, with the titles of their columns.
 SHOWN = {
     "spectrum_error": "spectrum error", "kinetic_energy": "kinetic energy", "enstrophy": "enstrophy",
     "relative_change": "change a step", "decorrelation_time": "decorrelation time", "vorticity_distance": "W₁ of vorticity",
@@ -18,32 +19,37 @@ SHOWN = {
 
 
 def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_readable: Path) -> None:
-    """Join the scorecards of the runs with these `seeds`, in order.
+    """Join the scorecards of several runs that differ in the seed.
 
-    Writes `output` (CSV, a row a method, score, layer and lead: mean, standard deviation over seeds, least, greatest, each
-    seed's value, the floor's mean) and `output_readable` (Markdown, a row a method: mean ± standard deviation). UserError where the
-    scorecards do not have the same methods.
+    The rows hold the mean and the standard deviation over the seeds, the least and the greatest value, the mean floor,
+    and the value of each seed. Raises UserError where the scorecards do not have the same methods.
+
+    `scorecards`: the scorecard of each run.
+    `seeds`: the seed of each run, in the order of the scorecards.
+    `output`: the CSV file with one row per method, score, layer and lead.
+    `output_readable`: the Markdown file with one row per method and layer: mean ± standard deviation.
     """
     tables = [
         pd.read_csv(path, dtype={"layer": str, "lead": str}).fillna({"layer": "", "lead": ""}) for path in scorecards
     ]
-    methods = [list(dict.fromkeys(one["method"])) for one in tables]
-    for path, found in zip(scorecards, methods, strict=True):
-        if found != methods[0]:
+    methods = [list(dict.fromkeys(table["method"])) for table in tables]
+    for path, names in zip(scorecards, methods, strict=True):
+        if names != methods[0]:
             raise UserError(f"{path}: scores other methods than {scorecards[0]}; make both with one configuration")
     order = tables[0].set_index(PLACE).index
-    values = pd.concat({seed: one.set_index(PLACE)["value"] for seed, one in zip(seeds, tables, strict=True)}, axis=1)
+    by_seed = dict(zip(seeds, tables, strict=True))
+    values = pd.concat({seed: table.set_index(PLACE)["value"] for seed, table in by_seed.items()}, axis=1)
     values = values.reindex(order)
     joined = pd.DataFrame(
         {
             "mean": values.mean(axis=1, skipna=False), "deviation": values.std(axis=1, ddof=1, skipna=False),
             "least": values.min(axis=1), "greatest": values.max(axis=1),
-            "floor": pd.concat([one.set_index(PLACE)["floor"] for one in tables], axis=1).mean(axis=1).reindex(order),
+            "floor": pd.concat([table.set_index(PLACE)["floor"] for table in tables], axis=1).mean(axis=1).reindex(order),
             **{f"seed_{seed}": values[seed] for seed in seeds},
         }
     )  # fmt: skip
-    lost = sum(one.groupby("method")["members_lost"].first() for one in tables)
-    members = sum(one.groupby("method")["members"].first() for one in tables)
+    lost = sum(table.groupby("method")["members_lost"].first() for table in tables)
+    members = sum(table.groupby("method")["members"].first() for table in tables)
     with whole_file(output) as temporary:
         joined.reset_index().to_csv(temporary, index=False)
     with whole_file(output_readable) as temporary:
@@ -51,12 +57,17 @@ def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_r
 
 
 def _markdown(joined: pd.DataFrame, methods: list[str], lost, members, seeds) -> str:
-    """Mean ± standard deviation over the seeds; of several layers the first."""
-    rows = ["| method | members lost | " + " | ".join(SHOWN.values()) + " |", "|---" * (2 + len(SHOWN)) + "|"]
-    for method in methods:
-        own = joined[joined["method"] == method].drop_duplicates("score").set_index("score")
-        cells = [_cell(own.loc[name]) if name in own.index else "" for name in SHOWN]
-        rows.append(f"| {method} | {lost[method]} of {members[method]} | " + " | ".join(cells) + " |")
+    """Return the readable table, one row per method and, where there are several, per layer."""
+    layers = [layer for layer in dict.fromkeys(joined["layer"]) if layer]
+    columns = ["method", *["layer"] * (len(layers) > 1), "members lost", *SHOWN.values()]
+    rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for method, layer in itertools.product(methods, layers if len(layers) > 1 else [None]):
+        mine = joined[joined["method"] == method]
+        mine = mine if layer is None else mine[mine["layer"].isin((layer, ""))]
+        scores = mine.drop_duplicates("score").set_index("score")
+        cells = [method, *[layer] * (layer is not None), f"{lost[method]} of {members[method]}"]
+        cells += [_cell(scores.loc[name]) if name in scores.index else "" for name in SHOWN]
+        rows.append("| " + " | ".join(cells) + " |")
     note = f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, each from its own data on."
     return "\n".join([note, "", *rows, ""])
 

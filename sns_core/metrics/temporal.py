@@ -1,37 +1,48 @@
-"""Temporal coherence: C(tau), how long a flow remembers itself, and R(t), how fast it changes."""
+"""Temporal coherence: C(tau) tells how long a flow remembers itself, R(t) how fast it changes."""
 
+import numpy as np
 import torch
 
-AT_ONCE = 1024  # frames of which all products are held at a time
+AT_ONCE = 1024  # frames whose products with all earlier ones are held at a time
 
 
 def centred(frames: torch.Tensor) -> torch.Tensor:
-    """Frames (..., C, H, W) flattened, spatially centred per channel and scaled to unit norm, (..., C * H * W)."""
+    """Return frames (..., C, H, W) centred per channel, flattened and scaled to unit norm, (..., C * H * W)."""
     anomaly = (frames - frames.mean((-2, -1), keepdim=True)).flatten(-3)
     return anomaly / anomaly.norm(dim=-1, keepdim=True).clamp(min=1e-30)
 
 
-def lagged_correlation(history: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Correlation of each new frame with those before it: the streaming form of C(tau).
+def zonal_direction(frames: torch.Tensor) -> torch.Tensor:
+    """Return the mean over x of frames (..., C, H, W) as `centred` scales them, times sqrt(W), (..., C, H).
 
-    history: (B, L, D) the L frames before, oldest first; frames: (B, n, D); both as `centred` gives them.
+    The mean of this over time and members is the part of a flow that never changes. The sum of its squares is the part of
+    C(tau) that stays for ever, for a flow whose statistics do not depend on x.
+    """
+    unit = centred(frames).unflatten(-1, frames.shape[-3:])
+    return unit.mean(-1) * frames.shape[-1] ** 0.5
+
+
+def lagged_correlation(history: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Return the correlation of each new frame with the frames before it: the streaming form of C(tau).
+
+    history: (B, L, D), the L frames before, oldest first; frames: (B, n, D); both from `centred`.
     Returns (B, n, L + 1), lag 0 .. L.
     """
     lags, count = history.shape[1], frames.shape[1]
-    known = torch.cat([history, frames], 1)
+    series = torch.cat([history, frames], 1)
     if count > AT_ONCE:
         starts = range(0, count, AT_ONCE)
-        parts = [(known[:, s : s + lags], known[:, s + lags : s + lags + AT_ONCE]) for s in starts]
+        parts = [(series[:, s : s + lags], series[:, s + lags : s + lags + AT_ONCE]) for s in starts]
         return torch.cat([lagged_correlation(*part) for part in parts], 1)
-    products = frames @ known.mT
+    products = frames @ series.mT
     columns = lags + torch.arange(count)[:, None] - torch.arange(lags + 1)[None, :]
     return products.gather(2, columns.to(products.device).expand(len(products), -1, -1))
 
 
 def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> torch.Tensor:
-    """C(tau): mean over time and members of the correlation of spatially centred frames at lag tau.
+    """Return C(tau), the mean over time and members of the correlation of spatially centred frames at lag tau.
 
-    frames: (B, T, C, H, W). Returns (max_lag + 1,), C(0) = 1; max_lag is T - 1 unless given. Raises ValueError where
+    frames: (B, T, C, H, W). Returns (max_lag + 1,) with C(0) = 1; max_lag is T - 1 by default. Raises ValueError where
     the frames do not reach that far.
     """
     steps = frames.shape[1]
@@ -44,5 +55,25 @@ def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> to
 
 
 def rate_of_change(frames: torch.Tensor, dt: float) -> torch.Tensor:
-    """R(t) = mean over members, channels and space of |x_{t+1} - x_t| / dt. frames: (B, T, C, H, W) -> (T - 1,)."""
+    """Return R(t), the mean over members, channels and space of |x_{t+1} - x_t| / dt.
+
+    frames: (B, T, C, H, W). Returns (T - 1,).
+    """
     return frames.diff(dim=1).abs().mean((0, 2, 3, 4)) / dt
+
+
+def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
+    """Return C(r, tau), the correlation of spatially centred frames r apart in x and tau frames apart in time.
+
+    frames: (T, C, H, W). Returns (lags + 1, W // 2 + 1), the mean over time, channels and both directions along x.
+    """
+    anomaly = frames - frames.mean((-2, -1), keepdims=True)
+    spectrum = np.fft.rfft(anomaly, axis=-1)
+    variance = (anomaly**2).mean()
+    rows = []
+    for lag in range(lags + 1):
+        cross = (spectrum[: len(frames) - lag].conj() * spectrum[lag:]).mean((0, 1, 2))
+        covariance = np.fft.irfft(cross, n=frames.shape[-1]) / frames.shape[-1]
+        mirrored = 0.5 * (covariance + np.roll(covariance[::-1], 1))
+        rows.append(mirrored[: frames.shape[-1] // 2 + 1] / variance)
+    return np.stack(rows)

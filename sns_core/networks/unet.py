@@ -1,9 +1,10 @@
-"""One periodic U-Net for every task: frames in, frames out, with optional noise levels, estimated or told.
+"""One periodic U-Net for all tasks. It maps frames to frames, with or without noise levels.
 
-The encoder is told no noise level. Where heads are asked for, they classify the level of every frame that is given out
-(for the pair: of the previous and of the next one) from the encoder's features, and their softmax, embedded, conditions
-the decoder (paper, section 4). A network that is told the levels instead has the same embedding and no heads. Padding
-is circular everywhere, upsampling included, and nothing is normalised, so amplitudes stay visible to the heads.
+A network with level heads estimates the noise level of every output frame from the encoder's features; the encoder does
+not see any level. The softmax of the heads is embedded and conditions the decoder (paper, section 4). A
+level-conditioned network has no heads: it takes the levels as an input and embeds them in the same way.
+
+All padding is circular, in the upsampling too. Nothing is normalised, so that the heads can see amplitudes.
 """
 
 import torch
@@ -14,8 +15,9 @@ from torch import nn
 class _CircularPad(torch.autograd.Function):
     """Circular padding of both axes of (B, C, H, W) by `margin`, with a backward pass of six copies.
 
-    Torch's own records each of the slices that it writes, and goes back through them one by one with a zeroed copy of the
-    whole each time: a sixth of a training step. The sums are the same, in the same order, to the last bit.
+    Torch's circular padding records every slice that it writes, and its backward pass makes a zeroed copy of the whole
+    tensor for each slice. That takes a sixth of a training step. This backward pass adds the same numbers in the same
+    order, so the result has the same bits.
     """
 
     @staticmethod
@@ -43,8 +45,10 @@ class PeriodicConv2d(nn.Conv2d):
         self.margin = kernel // 2
 
     def forward(self, x):
+        """Return the convolution (B, C', H', W') of x (B, C, H, W)."""
         if self.margin and torch.compiler.is_compiling():
-            # Compiled code for slices that are written, and for a remainder as an index, does one number at a time.
+            # Compiled code for written slices, and for indices with a remainder, computes one number at a time.
+            # Compiled concatenations are vectorised.
             for axis in (2, 3):
                 size = x.shape[axis]
                 ends = x.narrow(axis, size - self.margin, self.margin), x.narrow(axis, 0, self.margin)
@@ -55,7 +59,10 @@ class PeriodicConv2d(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Residual block of two convolutions; `condition` features, where given, scale and shift the middle."""
+    """Residual block of two convolutions.
+
+    A condition of `condition` features, if any, scales and shifts the features between the convolutions.
+    """
 
     def __init__(self, inputs: int, outputs: int, condition: int = 0):
         super().__init__()
@@ -63,11 +70,13 @@ class Block(nn.Module):
         self.second = PeriodicConv2d(outputs, outputs)
         self.skip = PeriodicConv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.modulation = nn.Linear(condition, 2 * outputs) if condition else None
-        # Starts as the identity (a projection where the width changes): deep stacks without norms train from there.
+        # The second convolution starts at zero, so that the block starts as the identity (or as a projection, where the
+        # width changes). Deep stacks of such blocks train without normalisation.
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x, condition=None):
+        """Return (B, outputs, H, W) for x (B, inputs, H, W) and, for a block with a condition, its features (B, n)."""
         h = self.first(F.gelu(x))
         if self.modulation is not None:
             scale, shift = self.modulation(condition)[:, :, None, None].to(h.dtype).chunk(2, 1)
@@ -76,7 +85,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions, the weights normalised over the keys."""
+    """Self-attention over all positions. The weights are normalised over the keys."""
 
     def __init__(self, width: int, heads: int = 4):
         super().__init__()
@@ -87,6 +96,7 @@ class Attention(nn.Module):
         nn.init.zeros_(self.project_out.bias)
 
     def forward(self, x):
+        """Return x (B, C, H, W) plus the mixture of values that each position attends to."""
         batch, width, height, breadth = x.shape
         shape = (batch, 3, self.heads, width // self.heads, height * breadth)
         query, key, value = self.project_in(x).reshape(shape).transpose(-1, -2).unbind(1)
@@ -95,11 +105,12 @@ class Attention(nn.Module):
 
 
 class LevelHeads(nn.Module):
-    """A classifier a frame over S + 1 levels, from pooled features: the mean and the log-power of every channel.
+    """One classifier per output frame over the `classes` = S + 1 levels.
 
-    `kind` "categorical" gives every level a logit of its own (the paper). "ordinal" describes the distribution over
-    levels as a mixture of COMPONENTS discretised logistics: neighbouring levels share what is learnt, and frames
-    unlike any in training move the estimate along the scale instead of picking an arbitrary class.
+    The classifiers see pooled features: the mean and the logarithm of the power of every channel. With `kind`
+    "categorical", each level has its own logit (as in the paper). With "ordinal", the distribution over levels is a
+    mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then share what they learn, and a
+    frame unlike all training frames moves the estimate along the scale, instead of to an arbitrary class.
     """
 
     COMPONENTS = 3
@@ -113,59 +124,77 @@ class LevelHeads(nn.Module):
         self.classify = nn.Linear(hidden, frames * (classes if kind == "categorical" else 3 * self.COMPONENTS))
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """List of (B, C_i, H_i, W_i) -> logits (B, frames, classes) in float32."""
+        """Return logits (B, frames, classes), float32, for a list of features (B, C_i, H_i, W_i)."""
         with torch.autocast(features[0].device.type, enabled=False):
-            wide = [f.float() for f in features]
-            pooled = [f.mean((-2, -1)) for f in wide] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in wide]
+            full = [f.float() for f in features]
+            pooled = [f.mean((-2, -1)) for f in full] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in full]
             rows = torch.cat(pooled, 1)
             if not torch.is_grad_enabled():
-                # Matrix products of few rows sum in another order: without this a member's levels would depend on the
-                # number of its companions.
+                # The order of the sums in a matrix product depends on the number of rows. Padding to a multiple of
+                # eight rows makes the levels of a member independent of the size of the batch.
                 rows = F.pad(rows, (0, 0, 0, -len(rows) % 8))
-            output = self.classify(self.trunk(rows))[: len(wide[0])].unflatten(1, (self.frames, -1))
+            output = self.classify(self.trunk(rows))[: len(full[0])].unflatten(1, (self.frames, -1))
             return output if self.kind == "categorical" else self._mixture(output)
 
     def _mixture(self, output: torch.Tensor) -> torch.Tensor:
-        """(B, F, 3 * COMPONENTS) weights, centres and log-widths -> normalised log-probabilities (B, F, classes)."""
+        """Return normalised log-probabilities (B, F, classes) of mixtures with the parameters (B, F, 3 * COMPONENTS).
+
+        The parameters are the weights, the centres and the logarithms of the widths of all components.
+        """
         weight, centre, width = output.unsqueeze(-2).chunk(3, -1)
         spread = torch.linspace(0.1, 0.7, self.COMPONENTS, device=output.device)
         centre = (centre + spread) * self.classes
         scale = (width.clamp(-4, 4) - 2.5).exp() * self.classes
         level = torch.arange(self.classes, device=output.device, dtype=output.dtype)[:, None]
         u = (level - centre) / scale
-        component = -u - 2 * F.softplus(-u)  # logarithm of the logistic density, up to its constant
+        component = -u - 2 * F.softplus(-u)  # the logarithm of the logistic density, up to a constant
         return (weight.log_softmax(-1) + component.log_softmax(-2)).logsumexp(-1)
 
 
 class PeriodicUNet(nn.Module):
     """U-Net on a torus for fields (B, F, C, H, W).
 
-    Parameters: `channels` C; `frames_in`, `frames_out`; `width` of the first level and `multipliers` of it, one a
-    level, each level half as fine; `blocks` a level; `attention` at the bottom and in the middle; `patch`, pixels
-    (patch x patch) folded into channels at the entrance; `levels`, S of the noise levels that condition the decoder
-    (None: no levels); `told`, whether they are given with each call instead of read by heads; `head_features`
-    "bottleneck" (the paper) or "encoder" (every encoder stage as well); `head_kind` as in LevelHeads; `landmarks`
-    (S, H, W), fields that it sees beside the frames of every call. Without them it treats every place of the torus alike.
+    `channels`: C. `frames_in`, `frames_out`: number of input and output frames. `width`: channels at the entrance.
+    `multipliers`: channels of each stage as multiples of `width`; each stage has half the resolution of the one before.
+    `blocks`: residual blocks per stage. `attention`: whether the bottleneck has self-attention. `patch`: patch x patch
+    pixels are folded into channels at the entrance. `levels`: S, the noisiest of the levels that condition the decoder
+    (None: no levels). `level_conditioned`: whether the levels are an input instead of an estimate of the heads.
+    `head_features`: "bottleneck" (the paper), or "encoder" for the features of all encoder stages. `head_kind`: as in
+    LevelHeads. `head_width`: features of the heads' hidden layers and of the level embedding. `landmarks` (S, H, W):
+    constant fields that the network sees beside the frames; without them, the network treats all places of the torus
+    alike. Raises ValueError for unknown `head_features` or `head_kind`.
     """
 
     def __init__(
-        self, *, channels: int, frames_in: int, frames_out: int, width: int = 64, multipliers: tuple[int, ...] = (2, 2, 2),
-        blocks: int = 2, attention: bool = True, patch: int = 1, levels: int | None = None, head_features: str = "bottleneck",
-        head_kind: str = "categorical", head_width: int = 128, told: bool = False,
+        self,
+        *,
+        channels: int,
+        frames_in: int,
+        frames_out: int,
+        width: int = 64,
+        multipliers: tuple[int, ...] = (2, 2, 2),
+        blocks: int = 2,
+        attention: bool = True,
+        patch: int = 1,
+        levels: int | None = None,
+        head_features: str = "bottleneck",
+        head_kind: str = "categorical",
+        head_width: int = 128,
+        level_conditioned: bool = False,
         landmarks: torch.Tensor | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__()
         if head_features not in ("bottleneck", "encoder"):
             raise ValueError(f"head_features {head_features!r} is neither 'bottleneck' nor 'encoder'")
         self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
-        self.levels, self.head_features, self.told = levels, head_features, told
+        self.levels, self.head_features, self.level_conditioned = levels, head_features, level_conditioned
         self.divisor = patch * 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         condition = head_width if levels else 0
         self.register_buffer("landmarks", landmarks)
 
-        still = 0 if landmarks is None else len(landmarks)
-        self.enter = PeriodicConv2d((frames_in * channels + still) * patch**2, width)
+        constant_fields = 0 if landmarks is None else len(landmarks)
+        self.enter = PeriodicConv2d((frames_in * channels + constant_fields) * patch**2, width)
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
         current = width
         for index, size in enumerate(widths):
@@ -179,7 +208,7 @@ class PeriodicUNet(nn.Module):
         self.heads = None
         if levels:
             pooled = current if head_features == "bottleneck" else current + width + sum(widths)
-            if not told:
+            if not level_conditioned:
                 self.heads = LevelHeads(pooled, levels + 1, head_width, head_kind, frames_out)
             self.embed = nn.Sequential(
                 nn.Linear(frames_out * (levels + 1), head_width),
@@ -200,19 +229,23 @@ class PeriodicUNet(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def check_resolution(self, resolution: int) -> None:
-        """ValueError where the network cannot halve frames of resolution x resolution."""
+        """Raise ValueError where the network cannot halve frames of resolution x resolution as often as it must."""
         if resolution % self.divisor:
             raise ValueError(
-                f"a resolution of {resolution} cannot be halved by this network: it must divide by {self.divisor}"
+                f"this network cannot halve a resolution of {resolution}: it must divide by {self.divisor}"
             )
 
     def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
-        """Frames (B, F, C, H, W) -> skips, bottleneck features, logits (B, F_out, S + 1) or None."""
+        """Run the encoder on frames (B, F, C, H, W).
+
+        Returns the skips, the bottleneck features, and the logits (B, F_out, S + 1), or None for a network without
+        heads.
+        """
         self.check_resolution(frames.shape[-1])
-        seen = frames.flatten(1, 2)
+        fields = frames.flatten(1, 2)
         if self.landmarks is not None:
-            seen = torch.cat([seen, self.landmarks.to(seen.dtype).expand(len(seen), -1, -1, -1)], 1)
-        h = self.enter(F.pixel_unshuffle(seen, self.patch))
+            fields = torch.cat([fields, self.landmarks.to(fields.dtype).expand(len(fields), -1, -1, -1)], 1)
+        h = self.enter(F.pixel_unshuffle(fields, self.patch))
         entrance, skips = h, []
         for index, stage in enumerate(self.encoder):
             for block in stage:
@@ -226,7 +259,10 @@ class PeriodicUNet(nn.Module):
         return skips, h, self.heads([h] if self.head_features == "bottleneck" else [entrance, *skips, h])
 
     def decode(self, skips: list[torch.Tensor], h: torch.Tensor, probabilities: torch.Tensor | None) -> torch.Tensor:
-        """Features as `encode` gives them, and the probability of each level (B, F_out, S + 1) -> (B, F_out, C, H, W)."""
+        """Return the output frames (B, F_out, C, H, W) for the features that `encode` returns.
+
+        `probabilities` (B, F_out, S + 1) of the levels condition the decoder; None for a network without levels.
+        """
         condition = None if probabilities is None else self.embed(probabilities.flatten(1))
         h = self.middle_out(h, condition)
         for index, (stage, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
@@ -240,16 +276,20 @@ class PeriodicUNet(nn.Module):
     def forward(
         self, frames: torch.Tensor, levels: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Frames (B, F, C, H, W) -> output (B, F_out, C, H, W) and logits (B, F_out, S + 1) or None.
+        """Return the output frames (B, F_out, C, H, W) and the logits (B, F_out, S + 1) or None of frames (B, F, C, H,
+        W).
 
-        `levels`: (B, F_out) int64, for a network that is told them; ValueError where it is not given.
+        `levels` (B, F_out) int64 are the input of a level-conditioned network. Raises ValueError where they are
+        missing.
         """
         skips, bottom, logits = self.encode(frames)
-        if self.told and levels is None:
-            raise ValueError("this network is told the noise levels; give them")
+        if self.level_conditioned and levels is None:
+            raise ValueError("this network takes the noise levels as an input; pass them as levels")
         probabilities = None if logits is None else logits.softmax(-1)
-        return self.decode(skips, bottom, self.certain(levels, bottom) if self.told else probabilities), logits
+        return self.decode(
+            skips, bottom, self.one_hot(levels, bottom) if self.level_conditioned else probabilities
+        ), logits
 
-    def certain(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Probabilities (B, F_out, S + 1) of levels (B, F_out) that are known."""
+    def one_hot(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Return the known levels (B, F_out) as probabilities (B, F_out, S + 1), with the type of `like`."""
         return F.one_hot(levels, self.levels + 1).to(like)

@@ -1,6 +1,6 @@
-"""Rollouts: one stepper a method, streaming statistics, and the segments of arbitrarily long runs."""
+"""Rollouts: the engine repeats a method, observers write statistics and frames, segments follow one another."""
 
+from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.rollout.segment import rollout_segment
-from sns_core.rollout.steppers import build_stepper
 
-__all__ = ["build_stepper", "rollout_segment"]
+__all__ = ["Observer", "iterate", "roll", "rollout_segment"]

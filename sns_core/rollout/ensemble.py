@@ -1,9 +1,9 @@
-"""Short ensembles of forecasts, each started at one state, and the truth that they are held against.
+"""Short ensembles of forecasts, each started at one state, and the truth that they are compared with.
 
-The members of an ensemble, the same for every method, start from one state of the solver up to tiny disturbances that are
-states of the flow themselves: a share of the difference of two others of its states. What differs beyond is each
-method's own noise. The truth is the solver from one more such state: so the solver's own ensemble is as good as any
-can be, and shows what the disturbances alone grow into.
+The members of an ensemble, the same for every method, start from one state of the solver plus tiny disturbances. The
+disturbances are states of the flow themselves: a share of the difference of two other states of the solver. All further
+difference between members is each method's own noise. The truth is the solver from one more such state. The solver's
+own ensemble is therefore as good as any can be, and shows what the disturbances alone grow into.
 """
 
 from pathlib import Path
@@ -12,73 +12,83 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import described
+from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.files import read_json, whole_file
-from sns_core.rollout.steppers import SolverStepper, Stepper, build_stepper
-from sns_core.runtime import MemberStreams, UserError, generator, progress, select_device, use_threads
-from sns_core.systems import build_system
+from sns_core.device import select_device, use_threads
+from sns_core.errors import UserError
+from sns_core.files import FileTree, whole_file
+from sns_core.methods.base import Hardware, Method
+from sns_core.methods.build import build_method
+from sns_core.methods.solver import Solver
+from sns_core.progress import progress
+from sns_core.rollout.engine import iterate
+from sns_core.streams import MemberStreams, generator
 
 
 def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed: int) -> torch.Tensor:
-    """`members` states (members, C, n, n) around states[start], of states (all, C, n, n) that have nothing to do with each
-    other: each with `share` / sqrt(2) of the difference of two of them, drawn at random, added."""
-    drawn = []
+    """Disturb one of several independent states.
+
+    `states` (n, C, N, N). Returns (members, C, N, N): states[start] plus `share` / sqrt(2) times the difference of two
+    states, drawn at random for each member.
+    """
+    disturbed_states = []
     for member in range(members):
         stream = generator(seed, "disturbance", start, member)
-        one, other = torch.randperm(len(states), generator=stream)[:2].tolist()
-        drawn.append(states[start] + share / 2**0.5 * (states[one] - states[other]))
-    return torch.stack(drawn)
+        left, right = torch.randperm(len(states), generator=stream)[:2].tolist()
+        disturbed_states.append(states[start] + share / 2**0.5 * (states[left] - states[right]))
+    return torch.stack(disturbed_states)
 
 
 def rollout_ensemble(
-    *, name: str, method: dict, models: dict, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
+    *, name: str, method: FileTree, models: FileTree, manifest: Path, initial: list[Path], starts: int, members: int, leads: list,
     disturbance: float, seed: int, output: Path, device: str = "auto", precision: str = "auto", compile: bool = False,
     threads: int = 1,
 ) -> None:  # fmt: skip
-    """Forecasts of a method from `starts` states, an ensemble of `members` from each, as netCDF.
+    """Forecast an ensemble from each of several states with a method, and write it as netCDF.
 
-    `initial`: trajectory files, one a group of members, whose final solver states are the first of the starts; `leads`:
-    steps after which frames are kept; `disturbance`: share of a state's variability that sets the members' initial states
-    apart. `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and,
-    where the method is the solver, "truth" without the dimension member.
+    `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and, where
+    the method is the solver, "truth" without the dimension member.
+
+    `name`: the method's name in the configuration; its random numbers are addressed by it.
+    `method`: the method's kind and options.
+    `initial`: trajectory files of a split, whose first final solver states are the starts.
+    `starts`: number of states from which forecasts start.
+    `members`: number of members of each ensemble.
+    `leads`: numbers of steps after which frames are kept.
+    `disturbance`: the standard deviation of the members' initial states, as a share of the variability of a state.
     """
     use_threads(threads)
-    chosen = select_device(device)
-    content = read_json(manifest)
-    system = build_system(content["system"]["name"], content["system"]["parameters"], torch.float32, chosen)
-    stepper = build_stepper(
-        method, models, system, content, chosen, precision, lambda: true_frames(manifest, seed), compile
+    hardware, emulation = Hardware(select_device(device), precision, compile), Emulation.read(manifest)
+    system = emulation.build_system(hardware.device)
+    rolled = build_method(
+        method, models, emulation, system=system, hardware=hardware, training_frames=lambda: true_frames(manifest, seed)
     )
     states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
     if not (1 <= starts <= len(states) and len(states) > 1):
         raise UserError(
             f"metrics.ensemble.starts: {starts} states of the {len(states)} in {initial[0].parent}; raise data.splits.test"
         )
-    truth, leads = isinstance(stepper, SolverStepper), sorted(leads)
+    truth, leads = isinstance(rolled, Solver), sorted(leads)
     forecasts = []
     for start in progress(starts, f"ensembles of {name}"):
-        around = disturbed(states, start, members + 1, disturbance, seed)[: members + truth].to(
-            chosen
-        )  # the last is the truth
-        streams = MemberStreams(seed, "ensemble", name, start, members=range(len(around)), device=chosen)
-        forecasts.append(forecast(stepper, around, streams, leads))
+        # The last one is the truth.
+        around = disturbed(states, start, members + 1, disturbance, seed)[: members + truth].to(hardware.device)
+        streams = MemberStreams(seed, "ensemble", name, start, members=range(len(around)), device=hardware.device)
+        forecasts.append(forecast(rolled, around, streams, leads))
     frames = np.stack(forecasts)
     dimensions = ("start", "member", "lead", "layer", "y", "x")
-    kept = {"forecast": (dimensions, frames[:, :members])}
+    variables = {"forecast": (dimensions, frames[:, :members])}
     if truth:
-        kept["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
-    coordinates = {"lead": ("lead", leads, {"units": "steps"}), "layer": list(system.layers)}
-    dataset = xr.Dataset(kept, coordinates, {"method": name, "disturbance": disturbance})
+        variables["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
+    coordinates = {"lead": leads, "layer": list(system.layers)}
+    dataset = described(xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance}), system)
     with whole_file(output) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
 
 
-def forecast(stepper: Stepper, states: torch.Tensor, streams: MemberStreams, leads: list[int]) -> np.ndarray:
-    """Frames (member, lead, C, m, m) after so many steps from such states."""
-    carry, kept = stepper.start(states), []
-    for step in range(1, max(leads) + 1):
-        carry, _ = stepper.step(carry, streams.at(step))
-        if step in leads:
-            kept.append(stepper.frame(carry).cpu())
-    return torch.stack(kept, 1).numpy()
+def forecast(method: Method, states: torch.Tensor, streams: MemberStreams, leads: list[int]) -> np.ndarray:
+    """Frames (member, lead, C, m, m) of a method after each of the steps `leads` from states (member, C, N, N)."""
+    steps = enumerate(iterate(method, method.start(states), streams, range(1, max(leads) + 1)), 1)
+    return torch.stack([frame.cpu() for step, (_, frame, _) in steps if step in leads], 1).numpy()

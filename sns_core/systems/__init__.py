@@ -1,4 +1,8 @@
-"""The dynamical systems: what is simulated, with which numerics, and what an emulator sees of it."""
+"""The dynamical systems: their equations, their numerics, and the frames that an emulator sees.
+
+`base` defines what every system offers. `kolmogorov` and `two_layer_qg` are the systems of this project. `spectral`
+holds Fourier transforms and wavenumbers, and `mkl_fft` the fast transforms below them.
+"""
 
 from sns_core.systems.base import InstabilityError, System, build_system
 from sns_core.systems.kolmogorov import KolmogorovFlow

@@ -1,8 +1,8 @@
 """Fourier representation of real fields on a doubly periodic square.
 
-A field f with N x N points is held by its half spectrum f_hat = rfft2(f) of shape (N, N // 2 + 1), the real
-transform taken over the LAST axis. Wavenumbers are angular: 2 pi / length times an integer; row N / 2 carries
--N / 2 and Nyquist modes are kept.
+A field f with N x N points is represented by its half spectrum f_hat = rfft2(f) of shape (N, N // 2 + 1). The real
+transform runs over the last axis. Wavenumbers are angular: 2 pi / length times an integer. Row N / 2 holds the
+wavenumber -N / 2. The Nyquist modes are kept.
 """
 
 import math
@@ -11,14 +11,15 @@ from functools import partial
 
 import torch
 
-from sns_core.systems.lines import plan
+from sns_core.systems.mkl_fft import plan
 
 
 class SpectralGrid:
     """Wavenumbers of an N x N grid on [0, length)^2, for spectra of shape (..., N, N // 2 + 1).
 
-    Attributes: `k_first` (N, 1) and `k_last` (1, N // 2 + 1), the wavenumbers of the two array axes; `k_squared`;
-    `inverse_laplacian` = -1 / k^2 with 0 for the mean.
+    Attributes: `k_first` (N, 1) and `k_last` (1, N // 2 + 1), the wavenumbers along the two array axes; `k_squared`
+    (N, N // 2 + 1); `inverse_laplacian`, which is -1 / k^2, and 0 for the mean; `spacing`, the distance of two points.
+    Raises ValueError where `resolution` is odd or below 4.
     """
 
     def __init__(self, resolution: int, length: float = 2 * math.pi, dtype=torch.float64, device="cpu"):
@@ -35,32 +36,37 @@ class SpectralGrid:
         self.k_squared, self.inverse_laplacian = squared.to(dtype), inverse.to(dtype)
 
     def forward(self, field: torch.Tensor) -> torch.Tensor:
+        """Return the half spectra (..., N, N // 2 + 1) of fields (..., N, N)."""
         return torch.fft.rfft2(field)
 
     def inverse(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the fields (..., N, N) of half spectra (..., N, N // 2 + 1)."""
         return torch.fft.irfft2(spectrum, s=(self.resolution, self.resolution))
 
 
 class PlanarTransforms:
-    """Transforms of many fields (..., N, N) to and from half spectra held the other way round, (..., M, N).
+    """Fast transforms between many fields (..., N, N) and transposed half spectra (..., M, N).
 
-    The axis of the complex transform lies last there, and only the first M <= N // 2 + 1 wavenumbers of the real axis are
-    held, the rest being zero. Same numbers as `rfft2` and `irfft2`; same bits in float32 where measured (MKL).
-    Each method takes two contiguous tensors, and gives a function that transforms what the first holds when it is called
-    into the second. With the plans of `lines` a field goes through both axes while it is in the cache, and nothing is
-    allocated or transposed but by the transforms themselves.
+    In a transposed spectrum, the axis of the complex transform is the last one. Only the first M <= N // 2 + 1
+    wavenumbers of the real axis are stored; the others are zero. The numbers equal those of `rfft2` and `irfft2` to
+    rounding; in float32 with MKL, the bits were equal in all measurements.
+
+    Each method takes two contiguous tensors and returns a function. A call of this function transforms the current
+    content of the first tensor into the second one. With the plans of `mkl_fft`, a field passes through the transforms
+    of both axes while it is in the cache, and a call allocates no memory.
     """
 
-    copied = 64  # up to this N lines and a transposed copy are faster than lines that end far apart
+    # Up to this N, contiguous transforms and a transposed copy are faster than transforms with strided output.
+    copy_limit = 64
 
     def __init__(self, resolution: int):
         self.resolution = resolution
 
     def inverse(self, spectra: torch.Tensor, fields: torch.Tensor) -> Callable[[], None]:
-        """(..., M, N) -> (..., N, N)."""
+        """Return a function that transforms the spectra (..., M, N) into the fields (..., N, N)."""
         n, m, half, dtype = self.resolution, spectra.shape[-2], self.resolution // 2 + 1, fields.dtype
         count = fields.numel() // n**2
-        together = count if n <= self.copied or not fields.is_cpu else 1
+        together = count if n <= self.copy_limit or not fields.is_cpu else 1
         rows = fields.is_cpu and plan(dtype, True, True, n, n * together, (1, half), (1, n))
         if not rows:
             padded = spectra.new_zeros(*spectra.shape[:-2], n, half)
@@ -72,7 +78,7 @@ class PlanarTransforms:
             return by_torch
         padded, source, target = spectra.new_zeros(together, n, half), _places(spectra, count), _places(fields, count)
         between = padded.data_ptr()
-        if n <= self.copied:
+        if n <= self.copy_limit:
             columns, lines = plan(dtype, False, True, n, m * count, (1, n), (1, n)), spectra.new_empty(count, m, n)
             copy = partial(padded[..., :m].copy_, lines.transpose(-1, -2))
             calls = [partial(columns, source[0], lines.data_ptr()), copy, partial(rows, between, target[0])]
@@ -86,10 +92,10 @@ class PlanarTransforms:
         return partial(_in_order, calls, (spectra, padded, fields))
 
     def forward(self, fields: torch.Tensor, spectra: torch.Tensor) -> Callable[[], None]:
-        """(..., N, N) -> (..., M, N)."""
+        """Return a function that transforms the fields (..., N, N) into the spectra (..., M, N)."""
         n, m, half, dtype = self.resolution, spectra.shape[-2], self.resolution // 2 + 1, fields.dtype
         count = fields.numel() // n**2
-        together = count if n <= self.copied else 1
+        together = count if n <= self.copy_limit else 1
         rows = fields.is_cpu and plan(dtype, True, False, n, n * together, (1, n), (1, half))
         if not rows:
 
@@ -99,7 +105,7 @@ class PlanarTransforms:
             return by_torch
         full, source, target = spectra.new_empty(together, n, half), _places(fields, count), _places(spectra, count)
         between = full.data_ptr()
-        if n <= self.copied:
+        if n <= self.copy_limit:
             columns, lines = plan(dtype, False, False, n, m * count, (1, n), (1, n)), spectra.new_empty(count, m, n)
             copy = partial(lines.copy_, full[..., :m].transpose(-1, -2))
             calls = [partial(rows, source[0], between), copy, partial(columns, lines.data_ptr(), target[0])]
@@ -114,29 +120,28 @@ class PlanarTransforms:
 
 
 def _places(tensor: torch.Tensor, count: int) -> list[int]:
-    """Addresses of the `count` equal parts of a contiguous tensor."""
+    """Return the addresses of the `count` equal parts of a contiguous tensor."""
     return [tensor.data_ptr() + index * tensor.nbytes // count for index in range(count)]
 
 
 def _in_order(calls: list[Callable[[], object]], memory: tuple[torch.Tensor, ...]) -> None:
-    """`memory`: what the calls know by its address alone, held as long as they are."""
+    """Make all calls in order. `memory` keeps the tensors alive that the calls know only by their addresses."""
     for call in calls:
         call()
 
 
 def symmetrise(column: torch.Tensor) -> None:
-    """Make wavenumbers (..., N) that hold both k and -k, in place, those of a real signal.
+    """Make columns (..., N) of a half spectrum that hold both k and -k those of a real signal, in place.
 
-    Rounding breaks the symmetry of these columns of a half spectrum slowly, and irfft2 on a GPU is not consistent on such
-    input.
+    Rounding slowly breaks the symmetry of these columns, and `irfft2` on a GPU is not consistent on such input.
     """
     column.copy_(0.5 * (column + column.flip(-1).roll(1, -1).conj()))
 
 
 def truncate(field: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Spectral truncation of fields (..., N, N) to (..., m, m); the coarse Nyquist modes are kept.
+    """Return the spectral truncation (..., m, m) of fields (..., N, N). The coarse Nyquist modes are kept.
 
-    Raises ValueError where m exceeds N or is odd.
+    Raises ValueError where m = `resolution` exceeds N or is odd.
     """
     n, m = field.shape[-1], resolution
     if m > n or m % 2:
@@ -144,5 +149,5 @@ def truncate(field: torch.Tensor, resolution: int) -> torch.Tensor:
     if m == n:
         return field
     spectrum = torch.fft.rfft2(field)[..., : m // 2 + 1]
-    kept = torch.cat([spectrum[..., : m // 2, :], spectrum[..., -(m // 2) :, :]], dim=-2)
-    return torch.fft.irfft2(kept * (m / n) ** 2, s=(m, m))
+    coarse = torch.cat([spectrum[..., : m // 2, :], spectrum[..., -(m // 2) :, :]], dim=-2)
+    return torch.fft.irfft2(coarse * (m / n) ** 2, s=(m, m))

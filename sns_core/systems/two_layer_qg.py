@@ -1,17 +1,18 @@
 """Two-layer quasi-geostrophic flow on a beta plane, driven by a vertical shear of the mean flow.
 
     dq_i/dt + (u_i + U_i) dq_i/dx + v_i dq_i/dy + Qy_i dpsi_i/dx = -delta_{i2} rek laplacian(psi_2) + small scales,
-    q_1 = laplacian(psi_1) + F1 (psi_2 - psi_1),   q_2 = laplacian(psi_2) + F2 (psi_1 - psi_2),
+    q_1 = laplacian(psi_1) + F1 (psi_2 - psi_1),   q_2 = laplacian(psi_2) + F2 (psi_1 - psi_2).
 
-q the anomaly of potential vorticity, u = -dpsi/dy, v = dpsi/dx, Qy_i the gradient of the mean. Arrays are
-[layer, y, x], the real transform over x; lengths are metres and times seconds. Numerics are those of pyqg's `QGModel`:
-advection in flux form, third-order Adams-Bashforth started by Euler and AB2, and an exponential filter that multiplies
-each new state in place of viscosity.
+q_i is the anomaly of potential vorticity in layer i, psi_i the streamfunction, u = -dpsi/dy, v = dpsi/dx, U_i the mean
+flow, and Qy_i the gradient of the mean potential vorticity. Arrays have the axes [layer, y, x], and the real transform
+runs over x. Lengths are in metres, times in seconds. The numerics are those of pyqg's `QGModel`: advection in flux
+form, the scheme `AdamsBashforth`, and, in place of viscosity, an exponential filter that multiplies each new state.
 
-`arithmetic="real"` computes the same from fewer numbers: velocities by way of the streamfunction, the mean flow carries q
-within the fluxes, and real factors multiply real and imaginary parts. Equal to rounding, and up to 1.2 times as fast.
+`arithmetic="real"` computes the same from fewer numbers. Velocities follow from the streamfunction, the fluxes contain
+the mean flow, and real factors multiply real and imaginary parts. The results agree to rounding; it is up to 1.2 times
+as fast.
 
-Good values: the defaults, the jet of the paper (dt 3600; 64 to 256 points); `EDDY` for isotropic eddies, dt 7200.
+Good values: the defaults for the jet of the paper (dt 3600; 64 to 256 points); `EDDY` for isotropic eddies, dt 7200.
 """
 
 import math
@@ -20,30 +21,29 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sns_core.runtime import Generators, spawn
+from sns_core.streams import Generators, spawn
 from sns_core.systems.base import Carry, System
+from sns_core.systems.schemes import AdamsBashforth
 from sns_core.systems.spectral import PlanarTransforms, SpectralGrid, symmetrise
 
-# Weights of the newest tendency and of those stored, by how many are stored: Euler, AB2, AB3.
-ADAMS_BASHFORTH = ((1.0,), (1.5, -0.5), (23 / 12, -16 / 12, 5 / 12))
-
-# Parameters that make eddies instead of jets (Ross et al. 2023, doi 10.1029/2022MS003258).
+# Parameters with which eddies form instead of jets (Ross et al. 2023, doi 10.1029/2022MS003258).
 EDDY = {"beta": 1.5e-11, "bottom_drag": 5.787e-7, "layer_ratio": 0.25}
 
-# AB3 is stable for advection up to |lambda| dt = 0.72 on the imaginary axis; the filter leaves scales down to
-# theta = 0.65 pi undamped, where |lambda| <= 0.65 pi speed / dx; |u| + |v| is at most sqrt(2) times the speed.
+# On the imaginary axis, AB3 is stable up to |lambda| dt = 0.72. The filter does not damp scales up to theta = 0.65 pi,
+# where |lambda| <= 0.65 pi speed / dx, and |u| + |v| is at most sqrt(2) times the speed.
 FILTER_START = 0.65 * math.pi
 CFL_LIMIT = 0.72 / FILTER_START * math.sqrt(2)
 
 
 class TwoLayerQG(System):
-    """Potential vorticity anomaly (B, 2, N, N) in 1/s, upper layer first, axes [y, x].
+    """Two-layer flow. Its state is the potential vorticity anomaly (B, 2, N, N) in 1/s, axes [y, x], upper layer first.
 
-    Parameters: `resolution` N (even); `dt` in s; `length` of the square in m; `beta` in 1/(m s); `bottom_drag` rek >= 0
-    in 1/s; `layer_ratio` delta = H1 / H2; `deformation_radius` rd in m; `upper_velocity` and `lower_velocity` of the mean
-    flow in m/s; `filter_strength` of the exponential filter; `eddy_frames`: frames are the deviation from the zonal
-    mean (the paper) instead of from the mean of the whole square; `arithmetic` "complex" or "real" (faster, see above).
-    Raises ValueError out of range.
+    `resolution`: N, even. `dt`: the time step in s. `length`: side of the square in m. `beta`: in 1/(m s).
+    `bottom_drag`: rek >= 0 in 1/s. `layer_ratio`: delta = H1 / H2. `deformation_radius`: rd in m. `upper_velocity`,
+    `lower_velocity`: the mean flow of the layers in m/s. `filter_strength`: strength of the exponential filter.
+    `eddy_frames`: whether frames are deviations from the zonal mean (as in the paper), or else from the mean of the
+    whole square. `arithmetic`: "complex", or "real" (faster; see the module's head). `dtype`: type of the state.
+    `device`: device of the state. Raises ValueError for a parameter out of its range.
     """
 
     channels = 2
@@ -84,7 +84,7 @@ class TwoLayerQG(System):
         self.resolution, self.dt, self.length = resolution, dt, length
         self.bottom_drag, self.eddy_frames = bottom_drag, eddy_frames
         self.dtype, self.device = dtype, torch.device(device)
-        self.depth_share = (layer_ratio / (1 + layer_ratio), 1 / (1 + layer_ratio))  # H_i / H
+        self.depth_share = (layer_ratio / (1 + layer_ratio), 1 / (1 + layer_ratio))  # H_i / (H_1 + H_2)
         # Coupling of the layers, and the gradients of the mean potential vorticity.
         f1 = deformation_radius**-2 / (1 + layer_ratio)
         self.coupling = (f1, layer_ratio * f1)
@@ -99,9 +99,11 @@ class TwoLayerQG(System):
         self._transforms = PlanarTransforms(resolution)
         inversion = self._inversion(grid)
         self.linear = self._linear(grid, inversion, bottom_drag)  # (N, N // 2 + 1, 2, 2) complex128
-        # What a step multiplies spectra by, all of it transposed, (k, l), as PlanarTransforms wants it.
         self._real = arithmetic == "real"
-        kx, ky, inversion = grid.k_last.T, grid.k_first.T, inversion.permute(3, 2, 1, 0)  # (of q, layer, N // 2 + 1, N)
+        self._scheme = AdamsBashforth(dt, self._values)
+        # All factors of spectra are transposed to (k, l), the layout of PlanarTransforms. The inversion becomes
+        # (layer of q, layer of psi, N // 2 + 1, N).
+        kx, ky, inversion = grid.k_last.T, grid.k_first.T, inversion.permute(3, 2, 1, 0)
         if self._real:
             self._filter = self._doubled(self.filter.T)
             self._streamfunction_of = self._doubled(inversion)
@@ -114,29 +116,37 @@ class TwoLayerQG(System):
             self._filter = self.filter.T.to(complex_type).contiguous()
             kx, ky = torch.broadcast_tensors(kx, ky)
             velocity = torch.stack([-1j * ky, 1j * kx])[:, None, None] * inversion[:, None, None]
-            self._velocity = velocity.to(complex_type)  # (2: of q, 2: u v, 1, 2: layer, N // 2 + 1, N)
+            # The axes are (layer of q, u and v, 1, layer of the velocity, N // 2 + 1, N).
+            self._velocity = velocity.to(complex_type)
             self._minus_divergence = (-1j * torch.stack([kx, ky])).to(complex_type)
-            self._linear_columns = self.linear.permute(3, 2, 1, 0).contiguous().to(complex_type)  # (of q, layer, ...)
+            # The axes are (layer of q, layer of the tendency, N // 2 + 1, N).
+            self._linear_columns = self.linear.permute(3, 2, 1, 0).contiguous().to(complex_type)
 
-    def _numbers(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """What real factors multiply: in real arithmetic real and imaginary parts (..., 2). The complex numbers as they are
-        take longer, and are rounded as in all data made so far."""
+    def _values(self, spectrum: torch.Tensor) -> torch.Tensor:
+        """Return the view of complex spectra that real factors multiply.
+
+        Real arithmetic multiplies real and imaginary parts (..., 2). Complex arithmetic is slower, but its rounding is
+        the same as in the data sets that exist.
+        """
         return torch.view_as_real(spectrum) if self._real else spectrum
 
     def _doubled(self, factor: torch.Tensor) -> torch.Tensor:
-        """A real factor (...) of real and imaginary parts (..., 2)."""
+        """Return a real factor (...) as a factor (..., 2) of real and imaginary parts."""
         return torch.stack([factor, factor], -1).to(self.dtype).contiguous()
 
     @staticmethod
     def _exponential_filter(grid: SpectralGrid, strength: float) -> torch.Tensor:
-        # By numpy and in pyqg's order of operations: the same numpy on the same processor gives the same bits.
+        """Return the filter (N, N // 2 + 1). It is computed by numpy in pyqg's order of operations: pyqg's own bits."""
         kx, ky = ((axis * grid.spacing).cpu().numpy() for axis in (grid.k_last, grid.k_first))
         theta = np.sqrt(kx**2.0 + ky**2.0)
         damping = np.exp(-strength * (theta - FILTER_START) ** 4.0)
         return torch.from_numpy(np.where(theta <= FILTER_START, 1.0, damping)).to(grid.k_squared.device)
 
     def _inversion(self, grid: SpectralGrid) -> torch.Tensor:
-        """psi_hat_i = sum_j [..., i, j] q_hat_j: (N, N // 2 + 1, 2, 2), zero for the mean."""
+        """Return the matrices (N, N // 2 + 1, 2, 2) that map q_hat to psi_hat: psi_hat_i = sum_j [..., i, j] q_hat_j.
+
+        The matrix of the mean is zero.
+        """
         (f1, f2), square = self.coupling, grid.k_squared
         determinant = square * (square + f1 + f2)
         gain = torch.where(determinant > 0, -1 / torch.where(determinant > 0, determinant, 1.0), 0.0)
@@ -144,7 +154,11 @@ class TwoLayerQG(System):
         return torch.stack(rows, -1).unflatten(-1, (2, 2))
 
     def _linear(self, grid: SpectralGrid, inversion: torch.Tensor, drag: float) -> torch.Tensor:
-        """The linear part of dq_hat/dt = L q_hat: advection by and of the mean flow, and the drag of the lower layer."""
+        """Return the matrices L (N, N // 2 + 1, 2, 2) of the linear part dq_hat/dt = L q_hat.
+
+        It consists of the advection by the mean flow, the advection of the mean potential vorticity, and the drag of
+        the lower layer.
+        """
         velocity = torch.tensor(self.mean_velocity, dtype=torch.float64, device=self.device)
         gradient = torch.tensor(self.mean_gradient, dtype=torch.float64, device=self.device)
         advection = torch.diag(velocity) + gradient[:, None] * inversion
@@ -153,7 +167,10 @@ class TwoLayerQG(System):
         return linear
 
     def growth_rates(self, bottom_drag: bool = True) -> torch.Tensor:
-        """Growth rate in 1/s, (N, N // 2 + 1), of the fastest small disturbance of each wavenumber (l, k)."""
+        """Return the growth rate (N, N // 2 + 1) in 1/s of the fastest growing small disturbance of each wavenumber.
+
+        `bottom_drag`: whether the drag is included.
+        """
         linear = self.linear
         if not bottom_drag:
             grid = SpectralGrid(self.resolution, self.length, torch.float64, self.device)
@@ -161,13 +178,15 @@ class TwoLayerQG(System):
         return torch.linalg.eigvals(linear).real.amax(-1)
 
     def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
-        """dq_hat/dt before the filter: (B, 2, N, N // 2 + 1) -> the same."""
-        held = spectrum.transpose(-1, -2).contiguous()
-        return self._tendency(held)(torch.empty_like(held)).transpose(-1, -2)
+        """Return dq_hat/dt (B, 2, N, N // 2 + 1), before the filter, of spectra of the same shape."""
+        transposed = spectrum.transpose(-1, -2).contiguous()
+        return self._tendency(transposed)(torch.empty_like(transposed)).transpose(-1, -2)
 
     def _tendency(self, spectrum: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """A function that computes `tendency` of what the transposed spectra (B, 2, N // 2 + 1, N) hold when it is called,
-        into its argument."""
+        """Return `evaluate(out)`, which writes the tendency of the current content of `spectrum` into `out`.
+
+        Both have the shape (B, 2, N // 2 + 1, N) of transposed spectra. All memory is allocated here, once.
+        """
         n, transforms = self.resolution, self._transforms
         spectra, flux = spectrum.new_empty(2, *spectrum.shape), spectrum.new_empty(2, *spectrum.shape)
         velocity = torch.empty(2, len(spectrum), 2, n, n, dtype=self.dtype, device=self.device)
@@ -176,7 +195,7 @@ class TwoLayerQG(System):
         forward = transforms.forward(velocity, flux)
 
         def fluxes() -> None:
-            """Of q by the velocity in `spectra`, to `flux`."""
+            """Write the fluxes of q by the velocity in `spectra` into `flux`."""
             to_velocity()
             to_q()
             velocity.mul_(q)
@@ -197,7 +216,7 @@ class TwoLayerQG(System):
         return evaluate
 
     def _in_real_arithmetic(self, spectrum, spectra, flux, fluxes) -> Callable[[torch.Tensor], torch.Tensor]:
-        """`_tendency` by way of the streamfunction, with factors that are real, or of one axis alone."""
+        """Return `evaluate(out)` as `_tendency` does, computed from the streamfunction in real arithmetic."""
         psi = torch.empty_like(spectrum)
         parts, psi_parts, flux_parts = (torch.view_as_real(tensor) for tensor in (spectrum, psi, flux[0]))
         q1, q2, psi_lower, (flux_x, flux_y), (u, v) = parts[:, 0:1], parts[:, 1:2], psi_parts[:, 1], flux, spectra
@@ -208,7 +227,8 @@ class TwoLayerQG(System):
             torch.mul(of_upper, q1, out=psi_parts).addcmul_(of_lower, q2)
             torch.mul(psi, minus_dy, out=u)
             torch.mul(psi, dx, out=v)
-            mean.copy_(mean_flow)  # the fields carry q with the mean flow
+            # The mean of the velocity is the mean flow, so that the fluxes contain the advection by it.
+            mean.copy_(mean_flow)
             fluxes()
             flux_parts.addcmul_(psi_parts, gradient)
             torch.mul(flux_x, minus_dx, out=out).addcmul_(flux_y, minus_dy)
@@ -218,6 +238,7 @@ class TwoLayerQG(System):
         return evaluate
 
     def start(self, state: torch.Tensor) -> Carry:
+        """Return the carry of a new integration. Raise ValueError for a state of another shape than (B, 2, N, N)."""
         n = self.resolution
         if state.ndim != 4 or state.shape[1:] != (2, n, n):
             raise ValueError(f"potential vorticity of shape {tuple(state.shape)}, expected (B, 2, {n}, {n})")
@@ -225,27 +246,33 @@ class TwoLayerQG(System):
         return {"spectrum": spectrum.to(self.dtype.to_complex())}
 
     def state(self, carry: Carry) -> torch.Tensor:
+        """Return the potential vorticity (B, 2, N, N) of a carry."""
         return torch.fft.irfft2(carry["spectrum"], s=(self.resolution, self.resolution))
 
     def steps(self, carry: Carry, count: int) -> Carry:
-        """The carry holds the tendencies of the last two steps; a fresh one has none and starts with Euler and AB2."""
-        held = {name: tensor.transpose(-1, -2).contiguous() for name, tensor in carry.items()}
-        spectrum = held["spectrum"]
-        stored = [held[name] for name in ("tendency_1", "tendency_2") if name in held]
-        evaluate, spare, numbers = self._tendency(spectrum), None, self._numbers(spectrum)
-        edges = spectrum[..., :: spectrum.shape[-2] - 1, :]  # the wavenumbers that hold both k and -k
-        for _ in range(count):
-            newest = evaluate(torch.empty_like(spectrum) if spare is None else spare)
-            weights = ADAMS_BASHFORTH[len(stored)]
-            for weight, tendency in zip(weights, [newest, *stored], strict=True):
-                numbers.add_(self._numbers(tendency), alpha=weight * self.dt)
-            numbers.mul_(self._filter)
+        """Return the carry after `count` time steps.
+
+        The carry holds the tendencies of the last two steps. A new integration has none, and starts with Euler and AB2.
+        """
+        transposed = {name: tensor.transpose(-1, -2).contiguous() for name, tensor in carry.items()}
+        spectrum = transposed["spectrum"]
+        stored = [transposed[name] for name in ("tendency_1", "tendency_2") if name in transposed]
+        values = self._values(spectrum)
+        # These columns hold both k and -k.
+        edges = spectrum[..., :: spectrum.shape[-2] - 1, :]
+
+        def finish() -> None:
+            values.mul_(self._filter)
             symmetrise(edges)
-            spare, stored = stored[1] if len(stored) == 2 else None, [newest, *stored[:1]]
+
+        stored = self._scheme.run(
+            values, self._tendency(spectrum), count, stored, lambda: torch.empty_like(spectrum), finish
+        )
         following = dict(zip(("spectrum", "tendency_1", "tendency_2"), [spectrum, *stored], strict=False))
         return {name: tensor.transpose(-1, -2).contiguous() for name, tensor in following.items()}
 
     def _streamfunction(self, state: torch.Tensor) -> tuple[SpectralGrid, torch.Tensor]:
+        """Return the grid and the spectrum (B, 2, N, N // 2 + 1) of the streamfunction of a state at any resolution."""
         key = (state.shape[-1], state.dtype, state.device)
         if key not in self._inversions:
             grid = SpectralGrid(state.shape[-1], self.length, torch.float64, state.device)
@@ -256,26 +283,29 @@ class TwoLayerQG(System):
         return grid, of_upper * q[..., :1, :, :] + of_lower * q[..., 1:, :, :]
 
     def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the anomaly; the mean flow comes on top."""
+        """Return the velocity (u, v), each (B, 2, N, N), of the anomaly. The mean flow is not included."""
         grid, psi = self._streamfunction(state)
         return grid.inverse(-1j * grid.k_first * psi), grid.inverse(1j * grid.k_last * psi)
 
     def _courant(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the CFL number of each member, (B,), with the mean flow included."""
         u, v = self.velocity(state)
         mean = torch.tensor(self.mean_velocity, dtype=u.dtype, device=u.device)[:, None, None]
         return ((u + mean).abs() + v.abs()).amax((-3, -2, -1)) * self.dt * self.resolution / self.length
 
     def diagnostics(self, state: torch.Tensor) -> dict[str, torch.Tensor]:
-        """As pyqg defines them, of states (B, 2, N, N); spectra (B, 2, N, N // 2 + 1) hold half of all modes.
+        """Return diagnostics of states (B, 2, N, N), as pyqg defines them.
 
-        `kinetic_energy_spectrum` |k psi_hat|^2 and `enstrophy_spectrum` |q_hat|^2 in units of a squared field;
-        `eddy_kinetic_energy` (B, 2) in m^2/s^2, of the whole anomaly; `drag_dissipation` (B,) and `energy_generation`
-        (B,) by the mean shear in m^2/s^3, averaged over the depth.
+        `kinetic_energy_spectrum` |k psi_hat|^2 and `enstrophy_spectrum` |q_hat|^2, (B, 2, N, N // 2 + 1), hold one half
+        of all modes, in units of a squared field. `eddy_kinetic_energy` (B, 2) is that of the whole anomaly, in
+        m^2/s^2. `drag_dissipation` (B,) and `energy_generation` (B,) by the mean shear are in m^2/s^3, averaged over
+        the depth.
         """
         grid, psi = self._streamfunction(state)
         u, v = self.velocity(state)
         shear = self.mean_velocity[0] - self.mean_velocity[1]
-        # The mean flow gives energy where heat is carried down its gradient: F1 H1 / H (U1 - U2) <psi1 v2>.
+        # The mean flow loses energy to the anomaly where heat flows down the mean gradient. The energy is
+        # F1 H1 / H (U1 - U2) <psi1 v2>.
         transport = (grid.inverse(psi)[..., 0, :, :] * v[..., 1, :, :]).mean((-2, -1))
         return {
             "kinetic_energy_spectrum": grid.k_squared * psi.abs() ** 2 / state.shape[-1] ** 4,
@@ -286,7 +316,7 @@ class TwoLayerQG(System):
         }
 
     def energy(self, state: torch.Tensor) -> torch.Tensor:
-        """Total energy of the anomaly (B,) in m^2/s^2, kinetic and available potential, averaged over the depth."""
+        """Return the kinetic plus available potential energy of the anomaly, (B,) in m^2/s^2, averaged over depth."""
         grid, psi = self._streamfunction(state)
         u, v = self.velocity(state)
         share = torch.tensor(self.depth_share, dtype=u.dtype, device=u.device)
@@ -295,21 +325,29 @@ class TwoLayerQG(System):
         return kinetic + 0.5 * self.coupling[0] * self.depth_share[0] * ((upper - lower) ** 2).mean((-2, -1))
 
     def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
-        """Deviation from the mean, with `eddy_frames` from the zonal mean, in block means down to (B, 2, m, m)."""
+        """Return frames (B, 2, m, m): the deviation of a state from its mean, averaged over blocks of points.
+
+        The mean is the zonal one with `eddy_frames`. Raises ValueError where `resolution` m does not divide N.
+        """
         if self.resolution % resolution:
             raise ValueError(f"cannot take block means of {self.resolution} points down to {resolution}: no divisor")
         factor, state = self.resolution // resolution, self.admissible(state)
         return torch.nn.functional.avg_pool2d(state, factor) if factor > 1 else state
 
     def admissible(self, frames: torch.Tensor) -> torch.Tensor:
-        """The mean of the potential vorticity neither moves anything nor ever changes, so a learnt one would drift unseen."""
+        """Return frames (..., 2, m, m) without their mean, or without their zonal mean with `eddy_frames`.
+
+        The mean potential vorticity has no effect on the flow and never changes, so the mean of an emulator's frames
+        could drift without any sign.
+        """
         return frames - frames.mean(-1 if self.eddy_frames else (-2, -1), keepdim=True)
 
-    def frame_velocity(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.velocity(frames)
-
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
-        """Translations in x and y; with "all" also reflection in y, which turns the sign of the potential vorticity."""
+        """Apply one random symmetry to each sample of frames (B, F, 2, m, m).
+
+        "translations" are those in x and y. "all" adds the reflection in y, which changes the sign of the potential
+        vorticity.
+        """
         batch, _, _, height, width = frames.shape
 
         def draw(high):
@@ -321,10 +359,10 @@ class TwoLayerQG(System):
         return self._rearranged(frames, sign * y + shift_y, x, sign)
 
     def initial_state(self, members: int, generator: Generators) -> torch.Tensor:
-        """Random upper layer and still lower layer (members, 2, N, N), as pyqg's default start: 1e-7 r(y, x) + 1e-6 r(x)
-        with r uniform on [0, 1).
+        """Return states (members, 2, N, N) with a random upper layer and a lower layer at rest.
 
-        `generator`: one torch.Generator for all members, or a list with one a member.
+        As in pyqg's default start, the upper layer is 1e-7 r(y, x) + 1e-6 r(x), with r uniform on [0, 1). `generator`:
+        one torch.Generator for all members, or a list with one per member.
         """
         n = self.resolution
         options = {"dtype": torch.float64}

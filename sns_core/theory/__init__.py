@@ -1,1 +1,1 @@
-"""The paper's theorems as numbers: what holds exactly on a Gaussian process, and how closely a network comes to it."""
+"""The paper's theorems as numbers: exact results on a Gaussian process, and the error of a network that learns it."""

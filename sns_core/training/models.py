@@ -1,7 +1,7 @@
-"""Trained models on disk: weights in safetensors with a note that says everything needed to use them rightly.
+"""Trained models on disk: weights in safetensors, with a note that says how to use them.
 
-The note holds the objective, the network's arguments, the diffusion's settings, the statistics of the data and the
-identity of the manifest that they came from. A file is refused, with the reason, where it does not fit its use.
+The note holds the objective, the network's arguments, the diffusion's settings, the statistics of the data, and the
+identity of the data manifest. A file that does not fit its use is refused, and the message says why.
 """
 
 import contextlib
@@ -12,18 +12,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_tensors
-from sns_core.networks import NetworkDenoiser, PeriodicUNet
-from sns_core.runtime import LAYOUT, Bucketed, DamagedFile, UserError, autocast, can_compile
+from sns_core.networks import NetworkDenoiser, NetworkSurrogate, PeriodicUNet
 
 FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 
 
 def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = None) -> PeriodicUNet:
-    """The network of a model's specification; which frames it sees follows from the objective. `landmarks`: the system's, for a
-    network that is told them."""
+    """Build the network of a model's specification. The objective decides which frames the network sees.
+
+    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input. Raises UserError for
+    an unknown objective.
+    """
     shape = {"channels": channels, **spec["network"]}
     shape["landmarks"] = landmarks if shape.get("landmarks") else None
     if spec["objective"] == "pointwise":
@@ -32,87 +36,112 @@ def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = No
         raise UserError(f"unknown objective {spec['objective']!r}; known: {', '.join(OBJECTIVES)}")
     diffusion, frames = spec["diffusion"], 1 if spec["objective"] == "unconditional" else 2
     return PeriodicUNet(
-        frames_in=frames + diffusion["anchor"], frames_out=frames, levels=diffusion["levels"],
-        told=spec["objective"] == "acdm", **shape,
-    )  # fmt: skip
+        frames_in=frames + diffusion["anchor"],
+        frames_out=frames,
+        levels=diffusion["levels"],
+        level_conditioned=spec["objective"] == "acdm",
+        **shape,
+    )
 
 
 @dataclass
 class TrainedModel:
-    """A network in evaluation mode and the note it was saved with."""
+    """A network in evaluation mode, and the note in its file.
+
+    `compile`: whether networks that run for many calls are compiled.
+    """
 
     network: PeriodicUNet
     note: dict
     device: torch.device
-    compile: bool = False  # whether networks that run for many calls are compiled
+    compile: bool = False
 
     @property
     def spec(self) -> dict:
+        """The model's specification in the configuration."""
         return self.note["spec"]
 
     def per_channel(self, name: str) -> torch.Tensor:
-        """A statistic of the training split as (C, 1, 1)."""
+        """Return the statistic `name` of the training split as a tensor (C, 1, 1)."""
         return torch.tensor(self.note["statistics"][name], dtype=torch.float32, device=self.device)[:, None, None]
 
     def schedule(self) -> NoiseSchedule:
+        """Build the noise schedule that the model was trained with."""
         return NoiseSchedule.build(self.spec["diffusion"]["schedule"], self.spec["diffusion"]["levels"])
 
     def colour(self) -> NoiseColour:
+        """Build the diffusion's coordinates that the model was trained in."""
         diffusion, statistics = self.spec["diffusion"], self.note["statistics"]
         return NoiseColour(diffusion["colour"], statistics["shell_amplitude"], self.note["resolution"], self.device)
 
     def prediction(self) -> Prediction:
+        """Build the prediction that the model was trained for."""
         kind, note = self.spec["diffusion"]["prediction"], self.note
         return build_prediction(kind, self.schedule(), self.colour(), note["statistics"], note.get("correlation"))
 
     def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
+        """Build the denoiser around the network, for many calls."""
         network, context = self.running(precision)
         return NetworkDenoiser(network, self.spec["diffusion"]["anchor"], context, self.prediction())
 
-    def running(self, precision: str = "auto") -> tuple[PeriodicUNet, contextlib.AbstractContextManager]:
-        """The network for many calls, and the context to call it in.
+    def surrogate(self, precision: str = "auto") -> NetworkSurrogate:
+        """The network as a function: frames (B, C, m, m) -> next frames."""
+        network, context = self.running(precision)
+        return NetworkSurrogate(network, self.per_channel("increment_std"), context)
 
-        Its weights have the precision that the context would cast them to at every call: the same bits, fewer copies.
+    def running(self, precision: str = "auto") -> tuple[PeriodicUNet, contextlib.AbstractContextManager]:
+        """Return the network for many calls, and the context manager in which to call it.
+
+        The weights of the returned network already have the precision to which the context would cast them at every
+        call. The results have the same bits, with fewer copies.
         """
         context = autocast(self.device, precision)
         half, compiling = isinstance(context, torch.autocast), self.compile and can_compile(self.device)
         network = copy.deepcopy(self.network) if half or compiling else self.network
         for name, module in network.named_modules():
-            # The heads compute in float32 in any context.
+            # The level heads compute in float32 in any context, so their weights stay as they are.
             if half and isinstance(module, nn.Conv2d | nn.Linear) and not name.startswith("heads."):
                 module.to(context.fast_dtype)
         if compiling:
             network.to(memory_format=LAYOUT)
-            network.encode, network.decode = Bucketed(self.device, network.encode, network.decode)
+            network.encode, network.decode = CompiledForBatchSizes(self.device, network.encode, network.decode)
         return network, context
 
 
 def load_model(
-    path: Path, objective: str | tuple[str, ...], device: torch.device | str = "cpu", identity: str | None = None,
+    path: Path,
+    objective: str | tuple[str, ...],
+    device: torch.device | str = "cpu",
+    identity: str | None = None,
     compile: bool = False,
-) -> TrainedModel:  # fmt: skip
-    """Read a model file; `objective`: one that it must have been trained for, or several of which one will do.
+) -> TrainedModel:
+    """Read a model file.
 
-    Raises UserError where the file is missing, truncated, foreign, of another objective or shape than it says, or
-    (with `identity`) trained on other data.
+    `objective`: the objective that the model must have been trained for, or several objectives that will do.
+    `identity`: the identity of the data manifest that the model must have been trained on (None: any). `compile`: as in
+    TrainedModel.
+
+    Raises UserError where the file is missing or the model has another objective, and DamagedFile where the file is
+    truncated, is no model of this project, has other shapes than its note says, or was trained on other data.
     """
     tensors, note = read_tensors(path)
     if note.get("format") != FORMAT:
         raise DamagedFile(path, f"not a model of this project (its format is not {FORMAT!r})")
-    wanted, found = (objective,) if isinstance(objective, str) else objective, note["spec"]["objective"]
-    if found not in wanted:
-        raise UserError(f"{path}: a model with objective {found!r} where {' or '.join(map(repr, wanted))} is needed")
+    objectives, trained_for = (objective,) if isinstance(objective, str) else objective, note["spec"]["objective"]
+    if trained_for not in objectives:
+        needed = " or ".join(map(repr, objectives))
+        raise UserError(f"{path}: a model with objective {trained_for!r} where {needed} is needed")
     if identity is not None and note["data"] != identity:
         raise DamagedFile(path, f"trained on other data than this run's (manifest {note['data'][:12]})")
     network = build_network(note["spec"], note["channels"], tensors.get("landmarks"))
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wanted != found:
-        name = next(n for n in sorted(wanted.keys() | found.keys()) if wanted.get(n) != found.get(n))
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != stored:
+        name = next(n for n in sorted(expected.keys() | stored.keys()) if expected.get(n) != stored.get(n))
         raise DamagedFile(
             path,
-            f"a checkpoint of another shape ({name} is {found.get(name, 'absent')}, "
-            f"its configuration asks for {wanted.get(name, 'none')})",
+            f"a checkpoint of another shape ({name} is {stored.get(name, 'absent')}, "
+            f"its configuration asks for {expected.get(name, 'none')})",
         )
     network.load_state_dict(tensors)
     return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device), compile)

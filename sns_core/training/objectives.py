@@ -1,31 +1,40 @@
-"""What networks are trained for. An objective maps (network, batch, generator) to a loss and its parts; with `rows`, those
-of some rows of the batch, the random numbers being those of the whole.
+"""The losses that networks are trained with.
 
-Pointwise surrogate: the mean of p(x_t | x_{t-1}), as a residual in units of the increments' standard deviation,
+An objective maps (network, batch, generator) to a loss and its parts. With `rows`, it computes the loss of these rows
+of the batch; the random numbers are drawn for the whole batch, so that processes which share a batch use the same
+numbers.
 
-    x_t = x_{t-1} + increment_std * network(x_{t-1}),   squared error (over `unroll` fed-back steps).
+The pointwise surrogate learns the mean of p(x_t | x_{t-1}). Its output is the increment in units of the increments'
+standard deviation; the loss is the squared error over `unroll` steps, each fed with the output of the step before:
 
-Denoisers: a frame or a pair is noised in the coordinates of the noise colour, and what the network gives (the noise, or
-as `prediction` says) is compared with what was added; heads, where there are any, with the levels:
+    x_t = x_{t-1} + increment_std * network(x_{t-1}).
 
-    L = |output - target|^2 (all frames, mean) + level_weight * (sum of CE over the frames).
+A denoiser sees a frame or a pair, noised in the coordinates of the noise colour. Its output is compared with the target
+that `prediction` defines (by default the noise), and the logits of its level heads, if any, with the levels:
 
-"denoiser" is multi-noise-level denoising score matching (paper, section 2 and algorithm 1): s2 and s1 uniform over 0 .. S
-and independent. "acdm" noises both frames to one level, with different noise, and tells the network (Kohl et al. 2023).
-"unconditional" knows the next frame alone (the Thermalizer, Pedersen et al. 2025).
+    L = |output - target|^2 (mean over all frames) + level_weight * (sum of the cross entropies of the frames).
+
+There are three kinds of denoisers. "denoiser" is multi-noise-level denoising score matching (paper, section 2 and
+algorithm 1): the levels s2 and s1 are independent and uniform over 0 .. S. "acdm" noises both frames to one level, with
+different noise, and the level is an input of the network (Kohl et al. 2023). "unconditional" sees the next frame alone
+(the Thermalizer, Pedersen et al. 2025).
 """
 
 import torch
 import torch.nn.functional as F
 
-from sns_core.data.shards import shell_index
-from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
+from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.shells import mode_weight, shell_index
 
-ALL = slice(None)
+ALL_ROWS = slice(None)
 
 
 class PointwiseObjective:
-    """`increment_std` (C, 1, 1); `unroll` steps; `input_noise`, standard deviation added to the first frame."""
+    """The squared error of a surrogate's prediction, over `unroll` steps that feed on each other.
+
+    `increment_std` (C, 1, 1): the standard deviation of the increments. `input_noise`: the standard deviation of white
+    noise that is added to the first frame.
+    """
 
     anchored = False
 
@@ -33,9 +42,9 @@ class PointwiseObjective:
         self.increment_std, self.input_noise, self.frames = increment_std, input_noise, unroll + 1
 
     def __call__(
-        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL
+        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
     ) -> dict[str, torch.Tensor]:
-        """Batch (B, unroll + 1, C, H, W) -> {"loss"}."""
+        """Return {"loss"} for a batch (B, unroll + 1, C, H, W)."""
         x, loss = batch[:, 0], 0.0
         if self.input_noise:
             x = x + self.input_noise * torch.randn(x.shape, generator=generator).to(x)
@@ -49,34 +58,49 @@ class PointwiseObjective:
 
 
 class DenoiserObjective:
-    """See the module docstring; `kind`: denoiser, acdm or unconditional; `anchored`: batches carry an anchor frame in
-    front, which stays clean; `shell_weight` r: an error in shell K counts K^-r times as much, with mean 1 over all modes;
-    `low_condition`: share of a batch whose previous frame stands at a low level, S u^LOW with u uniform, instead of at any.
+    """The loss of a denoiser, as in the module's head.
 
-    The large scales are few modes of many, and a network that minimises the plain mean learns them last, though they
-    hold the energy. A weight of each mode changes nothing in the minimiser, which is the conditional mean mode by mode.
-    Neither does the share of levels: where the condition is nearly clean it tells most of the next frame, which is what
-    generation needs, and in a uniform plane few samples show it.
+    `kind`: denoiser, acdm or unconditional. `anchored`: whether batches start with an anchor frame, which stays clean.
+    `level_weight`: the weight of the level heads' loss. `prediction`: the target of the network (None: the noise).
+    `shell_weight` r: an error in shell K is weighted by K^-r, with mean 1 over all modes. `low_condition_share`: the
+    share of a batch whose previous frame stands at a low level, floor(S u^LOW_EXPONENT) with u uniform on [0, 1).
+    Raises ValueError for a `low_condition_share` with a `kind` other than denoiser.
+
+    The shell weight exists because the large scales are few of all modes: a network that minimises the plain mean
+    learns them last, although they hold the energy. The low levels exist because a nearly clean previous frame tells
+    most about the next frame, as generation needs it, and levels drawn uniformly rarely show one. Neither changes the
+    minimiser, which is the conditional mean of each mode at each pair of levels.
     """
 
-    LOW = 4
+    LOW_EXPONENT = 4
 
     def __init__(
-        self, schedule: NoiseSchedule, colour: NoiseColour, anchored: bool, level_weight: float = 0.1,
-        kind: str = "denoiser", prediction: Prediction | None = None, shell_weight: float = 0.0,
-        low_condition: float = 0.0,
-    ):  # fmt: skip
+        self,
+        schedule: NoiseSchedule,
+        colour: NoiseColour,
+        anchored: bool,
+        level_weight: float = 0.1,
+        kind: str = "denoiser",
+        prediction: Prediction | None = None,
+        shell_weight: float = 0.0,
+        low_condition_share: float = 0.0,
+    ):
         self.schedule, self.colour, self.anchored, self.level_weight = schedule, colour, anchored, level_weight
         self.kind, self.frames = kind, 1 if kind == "unconditional" else 2
-        self.prediction, self.low_condition = prediction or Prediction("noise", schedule), low_condition
-        if low_condition and kind != "denoiser":
-            raise ValueError(f"low_condition {low_condition} needs two frames with levels of their own, not {kind!r}")
+        self.prediction, self.low_condition_share = prediction or Prediction("noise", schedule), low_condition_share
+        if low_condition_share and kind != "denoiser":
+            raise ValueError(
+                f"low_condition_share {low_condition_share} needs two frames with levels of their own, not {kind!r}"
+            )
         self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
 
     def __call__(
-        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL
+        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
     ) -> dict[str, torch.Tensor]:
-        """Batch (B, frames, C, H, W), the anchor before them -> {"loss", "noise", "level"}."""
+        """Return {"loss", "noise", "level"} for a batch (B, F, C, H, W): the anchor, if any, and the frames to noise.
+
+        "level" is left out for a network without level heads.
+        """
         size = (len(batch), self.frames, *batch.shape[2:])
         levels = self.draw_levels(len(batch), generator)[rows].expand(-1, self.frames)
         noise = torch.randn(size, generator=generator)[rows].to(batch)
@@ -85,8 +109,8 @@ class DenoiserObjective:
         flat = clean.flatten(0, 1), noise.flatten(0, 1), levels.flatten()
         noised = self.schedule.add_noise(flat[0], flat[2], flat[1]).view_as(clean)
         target = self.prediction.target(clean, noised, noise, levels)
-        told = levels.to(z.device) if self.kind == "acdm" else None
-        output, logits = network(torch.cat([z[:, : -self.frames], noised], 1), told)
+        level_input = levels.to(z.device) if self.kind == "acdm" else None
+        output, logits = network(torch.cat([z[:, : -self.frames], noised], 1), level_input)
         parts = {"noise": self.distance(output.float() - target)}
         if logits is not None:
             cross_entropy = F.cross_entropy(logits.flatten(0, 1), levels.flatten().to(logits.device))
@@ -94,27 +118,55 @@ class DenoiserObjective:
         return {"loss": parts["noise"] + self.level_weight * parts.get("level", 0.0), **parts}
 
     def draw_levels(self, batch: int, generator: torch.Generator) -> torch.Tensor:
-        """Levels (batch, 2), or (batch, 1) where there is one for all frames."""
-        drawn = 2 if self.kind == "denoiser" else 1
-        levels = torch.randint(self.schedule.levels + 1, (batch, drawn), generator=generator)
-        if self.low_condition:
-            low = (self.schedule.levels * torch.rand(batch, generator=generator) ** self.LOW).floor().long()
-            count = int(self.low_condition * batch)
+        """Draw levels (batch, 2), or (batch, 1) for a kind with one level for all frames."""
+        per_sample = 2 if self.kind == "denoiser" else 1
+        levels = torch.randint(self.schedule.levels + 1, (batch, per_sample), generator=generator)
+        if self.low_condition_share:
+            low = (self.schedule.levels * torch.rand(batch, generator=generator) ** self.LOW_EXPONENT).floor().long()
+            count = int(self.low_condition_share * batch)
             levels[:count, 0] = low[:count]
         return levels
 
     def distance(self, error: torch.Tensor) -> torch.Tensor:
-        """Mean square of an error (..., N, N), its shells weighted."""
+        """Return the mean square of an error (..., N, N), with the weight of each shell."""
         if self.weight is None:
             return error.square().mean()
         return (torch.fft.rfft2(error, norm="forward").abs().square() * self.weight).sum((-2, -1)).mean()
 
 
 def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
-    """What each mode of a half spectrum (N, N // 2 + 1) counts: K^-exponent, the mean as K = 1, with mean 1 over all N x N
-    modes, and twice that where a mode stands for its mirror image too."""
+    """Return the weight of each mode of a half spectrum (N, N // 2 + 1).
+
+    A mode of shell K has the weight K^-exponent, and shell 0 that of shell 1, scaled to mean 1 over all N x N modes. A
+    mode that also stands for its mirror image has twice the weight.
+    """
     shells = torch.from_numpy(shell_index(resolution)).clamp(min=1).double()
-    twice = torch.full_like(shells, 2.0)
-    twice[:, 0] = twice[:, -1] = 1.0
-    weight = shells**-exponent
-    return twice * weight * (resolution**2 / (twice * weight).sum())
+    modes, weight = torch.from_numpy(mode_weight(resolution)), shells**-exponent
+    return modes * weight * (resolution**2 / (modes * weight).sum())
+
+
+def build_objective(
+    spec: dict, statistics: dict, correlation: list | None, resolution: int, device: torch.device
+) -> PointwiseObjective | DenoiserObjective:
+    """Build the objective of a model's specification.
+
+    `statistics`: the data manifest's statistics. `correlation` (C, K) of successive frames in each shell, for the
+    prediction "residual". `resolution`: points per side of a frame.
+    """
+    training = spec["training"]
+    if spec["objective"] == "pointwise":
+        scale = torch.tensor(statistics["increment_std"], dtype=torch.float32, device=device)[:, None, None]
+        return PointwiseObjective(scale, training["unroll"], training["input_noise"])
+    diffusion = spec["diffusion"]
+    schedule = NoiseSchedule.build(diffusion["schedule"], diffusion["levels"])
+    colour = NoiseColour(diffusion["colour"], statistics["shell_amplitude"], resolution, device)
+    return DenoiserObjective(
+        schedule,
+        colour,
+        anchored=diffusion["anchor"],
+        level_weight=training["level_weight"],
+        kind=spec["objective"],
+        prediction=build_prediction(diffusion["prediction"], schedule, colour, statistics, correlation),
+        shell_weight=training["shell_weight"],
+        low_condition_share=training["low_condition_share"],
+    )

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, spoken to by the DevTools protocol over two pipes: no further package is needed.
+"""A headless Chromium for tests. The DevTools protocol over two pipes drives it, so no further package is needed.
 
 `install` fetches Debian's package. Every request of a page and every word in its console is noted, so that a test can say
 that there was none.
@@ -29,16 +29,16 @@ FLAGS = (
 
 
 def program() -> str | None:
-    return next((found for found in map(shutil.which, PROGRAMS) if found), None)
+    return next((path for path in map(shutil.which, PROGRAMS) if path), None)
 
 
 def hindrance() -> str:
-    """Why no browser can be started here; empty when one can."""
+    """Return the reason why no browser can start on this machine; an empty text if one can."""
     return "" if program() else "no Chromium is installed here (make test fetches Debian's where it may)"
 
 
 def install() -> None:
-    """Fetch Debian's package where there is none, apt-get is there and the user is root; otherwise do nothing."""
+    """Install Debian's package if there is no browser, the user is root and apt-get exists; else do nothing."""
     if program() or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     quiet = {
@@ -83,7 +83,7 @@ class Browser:
         os.close(self._from)
 
     def _message(self, deadline: float) -> dict:
-        """The next message; TimeoutError where none comes."""
+        """Return the next message; TimeoutError if none comes."""
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -96,7 +96,7 @@ class Browser:
         return json.loads(message)
 
     def ask(self, method: str, session: str | None = None, seconds: float = 60, **parameters) -> dict:
-        """The answer to an order; what else is told meanwhile goes to `events`."""
+        """Return the answer to an order; other messages go to `events`."""
         number = next(self._numbers)
         order = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         os.write(self._to, json.dumps(order).encode() + b"\0")
@@ -110,7 +110,7 @@ class Browser:
             self.events.append(message)
 
     def page(self, width: int = 1280, height: int = 1000, **media: str) -> "Page":
-        """A new, empty page; `media`: features such as prefers_color_scheme="dark"."""
+        """Return a new, empty page; `media`: features such as prefers_color_scheme="dark"."""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, session)
@@ -136,10 +136,10 @@ class Page:
     def ask(self, method: str, **parameters) -> dict:
         return self.browser.ask(method, self.session, **parameters)
 
-    def told(self, method: str) -> list[dict]:
-        """Parameters of the events of one kind so far."""
-        found = [event for event in self.browser.events if event.get("sessionId") == self.session]
-        return [event["params"] for event in found if event["method"] == method]
+    def events(self, method: str) -> list[dict]:
+        """Return the parameters of the events of one kind so far."""
+        events = [event for event in self.browser.events if event.get("sessionId") == self.session]
+        return [event["params"] for event in events if event["method"] == method]
 
     def open(self, path: Path) -> None:
         """Go to a file and wait until it has loaded."""
@@ -147,7 +147,7 @@ class Page:
         self.wait("document.readyState === 'complete'")
 
     def run(self, expression: str):
-        """The value of a JavaScript expression."""
+        """Return the value of a JavaScript expression."""
         answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
@@ -160,9 +160,9 @@ class Page:
             time.sleep(0.05)
 
     def box(self, selector: str) -> dict:
-        """Place of an element on the screen, scrolled into view: x, y, width, height."""
-        return self.run(f"""(() => {{ const found = document.querySelector({json.dumps(selector)});
-            found.scrollIntoView({{block: "center", behavior: "instant"}}); return found.getBoundingClientRect().toJSON(); }})()""")
+        """Scroll an element into view; return its place on the screen: x, y, width, height."""
+        return self.run(f"""(() => {{ const element = document.querySelector({json.dumps(selector)});
+            element.scrollIntoView({{block: "center", behavior: "instant"}}); return element.getBoundingClientRect().toJSON(); }})()""")
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         pressed = {"button": "left", "clickCount": 1} if kind != "mouseMoved" else {}
@@ -187,13 +187,13 @@ class Page:
             )
 
     def screenshot(self) -> np.ndarray:
-        """What is to be seen, (H, W, 3)."""
+        """Return the visible part of the page, (H, W, 3)."""
         picture = base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
         with Image.open(io.BytesIO(picture)) as image:
             return np.asarray(image.convert("RGB"))
 
     def part(self, selector: str) -> np.ndarray:
-        """The pixels of an element on the screen, (H, W, 3)."""
+        """Return the pixels of an element on the screen, (H, W, 3)."""
         box = self.box(selector)
         top, left = round(box["y"]), round(box["x"])
         return self.screenshot()[top : top + round(box["height"]), left : left + round(box["width"])]

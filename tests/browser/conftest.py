@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 import chromium
 from test_figures import LABELS, Synthetic
 
-from sns_core.figures.explorer import write_explorer
+from sns_core.figures.explorer.write import write_explorer
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ def page(browser, explorer):
     opened.open(explorer)
     opened.wait("!document.getElementById('main').hidden && document.querySelector('#spectrum path.line')")
     yield opened
-    assert opened.told("Runtime.exceptionThrown") == []
-    assert opened.told("Runtime.consoleAPICalled") == []
-    assert opened.told("Log.entryAdded") == []
-    assert [request["request"]["url"] for request in opened.told("Network.requestWillBeSent")] == [explorer.as_uri()]
+    assert opened.events("Runtime.exceptionThrown") == []
+    assert opened.events("Runtime.consoleAPICalled") == []
+    assert opened.events("Log.entryAdded") == []
+    assert [request["request"]["url"] for request in opened.events("Network.requestWillBeSent")] == [explorer.as_uri()]
 
 
 def panel(name: str) -> str:
@@ -46,8 +46,8 @@ def step_shown(page) -> int:
     return int(words(page, "#clock small").removeprefix("step "))
 
 
-def distance(one: np.ndarray, other: np.ndarray) -> float:
-    return float(abs(one.astype(int) - other.astype(int)).mean())
+def distance(left: np.ndarray, right: np.ndarray) -> float:
+    return float(abs(left.astype(int) - right.astype(int)).mean())
 
 
 def test_fields_are_seen_and_differ_by_method_time_member_and_layer(page):
@@ -64,10 +64,10 @@ def test_fields_are_seen_and_differ_by_method_time_member_and_layer(page):
     earlier = page.part(panel("solver"))
     assert distance(earlier, solver) > 10
     member(page, 2)
-    other = page.part(panel("solver"))
-    assert distance(other, earlier) > 10
+    third_member = page.part(panel("solver"))
+    assert distance(third_member, earlier) > 10
     page.click("#layers label:nth-child(2) span")
-    assert distance(page.part(panel("solver")), other) > 2
+    assert distance(page.part(panel("solver")), third_member) > 2
 
 
 def test_a_lost_member_is_told_with_its_step(page):
@@ -101,8 +101,8 @@ def test_pointing_at_the_spectrum_tells_the_values_of_the_metrics(page, source):
             truth = xr.open_dataset(source.metrics[method])["energy_spectrum"]
             truth = truth.transpose("member", "block", "layer", "wavenumber").values[chosen, block, 0, 1 + shell]
             row = f"#reading [data-method={method}] td"
-            told = float(page.run(f"document.querySelector('{row}').dataset.value"))
-            assert np.float32(told) == np.float32(truth)
+            value = float(page.run(f"document.querySelector('{row}').dataset.value"))
+            assert np.float32(value) == np.float32(truth)
             mantissa, _, power = words(page, row).partition(" × 10")
             exponent = int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
             assert float(mantissa) * 10.0**exponent == pytest.approx(truth, rel=1e-3)
@@ -162,7 +162,7 @@ def test_it_fits_a_phone_and_the_dark(browser, explorer, width, scheme):
     assert (paper.max() < 60) == (scheme == "dark")
     assert all(page.box(f"#{name}")["width"] >= 40 for name in ("play", "time"))
     assert page.run("document.querySelectorAll('#methods span')[0].getBoundingClientRect().height") >= 30
-    assert not page.told("Runtime.exceptionThrown")
+    assert not page.events("Runtime.exceptionThrown")
 
 
 def test_a_damaged_page_says_so(browser, explorer, tmp_path):
@@ -177,7 +177,7 @@ def test_a_damaged_page_says_so(browser, explorer, tmp_path):
 
 
 def test_the_movie_of_a_report_plays(browser, source, tmp_path):
-    """As the report carries it: inside the page, from a file, without a network."""
+    """The report contains the movie; the browser plays it from a file, without a network."""
     eddies = {"resolution": 16, "length": 1.0e6, "beta": 1.5e-11, "bottom_drag": 5.8e-7, "layer_ratio": 0.25, "dt": 1e4,
               "deformation_radius": 15000.0, "upper_velocity": 0.025, "lower_velocity": 0.0, "eddy_frames": False}  # fmt: skip
     manifest = tmp_path / "manifest.json"

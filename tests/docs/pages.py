@@ -1,4 +1,4 @@
-"""What the pages under docs/ show as code."""
+"""Read the code blocks of the pages under docs/."""
 
 import re
 from pathlib import Path
@@ -8,5 +8,5 @@ BLOCK = re.compile(r"^```(\w+)\n# (\S+)\n(.*?)^```$", re.M | re.S)
 
 
 def blocks(name: str) -> dict[str, str]:
-    """File name -> content of each code block of a page that names its file in a first comment."""
+    """Return file name -> content for each code block of a page whose first line is a comment with the file name."""
     return {file: content for _, file, content in BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text())}

@@ -9,8 +9,9 @@ import torch
 import warm_python
 import xarray as xr
 import yaml
-from configuration import ConfigurationError, _merge, validate
 from pages import blocks
+
+from sns_workflow.configuration import ConfigurationError, merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
 # At the size of the smoke run.
@@ -95,10 +96,10 @@ def test_the_metric_is_what_it_says(folder):
 
 
 def test_the_kept_spectrum_is_kept(folder):
-    """Of the page's stepper only: no shell beyond 1.2 times the training data's, which the surrogate alone passes."""
+    """The page's method leaves no shell beyond 1.2 times the training data's; the surrogate alone does."""
     import json
 
-    from sns_core.data.shards import shell_index
+    from sns_core.shells import shell_index
 
     limit = 1.2 * torch.tensor(
         json.loads((folder / TABLES / "shards/manifest.json").read_text())["statistics"]["shell_amplitude"]
@@ -128,7 +129,7 @@ def test_an_edit_of_the_users_files_reruns_what_they_made(root, folder):
         return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total"}
 
     assert planned("surface.py", lambda text: text + "\n# a remark\n") == set()
-    assert "simulate_trajectories" in planned("surface.py", lambda text: text.replace("0.25", "0.250001"))
+    assert "simulate_trajectories" in planned("surface.py", lambda text: text.replace("/ 16)", "/ 17)"))
     jobs = planned("kept.py", lambda text: text.replace("1e-12", "1e-11"))
     assert "rollout_segment" in jobs and not {"train_model", "simulate_trajectories"} & jobs
     jobs = planned("gradients.py", lambda text: text.replace("0.5 *", "0.50001 *"))
@@ -142,9 +143,9 @@ MISTAKES = {
     "missing parameter": ("systems.surface.solver.forcing", None, "the key 'forcing' is missing"),
     "unknown option": ("methods.kept.faktor", 2.0, "methods.kept.faktor"),
     "wrong model": ("methods.kept.models.surrogate", "sns_white", "needs 'pointwise'"),
-    "no such stepper": ("methods.kept.stepper", "kept.Kept", "it defines KeptSpectrum"),
-    "no such metric": ("metrics.extra", ["gradients.palinstrofy"], "defines palinstrophy"),
-    "not a name": ("metrics.extra", ["palinstrophy"], "module.Name"),
+    "no such method": ("methods.kept.kind", "kept.Kept", "it defines KeptSpectrum"),
+    "no such metric": ("metrics.user", ["gradients.palinstrofy"], "defines palinstrophy"),
+    "not a name": ("metrics.user", ["palinstrophy"], "module.Name"),
 }
 
 
@@ -152,9 +153,9 @@ MISTAKES = {
 def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatch, mistake):
     monkeypatch.chdir(folder)
     for overlay in ("surface", "kept", "gradients"):
-        _merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
+        merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
     validate(config)
-    key, value, told = MISTAKES[mistake]
+    key, value, message = MISTAKES[mistake]
     *parents, last = key.split(".")
     place = config
     for parent in parents:
@@ -165,4 +166,4 @@ def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatc
         place[last] = value
     with pytest.raises(ConfigurationError) as caught:
         validate(config)
-    assert told in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)

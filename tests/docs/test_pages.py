@@ -1,4 +1,4 @@
-"""What the pages say is what the code says: messages, links, the graph of rules, the plane."""
+"""The pages agree with the code: messages, links, floors of the package, the graph of rules, the plane."""
 
 import ast
 import importlib.util
@@ -10,27 +10,29 @@ import numpy as np
 import pytest
 import snakemake
 import yaml
-from configuration import _merge, validate
 from pages import ROOT, blocks
 
+import sns_core
+from sns_workflow.configuration import merge, validate
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDER_PAGES = [ROOT / "envs/README.md", ROOT / "results/README.md", *sorted(ROOT.glob("gallery/*/README.md"))]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
-BY_SNAKEMAKE = {"Directory cannot be locked", "MissingInputException"}
+BY_SNAKEMAKE = {
+    "Directory cannot be locked",
+    "MissingInputException",
+    "Config file must be given as JSON or YAML with keys at top level.",
+}
 
 
-def told(folder: Path, pattern: str = "**/*.py") -> str:
-    """Every string of the code under a folder, f-strings without their values, one after the other."""
-    found = []
-    for path in folder.glob(pattern):
-        tree = ast.parse(path.read_text())
-        found += [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-    return "\n".join(found)
+def strings_of(folder: Path) -> str:
+    """Join all strings of the Python code under a folder; f-strings without their values."""
+    nodes = [node for path in folder.glob("**/*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
 def messages() -> list[str]:
-    """The messages in the first column of the tables of the page, as they stand between the accents."""
+    """List the messages between accents in the first column of the page's tables."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     return [message for row in rows for message in re.findall(r"`([^`]+)`", row) if not message.startswith("verify")]
@@ -38,7 +40,9 @@ def messages() -> list[str]:
 
 @pytest.fixture(scope="module")
 def words() -> str:
-    return told(ROOT / "sns_core") + told(ROOT / "workflow") + (ROOT / "workflow/rules/common.smk").read_text()
+    rules = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    packages = [strings_of(ROOT / name) for name in ("sns_core", "workflow", "sns_workflow")]
+    return "\n".join([*packages, *rules])
 
 
 @pytest.mark.parametrize("message", messages())
@@ -46,7 +50,8 @@ def test_every_message_of_troubleshooting_is_one_of_the_codes(words, message):
     if message in BY_SNAKEMAKE:
         folder = Path(snakemake.__file__).parent
         assert any(
-            message in (folder / name).read_text() for name in ("exceptions.py", "cli.py", "workflow.py", "dag.py")
+            message in (folder / name).read_text()
+            for name in ("exceptions.py", "cli.py", "workflow.py", "dag.py", "common/configfile.py")
         )
         return
     parts = [part.strip() for part in message.split("…") if len(part.strip()) > 3]
@@ -57,7 +62,7 @@ def test_the_page_of_troubleshooting_has_messages():
     assert len(messages()) > 20
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*PAGES, *FOLDER_PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target, _ in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
@@ -76,8 +81,33 @@ def test_every_page_is_listed_in_the_readme():
     assert [page.name for page in PAGES[1:] if f"(docs/{page.name})" not in readme] == []
 
 
-def test_the_first_method_of_the_page_is_a_valid_configuration(config):
-    validate(_merge(config, yaml.safe_load(blocks("add-a-method")["held.yaml"])))
+def test_the_tour_lists_every_room_once_from_the_top_floor_down():
+    page = (ROOT / "docs" / "code-tour.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ", page, re.M)
+    rows = [re.findall(r"\w+", row) for row in rows]
+    package = ROOT / "sns_core"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    rooms |= {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert sorted(room for row in rows for room in row) == sorted(rooms)
+    listed = re.findall(r"^ +(\d+)  (\w.*)$", sns_core.__doc__, re.M)
+    floors = {room.strip(): int(floor) for floor, names in listed for room in names.split(",")}
+    highest = [max(floors.get(room, 0) for room in row) for row in rows]
+    assert highest == sorted(highest, reverse=True)
+
+
+@pytest.mark.parametrize(("page", "file"), [("add-a-method", "held.yaml"), ("external-rollouts", "mine.yaml")])
+def test_configurations_of_the_pages_are_valid(config, page, file):
+    validate(merge(config, yaml.safe_load(blocks(page)[file])))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_name_files_of_the_repository(page):
+    """Configurations, modules and make targets in the code blocks exist; files of the reader's own have no folder."""
+    code = "\n".join(re.findall(r"^```\n(.*?)^```$", page.read_text(), re.M | re.S))
+    for path in re.findall(r"(?:--configfile|-s|--workflow-profile) (\w+/[\w./-]+)", code):
+        assert (ROOT / path).exists(), path
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"^make ([\w-]+)", code, re.M)) <= set(targets)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +119,7 @@ def refresh():
 
 
 def test_the_graph_of_rules_is_current(refresh):
-    shown = refresh.FENCE.findall((ROOT / "README.md").read_text())
+    shown = refresh.FENCE.findall(refresh.PAGE.read_text())
     assert shown == [refresh.rule_graph()], "the rules have changed: run `make graph`"
 
 

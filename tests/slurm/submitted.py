@@ -17,22 +17,27 @@ from sns_core.files import read_tensors
 
 # The fewest jobs that cover all stages up to the tables. `cpu`: the GPUs of the tests are no GPUs.
 OVERLAY = """
-device: cpu
+hardware: {device: cpu}
 use: {methods: [solver, pointwise, sns]}
 models: {pointwise: {training: {steps: 400}}}
 rollout: {steps: 30}
 """
 MODEL = str(SYSTEM / "models/pointwise.safetensors")
 
-# Stands before the stages' python on PATH: notes what a job was given, fails once if told to, and becomes the stage.
-PYTHON = """#!/bin/sh
-echo "$3 ${{SLURM_JOB_ID:-}},${{CUDA_VISIBLE_DEVICES:-}},$$" >> {folder}/stages
-if [ "$3" = "$FAILS_ONCE" ] && mkdir {folder}/failed 2> /dev/null; then
-    while [ "$1" != --log ]; do shift; done
-    echo "it fails on purpose" > "$2"
-    exit 1
-fi
-exec {python} "$@"
+# Python reads this module when it starts: it notes what a job was given, and lets one stage fail once if that is wanted.
+NOTES = """
+import os, sys
+words = sys.orig_argv
+if "sns_core" in words:
+    stage = words[words.index("sns_core") + 1]
+    with open("{folder}/stages", "a") as notes:
+        values = [os.environ.get(name, "") for name in ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")]
+        print(stage, ",".join([*values, str(os.getpid())]), file=notes)
+    if stage == os.environ["FAILS_ONCE"] and not os.path.exists("{folder}/failed"):
+        os.mkdir("{folder}/failed")
+        with open(words[words.index("--log") + 1], "w") as log:
+            print("it fails on purpose", file=log)
+        os._exit(1)
 """
 
 
@@ -53,14 +58,14 @@ class Submitter:
         ]  # fmt: skip
 
     def environment(self, folder: Path, fails_once: str = "") -> dict[str, str]:
-        own = folder / "bin"
+        own = folder / "modules"
         own.mkdir(exist_ok=True)
-        (own / "python").write_text(PYTHON.format(folder=folder, python=sys.executable))
-        (own / "python").chmod(0o755)
+        (own / "sitecustomize.py").write_text(NOTES.format(folder=folder))
         known = {name: value for name, value in environment().items() if not name.startswith(("SLURM_", "CUDA_"))}
         cluster = self.cluster.environment()
-        path = os.pathsep.join([str(own), str(self.cluster.folder / "bin"), known["PATH"], cluster["PATH"]])
-        return {**known, **cluster, "PATH": path, "FAILS_ONCE": fails_once}
+        path = os.pathsep.join([str(self.cluster.folder / "bin"), known["PATH"], cluster["PATH"]])
+        modules = os.pathsep.join([str(own), *filter(None, [known.get("PYTHONPATH")])])
+        return {**known, **cluster, "PATH": path, "PYTHONPATH": modules, "FAILS_ONCE": fails_once}
 
     @contextlib.contextmanager
     def started(

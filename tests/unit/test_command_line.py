@@ -1,12 +1,16 @@
 """The command line reads stages' arguments by their annotations and ends mistakes in one line."""
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from sns_core.__main__ import main, read_arguments
+from sns_core.__main__ import main
+from sns_core.arguments import expand, read_arguments
+from sns_core.stage_help import arguments_of, help_of_stage, split_docstring
 from sns_core.stages import STAGES
 
 
@@ -65,7 +69,9 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "data.trajectories",
         "training",
         "rollout",
-        "metrics.compute",
+        "evaluation",
+        "metrics.reference",
+        "metrics.rollout_metrics",
         "theory",
         "figures.movie",
         "figures.phase_space",
@@ -83,3 +89,86 @@ def test_mistakes_end_as_one_line(capsys, tmp_path):
     assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("shard_dataset: ") and missing in error[0]
+
+
+def test_help_says_what_a_stage_does_and_what_it_takes(capsys):
+    assert main(["train_model", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: python -m sns_core train_model")
+    assert "Train one model of the configuration" in text
+    described = [line.strip() for line in text.splitlines()]
+    assert described[described.index("--precision TEXT") + 1] == "auto, float32 or bfloat16 (default: auto)"
+    assert "--manifest FILE" in described and "--spec JSON" in described and "--compile true|false" in described
+
+
+def test_help_of_the_command_line_lists_all_stages(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in STAGES)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_help_of_a_stage_describes_each_argument_once(name):
+    text = help_of_stage(name)
+    missing = [argument.flag for argument in arguments_of(name) if not argument.description]
+    assert not missing, f"{name} does not describe {missing}"
+    assert all(text.count(f"\n  {argument.flag} {argument.kind}\n") == 1 for argument in arguments_of(name))
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from sns_core.__main__ import main; main(['train_model', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_descriptions_are_found_one_per_line_and_within_a_paragraph():
+    text, described = split_docstring(
+        """Do a thing.
+
+        `one`: the first. `two`, `three`: the others; `four`: number of things, e.g. 3. Raises ValueError.
+        `five`: spread over
+        two lines.
+
+        The end.
+        """
+    )
+    assert text == "Do a thing.\n\nRaises ValueError.\n\nThe end."
+    assert described == {
+        "one": "the first",
+        "two": "the others",
+        "three": "the others",
+        "four": "number of things, e.g. 3",
+        "five": "spread over two lines",
+    }
+
+
+def test_arguments_come_as_json_and_from_files(tmp_path):
+    def stage(
+        *,
+        name: str,
+        rate: float,
+        members: list[int],
+        files: list[Path] = (),
+        before: Path | None = None,
+        on: bool = True,
+    ):
+        pass
+
+    several = json.dumps({"name": "x {y} 'z'", "rate": 1, "members": [1, 2], "on": False, "before": None})
+    read = read_arguments(stage, ["--from-json", several, "--files", "a.nc", "b.nc", "--before"])
+    assert read == {
+        "name": "x {y} 'z'",
+        "rate": 1.0,
+        "members": [1, 2],
+        "files": [Path("a.nc"), Path("b.nc")],
+        "on": False,
+        "before": None,
+    }
+    assert isinstance(read["rate"], float)
+    (tmp_path / "words").write_text(shlex.join(["--from-json", several]))
+    assert read_arguments(stage, expand([f"@{tmp_path / 'words'}", "--files"])) == {**read, "files": []}
+    for wrong, message in [
+        ({"name": 3}, "--name: 3 is no str"), ({"rate": "1"}, "--rate"), ({"members": [1.5]}, "--members: 1.5 is no int"),
+        ({"on": 1}, "--on: 1 is no bool"), ({"members": True}, "--members"), ({"nmae": "x"}, "unknown argument --nmae"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            read_arguments(stage, ["--from-json", json.dumps({**json.loads(several), **wrong})])

@@ -11,16 +11,18 @@ import torch
 import xarray as xr
 from tiny_models import SYSTEM
 
+from sns_core.data.emulation import Emulation
+from sns_core.errors import UserError
+from sns_core.evaluation import timing as cost
+from sns_core.evaluation.coarse_solver import longest_step, regridded, rollout_grids
+from sns_core.evaluation.timing import EnergyMeter, in_subprocess, measure_cost, timed
 from sns_core.files import read_json, write_json
-from sns_core.metrics.cost import break_even, frontier, read_cost, seconds_at, tabulate_cost
-from sns_core.rollout import cost
-from sns_core.rollout.cost import EnergyMeter, apart, measure_cost, timed
+from sns_core.metrics.cost import _compare, break_even, frontier, read_cost, seconds_at, tabulate_cost
 from sns_core.rollout.ensemble import rollout_ensemble
-from sns_core.rollout.grids import longest_step, on_grid, regridded, rollout_grids
-from sns_core.runtime import UserError
 from sns_core.systems import InstabilityError
 
 CPU = torch.device("cpu")
+EMULATION = Emulation(SYSTEM["name"], SYSTEM["parameters"], 16, 0.1, {}, "")
 
 
 # --- the solver on other grids ---
@@ -38,20 +40,24 @@ def test_the_same_waves_stand_on_another_grid(here, there):
     assert torch.allclose(regridded(waves(here), there), waves(there), atol=1e-12)
 
 
+def on_grid(resolution: int, dt: float):
+    return EMULATION.build_system(resolution=resolution, dt=dt)
+
+
 def test_the_longest_step_is_the_fewest_that_go_through():
-    state = on_grid(SYSTEM, 32, 0.01, CPU).initial_state(2, torch.Generator().manual_seed(1))
+    state = on_grid(32, 0.01).initial_state(2, torch.Generator().manual_seed(1))
     tried = []
 
     def run(flow):
         tried.append(flow.dt)
         return {"end": flow.advance(state, round(0.1 / flow.dt))}
 
-    substeps, found = longest_step(SYSTEM, 32, 0.1, CPU, run)
+    substeps, found = longest_step(EMULATION, 32, CPU, run)
     assert substeps > 1 and found["end"].isfinite().all() and tried[-1] == 0.1 / substeps
     with pytest.raises(InstabilityError):
-        on_grid(SYSTEM, 32, 0.1 / (substeps - 1), CPU).advance(state, substeps - 1)
+        on_grid(32, 0.1 / (substeps - 1)).advance(state, substeps - 1)
     with pytest.raises(InstabilityError):
-        longest_step(SYSTEM, 32, 0.1, CPU, lambda flow: flow.advance(50 * state, 20))
+        longest_step(EMULATION, 32, CPU, lambda flow: flow.advance(50 * state, 20))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +73,7 @@ def grids(tiny, tmp_path_factory):
 def test_forecasts_on_other_grids_start_where_those_of_methods_do(tiny, grids, tmp_path):
     output = tmp_path / "solver.nc"
     rollout_ensemble(
-        name="solver", method={"stepper": "solver"}, models={}, manifest=tiny.manifest, initial=[tiny.test], starts=2,
+        name="solver", method={"kind": "solver"}, models={}, manifest=tiny.manifest, initial=[tiny.test], starts=2,
         members=2, leads=[1, 3], disturbance=0.01, seed=5, output=output, device="cpu",
     )  # fmt: skip
     known, own = xr.load_dataset(grids), xr.load_dataset(output)["forecast"]
@@ -88,7 +94,7 @@ def test_long_runs_give_spectra_of_each_part_on_grids_up_to_the_solver_s_own(tin
     assert np.isfinite(energy.sel(grid=[16, 24, 32])).all() and np.isnan(energy.sel(grid=[48, 64])).all()
     # 25 steps: 5 to settle, then four parts of 5, every second step of which counts; Parseval.
     substeps = int(known["substeps"].sel(grid=24))
-    flow = on_grid(SYSTEM, 24, 0.1 / substeps, CPU)
+    flow = on_grid(24, 0.1 / substeps)
     states = torch.from_numpy(xr.load_dataset(tiny.test)["final_state"].values)
     carry, energies = flow.start(regridded(states, 24)), {}
     for step in range(1, 26):
@@ -159,21 +165,21 @@ def _fail(words: str) -> dict:
 
 
 def test_memory_is_that_of_each_contender_alone():
-    large, small = apart(_hold, 800), apart(_hold, 1)
+    large, small = in_subprocess(_hold, 800), in_subprocess(_hold, 1)
     assert large["sum"] == 800 * 125_000
     # what a process takes over from its parent is counted, too, and differs by 100 MB from one to the next
     assert large["memory_mb"] - small["memory_mb"] > 640
     with pytest.raises(UserError, match="no such model"):
-        apart(_fail, "no such model")
+        in_subprocess(_fail, "no such model")
 
 
 def test_methods_and_grids_are_measured_with_what_they_depend_on(tiny, grids, tmp_path):
     output = tmp_path / "measured.json"
-    walk = {"path": "left_then_down", "readout": {"kind": "argmax", "quantile": 0.1}, "sampler": {}, "stride": 5}
+    walk = {"path": "left_then_down", "readout": {"kind": "argmax"}, "sampler": {}, "stride": 5}
     methods = {
-        "solver": {"method": {"stepper": "solver"}, "models": {}},
+        "solver": {"method": {"kind": "solver"}, "models": {}},
         "generation": {
-            "method": {"stepper": "generation", **walk},
+            "method": {"kind": "generation", **walk},
             "models": {"denoiser": str(tiny.models["denoiser"])},
         },
     }
@@ -327,6 +333,21 @@ def test_a_method_that_loses_members_has_no_spectrum_to_be_compared(table):
     row = entry(table, "lost", "spectrum_error")
     assert row["verdict"] == "lost" and row["at_most"] and row["beaten_by"] == "", "it is cheaper than any grid"
     assert entry(table, "lost", "crps", 1)["verdict"] == "gains", "forecasts end before"
+
+
+def test_errors_inside_the_floor_count_as_equal():
+    rows = pd.DataFrame(
+        {
+            "contender": ["solver", "32", "16", "sns"], "kind": ["method", "grid", "grid", "method"],
+            "seconds": [4.0, 2.0, 1.0, 3.0], "score": "spectrum_error", "lead": math.nan,
+            "error": [0.009, 0.013, 0.2, 0.011], "floor": 0.015, "members_lost": 0, "preparation": 1.0,
+        }
+    )  # fmt: skip
+    free = rows.assign(floor=0.0)
+    for table in (rows, free):
+        _compare(table, (table["kind"] == "grid") | (table["contender"] == "solver"))
+    assert rows["solver_seconds"].iloc[-1] == 2.0 and rows["beaten_by"].iloc[-1] == "32"
+    assert 2.0 < free["solver_seconds"].iloc[-1] < 4.0 and free["beaten_by"].iloc[-1] == ""
 
 
 def test_a_missing_table_is_named(tmp_path):

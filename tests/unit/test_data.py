@@ -25,8 +25,8 @@ from sns_core.data import (
 )
 from sns_core.data import trajectories as trajectories_module
 from sns_core.data.frames import FrameWriter, steps_per_frame
+from sns_core.errors import UserError
 from sns_core.files import code_state, read_tensors, write_tensors
-from sns_core.runtime import UserError
 from sns_core.systems import InstabilityError, KolmogorovFlow
 
 SYSTEM = {"name": "KolmogorovFlow", "parameters": {"resolution": 32, "viscosity": 1e-2, "dt": 0.01}}

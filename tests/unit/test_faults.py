@@ -22,8 +22,8 @@ from sns_core.files import read_json
 
 MODELS = {"surrogate": "pointwise.safetensors", "denoiser": "denoiser.safetensors"}
 WALK = {
-    "stepper": "refinement", "path": "diagonal", "readout": {"kind": "calibrated", "quantile": 0.7}, "sampler": {}, "stride": 4,
-    "joint": True, "max_level": 4, "renoise": False,
+    "kind": "refinement", "path": "diagonal", "readout": {"kind": "calibrated", "refine_share": 0.7}, "sampler": {}, "stride": 4,
+    "shared_level": True, "max_level": 4, "renoise": False,
 }  # fmt: skip
 # Three checkpoints, as in the training of the tiny models, in a third of their steps.
 SHORT = {"steps": 9, "log_every": 3, "checkpoint_every": 3, "warmup": 2}
@@ -58,7 +58,7 @@ CALLS = {
         {"name": "denoiser", "spec": SPEC, "manifest": "shards/manifest.json", "precision": "float32", **COMMON,
          "output": "denoiser.safetensors", "history": "denoiser.csv"},
     ),
-    "solver": ("rollout_segment", segment("solver", 0, {"stepper": "solver"}, {})),
+    "solver": ("rollout_segment", segment("solver", 0, {"kind": "solver"}, {})),
     "rollout": ("rollout_segment", segment("sns", 0, WALK, MODELS)),
     "rollout on": ("rollout_segment", segment("sns", 1, WALK, MODELS)),
     "reference": (
@@ -124,7 +124,7 @@ def server():
     # xarray imports the last four when it first makes a dataset.
     context.set_forkserver_preload(
         [
-            *("sns_core.rollout", "sns_core.training", "sns_core.metrics.compute", "sns_core.record"),
+            *("sns_core.rollout", "sns_core.training", "sns_core.metrics.rollout_metrics", "sns_core.record"),
             *("dask.array", "distributed", "netCDF4", "pandas"),
         ]
     )

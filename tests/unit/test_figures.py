@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import math
 import re
@@ -10,14 +11,18 @@ import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
+import av
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sns_core.data.frames import FORMAT as FRAMES
+from sns_core.errors import UserError
 from sns_core.figures.ablation import best, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.cost import plot_cost
@@ -30,14 +35,14 @@ from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
-from sns_core.figures.style import PALETTE, looks, short
+from sns_core.figures.style import DARK_PAGE, LIGHT_PAGE, MUTED, PALETTE, contrast, method_styles, readable, wrapped
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
+from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.scorecard import SCORES
-from sns_core.metrics.summaries import CENTRES
 from sns_core.record import record_provenance
-from sns_core.report import judge, write_report
-from sns_core.runtime import UserError
+from sns_core.report import headline, judge, price_words, write_report
+from sns_core.wording import digits, interval, short
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
 FIGURES = (
@@ -103,24 +108,24 @@ class Synthetic:
         return (3.0 * waves + self.random.normal(0, 0.5, shape)).astype("f4")
 
     def _reference(self):
-        one = self.random.normal(1, 0.04, (self.members, len(self.layers), 1))
+        spread = self.random.normal(1, 0.04, (self.members, len(self.layers), 1))
         distance, lag = self.distance, self.map_lag
         values = {
-            "energy_spectrum": (("member", "layer", "wavenumber"), one * self.truth),
-            "kinetic_energy": (("member", "layer"), 0.9 * one[..., 0]),
-            "enstrophy": (("member", "layer"), 9.0 * one[..., 0]),
-            "rate_of_change": (("member",), 2.0 * one[:, 0, 0]),
-            "relative_change": (("member",), 0.17 * one[:, 0, 0]),
-            "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** one[:, 0]),
-            "vorticity_counts": (("member", "layer", "bin"), self.counts(one)),
-            "velocity_counts": (("member", "layer", "bin"), self.counts(one)),
-            "gradient_counts": (("member", "layer", "bin"), self.counts(one)),
+            "energy_spectrum": (("member", "layer", "wavenumber"), spread * self.truth),
+            "kinetic_energy": (("member", "layer"), 0.9 * spread[..., 0]),
+            "enstrophy": (("member", "layer"), 9.0 * spread[..., 0]),
+            "rate_of_change": (("member",), 2.0 * spread[:, 0, 0]),
+            "relative_change": (("member",), 0.17 * spread[:, 0, 0]),
+            "correlation": (("member", "lag"), np.exp(-self.lag)[None] ** spread[:, 0]),
+            "vorticity_counts": (("member", "layer", "bin"), self.counts(spread)),
+            "velocity_counts": (("member", "layer", "bin"), self.counts(spread)),
+            "gradient_counts": (("member", "layer", "bin"), self.counts(spread)),
             "map": (
                 ("member", "map_lag", "distance"),
-                one[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
+                spread[:, :1] * (np.exp(-lag)[:, None] * np.cos(2 * distance))[None],
             ),
         }
-        flow = one * np.sin(np.arange(self.size) * 0.5)
+        flow = spread * np.sin(np.arange(self.size) * 0.5)
         values["zonal_velocity"] = (("member", "layer", "y"), flow)
         values["zonal_velocity_square"] = (("member", "layer", "y"), flow**2 + 0.1)
         path = self.folder / "reference.nc"
@@ -219,14 +224,16 @@ class Synthetic:
             steps, lost = self.length(name), self.lost(name)
             for member in range(self.members):
                 bad = np.nan if lost[member] >= 0 else 1.0
-                rows.append({
-                    "system": "kolmogorov", "method": name, "member": member, "steps": steps, "lost_step": lost[member],
+                rows += [{
+                    "system": "kolmogorov", "method": name, "member": member, "layer": layer, "steps": steps,
+                    "lost_step": lost[member],
                     "calls_per_step": 0.25, "seconds_per_step": 0.02, "decorrelation_time": 0.7,
                     "decorrelation_time_late": bad,
                     "rate_of_change": 2.0 * bad, "relative_change": 0.17 * bad, "level_prev": 1.0, "level_next": 1.0,
-                    "spectrum_error": 0.05 * bad, "spectrum_error_late": 0.06 * bad, "kinetic_energy": 0.95 * bad,
-                    "kinetic_energy_solver": 0.9, "enstrophy": 9.5 * bad, "enstrophy_solver": 9.0,
-                })  # fmt: skip
+                    "member_spectrum_error": 0.05 * bad, "member_spectrum_error_late": 0.06 * bad,
+                    "kinetic_energy": 0.95 * bad, "kinetic_energy_solver": 0.9, "enstrophy": 9.5 * bad,
+                    "enstrophy_solver": 9.0,
+                } for layer in self.layers]  # fmt: skip
             width = min(2 * self.block, steps)
             for start in range(0, steps - width + 1, width):
                 for layer in self.layers:
@@ -234,7 +241,8 @@ class Synthetic:
                     error = np.inf if gone else 0.03 + abs(math.log10(self.growth(name, start + width) ** 2))
                     windows.append({
                         "method": name, "first_step": start + 1, "last_step": start + width, "layer": layer,
-                        "spectrum_error": error, "spectrum_error_low": 0.8 * error, "spectrum_error_high": 1.3 * error,
+                        "window_spectrum_error": error, "window_spectrum_error_low": 0.8 * error,
+                        "window_spectrum_error_high": 1.3 * error,
                         "kinetic_energy": 1e40 if gone else 0.9, "kinetic_energy_solver": 0.9,
                         "enstrophy": 9.0, "enstrophy_solver": 9.0, "relative_change": 0.17,
                         "relative_change_solver": 0.17,
@@ -257,10 +265,10 @@ class Synthetic:
                     value = {"published": 1e9, "pointwise": math.nan if score == "zonal_error" else value}.get(
                         name, value
                     )
-                    known = np.isfinite(value) and name != "published"
+                    shown = np.isfinite(value) and name != "published"
                     rows.append({
                         "system": "kolmogorov", "method": name, "score": score, "layer": layer, "lead": lead, "value": value,
-                        "low": 0.8 * value if known else math.nan, "high": 1.3 * value if known else math.nan,
+                        "low": 0.8 * value if shown else math.nan, "high": 1.3 * value if shown else math.nan,
                         "floor": math.nan if ideal is None else 0.02 if ideal == 0 else 1.0,
                         "floor_low": math.nan if ideal is None else 0.0 if ideal == 0 else 0.9,
                         "floor_high": math.nan if ideal is None else 0.03 if ideal == 0 else 1.1,
@@ -386,10 +394,10 @@ def test_figure_is_a_picture_and_a_page(drawn, name):
 
 
 def test_figures_are_the_same_byte_for_byte(source, drawn, tmp_path):
-    again = draw(source, tmp_path)
+    repeated = draw(source, tmp_path)
     for name, path in drawn.items():
-        assert path.read_bytes() == again[name].read_bytes(), name
-        assert path.with_suffix(".pdf").read_bytes() == again[name].with_suffix(".pdf").read_bytes(), name
+        assert path.read_bytes() == repeated[name].read_bytes(), name
+        assert path.with_suffix(".pdf").read_bytes() == repeated[name].with_suffix(".pdf").read_bytes(), name
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{n}.{k}" for n in FIGURES for k in ("png", "pdf"))
 
 
@@ -465,24 +473,75 @@ def test_lost_members_count_until_they_are_lost(source):
 
 def test_colours_are_stable_and_distinct():
     many = {"solver": "S", **{f"m{i}": f"M{i}" for i in range(9)}}
-    found = looks(many)
-    assert list(found) == list(many)
-    assert len({look["color"] for look in found.values()}) == 1 + len(PALETTE) == 9
-    assert len({(look["color"], str(look["linestyle"])) for look in found.values()}) == len(many)
-    assert looks({"m0": "M0", "solver": "S"})["m0"] == found["m0"]
+    styles = method_styles(many)
+    assert list(styles) == list(many)
+    assert len({style["color"] for style in styles.values()}) == 1 + len(PALETTE) == 9
+    assert len({(style["color"], str(style["linestyle"])) for style in styles.values()}) == len(many)
+    assert method_styles({"m0": "M0", "solver": "S"})["m0"] == styles["m0"]
+
+
+@pytest.mark.parametrize("background", ["#ffffff", LIGHT_PAGE, DARK_PAGE])
+def test_text_in_the_colour_of_a_method_can_be_read(background):
+    for colour in (*PALETTE, MUTED):
+        assert contrast(readable(colour, background), background) >= 4.5
+    # The two values that WCAG 2 names: black on white, and the first grey that is too light.
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_the_pages_have_the_backgrounds_that_their_colours_are_made_for():
+    package = CAPTIONS.parents[1] / "sns_core"
+    for page in (package / "report.html.j2", package / "figures/explorer/explorer.css"):
+        light, dark = page.read_text().split("prefers-color-scheme: dark")
+        assert f"--paper: {LIGHT_PAGE}" in light and f"--card: {DARK_PAGE}" in dark
+        for colours, backgrounds in ((light, ("paper", "card")), (dark, ("paper", "card"))):
+            values = dict(re.findall(r"--(\w+): (#\w{6})", colours))
+            texts = [
+                values[name] for name in ("ink", "soft", "muted", "bad", "fair", "good", "accent") if name in values
+            ]
+            for background in backgrounds:
+                assert all(contrast(text, values[background]) >= 4.5 for text in texts), (page.name, background)
+
+
+def test_labels_are_written_as_they_stand(source, tmp_path):
+    """`$`, braces and an underscore mean something to matplotlib, `<` and `&` to HTML."""
+    labels = {"solver": "S", "pointwise": "a $x$ {max} <b>", "published": "_hidden & $", "coloured": r"$\\frac$"}
+    output = tmp_path / "temporal.png"
+    plot_temporal(metrics=source.metrics, reference=source.reference, labels=labels, dpi=40, output=output)
+    figure = Figure()
+    axis = figure.subplots()
+    for style in method_styles(labels).values():
+        axis.plot([0, 1], [0, 1], **style)
+    legend = axis.legend()
+    figure.draw_without_rendering()
+    words = [text.get_text() for text in legend.get_texts()]
+    assert len(words) == len(labels), "a legend leaves out labels that begin with an underscore"
+    assert not any(is_math_text(word) for word in words)
+    assert [word.replace("\\$", "$").lstrip("\u200b") for word in words] == list(labels.values())
+    assert wrapped(method_styles({"a": "one $two three$ four"})["a"]["label"], 9) == "one \\$two\nthree\\$\nfour"
 
 
 def test_short_numbers():
-    assert [short(v) for v in (0.213, 17.4, 1234, 3.1e7, 1e20, math.inf, math.nan)] == [
-        "0.21", "17", "1234", "3×10⁷", "10²⁰", "∞", "NaN",
-    ]  # fmt: skip
+    values = (0.213, 17.4, 99.7, 1234, 3.1e7, 9.7e7, 1e20, math.inf, math.nan)
+    assert [short(v) for v in values] == ["0.21", "17", "100", "1234", "3×10⁷", "10⁸", "10²⁰", "∞", "NaN"]
+
+
+def test_numbers_of_the_report_are_written_as_a_person_would():
+    values = (0, 0.0142, 1.066, 327.4, 999.7, 3000, 12345.6, 2.5e6, 3e-5, math.inf, math.nan)
+    expected = ["0", "0.0142", "1.07", "327", "1000", "3000", "12\u202f346", "2×10⁶", "3×10⁻⁵", "∞", "–"]
+    assert [digits(v) for v in values] == expected
+    assert interval(0.1, 0.3, 0.2) == "[0.1, 0.3]"
+    assert interval(3000, 3000, 3000) == "" == interval(math.nan, math.nan, 1.0)
+    assert price_words(0.00917, 0.00917) == "at equal accuracy it costs 109 times as much as the solver"
+    assert price_words(0.01, 0.25) == "at equal accuracy it costs 4 to 100 times as much as the solver"
+    assert price_words(2.0, 3.0) == "at equal accuracy the solver costs 2 to 3 times as much"
 
 
 # The report
 
 CONFIGURATION = {"run": "synthetic", "systems": {"kolmogorov": {"emulator": {"step": 0.1}}}}
 METHODS = [
-    {"name": name, "label": label, "stepper": {"solver": "solver", "pointwise": "pointwise"}.get(name, "refinement")}
+    {"name": name, "label": label, "kind": {"solver": "solver", "pointwise": "pointwise"}.get(name, "refinement")}
     for name, label in LABELS.items()
 ]
 
@@ -499,7 +558,9 @@ def provenance(source):
         "manifest": str(manifest), "data": {"train": [source.segments["solver"][0]]}, "models": {"model": str(model)},
         "segments": source.segments,
     }}  # fmt: skip
-    record_provenance(configuration=CONFIGURATION, systems=systems, seed=3, output=folder / "provenance.json")
+    record_provenance(
+        configuration=CONFIGURATION, systems=systems, methods={}, seed=3, output=folder / "provenance.json"
+    )
     return folder / "provenance.json"
 
 
@@ -516,11 +577,22 @@ def test_provenance_names_data_models_and_time(source, provenance):
     assert len(record["code_of_results"]) == 2
 
 
+def tiny_movie(path: Path, pictures: int = 21) -> Path:
+    """A movie whose pictures grow brighter."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(pictures):
+            grey = np.full((48, 64, 3), 20 + 10 * index, dtype=np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        file.mux(stream.encode())
+    return path
+
+
 @pytest.fixture(scope="module")
 def report(source, drawn, provenance, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    film = source.folder / "movie_small.mp4"
-    film.write_bytes(b"pictures")
+    film = tiny_movie(source.folder / "movie_small.mp4")
     systems = {"kolmogorov": {
         "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
         "movie": str(film), "explorer": str(folder / "kolmogorov" / "explorer.html"),
@@ -529,7 +601,7 @@ def report(source, drawn, provenance, tmp_path_factory):
     }}  # fmt: skip
     arguments = {
         "systems": systems,
-        "captions": [CAPTIONS / f"{n}.rst" for n in (*FIGURES, "movie")],
+        "captions": {n: (CAPTIONS / f"{n}.rst").read_text(encoding="utf-8") for n in (*FIGURES, "movie")},
         "provenance": provenance,
     }
     write_report(**arguments, output=folder / "report.html")
@@ -549,13 +621,12 @@ class Collector(HTMLParser):
         self.open, self.loads, self.images, self.identifiers = [], [], [], set()
 
     def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.identifiers |= {found["id"]} if "id" in found else set()
-        self.loads += [
-            (tag, name, value) for name, value in attributes if name in ("src", "href", "srcset", "data", "action")
-        ]
+        named = dict(attributes)
+        self.identifiers |= {named["id"]} if "id" in named else set()
+        loading = ("src", "href", "srcset", "data", "action", "poster")
+        self.loads += [(tag, name, value) for name, value in attributes if name in loading]
         if tag == "img":
-            self.images.append(found)
+            self.images.append(named)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -563,7 +634,7 @@ class Collector(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_report_is_one_file_that_loads_nothing(report, drawn):
+def test_report_is_one_file_that_loads_nothing(report, drawn, source):
     page = Collector()
     page.feed(report)
     assert not page.open
@@ -571,10 +642,17 @@ def test_report_is_one_file_that_loads_nothing(report, drawn):
     inlined = {"img": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
     beside = [value for _, _, value in page.loads if value == "kolmogorov/explorer.html"]
     assert len(beside) == 1, "the page to explore the run is linked to, and nothing else outside"
+    posters = [value for tag, name, value in page.loads if name == "poster"]
     for tag, name, value in page.loads:
+        if name == "poster":
+            continue
         assert value.startswith(inlined.get(tag, "#")) or value in beside, (tag, name, value[:40])
         assert tag in inlined or value in beside or value[1:] in page.identifiers
-    assert ("video", "src", inlined["video"] + base64.b64encode(b"pictures").decode()) in page.loads
+    film = base64.b64encode((source.folder / "movie_small.mp4").read_bytes()).decode()
+    assert ("video", "src", inlined["video"] + film) in page.loads
+    # Member 0 of `published` is lost at step 21 of 40: the poster is the next picture but one of 21.
+    with Image.open(io.BytesIO(base64.b64decode(posters[0].removeprefix("data:image/jpeg;base64,")))) as poster:
+        assert len(posters) == 1 and np.abs(np.asarray(poster).astype(int) - (20 + 10 * 11)).max() < 12
     assert [base64.b64decode(image["src"].split(",")[1]) for image in page.images] == [
         p.read_bytes() for p in drawn.values()
     ]
@@ -592,17 +670,31 @@ def test_report_tells_the_numbers(report):
     assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
     assert "its windows lie within 2 times the solver's own scatter" in text
     assert "Figure 1. Fields along the rollouts" in text
-    # The scorecard: title, floor, then a cell a method: within the floor, beyond it, lost, beyond, beyond.
+    assert (
+        "SNS coloured stays nearest to the solver: it keeps all 3 members over 40 steps, and so does Pointwise alone."
+        in text
+    )
+    assert "3 of 3 members kept over 40 steps Pointwise: 3 of 3" in text
+    assert "4 × dearer than the solver as configured" in text
+    # The scorecard: title, floor, then one cell per method: within the floor, beyond it, lost, beyond, beyond.
     assert (
         "Spectrum error (decades) 0.02 [0, 0.03] 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]"
         in text
     )
     assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
-    # What a method costs, and whether it is worth it.
-    assert "SNS coloured gains by 2 of 3 scores: at equal accuracy the solver takes 0.25 to 2 times as long" in text
+    assert "CRPS of ensemble forecasts (σ), after 1 step " in text
+    # The cost of a method, and whether it is worth it.
+    assert (
+        "SNS coloured gains by 2 of 3 scores: at equal accuracy it costs between 4 times as much as the solver and 1/2 of it"
+        in text
+    )
     assert "loses by every score" in text and "it loses members, and has no spectrum in the long run" in text
     assert "0.4 [0.36, 0.8] 20 300 1.5 1 min 40 s" in text and "not readable" in text
-    assert "2 after 400" in text and "0.25 never; beaten by 32²" in text and "Solver, 64 × 64, step 0.025" in text
+    assert (
+        "2 repaid after 400" in text
+        and "0.25 never repaid; beaten by 32²" in text
+        and "Solver on 64², step 0.025" in text
+    )
     assert "d" * 64 in text and "1 min 00 s" in text
 
 
@@ -619,32 +711,61 @@ def test_report_words_follow_the_thresholds():
     assert "∞" in judge(row | {"error_last": math.inf, "error_worst": math.inf})[1]
 
 
+def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members():
+    row = {"kind": "refinement", "steps": 100, "members": 4, "lost": 0, "first_lost": None, "error_worst": 0.05}
+    rows = [
+        row | {"name": "solver", "label": "Solver", "kind": "solver"},
+        row
+        | {"name": "alone", "label": "Alone", "kind": "pointwise", "lost": 4, "first_lost": 9, "error_worst": math.inf},
+        row | {"name": "ours", "label": "Ours", "error_worst": 0.04},
+        row | {"name": "short", "label": "Short", "steps": 50, "error_worst": 0.01},
+    ]
+    prices = {"rows": [{"name": "ours", "speed_up_configured": 0.01}]}
+    result = headline(rows, prices)
+    assert result["sentence"] == (
+        "Ours stays nearest to the solver: it keeps all 4 members over 100 steps, "
+        "while Alone alone loses every member, the first at step 9."
+    )
+    assert [item["value"] for item in result["numbers"]] == ["4 of 4", "0.04", "100 ×"]
+    lost = [rows[0], rows[1], rows[2] | {"lost": 1, "first_lost": 60}]
+    sentence = headline(lost, prices)["sentence"]
+    assert sentence.startswith(
+        "No method keeps all members over 100 steps: Ours loses 1 of 4 members, the first at step 60"
+    )
+    assert headline(rows[:1], prices) is None
+
+
 def test_every_figure_of_the_workflow_has_a_caption():
     rules = (CAPTIONS.parent / "rules" / "figures.smk").read_text()
-    found = re.findall(r"^rule plot_(\w+):", rules, re.M)
-    assert [name for name in found if name in FIGURES] == list(FIGURES)
-    for name in found:
+    names = re.findall(r'^    "(\w+)": \(', rules, re.M)  # the keys of the table of figures
+    assert [name for name in names if name in FIGURES] == list(FIGURES)
+    for name in names:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
         assert re.match(r"Figure \d+\. \w", title) and paragraphs
 
 
 def test_seconds_are_shown_as_days_and_metres_as_kilometres():
     days, kilometres = ("time", [0.0, 43200.0], {"units": "s"}), ("y", [0.0, 5e3], {"units": "m"})
-    rate = ("time", [1e-5, 2e-5], {"units": "1/(s)"})
+    rate = ("time", [1e-5, 2e-5], {"units": "s-1"})
     plain = ("time", [1.0, 2.0], {"units": "1"})
-    shown = in_shown_units(xr.Dataset({"rate": rate, "plain": plain}, {"time": days, "y": kilometres}))
+    shown = in_shown_units(
+        xr.Dataset(
+            {"rate_of_change": rate, "potential_vorticity": rate, "plain": plain}, {"time": days, "y": kilometres}
+        )
+    )
     assert shown["time"].values.tolist() == [0.0, 0.5] and shown["time"].attrs["units"] == "d"
     assert shown["y"].values.tolist() == [0.0, 5.0] and shown["y"].attrs["units"] == "km"
-    assert np.allclose(shown["rate"], [0.864, 1.728]) and shown["rate"].attrs["units"] == "1/d"
+    assert np.allclose(shown["rate_of_change"], [0.864, 1.728]) and shown["rate_of_change"].attrs["units"] == "1/d"
+    assert np.allclose(shown["potential_vorticity"], [1e-5, 2e-5]), "fields stay in the units of the system"
     assert shown["plain"].values.tolist() == [1.0, 2.0]
 
 
 def test_a_density_integrates_to_one_and_nothing_counted_is_nan():
     counts = np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0]])
-    found = density(counts, np.array([-0.5, 0.0, 0.5]))
-    assert found[0].tolist() == [0.5, 1.0, 0.5] and np.isnan(found[1]).all()
+    densities = density(counts, np.array([-0.5, 0.0, 0.5]))
+    assert densities[0].tolist() == [0.5, 1.0, 0.5] and np.isnan(densities[1]).all()
 
 
-def test_only_what_nothing_undercuts_is_best():
+def test_only_points_that_no_other_beats_are_best():
     points = {"cheap": (0.0, 0.5), "good": (2.0, 0.1), "worse": (3.0, 0.1), "dear": (9.0, 0.05), "twin": (2.0, 0.1)}
     assert best(points) == ["cheap", "good", "dear", "twin"]

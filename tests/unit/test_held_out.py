@@ -1,4 +1,4 @@
-"""What held-out frames tell of a denoiser: exact answers for steppers whose refinement is known."""
+"""What held-out frames tell of a denoiser: exact answers for methods whose refinement is known."""
 
 from types import SimpleNamespace
 
@@ -8,10 +8,12 @@ import pytest
 import torch
 import xarray as xr
 
-from sns_core.data.shards import mode_weight, shell_index
+from sns_core.evaluation.denoiser_diagnosis import DRIFTS, _Examined, _one_step, _restoring
 from sns_core.figures.held_out import plot_held_out
-from sns_core.metrics.held_out import LOST, MEASURES, agreement, compare_held_out, held_out_measures
-from sns_core.rollout.diagnose import DRIFTS, _one_step, _restoring
+from sns_core.methods import EstimatedLevels
+from sns_core.metrics.distances import WORST
+from sns_core.metrics.held_out import MEASURES, agreement, compare_held_out, held_out_measures
+from sns_core.shells import mode_weight, shell_index
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.2])
@@ -23,7 +25,8 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
     def refine(prev, nxt, anchor, streams):
         return nxt - share * (nxt - following) + bias, None
 
-    found = _restoring(SimpleNamespace(fixed=None, refine=refine), None, previous, following, seed=0)["restored"][1]
+    examined = _Examined(SimpleNamespace(levels=EstimatedLevels(), refine=refine), None, previous, following)
+    found = _restoring(examined, seed=0)["restored"][1]
     assert found == pytest.approx([share] * len(DRIFTS), abs=1e-5)
 
 
@@ -31,11 +34,12 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
 def test_the_error_of_one_step_obeys_parseval_whichever_way_it_runs(axis):
     truth = torch.zeros(3, 1, 8, 8)
     wave = torch.cos(2 * torch.pi * torch.arange(8) / 8).view(*[-1 if a == axis else 1 for a in (-2, -1)])
-    stepper = SimpleNamespace(
-        fixed=None, surrogate=SimpleNamespace(predict=lambda previous: truth + 0.3 * wave),
+    method = SimpleNamespace(
+        levels=EstimatedLevels(),
+        surrogate=lambda previous: truth + 0.3 * wave,
         refine=lambda previous, candidate, anchor, streams: (truth + 0.1 * wave, None),
-    )  # fmt: skip
-    found = _one_step(stepper, None, truth, truth, seed=0)["one_step_error"][1]
+    )
+    found = _one_step(_Examined(method, None, truth, truth), seed=0)["one_step_error"][1]
     modes = np.bincount(shell_index(8).ravel(), mode_weight(8).ravel())
     assert (found**2 @ modes / 64).tolist() == pytest.approx([0.3**2 / 2, 0.1**2 / 2])
     assert np.flatnonzero(found[0] > 1e-6).tolist() == [1]
@@ -75,15 +79,16 @@ def test_the_better_setting_is_told_by_what_ranks_with_the_rollouts(tmp_path):
         files[name] = tmp_path / f"{name}.nc"
         examined(error=0.1 + rank, false_alarms=0.25, restored=0.1 * rank).to_netcdf(files[name])
     rows = [
-        {"method": name, "member": member, "lost_step": 40 if name == "d" else -1, "spectrum_error": error,
-         "spectrum_error_late": 9.0, "kinetic_energy": 2.0, "kinetic_energy_solver": 4.0, "calls_per_step": 1.0}
+        {"method": name, "member": member, "layer": "flow", "lost_step": 40 if name == "d" else -1,
+         "member_spectrum_error": error, "member_spectrum_error_late": 9.0, "kinetic_energy": 2.0,
+         "kinetic_energy_solver": 4.0, "calls_per_step": 1.0}
         for name, error in errors.items() for member in (0, 1)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
     table, ranks = tmp_path / "held_out.csv", tmp_path / "agreement.csv"
     compare_held_out(diagnostics=files, metrics=tmp_path / "metrics.csv", output=table, output_agreement=ranks)
     written = pd.read_csv(table).set_index("method")
-    assert written["rollout_error"].to_dict() == pytest.approx({"a": 0.02, "b": 0.05, "c": 0.3, "d": LOST})
+    assert written["rollout_error"].to_dict() == pytest.approx({"a": 0.02, "b": 0.05, "c": 0.3, "d": WORST})
     assert written["members_lost"].tolist() == [0, 0, 0, 2] and (written["kinetic_energy"] == 0.5).all()
     found = pd.read_csv(ranks).set_index("measure")["agreement"]
     assert found["one_step"] == pytest.approx(1), "less error should be better, and is"

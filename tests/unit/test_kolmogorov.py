@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sns_core.systems import InstabilityError, KolmogorovFlow, build_system
-from sns_core.systems.kolmogorov import ALPHA, CFL_LIMIT
+from sns_core.systems.kolmogorov import CFL_LIMIT
+from sns_core.systems.schemes import ALPHA
 from sns_core.systems.spectral import SpectralGrid, symmetrise, truncate
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -7,11 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
+from sns_core.data.segments import CHUNK
 from sns_core.metrics import kinetic_energy_spectrum, rate_of_change, spectrum_error, temporal_correlation
-from sns_core.metrics.compute import CHUNK, spectrum_error_interval, zonal_velocity
+from sns_core.metrics.distances import BINS, CENTRES, wasserstein
 from sns_core.metrics.distributions import component_scales, histogram
+from sns_core.metrics.rollout_metrics import spectrum_error_interval, zonal_velocity
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.summaries import BINS, CENTRES, saturation_time, wasserstein
 from sns_core.metrics.temporal import centred, lagged_correlation
 from sns_core.systems import KolmogorovFlow
 
@@ -211,7 +212,7 @@ def test_rate_of_change_by_hand():
     assert rate_of_change(frames, 0.5).tolist() == [1.0, 3.0]
 
 
-# --- the mean flow and the spin-up ---
+# --- the mean flow ---
 
 
 def test_zonal_velocity_is_that_of_a_shear_flow_whatever_rides_on_it():
@@ -226,15 +227,3 @@ def test_zonal_velocity_is_that_of_a_shear_flow_whatever_rides_on_it():
     assert found.dims == ("member", "time", "layer", "y")
     expected = speed[:, None] * torch.sin(2 * x)
     assert np.allclose(found.values[0, :, 0], expected.numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_saturation_is_where_a_series_comes_near_its_later_mean(sign):
-    time = np.linspace(0, 100, 1001)
-    energy = 2.0 + sign * np.exp(-time / 5)  # within 10 % of 2 once exp(-t / 5) < 0.2
-    assert saturation_time(time, energy) == pytest.approx(5 * math.log(5), abs=0.1)
-
-
-def test_a_series_that_never_settles_saturates_at_its_end():
-    time = np.arange(6.0)
-    assert saturation_time(time, np.array([1.0, -1.0, 1.0, -1.0, 9.0, -1.0])) == 5.0

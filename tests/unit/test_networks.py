@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sns_core.device import can_compile
 from sns_core.diffusion import NoiseSchedule, Prediction
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.networks.unet import Attention, LevelHeads, PeriodicConv2d, _CircularPad
-from sns_core.runtime import can_compile, generator
+from sns_core.streams import generator
 from sns_core.training import TrainedModel
 
 F64 = torch.float64
@@ -310,7 +311,7 @@ def test_a_resolution_that_cannot_be_halved_names_the_divisor(patch, multipliers
     network(frames_of(1, 2, 1, 2 * divisor, 2 * divisor))
     if divisor > 1:
         for wrong in (6 * divisor + 1, 6 * divisor + divisor // 2):
-            with pytest.raises(ValueError, match=f"resolution of {wrong} .*divide by {divisor}$"):
+            with pytest.raises(ValueError, match=f"resolution of {wrong}: it must divide by {divisor}$"):
                 network.check_resolution(wrong)
         with pytest.raises(ValueError, match=f"divide by {divisor}$"):
             network(frames_of(1, 2, 1, divisor + 1, divisor + 1))
@@ -368,7 +369,7 @@ def test_networks_of_the_published_size_can_be_built_without_memory():
 class Echo:
     """Stands in for a network: what it gives for a frame is that frame."""
 
-    frames_out, told, heads = 2, False, None
+    frames_out, level_conditioned, heads = 2, False, None
 
     def encode(self, frames):
         self.frames = frames
@@ -435,14 +436,14 @@ def test_a_network_of_the_next_frame_alone_sees_nothing_of_the_previous_one():
 
 
 def test_a_network_that_is_told_the_levels_uses_them_and_estimates_none():
-    network = network_of(levels=9, told=True)
+    network = network_of(levels=9, level_conditioned=True)
     denoiser = NetworkDenoiser(network, anchor=False)
     x_prev, x_next = frames_of(2, 3, 1, 16, 16).unbind(0)
     low, high = torch.full((3,), 1), torch.full((3,), 8)
     assert not torch.allclose(denoiser(x_prev, x_next, low, low)[1], denoiser(x_prev, x_next, low, high)[1], atol=1e-4)
-    with pytest.raises(ValueError, match="told the noise levels"):
+    with pytest.raises(ValueError, match="takes the noise levels as an input, so it cannot"):
         denoiser.level_logits(x_prev, x_next)
-    with pytest.raises(ValueError, match="give them"):
+    with pytest.raises(ValueError, match="pass them as levels"):
         network(frames_of(1, 2, 1, 16, 16))
 
 

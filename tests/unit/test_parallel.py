@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_models import SPECS, train
 
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors
-from sns_core.runtime import Team, UserError
+from sns_core.processes import ProcessGroup
 
 
 def together(tiny, folder, name, processes=2, **training):
@@ -75,7 +76,7 @@ def test_what_two_processes_left_is_finished_by_one(tiny, tmp_path):
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
-    team = Team(torch.device("cpu"))
+    team = ProcessGroup(torch.device("cpu"))
     assert team.rows(9) == slice(3, 6)
     with pytest.raises(UserError, match="16 does not divide among 3 devices"):
         team.rows(16)

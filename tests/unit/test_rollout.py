@@ -1,6 +1,7 @@
 """Rollouts: segments add up to the bit, members are on their own, and statistics are what they say."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -8,54 +9,56 @@ import torch
 import xarray as xr
 
 from sns_core.data import load_dataset, open_frames
+from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import true_frames
-from sns_core.data.shards import shell_index
+from sns_core.device import bfloat16_is_fast
 from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
-from sns_core.files import read_json, read_tensors, write_tensors
+from sns_core.errors import UserError
+from sns_core.evaluation.denoiser_diagnosis import first_alarm
+from sns_core.files import read_tensors, write_tensors
+from sns_core.methods import BlindLevels, EstimatedLevels, Hardware, ResampledAnchor, StepRecord, WalkBack, build_method
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
-from sns_core.metrics.summaries import BINS, REACH
-from sns_core.rollout import build_stepper, rollout_segment
-from sns_core.rollout import segment as engine
-from sns_core.rollout.diagnose import first_alarm
+from sns_core.metrics.distances import BINS, REACH
+from sns_core.rollout import observers, rollout_segment, segment
 from sns_core.rollout.ensemble import disturbed, rollout_ensemble
 from sns_core.rollout.statistics import SERIES
-from sns_core.rollout.steppers import StepRecord
-from sns_core.runtime import MemberStreams, UserError, bfloat16_is_fast
+from sns_core.shells import shell_index
+from sns_core.streams import MemberStreams
 from sns_core.systems import build_system
 
-WALK = {"path": "left_then_down", "readout": {"kind": "argmax", "quantile": 0.1}, "sampler": {}, "stride": 1}
-STEADY = {"readout": {"kind": "calibrated", "quantile": 0.5}, "sampler": {}, "stride": 1}
+WALK = {"path": "left_then_down", "readout": {"kind": "argmax"}, "sampler": {}, "stride": 1}
+STEADY = {"readout": {"kind": "calibrated", "refine_share": 0.5}, "sampler": {}, "stride": 1}
 METHODS = {
-    "solver": {"stepper": "solver"},
-    "pointwise": {"stepper": "pointwise"},
-    "published": {"stepper": "refinement", **WALK},
+    "solver": {"kind": "solver"},
+    "pointwise": {"kind": "pointwise"},
+    "published": {"kind": "refinement", **WALK},
     "joint": {
-        "stepper": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "quantile": 0.7},
-        "stride": 4, "joint": True, "max_level": 4,
+        "kind": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "refine_share": 0.7},
+        "stride": 4, "shared_level": True, "max_level": 4,
     },
-    "sampled": {"stepper": "refinement", **WALK, "path": "down_then_left", "readout": {"kind": "sample", "quantile": 0.1}},
-    "fixed": {"stepper": "refinement", **WALK, "path": "fixed_condition", "condition_level": 3},
+    "sampled": {"kind": "refinement", **WALK, "path": "down_then_left", "readout": {"kind": "sample"}},
+    "held condition": {"kind": "refinement", **WALK, "path": "fixed_condition", "condition_level": 3},
     "in place": {
-        "stepper": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "quantile": 0.7},
-        "stride": 4, "joint": True, "max_level": 4, "renoise": False,
+        "kind": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "refine_share": 0.7},
+        "stride": 4, "shared_level": True, "max_level": 4, "renoise": False,
     },
     "in place, several moves": {
-        "stepper": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "quantile", "quantile": 0.5},
-        "stride": 3, "joint": True, "renoise": False,
+        "kind": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "quantile", "quantile": 0.5},
+        "stride": 3, "shared_level": True, "renoise": False,
     },
-    "periodic": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": False}},
-    "random": {"stepper": "refinement", **WALK, "fixed": {"level": 2, "every": 3, "random": True}},
-    "every third": {"stepper": "refinement", **WALK, "every": 3},
-    "heun": {"stepper": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
-    "generation": {"stepper": "generation", **WALK, "stride": 5},
-    "clean": {"stepper": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
-    "generation of residuals": {"stepper": "generation", **WALK, "stride": 5, "denoiser": "residual"},
-    "resampled anchor": {"stepper": "refinement", **WALK, "anchor": "resampled"},
-    "thermalizer": {"stepper": "thermalizer", **STEADY, "denoiser": "unconditional", "threshold": 2},
-    "thermalizer of pairs": {"stepper": "thermalizer", **STEADY},
-    "acdm": {"stepper": "acdm", "sampler": {}, "stride": 5, "denoiser": "acdm"},
-    "acdm of pairs": {"stepper": "acdm", "sampler": {}, "stride": 5, "begin": "previous"},
+    "periodic": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": False}},
+    "random": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": True}},
+    "every third": {"kind": "refinement", **WALK, "refine_every": 3},
+    "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
+    "generation": {"kind": "generation", **WALK, "stride": 5},
+    "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
+    "generation of residuals": {"kind": "generation", **WALK, "stride": 5, "denoiser": "residual"},
+    "resampled anchor": {"kind": "refinement", **WALK, "anchor_frame": "resampled"},
+    "thermalizer": {"kind": "thermalizer", **STEADY, "denoiser": "unconditional", "min_level": 2},
+    "thermalizer of pairs": {"kind": "thermalizer", **STEADY},
+    "acdm": {"kind": "acdm", "sampler": {}, "stride": 5, "denoiser": "acdm"},
+    "acdm of pairs": {"kind": "acdm", "sampler": {}, "stride": 5, "start_from": "previous"},
 }  # fmt: skip
 
 
@@ -165,21 +168,21 @@ def test_the_time_of_the_steps_is_told_beside_the_results(tiny, tmp_path):
 
 def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, monkeypatch):
     one = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
-    monkeypatch.setattr(engine, "FRAME_BATCH", 2)
+    monkeypatch.setattr(observers, "FRAME_BATCH", 2)
     other = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
     xr.testing.assert_equal(one["vorticity"], other["vorticity"])
 
 
-@pytest.fixture
-def stepper(tiny):
-    def build(name, **changes):
-        content = read_json(tiny.manifest)
-        system = build_system(content["system"]["name"], content["system"]["parameters"])
-        return build_stepper(
-            {**copy.deepcopy(METHODS[name]), **changes}, tiny.models, system, content, "cpu", "float32"
-        )
+def build(tiny, name, models=None, **changes):
+    """A method of METHODS from the tiny models, with some options changed."""
+    options = {**copy.deepcopy(METHODS[name]), **changes}
+    models = models or {**tiny.models, "denoiser": tiny.models[options.pop("denoiser", "denoiser")]}
+    return build_method(options, models, Emulation.read(tiny.manifest), hardware=Hardware(precision="float32"))
 
-    return build
+
+@pytest.fixture
+def method(tiny):
+    return functools.partial(build, tiny)
 
 
 @pytest.fixture
@@ -187,63 +190,62 @@ def states(tiny):
     return torch.from_numpy(open_frames(tiny.test)["final_state"].values)
 
 
-class Fixed:
-    """A read-out that gives what it was told."""
+class Known(EstimatedLevels):
+    """Levels that the test chooses; all else as the rule of the method has it."""
 
-    kind = "fixed"
-
-    def __init__(self, levels):
-        self.levels = torch.tensor(levels)
-
-    def __call__(self, logits, uniform=None):
-        return self.levels[: len(logits)]
+    def of_pair(self, logits, streams, step):
+        return torch.tensor(self.chosen)
 
 
-def test_members_read_as_clean_keep_the_surrogates_bits(stepper, states):
-    refinement = stepper("published")
-    refinement.readout = Fixed([[5, 0], [3, 4], [0, 0]])
+def with_levels(refinement, levels):
+    """The method with the same rule of starts, for pairs at `levels` (B, 2)."""
+    rule = Known(**{name: getattr(refinement.levels, name) for name in ("shared", "max_level", "condition_level")})
+    object.__setattr__(rule, "chosen", levels)
+    refinement.levels = rule
+    return refinement
+
+
+def test_members_read_as_clean_keep_the_surrogates_bits(method, states):
+    refinement = with_levels(method("published"), [[5, 0], [3, 4], [0, 0]])
     carry = refinement.start(states)
     after, record = refinement.step(carry, MemberStreams("t", members=range(3)).at(1))
-    surrogate = refinement.surrogate.predict(carry["frame"])
+    surrogate = refinement.surrogate(carry["frame"])
     assert torch.equal(after["frame"][[0, 2]], surrogate[[0, 2]]), "path A does not touch x_t where s1 = 0"
     assert not torch.allclose(after["frame"][1], surrogate[1])
     assert record.calls.tolist() == [0, 7, 0] and record.levels.tolist() == [[5, 0], [3, 4], [0, 0]]
 
 
-def test_between_looks_the_surrogate_goes_on_by_itself(stepper, states):
-    refinement = stepper("every third")
-    refinement.readout = Fixed([[3, 4]] * 3)
+def test_between_looks_the_surrogate_goes_on_by_itself(method, states):
+    refinement = with_levels(method("every third"), [[3, 4]] * 3)
     carry, streams = refinement.start(states), MemberStreams("t", members=range(3))
     for step in range(1, 7):
-        alone = refinement.surrogate.step(carry, None)[0]["frame"]
+        alone = refinement.frames.admissible(refinement.surrogate(carry["frame"]))
         carry, record = refinement.step(carry, streams.at(step))
         looked = step % 3 == 0
         assert torch.equal(carry["frame"], alone) is not looked
         assert record.calls.tolist() == [7 * looked] * 3 and bool((record.levels >= 0).all()) is looked
 
 
-def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny, stepper, states):
-    refinement, bank = stepper("published"), true_frames(tiny.manifest, 5)
-    refinement.bank = bank
-    carry, streams = refinement.start(states), MemberStreams("t", members=range(3))
-    first, second = (refinement.anchors(carry, streams.at(step)) for step in (1, 2))
+def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
+    anchors, streams = ResampledAnchor(true_frames(tiny.manifest, 5)), MemberStreams("t", members=range(3))
+    first, second = (anchors.of_step({}, streams.at(step)) for step in (1, 2))
     everything = load_dataset(tiny.manifest, "train")
     known = torch.cat([torch.from_numpy(shard.copy()).flatten(0, 1) for shard in everything.shards])
     known = known / everything.statistics["std"][0]
     for frame in (*first, *second):
         assert ((frame - known).abs().amax((1, 2, 3)) < 1e-6).any()
     assert not torch.equal(first, second) and len({float(frame.sum()) for frame in first}) == 3
-    assert torch.equal(first, refinement.anchors(carry, streams.at(1)))
+    assert torch.equal(first, anchors.of_step({}, streams.at(1)))
 
 
-def test_a_gain_scales_the_change_of_each_wavenumber(stepper, states):
-    plain, stronger = stepper("in place"), stepper("in place", gain=[0.5, 1.0])
+def test_a_gain_scales_the_change_of_each_wavenumber(method, states):
+    plain, stronger = method("in place"), method("in place", gain=[0.5, 1.0])
     frames = []
     for refinement in (plain, stronger):
-        refinement.readout = Fixed([[5, 4], [3, 4], [0, 0]])
+        with_levels(refinement, [[5, 4], [3, 4], [0, 0]])
         carry = refinement.start(states)
         frames.append(refinement.step(carry, MemberStreams("t", members=range(3)).at(1))[0]["frame"])
-    surrogate = plain.surrogate.predict(carry["frame"])
+    surrogate = plain.surrogate(carry["frame"])
     one, other = (torch.fft.rfft2(frame - surrogate) for frame in frames)
     shells = torch.from_numpy(shell_index(16))
     for shell in (1, 2, 5):
@@ -252,9 +254,8 @@ def test_a_gain_scales_the_change_of_each_wavenumber(stepper, states):
     assert torch.equal(frames[1][2], surrogate[2])
 
 
-def test_joint_levels_bound_and_stride_give_one_call(stepper, states):
-    refinement = stepper("joint")
-    refinement.readout = Fixed([[9, 0], [0, 2], [0, 0]])
+def test_joint_levels_bound_and_stride_give_one_call(method, states):
+    refinement = with_levels(method("joint"), [[9, 0], [0, 2], [0, 0]])
     carry = refinement.start(states)
     _, record = refinement.step(carry, MemberStreams("t", members=range(3)).at(1))
     assert record.calls.tolist() == [1, 1, 0]
@@ -280,8 +281,7 @@ def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, mo
             assert isinstance(record, StepRecord)
             return carry, record
 
-    build = engine.build_stepper
-    monkeypatch.setattr(engine, "build_stepper", lambda *arguments: Breaks(build(*arguments)))
+    monkeypatch.setattr(segment, "build_method", lambda *arguments, **parts: Breaks(build_method(*arguments, **parts)))
     bad = read(roll(tiny, tmp_path, "published", 0, 10)[0])
     assert bad["lost_step"].values.tolist() == [-1, 4, -1]
     others = [0, 2]
@@ -289,8 +289,8 @@ def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, mo
     assert bad["calls"].sel(member=1).values[4:].sum() == 0, "a lost member costs no walk"
 
 
-def test_generation_starts_from_the_noisiest_level(stepper, states):
-    generation = stepper("generation")
+def test_generation_starts_from_the_noisiest_level(method, states):
+    generation = method("generation")
     _, record = generation.step(generation.start(states), MemberStreams("t", members=range(3)).at(1))
     assert record.levels[:, 1].tolist() == [20, 20, 20] and (record.calls >= 4).all()
 
@@ -300,8 +300,8 @@ def test_mistakes_are_one_line(tiny, tmp_path):
         roll(tiny, tmp_path, "pointwise", 5, 5)
     with pytest.raises(UserError, match="blocks of 5"):
         roll(tiny, tmp_path, "pointwise", 0, 7)
-    with pytest.raises(UserError, match="unknown stepper 'pointwize'"):
-        roll(tiny, tmp_path, "pointwise", 0, 5, method={"stepper": "pointwize"})
+    with pytest.raises(UserError, match="unknown kind of method 'pointwize'"):
+        roll(tiny, tmp_path, "pointwise", 0, 5, method={"kind": "pointwize"})
     _, restart = roll(tiny, tmp_path, "pointwise", 0, 5)
     with pytest.raises(UserError, match="not the restart file of this rollout at step 10"):
         roll(tiny, tmp_path, "pointwise", 10, 5, previous=restart)
@@ -318,11 +318,9 @@ def test_mistakes_are_one_line(tiny, tmp_path):
 
 
 def test_a_missing_model_is_named(tiny):
-    content = load_dataset(tiny.manifest, "train").manifest
-    system = build_system(content["system"]["name"], content["system"]["parameters"])
     only = {"surrogate": tiny.models["surrogate"]}
     with pytest.raises(UserError, match="'refinement' needs a denoiser"):
-        build_stepper(METHODS["published"], only, system, content, "cpu")
+        build(tiny, "published", only)
 
 
 # --- rollouts made elsewhere ---
@@ -343,7 +341,7 @@ def foreign(tiny, tmp_path):
 
 
 def score_foreign(tiny, folder, path, first=0, steps=10, **more):
-    return roll(tiny, folder, "mine", first, steps, method={"stepper": "foreign", "file": str(path)}, **more)
+    return roll(tiny, folder, "mine", first, steps, method={"kind": "external", "file": str(path)}, **more)
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["with the initial frame", "without"])
@@ -461,38 +459,42 @@ def test_disturbances_are_a_share_of_the_difference_of_two_states(states):
 
 
 class Watched:
-    """A stepper of the tiny models, with every pair of frames and levels that its denoiser is asked about."""
+    """A method of the tiny models, with every pair of frames and levels that its denoiser is asked about."""
 
-    def __init__(self, tiny, name):
-        method = dict(METHODS[name])
-        manifest = read_json(tiny.manifest)
-        system = build_system(manifest["system"]["name"], manifest["system"]["parameters"])
-        models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
-        self.stepper = build_stepper(method, models, system, manifest, torch.device("cpu"), "float32")
+    def __init__(self, tiny, name, **changes):
+        self.method = build(tiny, name, **changes)
         self.states = torch.from_numpy(open_frames(tiny.test, "final_state")["final_state"].values)
-        self.asked, inner = [], self.stepper.denoiser
+        self.asked, denoiser = [], self.method.denoiser
 
-        class Spy(type(inner)):
+        class Spy(type(denoiser)):
             asked = self.asked
 
             def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
                 self.asked.append((x_prev.clone(), x_next.clone(), s_prev.tolist(), s_next.tolist()))
                 return super().__call__(x_prev, x_next, s_prev, s_next, anchor)
 
-        inner.__class__ = Spy
+        denoiser.__class__ = Spy
 
     def run(self, steps=1):
-        carry, records = self.stepper.start(self.states), []
+        carry, records = self.method.start(self.states), []
         streams = MemberStreams(0, "watched", members=range(len(self.states)))
         for step in range(steps):
-            carry, record = self.stepper.step(carry, streams.at(step))
+            carry, record = self.method.step(carry, streams.at(step))
             records.append(record)
         return carry, records
+
+    def refine(self, levels, previous=None):
+        """One refinement of a pair at `levels` (B, 2): candidate, refined frame and record."""
+        refinement, carry = with_levels(self.method, levels), self.method.start(self.states)
+        candidate = refinement.surrogate(carry["frame"])
+        previous = carry["frame"] if previous is None else previous
+        streams = MemberStreams(0, "watched", members=range(3)).at(0)
+        return candidate, *refinement.refine(previous, candidate, carry["anchor"], streams)
 
 
 def test_clean_conditioning_shows_the_previous_frame_as_it_is(tiny):
     watched = Watched(tiny, "clean")
-    shown = watched.stepper.colour.whiten(watched.stepper.start(watched.states)["frame"])
+    shown = watched.method.whiten(watched.method.start(watched.states)["frame"])
     _, (record,) = watched.run()
     assert len(watched.asked) == 4 and record.levels.tolist() == [[0, 20]] * 3
     assert all(torch.equal(x_prev, shown) and s_prev == [0] * 3 for x_prev, _, s_prev, _ in watched.asked)
@@ -511,42 +513,28 @@ def test_acdm_shows_both_frames_at_one_level_with_fresh_noise(tiny, name):
 
 
 def test_acdm_may_begin_at_the_noised_previous_frame(tiny):
-    watched = Watched(tiny, "acdm of pairs")
-    stepper, state = watched.stepper, watched.stepper.start(watched.states)
-    stepper.schedule = type(stepper.schedule)(torch.tensor([1.0, 0.9], dtype=torch.float64))  # one level, little noise
-    stepper.stride = 1
-    streams = MemberStreams(0, "watched", members=range(3))
-    stepper.step(state, streams.at(0))
-    z = stepper.colour.whiten(state["frame"])
+    watched = Watched(tiny, "acdm of pairs", stride=1)
+    method, carry = watched.method, watched.method.start(watched.states)
+    method.schedule = type(method.schedule)(torch.tensor([1.0, 0.9], dtype=torch.float64))  # one level, little noise
+    method.step(carry, MemberStreams(0, "watched", members=range(3)).at(0))
+    z = method.whiten(carry["frame"])
     assert float((watched.asked[0][1] - z).std()) < 0.5 * float(z.std())
 
 
 @pytest.mark.parametrize("name", ["thermalizer", "thermalizer of pairs"])
 def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
-    watched = Watched(tiny, name)
-    stepper, state = watched.stepper, watched.stepper.start(watched.states)
-    stepper.threshold = 1
-    stepper.levels = lambda *_: torch.tensor([[0, 3], [0, 1], [0, 2]])
-    candidate = stepper.surrogate.predict(state["frame"])
-    streams = MemberStreams(0, "watched", members=range(3))
-    results = [
-        stepper.refine(previous, candidate, state["anchor"], streams.at(0))
-        for previous in (state["frame"], torch.zeros_like(candidate))
-    ]
-    assert torch.equal(results[0][0], results[1][0])
-    assert results[0][1].calls.tolist() == [3, 1, 2]
+    watched = Watched(tiny, name, min_level=1)
+    levels = [[0, 3], [0, 1], [0, 2]]
+    _, frame, record = watched.refine(levels)
+    _, without, _ = watched.refine(levels, previous=torch.zeros_like(frame))
+    assert torch.equal(frame, without)
+    assert record.calls.tolist() == [3, 1, 2]
     assert {s for _, _, s_prev, _ in watched.asked for s in s_prev} == {20}
     assert float(watched.asked[0][0].std()) == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_thermalizer_leaves_alone_what_is_below_its_threshold(tiny):
-    watched = Watched(tiny, "thermalizer")
-    stepper, state = watched.stepper, watched.stepper.start(watched.states)
-    stepper.levels = lambda *_: torch.tensor([[0, 1], [0, 5], [0, 0]])  # the threshold is 2
-    candidate = stepper.surrogate.predict(state["frame"])
-    frame, record = stepper.refine(
-        state["frame"], candidate, state["anchor"], MemberStreams(0, "w", members=range(3)).at(0)
-    )
+    candidate, frame, record = Watched(tiny, "thermalizer").refine([[0, 1], [0, 5], [0, 0]])  # min_level is 2
     assert torch.equal(frame[0], candidate[0]) and torch.equal(frame[2], candidate[2])
     assert not torch.allclose(frame[1], candidate[1], atol=1e-3)
     assert record.calls.tolist() == [0, 5, 0]
@@ -559,10 +547,8 @@ def test_the_periodic_control_refines_at_every_third_step_from_its_level(tiny):
 
 
 def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(tiny):
-    watched = Watched(tiny, "random")
-    stepper, count = watched.stepper, torch.zeros(3, dtype=torch.int64)
-    streams = MemberStreams(0, "watched", members=range(3))
-    levels = torch.stack([stepper.levels(None, streams.at(step), count)[:, 1] for step in range(600)])
+    streams, blind = MemberStreams(0, "watched", members=range(3)), BlindLevels(level=2, every=3, random=True)
+    levels = torch.stack([blind.of_pair(None, streams.at(step), None)[:, 1] for step in range(600)])
     assert set(levels.unique().tolist()) == {0, 2}
     assert float((levels > 0).double().mean()) == pytest.approx(1 / 3, abs=0.05)
     assert not torch.equal(levels[:, 0], levels[:, 1])
@@ -570,53 +556,43 @@ def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(
 
 def test_heun_asks_twice_but_where_a_move_ends_at_a_clean_frame(tiny):
     watched = Watched(tiny, "heun")
-    stepper, state = watched.stepper, watched.stepper.start(watched.states)
-    stepper.levels = lambda *_: torch.tensor([[6, 6]] * 3)
-    candidate = stepper.surrogate.predict(state["frame"])
-    streams = MemberStreams(0, "watched", members=range(3))
-    _, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
+    _, _, record = watched.refine([[6, 6]] * 3)
     assert [s_next[0] for *_, s_next in watched.asked] == [6, 4, 4, 2, 2]
     assert record.calls.tolist() == [5] * 3
 
 
-def test_in_place_a_pair_is_looked_at_once_and_moved_as_the_walk_would_move_it(tiny):
+def test_in_place_a_pair_is_encoded_once_and_moved_as_the_walk_would_move_it(tiny):
     watched = Watched(tiny, "in place")
-    stepper, state = watched.stepper, watched.stepper.start(watched.states)
-    stepper.levels = lambda *_: torch.tensor([[4, 4], [0, 0], [2, 2]])
-    candidate = stepper.surrogate.predict(state["frame"])
-    streams = MemberStreams(0, "watched", members=range(3))
-    frame, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
+    candidate, frame, record = watched.refine([[4, 4], [0, 0], [2, 2]])
     assert not watched.asked and record.calls.tolist() == [1, 0, 1]
     assert torch.equal(frame[1], candidate[1])
     # One deterministic step to level 0: x - sigma / sqrt(a) times the noise that the network sees in the pair.
-    z = [stepper.colour.whiten(x) for x in (state["frame"], candidate, state["anchor"])]
+    method, carry = watched.method, watched.method.start(watched.states)
+    z = [method.whiten(x) for x in (carry["frame"], candidate)]
     level = torch.tensor([4, 0, 2])
-    _, noise = stepper.denoiser(z[0], z[1], level, level, z[2])
-    ratio = (stepper.schedule.sigma(level) / stepper.schedule.signal(level)).float().view(3, 1, 1, 1)
-    expected = stepper.colour.unwhiten(z[1] - ratio * noise)
+    _, noise = method.denoiser(*z, level, level, carry["anchor"])
+    ratio = (method.schedule.sigma(level) / method.schedule.signal(level)).float().view(3, 1, 1, 1)
+    expected = method.unwhiten(z[1] - ratio * noise)
     assert torch.allclose(frame, expected, atol=1e-4)
 
 
-def test_in_place_the_first_move_is_made_from_the_look_whatever_moves_others_need(tiny):
+def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_others_need(tiny):
     watched = Watched(tiny, "in place, several moves")
-    stepper, state = watched.stepper, watched.stepper.start(watched.states)
-    stepper.sampler = Sampler(eta=0.0)
+    method, carry = watched.method, watched.method.start(watched.states)
+    method.walk = WalkBack(method.walk.path, method.walk.stride, Sampler(eta=0.0))
     level = torch.tensor([6, 3, 6])
-    stepper.levels = lambda *_: level[:, None].expand(-1, 2)
-    candidate = stepper.surrogate.predict(state["frame"])
-    streams = MemberStreams(0, "watched", members=range(3))
-    frame, record = stepper.refine(state["frame"], candidate, state["anchor"], streams.at(0))
-    assert record.calls.tolist() == [2, 1, 2] and len(watched.asked) == 1, "only the second move looks again"
-    z = [stepper.colour.whiten(x) for x in (state["frame"], candidate, state["anchor"])]
-    noise = stepper.denoiser(z[0], z[1], level, level, z[2])
-    placed = [per_member(stepper.schedule.signal(level), x) * x for x in z[:2]]
+    candidate, frame, record = watched.refine(level[:, None].expand(-1, 2).tolist())
+    assert record.calls.tolist() == [2, 1, 2] and len(watched.asked) == 1, "only the second move encodes again"
+    z = [method.whiten(x) for x in (carry["frame"], candidate)]
+    noise = method.denoiser(*z, level, level, carry["anchor"])
+    placed = [per_member(method.schedule.signal(level), x) * x for x in z]
     ends = [
-        stepper.sampler.step(stepper.schedule, *both, level, level - 3, [None] * 3)
+        method.walk.sampler.step(method.schedule, *both, level, level - 3, [None] * 3)
         for both in zip(placed, noise, strict=True)
     ]
     for asked, end in zip(watched.asked[0][:2], ends, strict=True):
         assert torch.allclose(asked, end[[0, 2]], atol=1e-4)
-    assert torch.allclose(frame[1], stepper.colour.unwhiten(ends[1])[1], atol=1e-4)
+    assert torch.allclose(frame[1], method.unwhiten(ends[1])[1], atol=1e-4)
 
 
 def test_an_alarm_is_the_first_step_outside_the_usual_range():

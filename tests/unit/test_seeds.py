@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sns_core.errors import UserError
 from sns_core.metrics.seeds import compare_seeds
 from sns_core.record import inputs_of, outputs_of
-from sns_core.runtime import UserError
 
 
 def scorecard(path, errors, lost, methods=("solver", "sns")):
@@ -39,7 +39,7 @@ def test_both_tables_are_recorded_as_outputs(tmp_path):
     assert outputs_of(told) == [tmp_path / "s.csv", tmp_path / "s.md"]
     for path in (tmp_path / "a.csv", *outputs_of(told)):
         path.write_text("x")
-    assert inputs_of(told) == [tmp_path / "a.csv"]
+    assert inputs_of(compare_seeds, told) == [tmp_path / "a.csv"]
 
 
 def test_runs_of_other_methods_are_not_compared(tmp_path):

@@ -15,13 +15,17 @@ import torch
 from tiny_models import SPECS, train
 
 from sns_core.data import load_dataset
+from sns_core.device import can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors, write_tensors
-from sns_core.runtime import Team, UserError, can_compile, generator
+from sns_core.processes import ProcessGroup
+from sns_core.streams import generator
 from sns_core.systems import System
 from sns_core.training import load_model
-from sns_core.training import train as loop
+from sns_core.training.checkpoint import load_checkpoint, save_checkpoint
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, shell_weights
+from sns_core.training.trainer import Trainer, learning_rate
 
 
 def weights(path):
@@ -34,14 +38,14 @@ def same(one, other):
 
 @pytest.mark.parametrize("name", ["pointwise", "denoiser"])
 def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, name):
-    done = loop._Trainer.train_step
+    done = Trainer.train_step
 
     def dies_at_17(trainer, stop=False):
         if trainer.step == 17:
             raise KeyboardInterrupt
         return done(trainer, stop)
 
-    monkeypatch.setattr(loop._Trainer, "train_step", dies_at_17)
+    monkeypatch.setattr(Trainer, "train_step", dies_at_17)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tiny.manifest, name, SPECS[name])
     monkeypatch.undo()
@@ -83,14 +87,14 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, s
 
 
 def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monkeypatch):
-    done = loop._Trainer.train_step
+    done = Trainer.train_step
 
     def dies(trainer, stop=False):
         if trainer.step == 15:
             raise KeyboardInterrupt
         return done(trainer, stop)
 
-    monkeypatch.setattr(loop._Trainer, "train_step", dies)
+    monkeypatch.setattr(Trainer, "train_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="old")
     started = []
@@ -99,7 +103,7 @@ def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monk
         started.append(trainer.step)
         return done(trainer, stop)
 
-    monkeypatch.setattr(loop._Trainer, "train_step", counted)
+    monkeypatch.setattr(Trainer, "train_step", counted)
     train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"], code="new")
     assert started[0] == 0
 
@@ -123,7 +127,7 @@ def test_a_checkpoint_of_other_code_or_data_is_not_taken_up(tiny, tmp_path, monk
 def test_a_checkpoint_under_the_wrong_name_is_refused_with_the_reason(
     tiny, tmp_path, monkeypatch, capsys, change, reason
 ):
-    done = loop._Trainer.train_step
+    done = Trainer.train_step
 
     def dies(trainer, stop=False):
         if trainer.step == 15:
@@ -131,7 +135,7 @@ def test_a_checkpoint_under_the_wrong_name_is_refused_with_the_reason(
         return done(trainer, stop)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop._Trainer, "train_step", dies)
+        patch.setattr(Trainer, "train_step", dies)
         train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
     checkpoint = next((tmp_path / ".work").glob("*/checkpoint.safetensors"))
     tensors, note = read_tensors(checkpoint)
@@ -157,28 +161,28 @@ def test_a_loss_that_is_not_finite_names_the_model(tiny, tmp_path, specs):
 def test_a_network_that_a_spike_has_killed_is_told_before_the_end(tiny, tmp_path, specs, monkeypatch):
     spec = specs["pointwise"]
     spec["training"] |= {"steps": 200, "log_every": 5, "checkpoint_every": 200, "learning_rate": 0.0}
-    began = loop._Trainer.train_step
+    began = Trainer.train_step
 
     def spiked(trainer, stop=False):
         if trainer.step == 5:  # what is learnt until here is lost, and nothing is learnt from here on
             trainer.network.leave.weight.data.fill_(1.0)
         return began(trainer, stop)
 
-    monkeypatch.setattr(loop._Trainer, "train_step", spiked)
+    monkeypatch.setattr(Trainer, "train_step", spiked)
     with pytest.raises(
-        UserError, match=r"models\.pointwise: its loss is .* after 55 steps, .* stopped to learn; lower its"
+        UserError, match=r"models\.pointwise: its loss is .* after 55 steps, .* stopped learning; lower its"
     ):
         train(tmp_path, tiny.manifest, "pointwise", spec)
 
 
 def test_learning_rates():
     spec = {"learning_rate": 1.0, "steps": 110, "warmup": 10, "decay": "cosine"}
-    assert loop.learning_rate(0, spec) == 0.1 and loop.learning_rate(9, spec) == 1.0
-    assert loop.learning_rate(60, spec) == pytest.approx(0.5) and loop.learning_rate(110, spec) == pytest.approx(0)
-    steps = [loop.learning_rate(s, {**spec, "decay": "step"}) for s in (59, 60, 85)]
+    assert learning_rate(0, spec) == 0.1 and learning_rate(9, spec) == 1.0
+    assert learning_rate(60, spec) == pytest.approx(0.5) and learning_rate(110, spec) == pytest.approx(0)
+    steps = [learning_rate(s, {**spec, "decay": "step"}) for s in (59, 60, 85)]
     assert steps == pytest.approx([1.0, 0.1, 0.01])
     with pytest.raises(UserError, match=r"training\.decay"):
-        loop.learning_rate(50, {**spec, "decay": "cosin"})
+        learning_rate(50, {**spec, "decay": "cosin"})
 
 
 def test_the_denoising_loss_of_the_true_noise_is_zero(tiny):
@@ -253,13 +257,15 @@ def test_weighted_errors_of_large_scales_count_more():
 
 def test_a_share_of_the_conditions_is_drawn_nearly_clean():
     colour = NoiseColour(0.0, [[1.0] * 12], 16)
-    some, none = (DenoiserObjective(NoiseSchedule.cosine(100), colour, False, low_condition=c) for c in (0.25, 0.0))
+    some, none = (
+        DenoiserObjective(NoiseSchedule.cosine(100), colour, False, low_condition_share=c) for c in (0.25, 0.0)
+    )
     levels, plain = some.draw_levels(4000, generator("levels")), none.draw_levels(4000, generator("levels"))
     assert torch.equal(levels[1000:], plain[1000:]) and torch.equal(levels[:, 1], plain[:, 1])
     # S u^4 lies below level 6 with probability 0.06^(1/4).
     assert float((levels[:1000, 0] < 6).double().mean()) == pytest.approx(0.06**0.25, abs=0.05)
     with pytest.raises(ValueError, match="two frames with levels of their own"):
-        DenoiserObjective(NoiseSchedule.cosine(4), colour, False, kind="acdm", low_condition=0.5)
+        DenoiserObjective(NoiseSchedule.cosine(4), colour, False, kind="acdm", low_condition_share=0.5)
 
 
 def test_the_pointwise_loss_feeds_back_its_own_output():
@@ -343,19 +349,19 @@ def test_weights_held_in_bfloat16_give_the_bits_of_autocast(tiny):
 def test_a_compiled_network_learns_the_same_to_rounding(tiny, tmp_path, specs):
     spec = specs["denoiser"]
     spec["network"] |= {"width": 4, "multipliers": [1]}
-    data, team = load_dataset(tiny.manifest, "train"), Team(torch.device("cpu"))
-    plain, fast = (loop._Trainer("denoiser", spec, data, 3, team, "float32", compile) for compile in (False, True))
+    data, team = load_dataset(tiny.manifest, "train"), ProcessGroup(torch.device("cpu"))
+    plain, fast = (Trainer("denoiser", spec, data, 3, team, "float32", compile) for compile in (False, True))
     for trainer in (plain, fast):
         for _ in range(3):
             trainer.train_step()
-    assert fast.learner is not fast.network
-    assert fast.sums == pytest.approx(plain.sums, rel=1e-4)
+    assert fast.training_network is not fast.network
+    assert fast.history.sums == pytest.approx(plain.history.sums, rel=1e-4)
     # A warm-up step of AdamW moves by its learning rate whatever the gradient's size: what is small may go either way.
     for one, other in zip(plain.network.parameters(), fast.network.parameters(), strict=True):
         torch.testing.assert_close(other, one, rtol=1e-3, atol=2e-4)
-    fast.save(tmp_path / "checkpoint.safetensors")
-    resumed = loop._Trainer("denoiser", spec, data, 3, team, "float32", True)
-    resumed.load(tmp_path / "checkpoint.safetensors")
+    save_checkpoint(tmp_path / "checkpoint.safetensors", fast, {})
+    resumed = Trainer("denoiser", spec, data, 3, team, "float32", True)
+    load_checkpoint(tmp_path / "checkpoint.safetensors", resumed, {})
     held, again = fast.optimiser.state_dict()["state"], resumed.optimiser.state_dict()["state"]
     for index, parameter in enumerate(resumed.network.parameters()):
         assert torch.equal(again[index]["exp_avg"], held[index]["exp_avg"])

@@ -13,7 +13,7 @@ NETWORK = {
 TRAINING = {
     "steps": 30, "batch": 4, "learning_rate": 1e-3, "warmup": 5, "decay": "cosine", "weight_decay": 0.05, "clip": 1.0,
     "ema": 0.9, "log_every": 10, "checkpoint_every": 10, "trajectories": None, "frames": None, "symmetries": "translations", "unroll": 1,
-    "input_noise": 0.0, "shell_weight": 0.0, "level_weight": 1.0, "low_condition": 0.0,
+    "input_noise": 0.0, "shell_weight": 0.0, "level_weight": 1.0, "low_condition_share": 0.0,
 }  # fmt: skip
 DIFFUSION = {
     "levels": 20, "schedule": "cosine", "prediction": "noise", "colour": 0.25, "anchor": True, "anchor_gap": 6,
@@ -22,7 +22,7 @@ SPECS = {
     "pointwise": {"objective": "pointwise", "network": NETWORK, "training": TRAINING},
     "denoiser": {"objective": "denoiser", "network": NETWORK, "training": TRAINING, "diffusion": DIFFUSION},
     "residual": {
-        "objective": "denoiser", "network": NETWORK, "training": {**TRAINING, "low_condition": 0.5},
+        "objective": "denoiser", "network": NETWORK, "training": {**TRAINING, "low_condition_share": 0.5},
         "diffusion": {**DIFFUSION, "prediction": "residual"},
     },
     "unconditional": {

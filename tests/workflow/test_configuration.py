@@ -1,29 +1,34 @@
 """Every mistake in a configuration is one line that names the key and the way out."""
 
 import copy
+import inspect
+import math
+import typing
 
-import configuration
 import pytest
 import yaml
-from configuration import ConfigurationError, resolve, segments, validate
-from fingerprint import fingerprint, modules
 
-from sns_core.catalogue import NEEDS, OPTIONS, STEPPERS, SYSTEMS
+from sns_core import options as options_module
+from sns_core import plugins
+from sns_core.catalogue import METHODS, SYSTEMS
 from sns_core.data.pairs import SYMMETRIES
 from sns_core.diffusion import PATHS
 from sns_core.diffusion.prediction import KINDS as PREDICTIONS
 from sns_core.diffusion.readout import KINDS
-from sns_core.rollout import steppers
+from sns_core.plugins import load
 from sns_core.stages import STAGES
 from sns_core.training.models import OBJECTIVES
+from sns_workflow import configuration
+from sns_workflow.configuration import ConfigurationError, resolve, segments, validate
+from sns_workflow.fingerprint import fingerprint, modules
 
 SOLVER = "systems.kolmogorov.solver"
 
 # (key to set, value, what the message must hold); a value of None deletes the key.
 MISTAKES = {
-    "misspelt top key": ("rolout", {}, ["unknown key 'rolout'", "'rollout'"]),
+    "misspelt top key": ("rolout", {}, ['unknown key "rolout"', "'rollout'"]),
     "misspelt deep key": ("models.pointwise.training.leraning_rate", 1.0, ["models.pointwise.training", "'learning_rate'"]),
-    "missing key": ("rollout.block", None, ["rollout", "'block'", "missing"]),
+    "missing key": (f"{SOLVER}.resolution", None, [SOLVER, "'resolution'", "missing"]),
     "negative viscosity": (f"{SOLVER}.viscosity", -1e-3, [f"{SOLVER}.viscosity", "at least 0"]),
     "viscosity as text": (f"{SOLVER}.viscosity", "1e-3", ["viscosity", "is not a number", "1.0e-3"]),
     "a list for a number": ("rollout.steps", [3000], ["rollout.steps", "whole number"]),
@@ -32,7 +37,7 @@ MISTAKES = {
     "unknown system class": (f"{SOLVER}.class", "KolmogorovFlo", ["class", "did you mean 'KolmogorovFlow'"]),
     "unknown objective": ("models.pointwise.objective", "pointwse", ["objective", "did you mean 'pointwise'"]),
     "unknown path": ("methods.sns.path", "left", ["methods.sns.path", "left_then_down"]),
-    "quantile out of range": ("methods.sns.readout.quantile", 1.5, ["readout.quantile", "less than 1"]),
+    "share out of range": ("methods.sns.readout.refine_share", 1.5, ["readout.refine_share", "between 0 and 1"]),
     "emulator step": ("systems.kolmogorov.emulator.step", 0.053, ["emulator.step", "not a multiple of solver.dt", "0.05"]),
     "emulator finer than the solver": ("systems.kolmogorov.emulator.resolution", 128, ["emulator.resolution", "finer"]),
     "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
@@ -45,29 +50,29 @@ MISTAKES = {
     "unknown method in use": ("use.methods", ["solver", "pointwize"], ["use.methods", "did you mean 'pointwise'"]),
     "no solver": ("use.methods", ["pointwise"], ["use.methods", "'solver'"]),
     "more members than the test split": ("rollout.members", 17, ["rollout.members", "16 members"]),
-    "steps and blocks": ("rollout.steps", 3010, ["rollout.steps", "rollout.block 50"]),
-    "window and blocks": ("metrics.window", 130, ["metrics.window", "rollout.block 50"]),
+    "steps and blocks": ("rollout.steps", 3010, ["rollout.steps", "rollout.block_steps 50"]),
+    "window and blocks": ("metrics.window", 130, ["metrics.window", "rollout.block_steps 50"]),
     "steps and log rows": ("models.pointwise.training.steps", 2050, ["training.steps", "log_every 100"]),
     "run name leaves the folder": ("run", "../elsewhere", ["run", "letters, digits"]),
     "results leave the folder": ("results", "../../etc", ["results", "relative path without .."]),
     "absolute results": ("results", "/etc", ["results", "relative path"]),
     "override of an unknown key": ("systems.kolmogorov.override", {"rollout": {"stepps": 3}}, ["override", "'steps'"]),
-    "a batch for three": ("devices", 3, ["training.batch", "does not divide among the 3 of devices"]),
+    "a batch for three": ("hardware.devices", 3, ["training.batch", "does not divide among the 3 of hardware.devices"]),
     "figure of a missing member": ("figures.fields.member", 8, ["figures.fields.member", "8 of rollout.members"]),
     "figure of a step that is not stored": ("figures.fields.steps", [0, 201], ["figures.fields.steps", "frame_stride 4"]),
     "more training frames than there are": ("models.pointwise.training.frames", 500, ["training.frames", "the 400 of"]),
     "more trajectories than there are": ("models.pointwise.training.trajectories", 65, ["training.trajectories", "the 64 of"]),
-    "an option of another stepper": ("methods.pointwise.stride", 2, ["methods.pointwise.stride", "has no use for it"]),
+    "an option of another method": ("methods.pointwise.stride", 2, ["methods.pointwise.stride", "has no such option"]),
     "order of the sampler": ("methods.sns.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
     "more starts than the test split": ("metrics.ensemble.starts", 17, ["metrics.ensemble.starts", "16 members"]),
     "a lead without truth": ("methods.sns.leads", [1, 3], ["methods.sns.leads", "3 is not among 1, 2, 5, 10, 20"]),
-    "a foreign method without a file": ("methods.sns", {"label": "x", "stepper": "foreign", "models": {}}, ["methods.sns", "'file'"]),
+    "an external method without a file": ("methods.sns", {"label": "x", "kind": "external", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
-    "a given folder as text": ("given", "gallery/re1e4", ["given", "is not a mapping or null"]),
-    "half of given": ("given.folder", "gallery/re1e4", ["given", "'solver' is missing"]),
+    "a folder to reuse as text": ("reuse", "gallery/re1e4", ["reuse", "is not a mapping or null"]),
+    "half of reuse": ("reuse.folder", "gallery/re1e4", ["reuse", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
-    "unknown precision": ("precision", "float16", ["precision", "none of auto"]),
-    "compile in words": ("compile", "gpu", ["compile", "boolean"]),
+    "unknown precision": ("hardware.precision", "float16", ["hardware.precision", "none of auto"]),
+    "compile in words": ("hardware.compile", "gpu", ["hardware.compile", "is not true or false"]),
 }  # fmt: skip
 
 
@@ -96,7 +101,7 @@ def test_mistake_is_one_clear_line(config, mistake):
 
 def test_every_configuration_is_valid_on_top_of_the_default(root, config):
     for overlay in (root / "config").glob("*.yaml"):
-        merged = configuration._merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
+        merged = configuration.merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
         validate(merged)
 
 
@@ -121,23 +126,67 @@ def test_an_override_of_one_model_leaves_the_others(config):
     assert models["pointwise"]["network"]["attention"] and not models["sns_white"]["network"]["attention"]
 
 
-def test_schema_and_code_offer_the_same_words(root):
+def test_schema_and_code_offer_the_same_words():
     definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
-    method, model = definitions["known_method"]["properties"], definitions["model"]["properties"]
-    assert set(definitions["method"]["properties"]["stepper"]["anyOf"][0]["enum"]) == set(NEEDS)
-    assert set(definitions["method"]["if"]["properties"]["stepper"]["enum"]) == set(NEEDS) == set(STEPPERS)
-    assert all(hasattr(steppers, name) for name in STEPPERS.values())
-    # ACDM walks from a start of its own, by a stepper of its own.
-    assert set(method["path"]["enum"]) == set(PATHS) - {"acdm"}
-    taken = {option for options in OPTIONS.values() for option in options}
-    assert set(method) - {"label", "stepper", "models", "steps", "segment_steps", "leads"} == taken
-    assert set(OPTIONS) == set(NEEDS)
-    diffusion = definitions["diffusion"]["properties"]
+    model, diffusion = definitions["model"]["properties"], definitions["diffusion"]["properties"]
     assert set(diffusion["prediction"]["enum"]) == set(PREDICTIONS)
-    assert set(method["readout"]["properties"]["kind"]["enum"]) == set(KINDS)
     assert set(model["objective"]["enum"]) == set(OBJECTIVES)
     assert set(definitions["training"]["properties"]["symmetries"]["enum"]) == set(SYMMETRIES)
     assert set(definitions["system"]["properties"]["solver"]["properties"]["class"]["anyOf"][0]["enum"]) == set(SYSTEMS)
+
+
+def test_the_options_of_a_method_are_those_that_its_class_takes():
+    for kind, path in METHODS.items():
+        build = inspect.signature(load(path).build)
+        taken = {name: p for name, p in build.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        options = plugins.options_of(kind)
+        assert set(options) == set(taken), kind
+        assert {name for name, option in options.items() if option.required} == {
+            name for name, p in taken.items() if p.default is p.empty
+        }
+        for name, option in options.items():
+            # What the syntax tree says is what Python itself makes of the annotation.
+            assert option.hint == taken[name].annotation, (kind, name)
+            if not option.required:
+                assert plugins.check_option(kind, name, taken[name].default, name) == taken[name].default
+        assert plugins.needs_of(kind) == load(path).needs
+    # ACDM walks along a path of its own.
+    assert set(typing.get_args(options_module.PathName)) == set(PATHS) - {"acdm"}
+    kinds = [
+        k for hint in typing.get_args(options_module.Readout) for k in typing.get_args(hint.__annotations__["kind"])
+    ]
+    assert sorted(kinds) == sorted(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    {
+        "no number": ("stride", "two", "methods.sns.stride: 'two' is not a whole number"),
+        "a fraction": ("stride", 1.5, "methods.sns.stride: 1.5 is not a whole number"),
+        "below the least": ("max_level", 0, "methods.sns.max_level: 0 must be at least 1"),
+        "not a number at all": ("gain", [math.nan, 1], "methods.sns.gain.0: nan is not a finite number"),
+        "too few values": ("gain", [1.0], r"methods.sns.gain: \[1.0\] must have 2 values"),
+        "an unknown path": ("path", "diagnal", "methods.sns.path: 'diagnal' is none of .*; did you mean 'diagonal'"),
+        "an unknown read-out": ("readout", {"kind": "mode"}, "methods.sns.readout.kind: 'mode' is none of"),
+        "a read-out without its share": ("readout", {"kind": "quantile"}, "the key 'quantile' is missing"),
+        "an unknown key": ("sampler", {"clipped": 1}, "methods.sns.sampler: unknown key 'clipped'"),
+        "a word for true": ("renoise", "no", "methods.sns.renoise: 'no' is not true or false"),
+        "an old name": ("joint", True, "is called 'shared_level' now"),
+    }.values(),
+)
+def test_an_option_that_its_method_cannot_take_is_one_line(config, name, value, words):
+    config["methods"]["sns"][name] = value
+    with pytest.raises(ConfigurationError, match=words):
+        validate(config)
+
+
+def test_options_mean_what_they_say(config):
+    config["methods"]["sns"] |= {"stride": 8.0, "readout": {"kind": "argmax", "refine_share": 0.97}}
+    validate(config)
+    assert plugins.check_option("refinement", "stride", 8.0, "stride") == 8
+    # An overlay that changes the kind of a read-out leaves the old kind's keys behind.
+    readout = config["methods"]["sns"]["readout"]
+    assert plugins.check_option("refinement", "readout", readout, "readout") == {"kind": "argmax"}
 
 
 def test_override_changes_one_system_only(config):
@@ -146,7 +195,9 @@ def test_override_changes_one_system_only(config):
         "models": {"pointwise": {"network": {"width": 8}}},
     }
     resolved = resolve(config, "kolmogorov")
-    assert resolved["rollout"]["steps"] == 500 and resolved["rollout"]["block"] == config["rollout"]["block"]
+    assert (
+        resolved["rollout"]["steps"] == 500 and resolved["rollout"]["block_steps"] == config["rollout"]["block_steps"]
+    )
     assert resolved["models"]["pointwise"]["network"]["width"] == 8
     assert config["rollout"]["steps"] == 3000, "the shared configuration must stay as it was"
 
@@ -159,19 +210,27 @@ def test_segments_cover_the_rollout_and_extension_keeps_the_old_ones():
 
 
 def test_fingerprint_follows_imports_to_the_defining_module():
-    used = modules("rollout_segment", "KolmogorovFlow")
-    for expected in ("rollout.steppers", "diffusion.plane", "networks.unet", "systems.kolmogorov", "systems.spectral"):
+    used = modules("rollout_segment", "KolmogorovFlow", METHODS["refinement"])
+    for expected in (
+        "rollout.engine",
+        "methods.refinement",
+        "diffusion.plane",
+        "networks.unet",
+        "systems.kolmogorov",
+        "systems.spectral",
+    ):
         assert f"sns_core.{expected}" in used
     assert not [
         name for name in used if name.startswith(("sns_core.figures", "sns_core.training.train", "sns_core.report"))
     ]
+    assert "sns_core.methods.acdm" not in used, "an edit of another method must not make this one run again"
     assert "sns_core.training.train" not in modules("simulate_trajectories", "KolmogorovFlow")
 
 
 def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, root):
     import shutil
 
-    import fingerprint as module
+    from sns_workflow import fingerprint as module
 
     shutil.copytree(root / "sns_core", tmp_path / "sns_core", ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -198,9 +257,46 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
         "plot_phase_space",
     }
     schedule.write_text(text)
-    solver = tmp_path / "sns_core" / "systems" / "kolmogorov.py"
+    solver = tmp_path / "sns_core" / "systems" / "schemes.py"
     solver.write_text(solver.read_text().replace("0.1496590219993", "0.1496590219994"))
     changed = {stage for stage, value in prints().items() if value != before[stage]}
     assert "simulate_trajectories" in changed and "train_model" in changed
     monkeypatch.undo()
     prints()
+
+
+@pytest.mark.parametrize("old", [old for old in configuration.RENAMED if not old.startswith("methods.")])
+def test_a_key_under_its_old_name_is_told_its_new_one(config, old):
+    """Keys of methods have a test of their own beside the check of methods."""
+    old, new = (key.replace("*", "acdm") for key in (old, configuration.RENAMED[old]))
+    *parents, last = new.split(".")
+    holder = config
+    for parent in parents:
+        holder = holder[parent]
+    value = holder.pop(last)
+    put(config, old, value if value is not None else False)
+    with pytest.raises(ConfigurationError, match=f"^{old.replace('.', '[.]')}: was renamed to {new}$"):
+        validate(config)
+
+
+def test_a_configuration_in_old_words_is_read_in_new_ones(config):
+    old = copy.deepcopy(config)
+    hardware, old["given"] = old.pop("hardware"), old.pop("reuse")
+    old |= hardware
+    old["rollout"]["block"] = old["rollout"].pop("block_steps")
+    old["metrics"]["extra"] = old["metrics"].pop("user")
+    old["metrics"]["cost"]["finest"] = old["metrics"]["cost"].pop("finest_forecast")
+    old["metrics"]["diagnose"]["grid"] = old["metrics"]["diagnose"].pop("levels")
+    old["theory"]["marks"] = old["theory"].pop("training_steps")
+    for model in old["models"].values():
+        model["training"]["low_condition"] = model["training"].pop("low_condition_share")
+    assert configuration.with_new_names(old) == config
+    assert configuration.with_new_names(copy.deepcopy(config)) == config
+
+
+def test_the_page_of_renamed_keys_lists_all_of_them(root):
+    rows = [
+        line.split("|") for line in (root / "docs" / "configuration-keys.md").read_text().splitlines() if "`" in line
+    ]
+    listed = {row[1].strip(" `"): row[2].strip(" `") for row in rows if len(row) > 3}
+    assert listed == configuration.RENAMED

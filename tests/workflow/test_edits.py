@@ -26,10 +26,10 @@ EVERYTHING = {
 def copied(root, finished, tmp_path_factory) -> tuple[Path, Path]:
     """(project, run): copies that the tests may edit, with nothing left to do."""
     project = tmp_path_factory.mktemp("project")
-    for name in ("Snakefile", "workflow", "sns_core", "config", "profiles", "envs"):
+    for name in ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs"):
         source = root / name
         if source.is_dir():
-            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, project / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, project / name)
     return project, finished
@@ -56,8 +56,9 @@ EDITS = [
     ("sns_core/systems/two_layer_qg.py", CODE, set()),
     ("sns_core/networks/unet.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
     ("sns_core/training/train.py", CODE, {"train_model", *BELOW_MODELS}),
-    ("sns_core/rollout/steppers.py", CODE, BELOW_ROLLOUTS),
-    ("sns_core/rollout/diagnose.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
+    ("sns_core/methods/refinement.py", CODE, BELOW_ROLLOUTS),
+    ("sns_core/methods/acdm.py", CODE, BELOW_ROLLOUTS - {"diagnose_denoiser"}),
+    ("sns_core/evaluation/denoiser_diagnosis.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
     ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", *REPORT}),
@@ -66,7 +67,7 @@ EDITS = [
     ("sns_core/rollout/cost.py", CODE, {"measure_cost", *COST, *REPORT}),
     ("sns_core/metrics/cost.py", CODE, {*COST, *REPORT}),
     ("sns_core/figures/movie.py", CODE, {"plot_movie", *REPORT}),
-    ("sns_core/figures/page/page.js", append("\n// a remark\n"), REPORT),
+    ("sns_core/figures/explorer/explorer.js", append("\n// a remark\n"), REPORT),
     ("sns_core/report.py", CODE, REPORT),
     ("sns_core/record.py", CODE, {"record_provenance", *REPORT}),
     ("workflow/report/error.rst", append("\nOne more line.\n"), REPORT),

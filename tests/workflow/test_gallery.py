@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from configuration import ConfigurationError, given, resolve, validate
 from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake
 
+from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors, write_json, write_tensors
 from sns_core.gallery import collect_run, take_result
-from sns_core.runtime import UserError
+from sns_workflow.configuration import ConfigurationError, resolve, reused_results, validate
 
 RUN = Path("results/gallery-smoke/kolmogorov")
 FEW = {"use": {"methods": ["solver", "pointwise", "sns"]}}
@@ -127,10 +127,10 @@ def merged(config: dict, kept: Path, **changes) -> dict:
 def test_a_longer_rollout_goes_on_from_given_models(root, config, kept):
     there = read_json(Path("gallery/smoke/config.json"))
     longer = merged(
-        config, kept, rollout={**there["rollout"], "steps": 90}, given={"folder": "gallery/smoke", "solver": False}
+        config, kept, rollout={**there["rollout"], "steps": 90}, reuse={"folder": "gallery/smoke", "solver": False}
     )
     validate(longer)
-    kinds = set(given(longer).values())
+    kinds = set(reused_results(longer).values())
     assert kinds == {"data", "models"}, "denoisers were examined along rollouts of another length"
 
 
@@ -144,15 +144,15 @@ def change(config: dict, key: str, value) -> dict:
 
 
 UNFIT = [
-    ("rollout.steps", 90, ["rollout.steps is 90 here, 60 in gallery/smoke", "given.solver false"]),
+    ("rollout.steps", 90, ["rollout.steps is 90 here, 60 in gallery/smoke", "reuse.solver false"]),
     ("seed", 1, ["seed is 1 here, 0 in gallery/smoke"]),
     ("systems.kolmogorov.solver.viscosity", 4e-3, ["viscosity is 0.004 here, 0.005"]),
     ("systems.kolmogorov.emulator.step", 0.2, ["emulator.step is 0.2 here, 0.1"]),
     ("models.pointwise.training.steps", 50, ["models.pointwise.training.steps is 50 here, 40"]),
     ("models.sns_coloured.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"noise\""]),
-    ("methods.sns.anchor", "resampled", ["methods.sns.anchor", "training frames"]),
+    ("methods.sns.anchor_frame", "resampled", ["methods.sns.anchor_frame", "training frames"]),
     ("methods.sns.models.surrogate", "other", ["models.other", "holds no such model"]),
-    ("given.folder", "gallery/nowhere", ["given.folder", "collect_run"]),
+    ("reuse.folder", "gallery/nowhere", ["reuse.folder", "collect_run"]),
 ]  # fmt: skip
 
 
@@ -169,18 +169,18 @@ def test_what_does_not_fit_is_named_before_anything_runs(config, kept, key, valu
 def test_options_of_methods_may_differ_and_what_depends_on_them_is_left_out(config, kept):
     whole = change(merged(config, kept), "methods.sns.stride", 4)
     validate(whole)
-    names = given(whole)
+    names = reused_results(whole)
     assert "kolmogorov/diagnostics/sns.nc" not in names and "kolmogorov/diagnostics/sns_published.nc" in names
-    assert len(names) == len(given(merged(config, kept))) - 1
+    assert len(names) == len(reused_results(merged(config, kept))) - 1
     relabelled = change(merged(config, kept), "methods.sns.label", "Ours")
-    assert given(relabelled) == given(merged(config, kept))
+    assert reused_results(relabelled) == reused_results(merged(config, kept))
     assert resolve(whole, "kolmogorov")["methods"]["sns"]["stride"] == 4
 
 
 def test_a_key_that_came_later_has_its_usual_value_in_what_was_collected(config, kept):
     path = Path("gallery/smoke/given.json")
     listing = read_json(path)
-    del listing["configuration"]["metrics"]["extra"]
+    del listing["configuration"]["metrics"]["user"]
     write_json(path, listing)
     validate(merged(config, kept))
 
@@ -221,7 +221,7 @@ def test_an_unfinished_run_and_one_that_was_given_itself_are_not_collected(finis
         collect_run(run=tmp_path, output=tmp_path / "gallery/given.json")
     run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
     record = read_json(run / "provenance.json")
-    record["configuration"]["given"] = {"folder": "gallery/re1e4", "solver": True}
+    record["configuration"]["reuse"] = {"folder": "gallery/re1e4", "solver": True}
     write_json(run / "provenance.json", record)
     with pytest.raises(UserError, match="collect the run that made them"):
         collect_run(run=run, output=tmp_path / "gallery/given.json")

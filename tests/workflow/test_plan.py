@@ -1,70 +1,54 @@
-"""`snakemake plan` against the smoke run: the jobs that ran, and the bytes that they left."""
+"""`snakemake plan` against the smoke run: the jobs that ran, and the frames that they left."""
 
 import json
 from collections import defaultdict
-from pathlib import Path
 
-import plan
 import pytest
 import torch
+import xarray as xr
 from snakemake_calls import planned, snakemake
-from state import expected
 from torch import nn
-from work import Counter, Work
 
-from sns_core.record import record_path
 from sns_core.systems import KolmogorovFlow
-
-# Whatever is but numbers in files comes out to a few per cent; pictures are guessed from their resolution.
-CLOSE = {
-    "simulate_trajectories": 0.05, "shard_dataset": 0.02, "train_model": 0.05, "rollout_segment": 0.05, "diagnose_denoiser": 0.15,
-    "compute_reference": 0.1, "compute_metrics": 0.1, "aggregate_metrics": 0.3,
-}  # fmt: skip
-ROUGH = 0.5
+from sns_workflow import plan
+from sns_workflow.inspect_run import expected_jobs
+from sns_workflow.operation_count import Counter, OperationCount
 
 
 @pytest.fixture(scope="module")
 def estimates(root, finished):
-    configuration = finished / "results" / "smoke" / "logs" / "planned.json"
-    found = snakemake(root, finished, "plan")
-    assert found.returncode == 0, found.stdout
-    (finished / "results/smoke/logs/configuration.json").rename(configuration)
+    call = snakemake(root, finished, "plan")
+    assert call.returncode == 0, call.stdout
+    written = finished / "results/smoke/logs/configuration.json"
+    config = json.loads(written.read_text())
+    written.unlink()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished)
-        jobs = expected(root / "Snakefile", configuration, ["all"])
-        return plan.estimated(json.loads(configuration.read_text()), jobs), found.stdout
-
-
-def bytes_of(job, folder: Path) -> int:
-    """What a job left: its outputs and their records, and the shards that a manifest lists."""
-    files = [folder / path for path in job.outputs]
-    files += [record_path(path) for path in files]
-    if job.stage == "shard_dataset":
-        files += files[0].parent.glob("*.npy")
-    return sum(path.stat().st_size for path in files if path.exists())
+        jobs = expected_jobs(str(root / "Snakefile"), config, ["all"])
+    return plan.estimate_all(config, jobs), call.stdout
 
 
 def test_the_jobs_of_the_plan_are_those_that_ran(root, finished, estimates):
-    found, told = estimates
-    made = [path for path in (finished / "results/smoke").rglob("*.log")]
-    assert len(found) == len([path for path in made if path.stem not in ("plan", "verify", "status")])
+    found, printed = estimates
+    logs = [path for path in (finished / "results/smoke").rglob("*.log")]
+    assert len(found) == len([path for path in logs if path.stem not in ("plan", "verify", "status")])
     jobs = planned(root, finished, "all", overlay="run: elsewhere") - {"all"}
     assert {job.stage for job, _ in found} == jobs
-    assert f"total {len(found)}" in " ".join(told.split())
+    assert f"total {len(found)}" in " ".join(printed.split())
 
 
-def test_the_bytes_of_the_plan_are_those_that_were_written(finished, estimates):
-    plans, real = defaultdict(float), defaultdict(float)
+def test_the_frames_of_the_plan_are_those_that_were_written(finished, estimates):
+    planned_bytes, written = defaultdict(float), defaultdict(float)
     for job, estimate in estimates[0]:
-        if estimate.basis == "not estimated":
-            continue
-        stage = "figures" if job.stage.startswith("plot_") else job.stage
-        plans[stage] += estimate.bytes
-        real[stage] += bytes_of(job, finished)
-    for stage, number in plans.items():
-        assert number == pytest.approx(real[stage], rel=CLOSE.get(stage, ROUGH)), stage
-    numbers = CLOSE.keys()
-    assert sum(plans[s] for s in numbers) == pytest.approx(sum(real[s] for s in numbers), rel=0.03)
+        if job.stage in ("simulate_trajectories", "rollout_segment"):
+            planned_bytes[job.stage] += estimate.frame_bytes
+            with xr.open_dataset(finished / job.outputs[0]) as dataset:
+                written[job.stage] += dataset["vorticity"].size * 4
+        elif job.stage == "shard_dataset":
+            planned_bytes[job.stage] += estimate.frame_bytes
+            shards = (finished / job.outputs[0]).parent.glob("*.npy")
+            written[job.stage] += sum(path.stat().st_size - 128 for path in shards)
+    assert len(written) == 3 and planned_bytes == written
 
 
 def test_operations_are_counted_as_by_hand():
@@ -95,15 +79,17 @@ def test_time_is_work_over_rate_and_never_less_than_the_kernels_take(monkeypatch
         "job": 1.0,
     }
     monkeypatch.setattr(plan, "RATES", rates)
-    estimate = plan.Estimate(work={"inference": Work(flops=100, kernels=2), "memory": Work(bytes=5, kernels=2)})
+    estimate = plan.Estimate(
+        work={"inference": OperationCount(flops=100, kernels=2), "memory": OperationCount(bytes=5, kernels=2)}
+    )
     assert estimate.seconds("gpu") == 1 + 10 + 4 and estimate.seconds("core") == 1 + 100 + 5
 
 
 def test_the_calls_of_a_step_follow_the_method():
-    walk = {"stepper": "refinement", "stride": 8, "max_level": 8}
-    assert plan.calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
-    assert plan.calls({**walk, "renoise": True}, 100) == 2
-    assert plan.calls({**walk, "stride": 2, "renoise": False}, 100) == 4
-    assert plan.calls({"stepper": "acdm", "stride": 4}, 200) == 50
-    assert plan.calls({"stepper": "generation", "stride": 2, "condition_level": 0}, 100) == 50
-    assert plan.calls({"stepper": "pointwise"}, 0) == 1
+    walk = {"kind": "refinement", "stride": 8, "max_level": 8}
+    assert plan.denoiser_calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
+    assert plan.denoiser_calls({**walk, "renoise": True}, 100) == 2
+    assert plan.denoiser_calls({**walk, "stride": 2, "renoise": False}, 100) == 4
+    assert plan.denoiser_calls({"kind": "acdm", "stride": 4}, 200) == 50
+    assert plan.denoiser_calls({"kind": "generation", "stride": 2, "condition_level": 0}, 100) == 50
+    assert plan.denoiser_calls({"kind": "pointwise"}, 0) == 1

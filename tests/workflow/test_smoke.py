@@ -64,9 +64,9 @@ def test_touched_files_and_lost_metadata_of_the_checkout_rerun_nothing(root, fin
 
 
 def test_another_number_of_devices_reruns_nothing_and_trains_by_torchrun(root, finished, tmp_path):
-    assert planned(root, finished, "metrics", overlay="devices: 2") == set()
+    assert planned(root, finished, "metrics", overlay="hardware: {devices: 2}") == set()
     model = SYSTEM / "models/pointwise.safetensors"
-    result = snakemake(root, tmp_path, str(model), overlay="devices: 2")
+    result = snakemake(root, tmp_path, str(model), overlay="hardware: {devices: 2}")
     assert result.returncode == 0, result.stdout[-3000:]
     note = json.loads((tmp_path / model).with_suffix(".json").read_text())
     assert note["provenance"]["processes"] == 2
@@ -130,11 +130,11 @@ def test_a_changed_key_reruns_the_stages_that_read_it(root, finished, change, ex
 FOREIGN = """
 use: {methods: [solver, pointwise, mine]}
 methods:
-  mine: {label: My model, stepper: foreign, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
+  mine: {label: My model, kind: external, models: {}, file: mine.nc, steps: 40, segment_steps: 20}
 """
 
 
-def test_a_foreign_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
+def test_an_external_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     with xr.open_dataset(run / SYSTEM / "data/test.nc") as test:
         field = test["vorticity"].isel(time=slice(0, 41)).load()
@@ -200,9 +200,8 @@ systems:
     solver: {class: TwoLayerQG, resolution: 32, length: 1.0e+6, beta: 1.5e-11, bottom_drag: 5.787e-7, layer_ratio: 0.25,
              deformation_radius: 15000.0, upper_velocity: 0.025, lower_velocity: 0.0, eddy_frames: true, dt: 14400.0}
     emulator: {resolution: 16, step: 172800.0}
-    data: {spin_up: 3.0e+6, shard_members: 2, group_members: null, splits: {train: {members: 4, frames: 40},
+    data: {spin_up: 3.0e+6, shard_members: 2, splits: {train: {members: 4, frames: 40},
            validation: {members: 2, frames: 24}, test: {members: 4, frames: 60}}}
-    override: {}
 """
 
 

@@ -1,80 +1,73 @@
-# What a method costs, beside the solver on other grids. Seconds depend on the machine: they are measured again where
-# models, methods or code changed, as anything else is, and not for another machine.
-include: "timed.smk"
+# What a method costs, beside the solver on other grids. Seconds depend on the machine: they are measured again where models,
+# methods or code changed, as anything else is, and not for another machine.
 
 
 rule rollout_grids:
     input:
-        manifest=manifest,
-        initial=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
+        manifest=get_manifest,
+        initial=ancient(get_test_trajectories),
     output:
-        f"{RESULTS}/{{system}}/cost/grids.nc",
+        output=f"{RESULTS}/{{system}}/cost/grids.nc",
     log:
         f"{RESULTS}/{{system}}/logs/rollout_grids.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=asked("rollout_grids", "mem_mb"),
-        runtime=asked("rollout_grids", "runtime"),
-        gpu=gpus(),
+        **resources_of("rollout_grids"),
+        gpu=count_gpus(),
     params:
-        grids=lambda wildcards: str(grids(wildcards.system)),
-        finest=finest,
-        starts=part("metrics", "ensemble", "starts"),
-        members=part("metrics", "ensemble", "members"),
-        leads=part("metrics", "ensemble", "leads"),
-        disturbance=part("metrics", "ensemble", "disturbance"),
-        rolled=part("rollout", "members"),
-        steps=part("metrics", "cost", "spectrum_steps"),
-        every=part("rollout", "frame_stride"),
-        seed=config["seed"],
-        device=config["device"],
-        code=code("rollout_grids"),
+        **parameters(
+            "rollout_grids",
+            grids=lambda wildcards: configuration.solver_grids(RESOLVED[wildcards.system]),
+            finest=get_finest_grid,
+            starts=config_slice("metrics", "ensemble", "starts"),
+            members=config_slice("metrics", "ensemble", "members"),
+            leads=config_slice("metrics", "ensemble", "leads"),
+            disturbance=config_slice("metrics", "ensemble", "disturbance"),
+            rolled=config_slice("rollout", "members"),
+            steps=config_slice("metrics", "cost", "spectrum_steps"),
+            every=config_slice("rollout", "frame_stride"),
+            seed=config["seed"],
+            device=config["hardware"]["device"],
+        ),
     shell:
-        stage("rollout_grids")
-        + "--manifest {input.manifest:q} --initial {input.initial:q} --grids {params.grids:q} --finest {params.finest}"
-        " --starts {params.starts} --members {params.members} --leads {params.leads:q} --disturbance {params.disturbance}"
-        " --rolled {params.rolled} --steps {params.steps} --every {params.every} --seed {params.seed}"
-        " --device {params.device} --output {output:q}"
+        command("rollout_grids")
 
 
 rule measure_cost:
     input:
-        manifest=manifest,
-        initial=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
+        manifest=get_manifest,
+        initial=ancient(get_test_trajectories),
         grids=f"{RESULTS}/{{system}}/cost/grids.nc",
         models=lambda wildcards: [
-            f"{RESULTS}/{wildcards.system}/models/{model}.safetensors" for model in models_used(wildcards.system)
+            f"{RESULTS}/{wildcards.system}/models/{model}.safetensors" for model in get_models(wildcards.system)
         ],
     output:
-        f"{RESULTS}/{{system}}/cost/measured.json",
+        output=f"{RESULTS}/{{system}}/cost/measured.json",
     log:
         f"{RESULTS}/{{system}}/logs/measure_cost.log",
     conda:
         ENVIRONMENT
-    threads: whole_machine
+    threads: count_cores
     resources:
-        mem_mb=asked("measure_cost", "mem_mb"),
-        runtime=asked("measure_cost", "runtime"),
-        gpu=gpus(),
+        **resources_of("measure_cost"),
+        gpu=count_gpus(),
     params:
-        methods=timed_methods,
-        members=part("rollout", "members"),
-        steps=part("metrics", "cost", "steps"),
-        repeats=part("metrics", "cost", "repeats"),
-        seconds=part("metrics", "cost", "seconds"),
-        seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        compile=configuration.as_parameter(config["compile"]),
-        code=code("measure_cost", own_steppers),
+        **parameters(
+            "measure_cost",
+            user_code=get_timed_classes,
+            methods=get_timed_methods,
+            members=config_slice("rollout", "members"),
+            steps=config_slice("metrics", "cost", "steps"),
+            repeats=config_slice("metrics", "cost", "repeats"),
+            seconds=config_slice("metrics", "cost", "seconds"),
+            seed=config["seed"],
+            device=config["hardware"]["device"],
+            precision=config["hardware"]["precision"],
+            compile=config["hardware"]["compile"],
+        ),
     shell:
-        stage("measure_cost", threads=1)
-        + "--methods {params.methods:q} --manifest {input.manifest:q} --initial {input.initial:q} --grids {input.grids:q}"
-        " --members {params.members} --steps {params.steps} --repeats {params.repeats} --seconds {params.seconds}"
-        " --seed {params.seed} --device {params.device} --precision {params.precision} --compile {params.compile}"
-        " --output {output:q}"
+        command("measure_cost", threads=1)
 
 
 rule tabulate_cost:
@@ -83,25 +76,29 @@ rule tabulate_cost:
         grids=f"{RESULTS}/{{system}}/cost/grids.nc",
         ensemble=f"{RESULTS}/{{system}}/ensembles/solver.nc",
         scorecard=f"{RESULTS}/{{system}}/scorecard.csv",
-        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
-        data=ancient(lambda wildcards: learnt_from(wildcards.system)),
-        notes=lambda wildcards: list(notes_of_models(wildcards.system).values()),
+        reference=get_reference,
+        # Trajectories that training has seen: what they cost is part of what a model costs.
+        data=ancient(
+            lambda wildcards: [
+                path for split in ("train", "validation") for path in list_trajectories(wildcards.system, split)
+            ]
+        ),
+        notes=files_of(get_notes),
     output:
-        f"{RESULTS}/{{system}}/cost.csv",
+        output=f"{RESULTS}/{{system}}/cost.csv",
     log:
         f"{RESULTS}/{{system}}/logs/tabulate_cost.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **small_job(),
     params:
-        notes=lambda wildcards: configuration.as_parameter(notes_of_models(wildcards.system)),
-        models=lambda wildcards: configuration.as_parameter(models_of_methods(wildcards.system)),
-        shells=part("metrics", "shells"),
-        code=code("tabulate_cost"),
+        **parameters(
+            "tabulate_cost",
+            system=lambda wildcards: wildcards.system,
+            notes=get_notes,
+            models=get_models_of_methods,
+            shells=config_slice("metrics", "shells"),
+        ),
     shell:
-        stage("tabulate_cost") + "--measured {input.measured:q} --grids {input.grids:q} --ensemble {input.ensemble:q}"
-        " --scorecard {input.scorecard:q} --reference {input.reference:q} --data {input.data:q} --notes {params.notes:q}"
-        " --models {params.models:q} --system {wildcards.system} --shells {params.shells:q} --output {output:q}"
+        command("tabulate_cost")

@@ -1,48 +1,42 @@
 rule simulate_trajectories:
     output:
-        f"{RESULTS}/{{system}}/data/{{split}}{{members}}.nc",
+        output=f"{RESULTS}/{{system}}/data/{{split}}{{members}}.nc",
     log:
         f"{RESULTS}/{{system}}/logs/simulate_{{split}}{{members}}.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=asked("simulate_trajectories", "mem_mb"),
-        runtime=asked("simulate_trajectories", "runtime"),
-        gpu=gpus(),
+        **resources_of("simulate_trajectories"),
+        gpu=count_gpus(),
     params:
-        system=part("system"),
-        emulator=part("emulator"),
-        spin_up=part("data", "spin_up"),
-        members=lambda wildcards: len(members_simulated(wildcards)),
-        first_member=first_member,
-        frames=part("data", "splits", "{split}", "frames"),
-        seed=config["seed"],
-        device=config["device"],
-        code=code("simulate_trajectories"),
+        **parameters(
+            "simulate_trajectories",
+            system=config_slice("system"),
+            emulator=config_slice("emulator"),
+            split=lambda wildcards: wildcards.split,
+            members=lambda wildcards: len(get_members(wildcards)),
+            first_member=lambda wildcards: get_members(wildcards)[0],
+            frames=config_slice("data", "splits", "{split}", "frames"),
+            spin_up=config_slice("data", "spin_up"),
+            seed=config["seed"],
+            device=config["hardware"]["device"],
+        ),
     shell:
-        stage("simulate_trajectories")
-        + "--system {params.system:q} --emulator {params.emulator:q} --split {wildcards.split}"
-        " --members {params.members} {params.first_member} --frames {params.frames} --spin-up {params.spin_up} --seed {params.seed}"
-        " --device {params.device} --output {output:q}"
+        command("simulate_trajectories")
 
 
 rule shard_dataset:
     input:
-        lambda wildcards: [path for split in SPLITS for path in trajectory_files(wildcards.system, split)],
+        trajectories=files_of(get_trajectories),
     output:
-        f"{RESULTS}/{{system}}/shards/manifest.json",
+        output=f"{RESULTS}/{{system}}/shards/manifest.json",
     log:
         f"{RESULTS}/{{system}}/logs/shard.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=asked("shard_dataset", "mem_mb"),
-        runtime=asked("shard_dataset", "runtime"),
+        **resources_of("shard_dataset"),
     params:
-        shard_members=part("data", "shard_members"),
-        code=code("shard_dataset"),
+        **parameters("shard_dataset", shard_members=config_slice("data", "shard_members")),
     shell:
-        stage("shard_dataset") + "--trajectories {input:q} --shard-members {params.shard_members}"
-        " --output {output:q}"
+        command("shard_dataset")

@@ -1,169 +1,159 @@
+# The rows of the tables follow the order of the methods, which Snakemake does not see in a set of files.
+ORDER = f"order of methods: {', '.join(METHODS)}"
+
+
 rule compute_reference:
     input:
-        manifest=manifest,
-        trajectories=ancient(lambda wildcards: trajectory_files(wildcards.system, "test")),
+        manifest=get_manifest,
+        trajectories=ancient(get_test_trajectories),
     output:
-        f"{RESULTS}/{{system}}/metrics/reference.nc",
+        output=f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
         f"{RESULTS}/{{system}}/logs/reference.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=asked("compute_reference", "mem_mb"),
-        runtime=asked("compute_reference", "runtime"),
+        **resources_of("compute_reference"),
     params:
-        lags=part("rollout", "lags"),
-        frame_stride=part("rollout", "frame_stride"),
-        map_lags=part("metrics", "map_lags"),
-        extra=own_measures,
-        code=code("compute_reference", own_measures),
+        **parameters(
+            "compute_reference",
+            user_code=get_user_metrics,
+            lags=config_slice("rollout", "lags"),
+            frame_stride=config_slice("rollout", "frame_stride"),
+            map_lags=config_slice("metrics", "map_lags"),
+            extra=get_user_metrics,
+        ),
     shell:
-        stage("compute_reference")
-        + "--trajectories {input.trajectories:q} --manifest {input.manifest:q} --lags {params.lags}"
-        " --frame-stride {params.frame_stride} --map-lags {params.map_lags} --extra {params.extra:q}"
-        " --output {output:q}"
+        command("compute_reference")
 
 
 rule diagnose_denoiser:
     input:
-        manifest=manifest,
-        models=model_files,
-        segments=lambda wildcards: segment_files(
-            wildcards.system, surrogate_rollout(wildcards.system, wildcards.method)
+        manifest=get_manifest,
+        models=get_model_files,
+        segments=lambda wildcards: list_segments(
+            wildcards.system, get_surrogate_method(wildcards.system, wildcards.method)
         ),
     output:
-        f"{RESULTS}/{{system}}/diagnostics/{{method}}.nc",
+        output=f"{RESULTS}/{{system}}/diagnostics/{{method}}.nc",
     log:
         f"{RESULTS}/{{system}}/logs/diagnose_{{method}}.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=asked("diagnose_denoiser", "mem_mb"),
-        runtime=asked("diagnose_denoiser", "runtime"),
-        gpu=gpus(),
+        **resources_of("diagnose_denoiser"),
+        gpu=count_gpus(),
     params:
-        method=method_options,
-        models=model_roles,
-        pairs=part("metrics", "diagnose", "pairs"),
-        grid=part("metrics", "diagnose", "grid"),
-        seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        code=code("diagnose_denoiser"),
+        **parameters(
+            "diagnose_denoiser",
+            **METHOD,
+            pairs=config_slice("metrics", "diagnose", "pairs"),
+            grid=config_slice("metrics", "diagnose", "levels"),
+        ),
     shell:
-        stage("diagnose_denoiser") + "--name {wildcards.method} --method {params.method:q} --models {params.models:q}"
-        " --manifest {input.manifest:q} --segments {input.segments:q} --seed {params.seed} --pairs {params.pairs}"
-        " --grid {params.grid} --device {params.device} --precision {params.precision}"
-        " --output {output:q}"
+        command("diagnose_denoiser")
 
 
 rule compute_metrics:
     input:
-        manifest=manifest,
-        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
-        segments=lambda wildcards: segment_files(wildcards.system, wildcards.method),
-        solver=lambda wildcards: segment_files(wildcards.system, "solver"),
+        manifest=get_manifest,
+        reference=get_reference,
+        segments=lambda wildcards: list_segments(wildcards.system, wildcards.method),
+        solver=lambda wildcards: list_segments(wildcards.system, "solver"),
     output:
-        metrics=f"{RESULTS}/{{system}}/metrics/{{method}}.nc",
-        windows=f"{RESULTS}/{{system}}/metrics/{{method}}_windows.csv",
+        output=f"{RESULTS}/{{system}}/metrics/{{method}}.nc",
+        output_windows=f"{RESULTS}/{{system}}/metrics/{{method}}_windows.csv",
     log:
         f"{RESULTS}/{{system}}/logs/metrics_{{method}}.log",
     conda:
         ENVIRONMENT
-    threads: lambda wildcards: dask_cores(wildcards)
+    threads: count_dask_cores
     resources:
-        mem_mb=lambda wildcards, attempt: dask_memory(wildcards) * attempt,
-        runtime=asked("compute_metrics", "runtime"),
-        # No parameter, since the numbers are the same whoever computes them.
-        dask=lambda wildcards: part("metrics", "dask")(wildcards),
+        mem_mb=get_dask_memory,
+        runtime=resource("compute_metrics", "runtime"),
     params:
-        window=part("metrics", "window"),
-        shells=part("metrics", "shells"),
-        map_lags=part("metrics", "map_lags"),
-        extra=own_measures,
-        code=code("compute_metrics", own_measures),
+        **parameters(
+            "compute_metrics",
+            user_code=get_user_metrics,
+            window=config_slice("metrics", "window"),
+            shells=config_slice("metrics", "shells"),
+            map_lags=config_slice("metrics", "map_lags"),
+            extra=get_user_metrics,
+        ),
+        # Computed from `output`, and so not compared: the numbers are the same whoever computes them.
+        dask=lambda wildcards, output: configuration.as_parameter(RESOLVED[wildcards.system]["metrics"]["dask"]),
     shell:
-        stage("compute_metrics")
-        + "--segments {input.segments:q} --solver {input.solver:q} --reference {input.reference:q}"
-        " --dask {resources.dask:q}"
-        " --manifest {input.manifest:q} --window {params.window} --shells {params.shells:q} --map-lags {params.map_lags}"
-        " --extra {params.extra:q} --output {output.metrics:q} --output-windows {output.windows:q}"
+        command("compute_metrics")
 
 
 rule aggregate_metrics:
     input:
-        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
-        metrics=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}.nc", method=METHODS),
+        reference=get_reference,
+        metrics=files_of(get_metrics),
         windows=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}_windows.csv", method=METHODS),
     output:
-        metrics=f"{RESULTS}/{{system}}/metrics.csv",
-        windows=f"{RESULTS}/{{system}}/windows.csv",
+        output=f"{RESULTS}/{{system}}/metrics.csv",
+        output_windows=f"{RESULTS}/{{system}}/windows.csv",
     log:
         f"{RESULTS}/{{system}}/logs/aggregate.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **small_job(),
     params:
-        shells=part("metrics", "shells"),
-        extra=own_measures,
-        code=code("aggregate_metrics"),
+        **parameters(
+            "aggregate_metrics",
+            system=lambda wildcards: wildcards.system,
+            shells=config_slice("metrics", "shells"),
+            extra=get_user_metrics,
+        ),
+        order=ORDER,
     shell:
-        stage("aggregate_metrics")
-        + "--metrics {input.metrics:q} --windows {input.windows:q} --reference {input.reference:q}"
-        " --system {wildcards.system} --shells {params.shells:q} --extra {params.extra:q} --output {output.metrics:q}"
-        " --output-windows {output.windows:q}"
+        command("aggregate_metrics")
 
 
 rule score_methods:
     input:
-        reference=f"{RESULTS}/{{system}}/metrics/reference.nc",
-        metrics=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}.nc", method=METHODS),
+        reference=get_reference,
+        metrics=files_of(get_metrics),
         ensembles=lambda wildcards: [
-            f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc" for method in forecasters(wildcards.system)
+            f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc"
+            for method in get_restartable_methods(wildcards.system)
         ],
     output:
-        f"{RESULTS}/{{system}}/scorecard.csv",
+        output=f"{RESULTS}/{{system}}/scorecard.csv",
     log:
         f"{RESULTS}/{{system}}/logs/scorecard.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **small_job(mem_mb=2000, runtime=30),
     params:
-        window=part("metrics", "window"),
-        shells=part("metrics", "shells"),
-        code=code("score_methods"),
+        **parameters(
+            "score_methods",
+            system=lambda wildcards: wildcards.system,
+            window=config_slice("metrics", "window"),
+            shells=config_slice("metrics", "shells"),
+        ),
+        order=ORDER,
     shell:
-        stage("score_methods") + "--metrics {input.metrics:q} --ensembles {input.ensembles:q}"
-        " --reference {input.reference:q} --system {wildcards.system} --window {params.window} --shells {params.shells:q}"
-        " --output {output:q}"
+        command("score_methods")
 
 
 rule compare_held_out:
     input:
-        diagnostics=lambda wildcards: method_diagnostics(wildcards),
+        diagnostics=files_of(get_diagnostics),
         metrics=f"{RESULTS}/{{system}}/metrics.csv",
     output:
-        table=f"{RESULTS}/{{system}}/held_out.csv",
-        agreement=f"{RESULTS}/{{system}}/held_out_agreement.csv",
+        output=f"{RESULTS}/{{system}}/held_out.csv",
+        output_agreement=f"{RESULTS}/{{system}}/held_out_agreement.csv",
     log:
         f"{RESULTS}/{{system}}/logs/held_out.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **small_job(),
     params:
-        diagnostics=lambda wildcards: by_method(method_diagnostics, refinements)(wildcards),
-        code=code("compare_held_out"),
+        **parameters("compare_held_out", diagnostics=get_diagnostics),
     shell:
-        stage("compare_held_out") + "--diagnostics {params.diagnostics:q} --metrics {input.metrics:q}"
-        " --output {output.table:q} --output-agreement {output.agreement:q}"
+        command("compare_held_out")

@@ -1,29 +1,29 @@
 rule train_model:
     input:
-        manifest=manifest,
+        manifest=get_manifest,
     output:
-        model=f"{RESULTS}/{{system}}/models/{{model}}.safetensors",
+        output=f"{RESULTS}/{{system}}/models/{{model}}.safetensors",
         note=f"{RESULTS}/{{system}}/models/{{model}}.json",
         history=f"{RESULTS}/{{system}}/models/{{model}}.csv",
     log:
         f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
     conda:
         ENVIRONMENT
-    threads: config["devices"]
+    threads: config["hardware"]["devices"]
     resources:
-        mem_mb=asked("train_model", "mem_mb"),
-        runtime=asked("train_model", "runtime"),
-        gpu=gpus(config["devices"]),
-        launcher=launcher(),
+        **resources_of("train_model"),
+        gpu=count_gpus(config["hardware"]["devices"]),
     params:
-        spec=part("models", "{model}"),
-        seed=config["seed"],
-        device=config["device"],
-        precision=config["precision"],
-        compile=configuration.as_parameter(config["compile"]),
-        code=code("train_model"),
+        **parameters(
+            "train_model",
+            processes=config["hardware"]["devices"],
+            name=lambda wildcards: wildcards.model,
+            spec=config_slice("models", "{model}"),
+            seed=config["seed"],
+            device=config["hardware"]["device"],
+            precision=config["hardware"]["precision"],
+            compile=config["hardware"]["compile"],
+        ),
     shell:
-        stage("train_model", "{resources.launcher}")
-        + "--name {wildcards.model} --spec {params.spec:q} --manifest {input.manifest:q} --seed {params.seed}"
-        " --device {params.device} --precision {params.precision} --compile {params.compile}"
-        " --output {output.model:q} --history {output.history:q}"
+        # The processes that torchrun starts share one standard input, so the arguments cannot come from there.
+        command("train_model", stdin=False)

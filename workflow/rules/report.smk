@@ -1,61 +1,53 @@
 report: "../report/workflow.rst"
 
 
-# The commit of the checkout is read by the job and is no parameter: a new commit alone reruns nothing.
+CAPTIONS = {name: workflow.source_path(f"../report/{name}.rst") for name in [*FIGURES, "movie"]}
+
+
+# The job itself reads the commit of the checkout, which is no parameter: a new commit alone reruns nothing.
 rule record_provenance:
     input:
-        manifests=[f"{RESULTS}/{system}/shards/manifest.json" for system in SYSTEMS],
-        data=[path for system in SYSTEMS for split in SPLITS for path in trajectory_files(system, split)],
-        models=[
-            f"{RESULTS}/{system}/models/{model}.{kind}"
-            for system in SYSTEMS
-            for model in models_used(system)
-            for kind in ("safetensors", "json")
-        ],
-        segments=[path for system in SYSTEMS for method in METHODS for path in segment_files(system, method)],
+        files=files_of(get_provenance_files),
+        notes=[f"{RESULTS}/{system}/models/{model}.json" for system in SYSTEMS for model in get_models(system)],
         metrics=[f"{RESULTS}/{system}/metrics.csv" for system in SYSTEMS],
     output:
-        f"{RESULTS}/provenance.json",
+        output=f"{RESULTS}/provenance.json",
     log:
         f"{RESULTS}/logs/provenance.log",
+    localrule: True
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **small_job(),
     params:
-        configuration=configuration.as_parameter(config),
-        systems=described,
-        seed=config["seed"],
-        code=fingerprint("record_provenance"),
+        **parameters(
+            "record_provenance",
+            configuration=lambda wildcards: in_order_of_keys(config),
+            systems=get_provenance_files,
+            methods=get_methods_of_systems,
+            seed=config["seed"],
+        ),
     shell:
-        stage("record_provenance") + "--configuration {params.configuration:q}"
-        " --systems {params.systems:q} --seed {params.seed} --output {output:q}"
+        command("record_provenance")
 
 
 rule write_report:
     input:
-        figures=[f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in figure_names(system)],
+        figures=[f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in list_figures(system)],
         movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
         explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
-        captions=[Path(PROJECT, "workflow", "report", f"{name}.rst") for name in [*FIGURES, "movie"]],
-        template=Path(PROJECT, "sns_core", "report.html.j2"),
+        references=[f"{RESULTS}/{system}/metrics/reference.nc" for system in SYSTEMS],
         provenance=f"{RESULTS}/provenance.json",
     output:
-        report(f"{RESULTS}/report.html", caption="../report/workflow.rst", category="Report"),
+        output=report(f"{RESULTS}/report.html", caption="../report/workflow.rst", category="Report"),
     log:
         f"{RESULTS}/logs/report.log",
     conda:
         ENVIRONMENT
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **small_job(),
     params:
-        systems=told,
-        code=fingerprint("write_report"),
+        **parameters("write_report", templates=["report.html.j2"], systems=get_report_files, captions=get_captions),
     shell:
-        stage("write_report") + "--systems {params.systems:q}"
-        " --captions {input.captions:q} --provenance {input.provenance:q} --output {output:q}"
+        command("write_report")

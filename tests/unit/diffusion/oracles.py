@@ -5,7 +5,7 @@ import math
 import torch
 
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 F64 = torch.float64
 SAMPLERS = {"ancestral": Sampler(), "forward": Sampler(variance="forward"), "ddim": Sampler(eta=0.0)}

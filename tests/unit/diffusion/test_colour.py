@@ -6,7 +6,7 @@ import torch
 from oracles import F64, same_bits
 
 from sns_core.diffusion import NoiseColour
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 GRID = 32
 

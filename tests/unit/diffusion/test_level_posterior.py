@@ -6,7 +6,7 @@ import torch
 from oracles import F64, covariance_blocks, noised_pairs, oracle_3d, scalar_oracle, schedule_of
 
 from sns_core.diffusion import NoiseSchedule
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 
 def posterior_by_quadrature(schedule: NoiseSchedule, correlation: float, innovation: float, prev: float, nxt: float):

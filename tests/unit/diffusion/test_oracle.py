@@ -16,7 +16,7 @@ from oracles import (
 )
 
 from sns_core.diffusion import GaussianOracle
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 
 def test_the_stationary_covariance_solves_the_lyapunov_equation():

@@ -7,7 +7,7 @@ from oracles import oracle_1d, schedule_of
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 from sns_core.diffusion.prediction import Prediction, ResidualPrediction, build_prediction
 from sns_core.diffusion.schedule import PREDICTIONS
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)

@@ -6,7 +6,7 @@ import torch
 from oracles import F64
 
 from sns_core.diffusion import LevelReadout
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 PROBABILITIES = torch.tensor([[0.05, 0.5, 0.2, 0.25], [0.3, 0.1, 0.15, 0.45]], dtype=F64)
 

@@ -7,7 +7,7 @@ import torch
 from oracles import F64, levels_of, same_bits, schedule_of
 
 from sns_core.diffusion import NoiseSchedule
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "log_spaced"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler, walk
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 
 @pytest.mark.parametrize("order", [1, 2])

@@ -18,7 +18,7 @@ from oracles import (
 )
 
 from sns_core.diffusion import PATHS, GaussianOracle, NoiseSchedule, Path, Sampler, walk
-from sns_core.runtime import generator
+from sns_core.streams import generator
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""The words of the command line, read as the arguments of a stage.
+
+A stage is a function with keyword-only arguments. Its annotations say how words are read: numbers and paths, true and
+false, lists as repeated words, dicts as JSON.
+"""
+
+import inspect
+import json
+import shlex
+import sys
+import typing
+from pathlib import Path
+
+# Arguments that any stage may get and that no result depends on.
+COMMON = ("threads", "log", "code", "dask")
+
+
+def read_arguments(function, words: list[str]) -> dict:
+    """Return the keyword arguments for `function` in the words `--name value ...` and `--from-json JSON`.
+
+    A flag without a word leaves its argument at the default, unless the argument is a list. Raises ValueError for
+    unknown, missing and malformed arguments.
+    """
+    hints, signature = typing.get_type_hints(function), inspect.signature(function).parameters
+    by_name: dict[str, list[str]] = {}
+    name = None
+    for word in words:
+        if word.startswith("--"):
+            name = word[2:].replace("-", "_")
+            by_name[name] = []
+        elif name is None:
+            raise ValueError(f"{word!r} stands before any argument")
+        else:
+            by_name[name].append(word)
+    from_json = json.loads(" ".join(by_name.pop("from_json", ["{}"])))
+    for name in (*by_name, *from_json):
+        if name not in signature:
+            raise ValueError(f"unknown argument {_flag(name)}; known: {', '.join(map(_flag, signature))}")
+    arguments = {name: _convert_json(name, value, hints[name]) for name, value in from_json.items()}
+    for name, values in by_name.items():
+        if values or typing.get_origin(hints[name]) is list:
+            arguments[name] = _convert_words(name, values, hints[name])
+    missing = [name for name, p in signature.items() if p.default is p.empty and name not in arguments]
+    if missing:
+        raise ValueError(f"missing argument {_flag(missing[0])}")
+    return arguments
+
+
+def split_common(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the values of the COMMON arguments among the words, and the other words."""
+    common, stage_words = {}, []
+    remaining = iter(words)
+    for word in remaining:
+        if word.startswith("--") and word[2:] in COMMON:
+            common[word[2:]] = next(remaining, "")
+        else:
+            stage_words.append(word)
+    return common, stage_words
+
+
+def expand(words: list[str]) -> list[str]:
+    """Replace each word @FILE by the words in the file, and @- by the words on standard input."""
+    expanded = []
+    for word in words:
+        if word.startswith("@") and len(word) > 1:
+            text = sys.stdin.read() if word == "@-" else Path(word[1:]).read_text()
+            expanded += shlex.split(text)
+        else:
+            expanded.append(word)
+    return expanded
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _without_none(hint):
+    """Return the type X of an annotation `X | None`, and any other annotation as it is."""
+    arguments = typing.get_args(hint)
+    return next(kind for kind in arguments if kind is not type(None)) if type(None) in arguments else hint
+
+
+def _convert_json(name: str, value, hint):
+    """Convert a value of JSON to the type of its annotation. Raise ValueError where it has another type."""
+    if _without_none(hint) is not hint:
+        return None if value is None else _convert_json(name, value, _without_none(hint))
+    arguments, origin = typing.get_args(hint), typing.get_origin(hint) or hint
+    if origin is Path and isinstance(value, str):
+        return Path(value)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
+        raise ValueError(f"{_flag(name)}: {json.dumps(value)[:80]} is no {origin.__name__}")
+    if origin is list and arguments:
+        return [_convert_json(name, item, arguments[0]) for item in value]
+    if origin is dict and arguments:
+        return {key: _convert_json(name, item, arguments[1]) for key, item in value.items()}
+    return value
+
+
+def _convert_words(name: str, values: list[str], hint):
+    """Convert the words of an argument to the type of its annotation. Raise ValueError where they do not fit."""
+    arguments, origin = typing.get_args(hint), typing.get_origin(hint)
+    if origin is list:
+        return [_convert_words(name, [value], arguments[0]) for value in values]
+    if origin is dict:
+        return _convert_json(name, json.loads(" ".join(values)), hint)
+    if hint in (list, dict):
+        return json.loads(" ".join(values))
+    if len(values) != 1:
+        raise ValueError(f"{_flag(name)} takes one value, not {len(values)}")
+    kind = _without_none(hint)
+    if kind is bool:
+        if values[0].lower() not in ("true", "false"):
+            raise ValueError(f"{_flag(name)}: {values[0]!r} is neither true nor false")
+        return values[0].lower() == "true"
+    return kind(values[0]) if kind in (int, float, Path) else values[0]

@@ -1,0 +1,153 @@
+"""The solver on other grids, as a surrogate of its own: fewer points, longer steps, and the errors that follow.
+
+A surrogate is worth its price only where the solver cannot be as accurate as cheaply. So the same ensembles of short
+forecasts are run on coarser grids, from the same disturbed states in their spectral truncation, and a long run gives
+their spectrum. On every grid the time step is the longest fraction of an emulator step with which the run stays stable.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sns_core.data.attributes import described
+from sns_core.data.emulation import Emulation
+from sns_core.data.frames import open_members
+from sns_core.device import select_device, use_threads
+from sns_core.files import whole_file
+from sns_core.methods.solver import Solver
+from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
+from sns_core.progress import progress
+from sns_core.rollout.engine import iterate
+from sns_core.rollout.ensemble import disturbed, forecast
+from sns_core.streams import MemberStreams
+from sns_core.systems import InstabilityError, System
+from sns_core.systems.spectral import truncate
+
+SETTLING = 5  # the first fifth of the long run is left out, so that a grid forgets the states of another grid
+PARTS = 4  # the rest is cut into four parts, each with a spectrum of its own
+
+
+def regridded(states: torch.Tensor, resolution: int) -> torch.Tensor:
+    """Move states (..., N, N) to a grid of `resolution` points a side: truncate them, or draw the same waves on more points."""
+    n, m = states.shape[-1], resolution
+    if m <= n:
+        return truncate(states, m)
+    spectrum, half = torch.fft.rfft2(states, norm="forward"), n // 2
+    wider = spectrum.new_zeros(*states.shape[:-2], m, m // 2 + 1)
+    wider[..., :half, :half] = spectrum[..., :half, :half]
+    wider[..., -half + 1 :, :half] = spectrum[..., -half + 1 :, :half]  # the Nyquist modes have no sign to keep
+    return torch.fft.irfft2(wider, s=(m, m), norm="forward")
+
+
+def longest_step(emulation: Emulation, resolution: int, device, run: Callable[[System], dict]) -> tuple[int, dict]:
+    """The longest time step with which `run` succeeds on a grid of `resolution` points a side, and the result of `run`.
+
+    The step is returned as the number of time steps per emulator step. The most that are tried are twice as many as the
+    configured time step would take, scaled to the grid. Raises InstabilityError where these are too few.
+    """
+    solver = emulation.system_parameters
+    most = max(2, 2 * math.ceil(emulation.step / solver["dt"] * resolution / solver["resolution"] * (1 - 1e-9)))
+    substeps = 1
+    while True:
+        flow = emulation.build_system(device, resolution=resolution, dt=emulation.step / substeps)
+        try:
+            return substeps, run(flow)
+        except InstabilityError as error:
+            if substeps >= most:
+                raise
+            wanted = substeps * error.cfl / flow.cfl_limit
+            wanted = math.ceil(wanted) if math.isfinite(wanted) else substeps + 1
+            substeps = min(most, max(substeps + 1, wanted))
+
+
+def rollout_grids(
+    *, manifest: Path, initial: list[Path], grids: list, finest: int, starts: int, members: int, leads: list,
+    disturbance: float, rolled: int, steps: int, every: int, seed: int, output: Path, device: str = "auto", threads: int = 1,
+) -> None:  # fmt: skip
+    """Forecast with the solver on other grids, and compute its spectra there, as netCDF.
+
+    `output` holds "substeps" (grid); "stable_steps" (grid), the emulator steps that were run; "forecast" (grid, start,
+    member, lead, layer, y, x) in standard deviations; and "energy_spectrum" (grid, unit, layer, wavenumber). NaN stands
+    where nothing was computed. On grids finer than the solver's own, `rolled` members take one step, which shows the
+    time step.
+
+    `grids`: points per side of each grid.
+    `finest`: points per side of the finest grid on which ensembles are computed.
+    `starts`: number of states from which ensembles start.
+    `members`: number of members of each ensemble.
+    `leads`: numbers of steps after which frames of ensembles are kept.
+    `disturbance`: the standard deviation of the members' initial states, as a share of the variability of a state.
+    `rolled`: number of members of the long run, on grids no finer than the solver's own.
+    `steps`: number of emulator steps of the long run.
+    `every`: steps between the frames that enter the spectra of the long run.
+    """
+    use_threads(threads)
+    device, emulation = select_device(device), Emulation.read(manifest)
+    configured, scale = emulation.system_parameters["resolution"], emulation.scale(device)
+    states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
+    around = torch.cat([disturbed(states, s, members + 1, disturbance, seed)[:members] for s in range(starts)])
+    around = around.to(device)
+    streams = MemberStreams(seed, "grids", members=range(len(around)), device=device)  # a solver draws nothing
+    leads, states = sorted(leads), states[:rolled].to(device)
+
+    def run(flow: System) -> dict:
+        solver, result = Solver(flow, emulation.resolution, emulation.step, scale), {"stable_steps": 1}
+        if flow.resolution <= finest:
+            frames = forecast(solver, regridded(around, flow.resolution), streams, leads)
+            result |= {"forecast": frames.reshape(starts, members, *frames.shape[1:]), "stable_steps": max(leads)}
+        else:
+            solver.step(solver.start(regridded(states, flow.resolution)), [])
+        if flow.resolution <= configured:
+            result["energy_spectrum"] = _spectra(solver, regridded(states, flow.resolution), steps, every)
+        return result
+
+    results = []
+    for index in progress(len(grids), "grids of the solver"):
+        substeps, result = longest_step(emulation, grids[index], device, run)
+        results.append({"substeps": substeps, **result})
+
+    def stacked(name: str) -> np.ndarray:
+        shape = next((result[name].shape for result in results if name in result), None)
+        empty = np.full(shape, np.nan, dtype=np.float32) if shape else None
+        return np.stack([result.get(name, empty) for result in results]) if shape else None
+
+    flow = emulation.build_system()
+    variables = {name: ("grid", [result[name] for result in results]) for name in ("substeps", "stable_steps")}
+    dimensions = {
+        "forecast": ("grid", "start", "member", "lead", "layer", "y", "x"),
+        "energy_spectrum": ("grid", "unit", "layer", "wavenumber"),
+    }
+    variables |= {name: (dims, values) for name, dims in dimensions.items() if (values := stacked(name)) is not None}
+    coordinates = {
+        "grid": list(grids),
+        "lead": leads,
+        "layer": list(flow.layers),
+        "wavenumber": shell_wavenumbers(emulation.resolution, flow.length),
+    }
+    attributes = {"step": emulation.step, "time_units": flow.time_units, "own": configured}
+    with whole_file(output) as temporary:
+        encoding = {"layer": {"dtype": "S1"}}
+        dataset = described(xr.Dataset(variables, coordinates, attributes), flow)
+        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+
+
+def _spectra(solver: Solver, states: torch.Tensor, steps: int, every: int) -> np.ndarray:
+    """Energy spectra (unit, layer, wavenumber) of a run of `steps` steps; a unit is one part of the run of one member."""
+    flow, settled = solver.system, steps // SETTLING
+    length = max(1, (steps - settled) // PARTS)
+    sums, counts = [0.0] * PARTS, [0] * PARTS
+    numbers = range(1, settled + PARTS * length + 1)
+    for step, (_, frame, _) in zip(
+        numbers, iterate(solver, solver.start(states), MemberStreams(members=[]), numbers), strict=True
+    ):
+        if step > settled and (step - settled) % min(every, length) == 0:
+            u, v = flow.frame_velocity(frame * solver.scale)
+            layers = [kinetic_energy_spectrum(u[:, [c]], v[:, [c]], flow.length)[1] for c in range(flow.channels)]
+            part = (step - settled - 1) // length
+            sums[part], counts[part] = sums[part] + torch.stack(layers, 1), counts[part] + 1
+    parts = [total / count for total, count in zip(sums, counts, strict=True)]
+    return torch.cat(parts).cpu().numpy()

@@ -1,0 +1,284 @@
+"""Examine a denoiser: its error across the plane, the calibration of its heads, and its response to a drift.
+
+Four questions, answered on the held-out test split and, the last one, on a stored rollout of the surrogate alone:
+how the denoising error of x_t depends on the level s2 of the conditioning frame (paper, figure 3); which level the
+heads give to truly noised frames and to the surrogate's one-step output; how much of a drift of the large scales one
+refinement takes back; and how long before its energy the level tells that a rollout fails.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sns_core.data.attributes import described
+from sns_core.data.emulation import Emulation
+from sns_core.data.pairs import PairSampler, load_dataset
+from sns_core.data.segments import open_segments
+from sns_core.device import select_device, use_threads
+from sns_core.files import FileTree, whole_file
+from sns_core.methods.base import Hardware
+from sns_core.methods.build import build_method
+from sns_core.methods.levels import EstimatedLevels
+from sns_core.methods.refinement import Refinement
+from sns_core.shells import filtered, shell_index, shell_power
+from sns_core.streams import generator
+
+EXAMPLES = 5  # number of conditioning levels whose fields are kept for the figure
+DRIFTS = (0.8, 0.9, 1.1, 1.2, 1.4)  # factors that multiply the large scales of held-out pairs
+LARGE = 4  # the large scales are shells 1 to 4
+WATCHED = 10  # an alarm averages over this many stored frames
+
+
+def diagnose_denoiser(
+    *, name: str, method: dict, models: FileTree, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
+    output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
+) -> None:  # fmt: skip
+    """Examine the denoiser of a refinement method, and write the results as netCDF.
+
+    `method`: the refinement method's kind and options.
+    `segments`: files of the rollout of the surrogate alone.
+    `pairs`: number of held-out pairs to average over.
+    `grid`: number of levels between 0 and S at which errors and calibration are measured.
+    """
+    use_threads(threads)
+    hardware = Hardware(select_device(device), precision)
+    dataset = load_dataset(manifest, "test", verify=False)
+    emulation = Emulation.from_manifest(dataset.manifest)
+    system = emulation.build_system(hardware.device)
+    refinement = build_method(method, models, emulation, system=system, hardware=hardware)
+    stream = generator(seed, "diagnose")  # the same pairs for every denoiser
+    sampler = PairSampler(dataset, 2, anchor_gap=emulation.splits["test"][0]["shape"][1] // 4)
+    anchor, previous, true_next = sampler.draw(pairs, stream).to(hardware.device).unbind(1)
+    levels = torch.unique(torch.linspace(0, refinement.schedule.levels, grid).round().long())
+    examined = _Examined(refinement, refinement.whiten(anchor), previous, true_next)
+    result = {
+        **_condition_error(examined, levels, stream),
+        **_calibration(examined, levels, stream),
+        **_detection(examined),
+        **_one_step(examined, seed),
+        **_restoring(examined, seed),
+        **_along_rollout(examined, segments, dataset, system, emulation),
+    }
+    result = xr.Dataset(
+        result,
+        coords={
+            "level": levels.numpy(),
+            "drift": list(DRIFTS),
+            "side": ["cleaner", "noisier"],
+            "when": ["surrogate", "refined"],
+        },
+        attrs={"method": name, "levels": refinement.schedule.levels},
+    )
+    with whole_file(output) as temporary:
+        described(result, system).to_netcdf(temporary, engine="netcdf4")
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """A refinement and the held-out frames (B, C, m, m) on which it is examined; the anchor in the coordinates of the
+    diffusion."""
+
+    method: Refinement
+    z_anchor: torch.Tensor
+    previous: torch.Tensor
+    true_next: torch.Tensor
+
+    def noised(self, z: torch.Tensor, level, stream) -> torch.Tensor:
+        """Frames in the coordinates of the diffusion, noised to one level."""
+        noise = torch.randn(z.shape, generator=stream).to(z)
+        return self.method.schedule.add_noise(z, torch.as_tensor(level).expand(len(z)), noise)
+
+    def estimated_levels(self, z_prev, z_next, z_anchor, streams) -> np.ndarray:
+        """Levels (B, 2) that the heads give, read as the method reads them (by argmax where it estimates none)."""
+        rule = self.method.levels if isinstance(self.method.levels, EstimatedLevels) else EstimatedLevels()
+        denoiser = self.method.denoiser
+        return rule.of_pair(
+            lambda: denoiser.logits(denoiser.encode_pair(z_prev, z_next, z_anchor)), streams, None
+        ).numpy()
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the method refines by estimated levels; a blind control cannot be asked about one pair."""
+        return isinstance(self.method.levels, EstimatedLevels)
+
+
+def _condition_error(examined: _Examined, levels, stream) -> dict:
+    """Root-mean-square error of the clean estimate of x_t, noised to 0.9 S, against the level of x_{t-1}."""
+    method, true_next = examined.method, examined.true_next
+    z_prev, z_next = method.whiten(examined.previous), method.whiten(true_next)
+    s_next = round(0.9 * method.schedule.levels)
+    noised_next = examined.noised(z_next, s_next, stream)
+    shown = set(levels[torch.linspace(0, len(levels) - 1, EXAMPLES).round().long()].tolist())
+    errors, conditions, estimates = [], [], []
+    signal, sigma = (float(table(torch.tensor(s_next))) for table in (method.schedule.signal, method.schedule.sigma))
+    for level in levels.tolist():
+        noised_prev = examined.noised(z_prev, level, stream)
+        pair_levels = [torch.full((len(z_prev),), s) for s in (level, s_next)]
+        _, noise = method.denoiser(noised_prev, noised_next, *pair_levels, examined.z_anchor)
+        estimate = method.unwhiten((noised_next - sigma * noise) / signal)
+        errors.append((estimate - true_next).square().mean((1, 2, 3)).sqrt().cpu().numpy())
+        if level in shown:
+            conditions.append(method.unwhiten(noised_prev)[0].cpu().numpy())
+            estimates.append(estimate[0].cpu().numpy())
+    return {
+        "condition_error": (("level", "pair"), np.stack(errors)),
+        "example_level": (("example",), np.array(sorted(shown))),
+        "example_condition": (("example", "layer", "y", "x"), np.stack(conditions)),
+        "example_estimate": (("example", "layer", "y", "x"), np.stack(estimates)),
+        "example_truth": (("layer", "y", "x"), true_next[0].cpu().numpy()),
+    }
+
+
+def _calibration(examined: _Examined, levels, stream) -> dict:
+    """Read-out for truly noised pairs (both frames at the same level) and for the surrogate's one-step output."""
+    method = examined.method
+    z_prev, z_next = method.whiten(examined.previous), method.whiten(examined.true_next)
+    streams = [stream] * len(z_prev)
+
+    def read(prev, nxt):
+        return examined.estimated_levels(prev, nxt, examined.z_anchor, streams)
+
+    estimated = [read(examined.noised(z_prev, s, stream), examined.noised(z_next, s, stream)) for s in levels.tolist()]
+    candidate = method.whiten(method.surrogate(examined.previous))
+    return {
+        "estimated_level": (("level", "pair", "frame"), np.stack(estimated)),
+        "level_of_true_pair": (("pair", "frame"), read(z_prev, z_next)),
+        "level_of_surrogate": (("pair", "frame"), read(z_prev, candidate)),
+    }
+
+
+def _detection(examined: _Examined) -> dict:
+    """Share of drifted pairs that the heads find cleaner, and noisier, than all but 3 % of true pairs.
+
+    Drifted pairs are held-out pairs whose shells 1 to LARGE are multiplied by each of DRIFTS, and pairs of a true frame
+    and the surrogate's step. No rollout is needed. The level is a ratio of noise to signal, so a field with too much
+    energy looks cleaner than a true one.
+    """
+    method, previous, true_next = examined.method, examined.previous, examined.true_next
+    large = _large(previous)
+
+    def noisiness(prev, nxt):
+        pair = method.denoiser.encode_pair(method.whiten(prev), method.whiten(nxt), examined.z_anchor)
+        level = torch.arange(method.schedule.levels + 1, device=prev.device)
+        return (method.denoiser.logits(pair).softmax(-1) * level).sum(-1).sum(-1)
+
+    usual = noisiness(previous, true_next)
+    low, high = torch.quantile(usual, 0.03), torch.quantile(usual, 0.97)
+
+    def share(prev, nxt):
+        values = noisiness(prev, nxt)
+        return [float((values < low).float().mean()), float((values > high).float().mean())]
+
+    scaled = [share(*(filtered(x, 1 + (factor - 1) * large) for x in (previous, true_next))) for factor in DRIFTS]
+    return {
+        "drift_detected": (("drift", "side"), scaled),
+        "surrogate_detected": (("side",), share(previous, method.surrogate(previous))),
+    }
+
+
+def _large(frames: torch.Tensor) -> torch.Tensor:
+    """Mask of the large scales, shells 1 to LARGE, among the modes of a half spectrum (N, N // 2 + 1)."""
+    shells = torch.from_numpy(shell_index(frames.shape[-1])).to(frames.device)
+    return (shells >= 1) & (shells <= LARGE)
+
+
+def _restoring(examined: _Examined, seed: int) -> dict:
+    """Share of a drift that one refinement takes back, (drift,).
+
+    Both frames of held-out pairs have their shells 1 to LARGE multiplied by each of DRIFTS; d is what that adds to x_t.
+    Let r be the change that the refinement then makes, less the change that it makes to the true pair. The share is
+    -<r, d> / <d, d>. Below zero the refinement feeds the drift.
+    """
+    if not examined.estimates:
+        return {}
+    previous, true_next = examined.previous, examined.true_next
+    large = _large(previous)
+
+    def change(prev, nxt):
+        streams = [generator(seed, "restoring", row) for row in range(len(prev))]
+        refined, _ = examined.method.refine(prev, nxt, examined.z_anchor, streams)
+        return refined - nxt
+
+    usual, shares = change(previous, true_next), []
+    for factor in DRIFTS:
+        drift = filtered(true_next, (factor - 1) * large)
+        response = change(filtered(previous, 1 + (factor - 1) * large), true_next + drift) - usual
+        shares.append(float(-(response * drift).sum() / drift.square().sum()))
+    return {"restored": (("drift",), shares)}
+
+
+def _one_step(examined: _Examined, seed: int) -> dict:
+    """Root-mean-square error, by shell, of the surrogate's step from true frames: as it is, and refined."""
+    if not examined.estimates:
+        return {}
+    previous, true_next = examined.previous, examined.true_next
+    streams = [generator(seed, "one step", row) for row in range(len(previous))]
+    candidate = examined.method.surrogate(previous)
+    refined, _ = examined.method.refine(previous, candidate, examined.z_anchor, streams)
+    mean = [shell_power((x - true_next)[:, None].cpu().numpy()).mean(0) / len(x) for x in (candidate, refined)]
+    return {"one_step_error": (("when", "shell"), np.sqrt(mean))}
+
+
+def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Emulation) -> dict:
+    """Levels along a rollout of the surrogate alone, and the steps at which they, and the energy, leave the solver's
+    range.
+
+    The solver's range is that of as many of its members, with frames as far apart.
+    """
+    frames, _ = open_segments(segments, system.variable)
+    device = examined.previous.device
+    scale = emulation.scale(device)
+    step = np.rint(frames["time"].values / emulation.step).astype(int)
+    members, stride = frames.sizes["member"], int(step[1] - step[0])
+
+    def stored(index):
+        return torch.from_numpy(frames[system.variable].isel(time=index).values).to(device) / scale
+
+    def true(index):
+        rows = np.arange(min(members, dataset.members))
+        return dataset.gather(rows, np.full(len(rows), index * stride)).to(device)
+
+    level, energy = _watch(examined, stored, len(step), system, scale)
+    true_level, true_energy = _watch(examined, true, -(-dataset.frames // stride), system, scale)
+    return {
+        "rollout_level": (("rollout_step", "member", "frame"), level),
+        "rollout_step": (("rollout_step",), step),
+        "true_level": (("true_step", "true_member", "frame"), true_level),
+        "level_alarm": (("member",), first_alarm(level.max(-1), true_level.max(-1), step, above=True)),
+        "energy_alarm": (("member",), first_alarm(energy, true_energy, step)),
+    }
+
+
+def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, and their kinetic energy (count, member)."""
+    method = examined.method
+    anchor, levels, energy = frame_at(0), [], []
+    streams = [generator("unused", member) for member in range(len(anchor))]
+    for index in range(count):
+        frame = frame_at(index)
+        z = [method.whiten(x) for x in (frame, method.surrogate(frame), anchor)]
+        levels.append(examined.estimated_levels(*z, streams))
+        u, v = system.frame_velocity(frame * scale)
+        energy.append((0.5 * (u.square() + v.square())).mean((1, 2, 3)).cpu().numpy())
+    return np.stack(levels), np.stack(energy)
+
+
+def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray, above: bool = False) -> np.ndarray:
+    """Step at which the running mean of each member first leaves the usual range; -1 where it never does.
+
+    `series` (T, member), `usual` (T', member'); the mean runs over WATCHED frames. With `above` only the upper end of
+    the range counts. By construction no member of `usual` gives an alarm. NaN, a member that is lost, is one.
+    """
+
+    def smooth(values):
+        width = min(WATCHED, len(values))
+        total = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), 0)
+        return (total[width:] - total[:-width]) / width
+
+    usual_means, means = smooth(usual), smooth(series)
+    low = -np.inf if above else usual_means.min()
+    out = ~((means >= low) & (means <= usual_means.max()))
+    return np.where(out.any(0), step[len(step) - len(means) + out.argmax(0)], -1)

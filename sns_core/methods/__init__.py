@@ -1,0 +1,56 @@
+"""Methods: each maps a frame to the next one, and is composed from parts, never from files.
+
+    Solver           the truth
+    Surrogate        a network that feeds on its own output
+    Refinement       SNS around a surrogate (paper, algorithm 2)
+    Generation       SNS alone, from pure noise (paper, algorithm 3)
+    Thermalizer      the level of x_t alone (Pedersen et al. 2025)
+    ACDM             both frames at one level (Kohl et al. 2023)
+    External         a rollout that was made elsewhere
+
+`options` is read without torch, to check configurations; all other names are loaded when they are first used.
+"""
+
+__all__ = [
+    "ACDM",
+    "BlindLevels",
+    "EstimatedLevels",
+    "External",
+    "FrameSpace",
+    "Generation",
+    "Hardware",
+    "InitialAnchor",
+    "Method",
+    "Parts",
+    "Refinement",
+    "ResampledAnchor",
+    "Solver",
+    "StepRecord",
+    "Surrogate",
+    "Thermalizer",
+    "WalkBack",
+    "build_method",
+]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sns_core.methods.acdm import ACDM
+    from sns_core.methods.anchors import InitialAnchor, ResampledAnchor
+    from sns_core.methods.base import FrameSpace, Hardware, Method, Parts, StepRecord
+    from sns_core.methods.build import build_method
+    from sns_core.methods.denoising import WalkBack
+    from sns_core.methods.external import External
+    from sns_core.methods.generation import Generation
+    from sns_core.methods.levels import BlindLevels, EstimatedLevels
+    from sns_core.methods.refinement import Refinement
+    from sns_core.methods.solver import Solver
+    from sns_core.methods.surrogate import Surrogate
+    from sns_core.methods.thermalizer import Thermalizer
+
+    return locals()[name]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,48 @@
+"""From a configured method and model files to a method: the one place of the methods that knows files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sns_core.data.emulation import Emulation
+from sns_core.errors import UserError
+from sns_core.methods.base import Hardware, Method, Parts
+from sns_core.plugins import class_of, load, needs_of, options_of
+from sns_core.systems import System
+from sns_core.training import load_model
+
+
+def build_method(
+    method: dict,
+    models: dict[str, Path],
+    emulation: Emulation,
+    *,
+    system: System | None = None,
+    hardware: Hardware | None = None,
+    training_frames: Callable[[], torch.Tensor] | None = None,
+) -> Method:
+    """Compose the method of a configuration.
+
+    `method`: {"kind": a name of the catalogue or `module.Name` of a user's class, and options of its `build`}; keys that are
+    no options (label, lengths) are ignored. `models`: file of each role that the method needs. `system`: the solver on
+    the device (None: built here). `training_frames`: gives true frames (n, C, m, m), from which resampled anchors are drawn.
+
+    Raises UserError for an unknown kind and for a model that is missing or does not fit.
+    """
+    hardware = hardware or Hardware()
+    kind = method["kind"]
+    try:
+        needs, options = needs_of(kind), options_of(kind)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    missing = needs.keys() - models.keys()
+    if missing:
+        raise UserError(f"the method {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
+    loaded = {
+        role: load_model(models[role], objectives, hardware.device, emulation.identity, hardware.compile)
+        for role, objectives in needs.items()
+    }
+    system = system or emulation.build_system(hardware.device)
+    parts = Parts(emulation, system, loaded, hardware, training_frames)
+    return load(class_of(kind)).build(parts, **{name: method[name] for name in options if name in method})

@@ -1,0 +1,75 @@
+"""At which noise levels a pair stands, and where in the plane its walk begins.
+
+The published method estimates the levels of every pair with the denoiser's heads (`EstimatedLevels`). `BlindLevels` is
+the control that estimates nothing: it refines from one fixed level, by the clock or at random.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from sns_core.diffusion import LevelReadout
+
+
+@dataclass(frozen=True)
+class LevelRule:
+    """From the levels of a pair to the start of its walk.
+
+    `shared`: both frames start at the higher of their two levels. A drift is common to the two frames of a fed-back
+    pair, while the heads learnt from independent noise: they blame one frame or the other, and either may be wrong.
+    `max_level`: bound of the levels that are acted upon, and so of the cost of a step (None: no bound).
+    `condition_level`: hold the previous frame at this level instead of its own (None: its own).
+    """
+
+    shared: bool = False
+    max_level: int | None = None
+    condition_level: int | None = None
+
+    def start(self, levels: torch.Tensor) -> torch.Tensor:
+        """Start (B, 2) of the walk for pairs at `levels` (B, 2), previous frame first."""
+        bounded = levels.clamp(max=self.max_level) if self.max_level else levels
+        s_prev, s_next = bounded.unbind(1)
+        if self.shared:
+            s_prev = s_next = torch.maximum(s_prev, s_next)
+        if self.condition_level is not None:
+            s_prev = torch.full_like(s_prev, self.condition_level)
+        return torch.stack([s_prev, s_next], 1)
+
+
+@dataclass(frozen=True)
+class EstimatedLevels(LevelRule):
+    """The levels that the denoiser's heads give, read by `readout`."""
+
+    readout: LevelReadout = LevelReadout()
+
+    def of_pair(self, logits: Callable[[], torch.Tensor], streams, step: torch.Tensor) -> torch.Tensor:
+        """Levels (B, 2) of pairs, on the CPU, where paths are made.
+
+        `logits`: function that gives the heads' logits (B, 2, S + 1); `streams`: one generator per member; `step` (B,): the
+        step of the rollout. A member that has become NaN gets level 0: it cannot be refined, and must not cost the
+        others a full walk.
+        """
+        values = logits().cpu()
+        uniform = None
+        if self.readout.kind == "sample":
+            uniform = torch.stack([torch.rand(2, generator=g, device=g.device) for g in streams]).cpu()
+        return torch.where(torch.isfinite(values).all(-1), self.readout(values, uniform), 0)
+
+
+@dataclass(frozen=True)
+class BlindLevels(LevelRule):
+    """`level` for both frames at every `every`-th step, or with `random` at each step with probability 1 / `every`."""
+
+    level: int = 1
+    every: int = 1
+    random: bool = False
+
+    def of_pair(self, logits, streams, step: torch.Tensor) -> torch.Tensor:
+        """Levels (B, 2); the arguments are those of `EstimatedLevels.of_pair`, and `logits` is never called."""
+        if self.random:
+            draws = torch.cat([torch.rand(1, generator=g, device=g.device) for g in streams]).cpu()
+            due = draws * self.every < 1
+        else:
+            due = step.cpu() % self.every == 0
+        return (self.level * due)[:, None].expand(-1, 2)

@@ -1,0 +1,48 @@
+"""Metrics of the user's own: functions `module.name` of frames, named in `metrics.user`.
+
+A metric takes frames (B, C, m, m) in the system's units and the system. It returns one number per frame and layer, (B, C). It
+is computed for every stored frame of every rollout and of the solver's reference, and its means stand in the tables.
+"""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from sns_core.errors import UserError
+from sns_core.plugins import load
+from sns_core.systems import System
+
+FRAMES = 128  # frames of one member that a metric is given at a time
+
+
+def short_name(name: str) -> str:
+    """Return the name of a metric without its module: its name in files and tables."""
+    return name.rpartition(".")[2]
+
+
+def measured_by_user(names: list[str], frames: xr.DataArray, system: System) -> dict[str, xr.DataArray]:
+    """Return the series (member, time, layer) of each metric, by its short name, of frames (member, time, layer, y, x)."""
+    return {short_name(name): _series(name, frames, system) for name in names}
+
+
+def _series(name: str, frames: xr.DataArray, system: System) -> xr.DataArray:
+    metric, rows = load(name), []
+    for member in range(frames.sizes["member"]):
+        parts = []
+        for start in range(0, frames.sizes["time"], FRAMES):
+            chosen = torch.from_numpy(frames.isel(member=member, time=slice(start, start + FRAMES)).values)
+            values = metric(chosen, system)
+            if tuple(values.shape) != tuple(chosen.shape[:2]):
+                raise UserError(
+                    f"metrics.user: {name} returns shape {tuple(values.shape)} for frames {tuple(chosen.shape)}; it must "
+                    f"return one number per frame and layer, {tuple(chosen.shape[:2])}"
+                )
+            parts.append(np.asarray(values))
+        rows.append(np.concatenate(parts))
+    return xr.DataArray(np.stack(rows), dims=("member", "time", "layer"), coords={"time": frames["time"]})
+
+
+def window_means(result: xr.Dataset, names: list[str], first: float, last: float) -> xr.Dataset:
+    """Return the means (layer) of the metrics over all members and the stored frames at times first < time <= last."""
+    inside = ((result["time"] > first) & (result["time"] <= last)).values
+    return xr.Dataset({n: result[n].isel(time=inside).mean(("member", "time")) for n in map(short_name, names)})

@@ -1,0 +1,73 @@
+"""Checkpoints of a training: all that an exact continuation needs, under a name that identifies the training.
+
+A checkpoint holds the weights, their moving average, the optimiser's state, and the history. `identity` is a dict with
+everything that determines the result. The checkpoint's folder is named by a digest of it, and the checkpoint holds the
+identity itself, so that a training never goes on from a checkpoint of another one.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from sns_core.errors import DamagedFile
+from sns_core.files import digest, read_tensors, write_tensors
+from sns_core.training.trainer import Trainer
+
+
+def checkpoint_path(output: Path, identity: dict) -> Path:
+    """Return the path of the checkpoint of the training that writes the model `output`."""
+    return output.parent / ".work" / digest(identity) / "checkpoint.safetensors"
+
+
+def save_checkpoint(path: Path, trainer: Trainer, identity: dict) -> None:
+    """Write the state of a training."""
+    state = trainer.optimiser.state_dict()["state"]
+    tensors = {f"weights.{name}": p for name, p in trainer.network.state_dict().items()}
+    tensors |= {f"average.{index}": average for index, average in enumerate(trainer.average)}
+    tensors |= {f"optimiser.{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+    progress = {
+        "step": trainer.step,
+        "rows": trainer.history.rows,
+        "sums": trainer.history.sums,
+        "seconds": trainer.seconds,
+    }
+    write_tensors(path, tensors, {"of": identity, **progress})
+
+
+def load_checkpoint(path: Path, trainer: Trainer, identity: dict) -> None:
+    """Set a trainer to the state of a checkpoint.
+
+    Raises DamagedFile where the file is damaged, or where its identity or its shapes are not those of the trainer.
+    """
+    tensors, note = read_tensors(path)
+    for name, value in identity.items():
+        if note.get("of", {}).get(name) != value:
+            raise DamagedFile(path, f"a checkpoint of another {name}")
+    for name, parameter in trainer.network.state_dict().items():
+        shape = tuple(parameter.shape)
+        if f"weights.{name}" not in tensors or tuple(tensors[f"weights.{name}"].shape) != shape:
+            raise DamagedFile(path, f"a checkpoint of another shape (weights.{name} should be {shape})")
+    weights = {name.removeprefix("weights."): t for name, t in tensors.items() if name.startswith("weights.")}
+    trainer.network.load_state_dict(weights)
+    for index, average in enumerate(trainer.average):
+        average.copy_(tensors[f"average.{index}"])
+    _load_optimiser(trainer, tensors)
+    trainer.step = note["step"]
+    trainer.history.rows, trainer.history.sums = note["rows"], note["sums"]
+    trainer.began = time.monotonic() - note["seconds"]
+
+
+def _load_optimiser(trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
+    """Set the optimiser's state to the tensors whose names start with `optimiser.`."""
+    parameters = list(trainer.network.parameters())
+    state: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".")
+            if tensor.ndim:
+                # The fused optimiser reads its state in the memory layout of the parameter, so the layouts must agree.
+                tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
+            state.setdefault(int(index), {})[key] = tensor
+    groups = trainer.optimiser.state_dict()["param_groups"]
+    trainer.optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,294 @@
+"""Checks that hold values of the configuration against each other, before anything runs.
+
+All of them take the configuration after types and defaults have been settled (config_values.py) and the schema has been met.
+"""
+
+import difflib
+from pathlib import Path
+
+from sns_workflow.config_values import ConfigurationError, shown
+
+# Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
+FOLDERS = {"systems": {"logs", "theory", "provenance", "report.html", "provenance.json"}, "methods": {"reference"}}
+WORDS = {"na", "nan", "null", "none", "true", "false"}
+
+CHANNELS = {"KolmogorovFlow": 1, "TwoLayerQG": 2}
+MOVIE_METHODS = 6  # side by side, where the configuration names none
+SEGMENTS = 10_000  # of one chain: their names hold four digits
+
+# Bounds of work that no run needs. The least time of a step is that of starting its kernels, on any machine.
+JOBS, BYTES, MEMORY, HOURS = 100_000, 1e14, 2e12, 240.0
+SECONDS = {"solver": 5e-4, "model": 1e-3, "training": 2e-3}
+
+
+def nearest(name: str, reference) -> str:
+    """Return a hint that ends a message about an unknown name."""
+    close = difflib.get_close_matches(name, sorted(reference), 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(reference))[:150]}"
+
+
+def check_names(config: dict) -> None:
+    """Check the names that the configuration gives, and that those which it uses are described."""
+    for section in ("systems", "models", "methods"):
+        lower = {}
+        for name in config[section]:
+            if name in FOLDERS.get(section, ()):
+                raise ConfigurationError(f"{section}.{name}: a run's folder uses this name itself; choose another one")
+            if name.lower() in WORDS or _is_number(name):
+                raise ConfigurationError(
+                    f"{section}.{name}: tables would read this name as a number or a missing value; choose another one"
+                )
+            if name.lower() in lower:
+                raise ConfigurationError(
+                    f"{section}.{name}: differs from {lower[name.lower()]!r} in case alone, and some disks take both for "
+                    "one file; choose another name"
+                )
+            lower[name.lower()] = name
+    for section, names in config["use"].items():
+        for name in names:
+            if name not in config[section]:
+                raise ConfigurationError(
+                    f"use.{section}: {name!r} is not described under {section}{nearest(name, config[section])}"
+                )
+    if "solver" not in config["use"]["methods"]:
+        raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
+    if config["methods"]["solver"]["kind"] != "solver":
+        raise ConfigurationError("methods.solver: every method is compared to this one, so it must be the solver")
+    for name in config["figures"]["movie"]["methods"] or []:
+        if name not in config["use"]["methods"]:
+            raise ConfigurationError(
+                f"figures.movie.methods: {name!r} is not in use.methods{nearest(name, config['use']['methods'])}; null shows "
+                f"the first {MOVIE_METHODS} of them"
+            )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return "_" not in name
+
+
+def check_labels(where: str, methods: dict) -> None:
+    """Check that the labels of a run's methods tell them apart in tables and figures."""
+    seen = {}
+    for name, method in methods.items():
+        label = method["label"].strip()
+        if not label or label.startswith("_"):
+            raise ConfigurationError(
+                f"{where}.{name}.label: {shown(method['label'])} must be text that does not begin with '_', which legends leave out"
+            )
+        if label in seen:
+            raise ConfigurationError(
+                f"{where}.{name}.label: {shown(label)} is the label of {seen[label]!r} too; figures could not tell them apart"
+            )
+        seen[label] = name
+
+
+def check_lengths(where: str, resolved: dict, figures: dict) -> None:
+    """Check steps, frames, windows, lags and members of one system against each other."""
+    rollout, metrics, splits = resolved["rollout"], resolved["metrics"], resolved["data"]["splits"]
+    steps, stride, lags, map_lags = rollout["steps"], rollout["frame_stride"], rollout["lags"], metrics["map_lags"]
+    frames, needed = splits["test"]["frames"], max(lags, stride * map_lags) + 1
+    if frames < needed:
+        raise ConfigurationError(
+            f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags {lags} and metrics.map_lags {map_lags} "
+            f"(of every {stride}th frame); at least {needed}"
+        )
+    _at_most("metrics.window", metrics["window"], steps, "rollout.steps")
+    _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
+    _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
+    most = max(split["members"] for split in splits.values())
+    _at_most(f"{where}.data.group_members", resolved["data"]["group_members"], most, "the members of every split")
+    for name, method in resolved["methods"].items():
+        length = method.get("steps", steps)
+        place = f"methods.{name}.steps" if "steps" in method else "rollout.steps"
+        if length // stride < map_lags:
+            raise ConfigurationError(
+                f"{place}: {length} steps of {name!r} store {length // stride + 1} frames, and metrics.map_lags {map_lags} "
+                f"needs {map_lags + 1}; take at least {map_lags * stride} steps, or at most {length // stride} lags"
+            )
+        if length < lags:
+            raise ConfigurationError(
+                f"rollout.lags: {lags} exceeds the {length} steps of the method {name!r}; at most that many"
+            )
+    for model in {model for method in resolved["methods"].values() for model in method["models"].values()}:
+        training = resolved["models"].get(model, {}).get("training")
+        if training:
+            _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
+    fields, explorer = figures["fields"], figures["explorer"]
+    longest = max(method.get("steps", steps) for method in resolved["methods"].values())
+    if fields["member"] >= rollout["members"]:
+        raise ConfigurationError(
+            f"figures.fields.member: {fields['member']} is not among the {rollout['members']} of rollout.members, counted from 0"
+        )
+    for step in fields["steps"]:
+        if step % stride:
+            raise ConfigurationError(
+                f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
+            )
+        _at_most("figures.fields.steps", step, longest, "the steps of every rollout")
+    _at_most("figures.explorer.members", explorer["members"], rollout["members"], "rollout.members")
+
+
+def _at_most(key: str, value: float | None, bound: float, name: str) -> None:
+    if value is not None and value > bound:
+        raise ConfigurationError(f"{key}: {value} exceeds {name}, {bound}; at most that many")
+
+
+def check_scales(where: str, resolved: dict) -> None:
+    """Check wavenumbers, grids, noise levels and channels of one system."""
+    side, metrics = resolved["emulator"]["resolution"], resolved["metrics"]
+    first, last = metrics["shells"]
+    if not 1 <= first <= last <= side // 2:
+        raise ConfigurationError(
+            f"metrics.shells: [{first}, {last}] must be a first and a last shell between 1 and {side // 2}, half of "
+            f"{where}.emulator.resolution {side}"
+        )
+    cost = metrics["cost"]
+    if cost["finest_forecast"] not in (1, *cost["grids"]):
+        raise ConfigurationError(
+            f"metrics.cost.finest_forecast: {cost['finest_forecast']:g} is neither 1 nor among metrics.cost.grids, "
+            f"{', '.join(f'{grid:g}' for grid in cost['grids'])}"
+        )
+    channels = CHANNELS.get(resolved["system"]["name"])
+    for name, model in resolved["models"].items():
+        colour = model.get("diffusion", {}).get("colour")
+        used = any(name in method["models"].values() for method in resolved["methods"].values())
+        if used and channels and isinstance(colour, list) and len(colour) not in (1, channels):
+            raise ConfigurationError(
+                f"models.{name}.diffusion.colour: {len(colour)} exponents for {channels} channels of {where}; give one, or one "
+                "for each channel"
+            )
+    for name, method in resolved["methods"].items():
+        denoiser = resolved["models"].get(method["models"].get("denoiser"), {})
+        levels = denoiser.get("diffusion", {}).get("levels")
+        if levels:
+            _check_levels(f"methods.{name}", method, levels, metrics["diagnose"]["levels"])
+
+
+def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
+    """Check what a method says of noise levels against the number of levels of its denoiser."""
+    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", "min_level")}
+    for key, value in {**values, "blind.level": (method.get("blind") or {}).get("level")}.items():
+        if isinstance(value, int) and value > levels:
+            raise ConfigurationError(f"{where}.{key}: {value} exceeds the {levels} noise levels of its denoiser")
+    if values["max_level"] and values["min_level"] and values["min_level"] > values["max_level"]:
+        raise ConfigurationError(
+            f"{where}.min_level: {values['min_level']} exceeds max_level {values['max_level']}, so that nothing would be refined"
+        )
+    if method["kind"] == "refinement" and examined > levels + 1:
+        raise ConfigurationError(
+            f"metrics.diagnose.levels: {examined} exceeds the {levels + 1} noise levels, 0 included, of the denoiser of {where}"
+        )
+
+
+def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> None:
+    """Check what a method needs beside itself: the rollout of its surrogate alone, a file."""
+    methods = resolved["methods"]
+    alone = {method["models"].get("surrogate") for method in methods.values() if method["kind"] == "pointwise"}
+    for name, method in methods.items():
+        surrogate = method["models"].get("surrogate")
+        if method["kind"] == "refinement" and surrogate not in alone and not reuses:
+            raise ConfigurationError(
+                f"use.methods: {name!r} refines the surrogate {surrogate!r}, and its denoiser is examined along that surrogate's "
+                "own rollout; use a method of the kind 'pointwise' with this surrogate, too"
+            )
+        if "file" in method and method["kind"] == "external":
+            path = method["file"]
+            if "{" in path or "}" in path:
+                raise ConfigurationError(
+                    f"methods.{name}.file: {shown(path)} holds braces, which Snakemake replaces; rename it"
+                )
+            if files_must_exist and not Path(path).is_file():
+                raise ConfigurationError(f"methods.{name}.file: there is no file {shown(path)} in {Path.cwd()}")
+
+
+def movie_methods(config: dict) -> list[str]:
+    """The methods that stand side by side in the movie."""
+    return config["figures"]["movie"]["methods"] or config["use"]["methods"][:MOVIE_METHODS]
+
+
+def check_work(where: str, resolved: dict) -> None:
+    """Refuse jobs, bytes, memory or hours that no run can want, before any list of jobs is made."""
+    solver, side, data = resolved["system"]["parameters"], resolved["emulator"]["resolution"], resolved["data"]
+    rollout, ensemble, methods = resolved["rollout"], resolved["metrics"]["ensemble"], resolved["methods"]
+    frame = 4 * CHANNELS.get(resolved["system"]["name"], 1) * side**2
+    state = (
+        80 * CHANNELS.get(resolved["system"]["name"], 1) * solver["resolution"] ** 2
+    )  # ten fields in double precision
+    substeps, dt = resolved["emulator"]["step"] / solver["dt"], solver["dt"]
+
+    def refuse(key: str, amount: str, bound: str):
+        raise ConfigurationError(
+            f"{key}: would make {amount}, and at most {bound} are allowed; nothing has been started"
+        )
+
+    def count(key: str, number: float, what: str, most: float = JOBS):
+        if number > most:
+            refuse(key, f"{number:,.0f} {what}", f"{most:,.0f}")
+        return number
+
+    def hours(key: str, steps: float, what: str):
+        least = steps * SECONDS[what.split()[0]] / 3600
+        if least > HOURS:
+            refuse(
+                key,
+                f"one job of {steps:.3g} {what} in turn, which take {least:,.0f} hours on any machine",
+                f"{HOURS:g}",
+            )
+
+    def size(key: str, number: float, what: str, most: float):
+        if number > most:
+            refuse(key, f"{number / 1e12:,.0f} TB {what}", f"{most / 1e12:,.0f} TB")
+
+    jobs = stored = 0.0
+    for split, part in data["splits"].items():
+        key, group = f"{where}.data.splits.{split}", data["group_members"] or part["members"]
+        jobs += count(f"{where}.data.group_members", part["members"] / group, f"jobs of the split {split}")
+        size(f"{key}.members", part["members"] * part["frames"] * frame, "of frames", BYTES)
+        size(f"{key}.members", min(group, part["members"]) * state, "of memory", MEMORY)
+        hours(f"{where}.data.spin_up", data["spin_up"] / dt, f"solver steps (spin_up over solver.dt {dt:g})")
+        hours(f"{key}.frames", part["frames"] * substeps, f"solver steps (emulator.step over solver.dt {dt:g} a frame)")
+        stored += part["members"] * part["frames"] * frame
+    chains = rollout["members"] / (rollout["group_members"] or rollout["members"])
+    for name, method in methods.items():
+        steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])
+        place = f"methods.{name}" if {"steps", "segment_steps"} & method.keys() else "rollout"
+        kind, substeps_of = ("solver steps", substeps) if method["kind"] == "solver" else ("model steps", 1)
+        count(
+            f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS
+        )
+        jobs += count(f"{place}.segment_steps", chains * steps / length, f"jobs of {name}")
+        hours(f"{place}.segment_steps", min(length, steps) * substeps_of, kind)
+        leads = method.get("leads", ensemble["leads"])
+        key = f"methods.{name}.leads" if "leads" in method else "metrics.ensemble.leads"
+        hours(key, max(leads) * substeps_of, kind)
+        size(
+            "metrics.ensemble.members",
+            ensemble["starts"] * ensemble["members"] * len(leads) * frame,
+            "of forecasts",
+            MEMORY,
+        )
+        stored += rollout["members"] * (steps / rollout["frame_stride"] * frame + 100 * steps)
+    size("metrics.ensemble.members", ensemble["starts"] * ensemble["members"] * state, "of memory", MEMORY)
+    size("rollout.steps", stored, "of frames and series", BYTES)
+    diagnose = resolved["metrics"]["diagnose"]
+    size("metrics.diagnose.pairs", 10 * diagnose["pairs"] * frame, "of memory", MEMORY)
+    used = {model for method in methods.values() for model in method["models"].values()}
+    for name in used & resolved["models"].keys():
+        network, training = resolved["models"][name]["network"], resolved["models"][name]["training"]
+        widths = [network["width"] * factor for factor in network["multipliers"]]
+        parameters = sum(4 * 9 * 4 * network["blocks"] * width**2 for width in widths)
+        size(f"models.{name}.network.width", parameters * 4, "of weights", MEMORY / 20)
+        hours(f"models.{name}.training.steps", training["steps"], "training steps")
+        size(
+            f"models.{name}.training.batch",
+            training["batch"] * training["unroll"] * frame * max(widths),
+            "of memory",
+            MEMORY,
+        )
+    finest = max(resolved["metrics"]["cost"]["grids"]) ** 2 * state
+    size("metrics.cost.grids", rollout["members"] * finest, "of memory", MEMORY)
+    count("rollout.segment_steps", jobs + 4 * len(methods) + 20, "jobs")

@@ -1,0 +1,143 @@
+"""Results that a run copies from a collected run instead of making them (`reuse` in the configuration)."""
+
+import copy
+import json
+from pathlib import Path
+
+from sns_workflow.config_schema import default, resolve, schema, with_new_names
+from sns_workflow.config_values import ConfigurationError, conform, merge, plain
+
+
+def reused_results(config: dict) -> dict[str, str]:
+    """Return name below a run's folder -> kind, for the results that this run copies from `reuse.folder`.
+
+    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser, if every setting on which it
+    depends has the same value in both runs.
+    """
+    if config["reuse"] is None:
+        return {}
+    listing = _listing(config["reuse"]["folder"])
+    before = _configuration_of(listing)
+    results = {}
+    for name, entry in listing["files"].items():
+        system, kind = Path(name).parts[0], entry["kind"]
+        if system not in config["use"]["systems"]:
+            continue
+        if kind == "diagnostics":
+            now, then = (_diagnosis_settings(resolve(c, system), Path(name).stem) for c in (config, before))
+            wanted = now is not None and now == then
+        else:
+            wanted = kind != "solver" or config["reuse"]["solver"]
+        if wanted:
+            results[name] = kind
+    return results
+
+
+def _listing(folder: str) -> dict:
+    path = Path(folder, "given.json")
+    try:
+        listing = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ConfigurationError(
+            f"reuse.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
+        ) from None
+    except ValueError:
+        raise ConfigurationError(f"reuse.folder: {path} is damaged: it is no JSON") from None
+    if not isinstance(listing, dict) or not {"configuration", "files"} <= listing.keys():
+        raise ConfigurationError(f"reuse.folder: {path} is no list of a collected run")
+    return listing
+
+
+def _configuration_of(listing: dict) -> dict:
+    """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
+    that were added later have their default values."""
+    return conform(merge(copy.deepcopy(default()), with_new_names(plain(listing["configuration"]))), schema())
+
+
+def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
+    """Return the settings on which the diagnosis of a method's denoiser depends; None for a method that is not used."""
+    methods = {name: _unlabelled(spec) for name, spec in resolved["methods"].items()}
+    if method not in methods:
+        return None
+    surrogate = methods[method]["models"].get("surrogate")
+    alone = [m for m in methods.values() if m["kind"] == "pointwise" and m["models"].get("surrogate") == surrogate]
+    return {
+        "method": methods[method],
+        "alone": alone[:1],
+        "rollout": resolved["rollout"],
+        "diagnose": resolved["metrics"]["diagnose"],
+    }
+
+
+def _unlabelled(method: dict) -> dict:
+    """Return a method without its label, on which no result depends."""
+    return {key: value for key, value in method.items() if key != "label"}
+
+
+def _data_settings(config: dict, system: str, models: list[str]) -> dict:
+    """Return the settings on which data, models and the solver's scores depend."""
+    resolved = resolve(config, system)
+    return {
+        "seed": config["seed"],
+        "systems": {system: {key: config["systems"][system][key] for key in ("solver", "emulator", "data")}},
+        "models": {model: resolved["models"].get(model) for model in models},
+        "rollout": {key: resolved["rollout"][key] for key in ("lags", "frame_stride")},
+        "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "user")},
+    }
+
+
+def _solver_settings(config: dict, system: str) -> dict:
+    """Return the further settings on which the solver's rollout and its ensembles depend."""
+    resolved = resolve(config, system)
+    return {
+        "rollout": resolved["rollout"],
+        "metrics": {"ensemble": resolved["metrics"]["ensemble"]},
+        "methods": {"solver": _unlabelled(resolved["methods"]["solver"])},
+    }
+
+
+def check_reuse(config: dict) -> None:
+    """Check that every setting on which the reused results depend has the value that it had in their run."""
+    folder, listing = config["reuse"]["folder"], _listing(config["reuse"]["folder"])
+    before, names = _configuration_of(listing), listing["files"]
+    for system in config["use"]["systems"]:
+        if not any(Path(name).parts[0] == system for name in names):
+            raise ConfigurationError(f"reuse.folder: {folder} holds nothing of the system {system!r}")
+        methods = resolve(config, system)["methods"]
+        used = sorted({model for method in methods.values() for model in method["models"].values()})
+        for model in used:
+            if f"{system}/models/{model}.safetensors" not in names:
+                raise ConfigurationError(
+                    f"models.{model}: {folder} holds no such model, and what one would be trained on is not there"
+                )
+        for name, method in methods.items():
+            if method.get("anchor_frame") == "resampled":
+                raise ConfigurationError(
+                    f"methods.{name}.anchor_frame: 'resampled' draws from training frames, which {folder} has not"
+                )
+        _check_equal(folder, _data_settings(config, system, used), _data_settings(before, system, used))
+        if config["reuse"]["solver"]:
+            if not any(entry["kind"] == "solver" for entry in names.values()):
+                raise ConfigurationError(
+                    f"reuse.solver: {folder} holds no rollout of the solver; with false it is run here"
+                )
+            _check_equal(
+                folder,
+                _solver_settings(config, system),
+                _solver_settings(before, system),
+                "; with reuse.solver false the solver is run here",
+            )
+
+
+def _check_equal(folder: str, settings, collected, way_out: str = "") -> None:
+    """Raise ConfigurationError with the first key in which settings of this run and of the collected run differ."""
+    place = []
+    while isinstance(settings, dict) and isinstance(collected, dict):
+        keys = sorted({*settings, *collected})
+        key = next((key for key in keys if settings.get(key) != collected.get(key)), None)
+        if key is None:
+            return
+        place.append(key)
+        settings, collected = settings.get(key), collected.get(key)
+    key, here, theirs = ".".join(place), json.dumps(settings)[:60], json.dumps(collected)[:60]
+    raise ConfigurationError(f"reuse: {key} is {here} here, {theirs} in {folder}{way_out}", key)

@@ -1,0 +1,322 @@
+"""The one place where a configuration is read, checked and resolved for each system: `read`.
+
+Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the file, the key,
+the value and the way out. The steps: what the files say (config_files.py), what a value means (config_values.py), the schema,
+and what values say of each other (config_checks.py).
+"""
+
+import contextlib
+import json
+import sys
+from dataclasses import dataclass
+
+from sns_core import plugins
+from sns_workflow import config_checks
+from sns_workflow.config_checks import movie_methods, nearest
+from sns_workflow.config_files import ConfigFiles
+from sns_workflow.config_reuse import check_reuse, reused_results
+from sns_workflow.config_schema import (
+    DEFAULT,
+    RENAMED,
+    RENAMED_VALUES,
+    SCHEMA,
+    check_schema,
+    complete,
+    resolve,
+    schema,
+    with_new_names,
+)
+from sns_workflow.config_values import ConfigurationError, merge, plain
+
+__all__ = [
+    "RENAMED",
+    "SCHEMA",
+    "ConfigFiles",
+    "Configuration",
+    "ConfigurationError",
+    "complete",
+    "merge",
+    "movie_methods",
+    "read",
+    "read_or_stop",
+    "resolve",
+    "schema",
+    "with_new_names",
+]
+
+# Keys of a method that are no options of its class.
+METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A configuration that has passed all checks.
+
+    `whole`: the mapping with types settled and defaults filled in; `systems`: name -> what holds for this system (see
+    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run.
+    """
+
+    whole: dict
+    systems: dict[str, dict]
+    reused: dict[str, str]
+
+
+def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
+    """Check a configuration as Snakemake has merged it, and return what the rules use.
+
+    `files`: where it was read from, for messages that name file and line; `files_must_exist`: refuse an external rollout
+    that is not there. Raises ConfigurationError, one line, for the first mistake.
+    """
+    files = files or ConfigFiles()
+    try:
+        files.check()
+        whole = complete(plain(config))
+        check_schema(whole)
+        config_checks.check_names(whole)
+        systems = {}
+        for system in whole["use"]["systems"]:
+            systems[system] = _check_system(system, whole, files_must_exist)
+        if whole["reuse"] is not None:
+            check_reuse(whole)
+        return Configuration(whole, systems, reused_results(whole))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
+
+
+def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Configuration:
+    """Read the configuration of a Snakefile; a mistake ends the process with one line on standard error.
+
+    An exception would do the same, with lines of Snakemake's around it.
+    """
+    files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
+    try:
+        return read(config, files, files_must_exist)
+    except ConfigurationError as error:
+        print(f"Configuration: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def validate(config: dict) -> None:
+    """Raise ConfigurationError for the first mistake in `config`."""
+    read(config)
+
+
+def _multiple(whole: float, part: float) -> bool:
+    ratio = whole / part
+    return ratio <= 1e12 and round(ratio) >= 1 and abs(ratio - round(ratio)) < 1e-9 * ratio
+
+
+def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
+    """Check values of one system against each other, and return what holds for it."""
+    resolved = resolve(config, name)
+    if config["systems"][name]["override"]:
+        sections = {key: resolved[key] for key in ("models", "rollout", "metrics")}
+        methods = {**config["methods"], **resolved["methods"]}
+        check_schema({**config, **sections, "methods": methods}, f"systems.{name}.override: ")
+    solver, emulator = resolved["system"]["parameters"], resolved["emulator"]
+    where = f"systems.{name}"
+    config_checks.check_work(where, resolved)
+    if not _multiple(emulator["step"], solver["dt"]):
+        closest = max(1, round(min(emulator["step"] / solver["dt"], 1e12))) * solver["dt"]
+        raise ConfigurationError(
+            f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {closest:g}"
+        )
+    if emulator["resolution"] > solver["resolution"]:
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: {emulator['resolution']} is finer than solver.resolution {solver['resolution']}"
+        )
+    if plugins.is_own(resolved["system"]["name"]):
+        _check_own_system(f"{where}.solver", resolved["system"]["name"], solver)
+    if resolved["system"]["name"] == "TwoLayerQG" and solver["resolution"] % emulator["resolution"]:
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: {emulator['resolution']} does not divide solver.resolution "
+            f"{solver['resolution']}, of which block means are taken"
+        )
+    wavenumber = solver.get("forcing_wavenumber", 0)
+    if wavenumber >= solver["resolution"] // 3:
+        raise ConfigurationError(
+            f"{where}.solver.forcing_wavenumber: {wavenumber} is not resolved by {solver['resolution']} points; "
+            f"at most {solver['resolution'] // 3 - 1}"
+        )
+    used = {model for method in resolved["methods"].values() for model in method["models"].values()}
+    for model, spec in resolved["models"].items():
+        if model in used and spec["training"]["batch"] % resolved["devices"]:
+            raise ConfigurationError(
+                f"models.{model}.training.batch: {spec['training']['batch']} does not divide among the "
+                f"{resolved['devices']} of hardware.devices"
+            )
+        if model in used:
+            _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
+    for method, spec in resolved["methods"].items():
+        _check_method(f"methods.{method}", spec, resolved)
+    rollout, window = resolved["rollout"], resolved["metrics"]["window"]
+    if rollout["members"] > resolved["data"]["splits"]["test"]["members"]:
+        raise ConfigurationError(
+            f"rollout.members: {rollout['members']} exceeds the {resolved['data']['splits']['test']['members']} members "
+            f"of {where}.data.splits.test, where rollouts start"
+        )
+    if window % rollout["block_steps"]:
+        raise ConfigurationError(
+            f"metrics.window: {window} is not a multiple of rollout.block_steps {rollout['block_steps']}"
+        )
+    test, starts = resolved["data"]["splits"]["test"]["members"], resolved["metrics"]["ensemble"]["starts"]
+    if not starts <= test or test < 2:
+        raise ConfigurationError(
+            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test, of which there must "
+            "be as many, and two"
+        )
+    _check_user_metrics(resolved["metrics"]["user"])
+    config_checks.check_labels("methods", resolved["methods"])
+    config_checks.check_lengths(where, resolved, config["figures"])
+    config_checks.check_scales(where, resolved)
+    config_checks.check_companions(resolved, config["reuse"] is not None, files_must_exist)
+    return resolved
+
+
+def solver_grids(resolved: dict) -> list[int]:
+    """Return the points per side of the grids on which the solver is timed, the coarsest first.
+
+    These are its own grid and those multiples of it in metrics.cost.grids on which the system can be computed, and from
+    which the emulator's grid can be made.
+    """
+    solver, side = resolved["system"]["parameters"], resolved["emulator"]["resolution"]
+    own, least = solver["resolution"], max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
+    unit = side if resolved["system"]["name"] == "TwoLayerQG" else 2  # block means, or truncation
+    grids = {factor * own for factor in resolved["metrics"]["cost"]["grids"]}
+    return sorted({own, *(int(points) for points in grids if points >= least and points % unit == 0)})
+
+
+@contextlib.contextmanager
+def _name_checked(where: str):
+    """Turn a ValueError about a name of the user's own into a ConfigurationError that begins with its key."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _check_own_system(where: str, name: str, solver: dict) -> None:
+    with _name_checked(f"{where}.class"):
+        taken = plugins.parameters(name)
+    if taken is None:
+        return
+    known, required = taken
+    for key in solver:
+        if key not in known:
+            raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, known)}")
+    for key in required:
+        if key not in solver and key not in ("dtype", "device"):
+            raise ConfigurationError(f"{where}: the key {key!r} is missing, which {name} takes")
+
+
+def _check_user_metrics(names: list[str]) -> None:
+    short = [name.rpartition(".")[2] for name in names]
+    for name in names:
+        with _name_checked("metrics.user"):
+            plugins.definition(name)
+        if short.count(name.rpartition(".")[2]) > 1:
+            raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
+
+
+def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
+    network, training = spec["network"], spec["training"]
+    divisor = network["patch"] * 2 ** (len(network["multipliers"]) - 1)
+    if resolution % divisor:
+        raise ConfigurationError(
+            f"{where}.network: cannot halve {resolution} points {len(network['multipliers']) - 1} times after patches of "
+            f"{network['patch']}; emulator.resolution must divide by {divisor}"
+        )
+    if training["steps"] % training["log_every"]:
+        raise ConfigurationError(
+            f"{where}.training.steps: {training['steps']} is not a multiple of log_every {training['log_every']}"
+        )
+    needed = training["unroll"] + 1
+    if "diffusion" in spec and spec["diffusion"]["anchor"]:
+        needed = 2 * spec["diffusion"]["anchor_gap"] + 2
+    for key, there in {"trajectories": splits["train"]["members"], "frames": splits["train"]["frames"]}.items():
+        if (training[key] or 0) > there:
+            raise ConfigurationError(f"{where}.training.{key}: {training[key]} exceeds the {there} of the train split")
+    for split in ("train", "validation"):
+        frames = (training["frames"] if split == "train" else None) or splits[split]["frames"]
+        if frames < needed:
+            raise ConfigurationError(
+                f"{where}: needs {needed} frames per trajectory, the split {split!r} gives {frames}"
+            )
+
+
+def _check_method(where: str, spec: dict, resolved: dict) -> None:
+    """Check a method against its class: the models that it needs, and the options that its `build` takes."""
+    kind, models = spec["kind"], spec["models"]
+    if kind in RENAMED_VALUES["methods.*.kind"]:
+        raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
+    with _name_checked(f"{where}.kind"):
+        needs, options = plugins.needs_of(kind), plugins.options_of(kind)
+    for role, objectives in needs.items():
+        if role not in models:
+            raise ConfigurationError(
+                f"{where}.models: a method of the kind {kind!r} needs a {role}; name a model as {role}: …"
+            )
+        model = models[role]
+        if model not in resolved["models"]:
+            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{nearest(model, resolved['models'])}")
+        objective = resolved["models"][model]["objective"]
+        if objective not in objectives:
+            raise ConfigurationError(
+                f"{where}.models.{role}: {model!r} has the objective {objective!r}, the {role} of a method of the kind {kind!r} "
+                f"needs {' or '.join(map(repr, objectives))}"
+            )
+    for role in models:
+        if role not in needs:
+            raise ConfigurationError(f"{where}.models: a method of the kind {kind!r} has no use for a {role}")
+    for key in spec:
+        if key in METHOD_KEYS:
+            continue
+        if key not in options:
+            renamed = RENAMED.get(f"methods.*.{key}")
+            hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
+            raise ConfigurationError(
+                f"{where}.{key}: a method of the kind {kind!r} has no such option{hint}; it takes {', '.join(options) or 'none'}"
+            )
+        try:
+            spec[key] = plugins.check_option(kind, key, spec[key], f"{where}.{key}")
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+    for name, option in options.items():
+        if option.required and name not in spec:
+            raise ConfigurationError(f"{where}: the key {name!r} is missing; a method of the kind {kind!r} needs it")
+    known = resolved["metrics"]["ensemble"]["leads"]
+    for lead in spec.get("leads", []):
+        if lead not in known:
+            raise ConfigurationError(
+                f"{where}.leads: {lead} is not among {', '.join(map(str, known))} of metrics.ensemble.leads"
+            )
+    block = resolved["rollout"]["block_steps"]
+    for key in ("steps", "segment_steps"):
+        value = spec.get(key, resolved["rollout"][key])
+        if value % block:
+            place = where if key in spec else "rollout"
+            raise ConfigurationError(f"{place}.{key}: {value} is not a multiple of rollout.block_steps {block}")
+
+
+def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
+    """Return (first step, steps) of each segment of a method's rollout."""
+    total = method.get("steps", rollout["steps"])
+    length = method.get("segment_steps", rollout["segment_steps"])
+    return [(start, min(length, total - start)) for start in range(0, total, length)]
+
+
+def member_groups(of: dict) -> list[str]:
+    """Return the groups of members of a rollout or split, one group per job: "0-3", "4-7", …"""
+    size, members = of["group_members"] or of["members"], of["members"]
+    return [f"{first}-{min(first + size, members) - 1}" for first in range(0, members, size)]
+
+
+def members_of(group: str) -> list[int]:
+    """Return the members of a group "first-last"."""
+    first, last = map(int, group.split("-"))
+    return list(range(first, last + 1))
+
+
+def as_parameter(value) -> str:
+    """JSON with sorted keys: the same configuration slice is the same parameter, whatever the order it was written in."""
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,112 @@
+"""Fingerprints of the code behind each stage, so that an edit reruns exactly the stages that use it.
+
+The fingerprint of a stage is a hash of the syntax trees of the module that defines it and of every sns_core module
+that those import, followed to the module that defines each imported name. Comments, docstrings and formatting are
+not part of a syntax tree (docstrings are dropped), so editing them reruns nothing.
+"""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+from sns_core import plugins
+from sns_core.catalogue import SYSTEMS
+from sns_core.stages import STAGES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "sns_core"
+# Which of their entries a stage uses stands in its parameters.
+TABLES = {"sns_core.catalogue", "sns_core.plugins", "sns_core.stages"}
+
+
+def _file(module: str) -> Path | None:
+    """The file of a module of the package, or of the user's own in the working directory; None for any other."""
+    if module.split(".")[0] != PACKAGE:
+        return plugins.source(module)
+    base = ROOT.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.exists():
+            return candidate
+    return None
+
+
+@functools.cache
+def syntax_tree(module: str) -> ast.Module:
+    tree = ast.parse(_file(module).read_text())
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+@functools.cache
+def _content(module: str) -> str:
+    return ast.dump(syntax_tree(module))
+
+
+@functools.cache
+def _imports(module: str) -> list[tuple[str, str | None]]:
+    """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
+    found = []
+    for node in ast.walk(syntax_tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += [(node.module, alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names]
+    return [(imported, name) for imported, name in found if _file(imported)]
+
+
+def _defining(module: str, name: str | None) -> str:
+    """The module that defines `name` as seen from `module`, through the re-exports of package files."""
+    if name is None:
+        return module
+    if _file(f"{module}.{name}"):
+        return f"{module}.{name}"
+    if _file(module).name == "__init__.py":
+        for source, exported in _imports(module):
+            if exported == name:
+                return _defining(source, name)
+    return module
+
+
+@functools.cache
+def modules(stage: str, *names: str) -> tuple[str, ...]:
+    """Names of the modules that a stage uses, sorted; `names`: of a system's class, or anything of the user's own."""
+    seen = set(TABLES)
+    queue = [STAGES[stage], *(SYSTEMS.get(name) or name.rpartition(".")[0] for name in names)]
+    while queue:
+        module = queue.pop()
+        if module not in seen:
+            seen.add(module)
+            queue += [_defining(*imported) for imported in _imports(module)]
+    return tuple(sorted(seen - TABLES))
+
+
+def builds_systems(stage: str) -> bool:
+    """Whether a stage can build a system: the class of the system is part of its code only then."""
+    return _defining("sns_core.systems", "build_system") in modules(stage)
+
+
+@functools.cache
+def fingerprint(stage: str, *names: str, templates: tuple[str, ...] = ()) -> str:
+    """Return twelve hexadecimal digits that change when code that the stage uses for these names changes (see `modules`).
+
+    `templates`: files of the package that the stage fills in, by their paths below it; all of their text counts.
+    """
+    content = "\n".join(
+        [
+            *(f"{module}: {_content(module)}" for module in modules(stage, *names)),
+            *(f"{name}: {(ROOT / PACKAGE / name).read_text()}" for name in templates),
+        ]
+    )
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def forget() -> None:
+    """Read all files anew from here on."""
+    for cached in (syntax_tree, _content, _imports, modules, fingerprint):
+        cached.cache_clear()

@@ -1,0 +1,229 @@
+"""Hold what a run's folder holds against what a configuration asks for: `snakemake verify` and `snakemake status`.
+
+Snakemake's graph of jobs gives the arguments of each job. The record that a job wrote beside its result (sns_core.record)
+says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so the answer is the same
+after a checkout, a copy or a clock set back.
+
+    verify   reads every file and compares its checksum; exit status 1 unless everything is as the configuration asks
+    status   a table of what is done, running, stale and missing, with the progress of what runs
+"""
+
+import argparse
+import contextlib
+import graphlib
+import io
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sns_core.arguments import COMMON
+from sns_core.files import sha256
+from sns_core.record import FORMAT, checksum, record_path, running_path
+from sns_core.stages import STAGES
+from sns_workflow.command import arguments_of
+
+ORDER = ("running", "killed", "damaged", "stale", "unrecorded", "missing", "done")
+
+
+@dataclass
+class Job:
+    """One job of the workflow: its stage, arguments, code and files; then its state, and the reason of the state."""
+
+    stage: str
+    arguments: dict
+    code: str
+    log: Path | None = None
+    outputs: list[Path] = field(default_factory=list)
+    inputs: list[Path] = field(default_factory=list)
+    state: str = ""
+    why: str = ""
+
+
+def expected_jobs(snakefile: str, config: dict, targets: list[str]) -> list[Job]:
+    """Return the jobs that lead to the targets in the current folder, as the workflow would run them now."""
+    with graph_of_jobs(snakefile, config, targets, forceall=True) as graph:
+        jobs = [job_of(job) for job in graph.jobs]
+    return sorted((job for job in jobs if job), key=lambda job: str(job.outputs[0]))
+
+
+@contextlib.contextmanager
+def graph_of_jobs(snakefile: str, config: dict, targets: list[str], forceall: bool = False):
+    """Snakemake's graph of jobs for a whole configuration. Nothing is locked, written or printed."""
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(config=config),
+            snakefile=Path(snakefile),
+        )
+        graph = workflow.dag(DAGSettings(targets=set(targets), forceall=forceall))
+        with contextlib.redirect_stdout(io.StringIO()):
+            graph.summary()  # the only public call that builds the graph and takes no lock
+        yield workflow._workflow.dag
+
+
+def job_of(job) -> Job | None:
+    """Return a job of Snakemake's as a Job; None for one that runs no stage."""
+    stage = job.rule.name
+    if stage not in STAGES:
+        return None
+    arguments = json.loads(job.params.settings)
+    for argument in arguments_of(stage):
+        if argument.directive != "settings":
+            files = getattr(job.output if argument.directive == "output" else job.input, argument.name)
+            paths = [str(Path(path)) for path in ([files] if isinstance(files, str) else files)]
+            if argument.annotation.startswith("list"):
+                arguments[argument.name] = paths
+            elif paths:
+                arguments[argument.name] = paths[0]
+    log, outputs, inputs = ([Path(str(path)) for path in files] for files in (job.log, job.output, job.input))
+    return Job(stage, arguments, job.params.code, log[0] if log else None, outputs, inputs)
+
+
+def alive(marker: dict) -> bool:
+    """Whether the process of a running marker lives. On another host that cannot be seen, and the marker is believed."""
+    if marker["host"] != platform.node():
+        return True
+    try:
+        os.kill(marker["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def read(path: Path) -> dict | None:
+    """Return the JSON in a file; None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def judge_all(jobs: list[Job], thorough: bool) -> None:
+    """Set the state of each job and the reason of the state; `thorough`: read every file again."""
+    made_by = {path: index for index, job in enumerate(jobs) for path in job.outputs}
+    upstream = {n: {made_by[path] for path in job.inputs if path in made_by} for n, job in enumerate(jobs)}
+    for index in graphlib.TopologicalSorter(upstream).static_order():
+        judge(jobs[index], [jobs[n] for n in sorted(upstream[index])], thorough)
+
+
+def judge(job: Job, upstream: list[Job], thorough: bool) -> None:
+    """Set the state of a job and why. The jobs `upstream`, whose results it reads, have been judged before."""
+    marker = next((marker for marker in map(read, map(running_path, job.outputs)) if marker), None)
+    if marker:
+        job.state = "running" if alive(marker) else "killed"
+        job.why = last_line(job.log) if job.state == "running" else "goes on with the next call"
+        return
+    absent = [path for path in job.outputs if not path.exists()]
+    if absent:
+        job.state, job.why = "missing", str(absent[0]) if absent[0] != job.outputs[0] else ""
+        return
+    record = read(record_path(job.outputs[0]))
+    if not record or record.get("format") != FORMAT:
+        job.state, job.why = "unrecorded", "no record says what made it"
+        return
+    job.why = differs(job, record) or next((why for why in map(changed, record["inputs"].items()) if why), "")
+    if not job.why:
+        broken = next((source for source in upstream if source.state not in ("done", "running")), None)
+        job.why = f"{broken.outputs[0]}, which it reads, is {broken.state}" if broken else ""
+    if job.why:
+        job.state = "stale"
+        return
+    for path in job.outputs:
+        written = (read(record_path(path)) or {}).get("outputs", {}).get(path.name)
+        if written and written["sha256"] != (sha256(path) if thorough else checksum(path)):
+            job.state, job.why = "damaged", f"{path} is not what the job wrote (its checksum differs)"
+            return
+    job.state = "done"
+
+
+def changed(item: tuple[str, str]) -> str:
+    """Return what has changed in an input (path, checksum that the job saw); empty where nothing has."""
+    path, digest = Path(item[0]), item[1]
+    if not path.exists():
+        return f"{path}, which it was made from, is gone"
+    return "" if checksum(path) == digest else f"{path} is not the file that it was made from"
+
+
+def differs(job: Job, record: dict) -> str:
+    """Return the first thing in which a record differs from the job that the configuration asks for."""
+    if record["fingerprint"] != job.code:
+        return f"the code of {job.stage} has changed"
+    recorded = {name: value for name, value in record["configuration"].items() if name not in COMMON}
+    for name in {**job.arguments, **recorded}:
+        before, now = (arguments.get(name) for arguments in (recorded, job.arguments))
+        if json.dumps(before) != json.dumps(now):
+            return f"--{name.replace('_', '-')} was {difference(before, now)}"
+    return ""
+
+
+def difference(before, now) -> str:
+    """Return two values in words; of two mappings, the first key in which they differ."""
+    place = []
+    while isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in sorted({*before, *now}) if json.dumps(before.get(key)) != json.dumps(now.get(key))]
+        if not keys:
+            return f"in the order {', '.join(before)}, not {', '.join(now)}"
+        place.append(keys[0])
+        before, now = before.get(keys[0]), now.get(keys[0])
+    words = ("nothing" if value is None else json.dumps(value)[:80] for value in (before, now))
+    return ", not ".join(words) + (f" ({'.'.join(place)})" if place else "")
+
+
+def last_line(log: Path | None) -> str:
+    """Return the last line of a log, which says where the job is and how long it will take."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except (OSError, AttributeError):
+        return ""
+    return lines[-1].strip() if lines else "starting"
+
+
+def check_shards(jobs: list[Job]) -> None:
+    """Judge a data set as damaged where a shard does not hold what its manifest vouches for."""
+    from sns_core.data import load_dataset
+    from sns_core.errors import UserError
+
+    for job in jobs:
+        if job.stage == "shard_dataset" and job.state == "done":
+            for split in ("train", "validation", "test"):
+                try:
+                    load_dataset(job.outputs[0], split)
+                except UserError as error:
+                    job.state, job.why = "damaged", str(error)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("question", choices=["verify", "status"])
+    parser.add_argument("--snakefile", required=True)
+    parser.add_argument("--configuration", type=Path, required=True, help="the whole configuration, as JSON in a file")
+    parser.add_argument("--targets", nargs="+", default=["all"])
+    arguments = parser.parse_args()
+    thorough = arguments.question == "verify"
+    jobs = expected_jobs(arguments.snakefile, json.loads(arguments.configuration.read_text()), arguments.targets)
+    judge_all(jobs, thorough)
+    if thorough:
+        check_shards(jobs)
+    counts = {state: sum(job.state == state for job in jobs) for state in ORDER}
+    shown = [job for job in jobs if not thorough or job.state != "done"]
+    for job in sorted(shown, key=lambda job: ORDER.index(job.state)):
+        print(f"{job.state:11} {job.outputs[0]}" + (f": {job.why}" if job.why else ""))
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    print(f"{len(jobs)} results of this configuration: {summary}")
+    wrong = [job for job in jobs if job.state in ("damaged", "stale", "unrecorded")]
+    if wrong and thorough:
+        # A file that is there is not made again unless it is asked for: without .snakemake, Snakemake cannot tell.
+        print(f"make them again: snakemake --cores all --forcerun {' '.join(str(job.outputs[0]) for job in wrong)}")
+    return int(thorough and counts["done"] < len(jobs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

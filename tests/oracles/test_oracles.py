@@ -1,0 +1,167 @@
+"""The metrics against independent libraries, on frames of the solver: `pip install -r tests/oracles/requirements.txt`.
+
+A test whose library is missing is skipped, so the project's own tests need none of them.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sns_core.metrics.bootstrap import interval, pooled, pooled_products
+from sns_core.metrics.distances import BINS, CENTRES, REACH, wasserstein
+from sns_core.metrics.distributions import component_scales, histogram
+from sns_core.metrics.ensembles import ensemble_scores, fair_crps
+from sns_core.metrics.measures import measure
+from sns_core.metrics.spectra import kinetic_energy_spectrum
+from sns_core.metrics.temporal import centred, temporal_correlation, zonal_direction
+from sns_core.metrics.zonal import student_quantile
+from sns_core.shells import shell_index
+from sns_core.systems import KolmogorovFlow
+
+N, MEMBERS, FRAMES, STEP = 32, 3, 120, 0.05
+
+
+@pytest.fixture(scope="module")
+def frames() -> torch.Tensor:
+    """Vorticity of the solver on the demo's frames, (member, time, 1, N, N)."""
+    flow = KolmogorovFlow(resolution=64, viscosity=1e-3, dt=0.01, dtype=torch.float32)
+    carry = flow.run(flow.start(flow.initial_state(MEMBERS, torch.Generator().manual_seed(0))), 400)
+    kept = []
+    for _ in range(FRAMES):
+        carry = flow.run(carry, 5)
+        kept.append(flow.observe(flow.state(carry), N))
+    return torch.stack(kept, 1)
+
+
+@pytest.fixture(scope="module")
+def emulated() -> KolmogorovFlow:
+    return KolmogorovFlow(resolution=64, viscosity=1e-3, dt=0.01, dtype=torch.float32)
+
+
+def test_spectra_are_the_ring_sums_of_xrft(frames, emulated):
+    xrft = pytest.importorskip("xrft")
+    u, v = emulated.frame_velocity(frames[0, :5, :].double())
+    _, energy = kinetic_energy_spectrum(u, v)
+    grid = np.arange(N) * 2 * math.pi / N
+    power = 0.0
+    for component in (u, v):
+        field = xr.DataArray(component[:, 0].numpy(), dims=("time", "y", "x"), coords={"y": grid, "x": grid})
+        transform = xrft.fft(field, dim=["y", "x"], true_amplitude=False, true_phase=False)
+        power = power + 0.5 * np.abs(transform) ** 2 / N**4
+    wavenumber = np.hypot(power["freq_y"] * 2 * math.pi, power["freq_x"] * 2 * math.pi)
+    shells = np.rint(wavenumber.values).astype(int)
+    rings = np.stack([np.bincount(shells.ravel(), p.ravel()) for p in power.values])
+    assert energy.numpy() == pytest.approx(rings, rel=1e-10, abs=1e-15)
+
+
+def test_distances_are_those_of_scipy(frames):
+    stats = pytest.importorskip("scipy.stats")
+    scale = frames.std()
+    samples = (frames / scale).flatten(1)
+    counts = [histogram(part[None, None])[0, 0].numpy() for part in (samples[0], samples[1], 0.8 * samples[2])]
+    exact = [stats.wasserstein_distance(samples[0], part) for part in (samples[1], 0.8 * samples[2])]
+    values = [float(wasserstein(c, counts[0])) for c in counts[1:]]
+    assert values == pytest.approx(exact, abs=6e-4)  # bins of a quarter of a standard deviation
+    binned = stats.wasserstein_distance(CENTRES, CENTRES, counts[1], counts[0])
+    assert values[0] == pytest.approx(binned, abs=1e-12) and len(counts[0]) == BINS and CENTRES[-1] < REACH
+
+
+def test_the_score_of_ensembles_is_the_fair_one_of_scores_and_exceeds_the_plain_one_of_xskillscore():
+    rng = np.random.default_rng(2)
+    forecast, truth = rng.normal(size=(5, 40)), rng.normal(size=40)
+    values = fair_crps(forecast, truth)
+    ensemble = xr.DataArray(forecast, dims=("member", "x"))
+    observed = xr.DataArray(truth, dims="x")
+    scores = pytest.importorskip("scores.probability")
+    fair = scores.crps_for_ensemble(ensemble, observed, "member", method="fair", preserve_dims="x")
+    assert values == pytest.approx(fair.values, rel=1e-10)
+    xskillscore = pytest.importorskip("xskillscore")
+    plain = xskillscore.crps_ensemble(observed, ensemble, member_dim="member", dim=[]).values
+    pairs = np.abs(forecast[:, None] - forecast[None, :]).sum((0, 1)) / (5 * 4)
+    assert plain - values == pytest.approx(pairs / (2 * 5), rel=1e-10)
+
+
+def test_spread_and_error_are_those_of_xskillscore():
+    xskillscore = pytest.importorskip("xskillscore")
+    rng = np.random.default_rng(3)
+    dims = ("start", "member", "lead", "layer", "y", "x")
+    forecast = xr.DataArray(0.5 * rng.normal(size=(6, 5, 1, 1, 8, 8)), dims=dims)
+    truth = xr.DataArray(rng.normal(size=(6, 1, 1, 8, 8)), dims=[d for d in dims if d != "member"])
+    means = ensemble_scores(forecast, truth).mean("start")
+    variance = forecast.var("member", ddof=1).mean(("start", "y", "x"))
+    rmse = xskillscore.rmse(forecast.mean("member"), truth, dim=["start", "y", "x"])
+    assert float(means["variance"].squeeze()) == pytest.approx(float(variance.squeeze()))
+    assert float((means["squared_error"] + means["variance"] / 5).squeeze()) == pytest.approx(
+        float(rmse.squeeze()) ** 2
+    )
+
+
+def test_correlation_is_that_of_statsmodels_point_by_point(frames):
+    stattools = pytest.importorskip("statsmodels.tsa.stattools")
+    lags, unit = 10, centred(frames.double())
+    covariance = [
+        stattools.acovf(point, nlag=lags, demean=False, adjusted=True) for member in unit.numpy() for point in member.T
+    ]
+    correlation = temporal_correlation(frames.double(), lags).numpy()
+    assert correlation == pytest.approx(np.sum(covariance, 0) / MEMBERS, abs=1e-10)
+
+
+def test_correlation_of_fluctuations_is_that_of_statsmodels_without_the_mean():
+    stattools = pytest.importorskip("statsmodels.tsa.stattools")
+    rng, members, steps, lags = np.random.default_rng(4), 4, 600, 8
+    eddies = rng.normal(size=(members, steps, 16, 16))
+    for t in range(1, steps):
+        eddies[:, t] = 0.9 * eddies[:, t - 1] + math.sqrt(1 - 0.81) * eddies[:, t]
+    steady = math.sqrt(2 * 3 / 7) * np.sin(2 * np.arange(16) * 2 * math.pi / 16)[:, None]  # 0.3 of the whole
+    frames = torch.from_numpy(eddies + steady)[:, :, None]
+    directions = zonal_direction(frames).mean(1).numpy()
+    units = {"zonal_direction": (("unit", "layer", "y"), directions), "size": ("unit", np.ones(members))}
+    units = xr.Dataset({**units, "source": ("unit", np.arange(members))})
+    constant = pooled_products(units, "zonal_direction")[0]
+    fluctuations = (temporal_correlation(frames, lags).numpy() - constant) / (1 - constant)
+    covariance = np.mean(
+        [stattools.acovf(e[:, i, j], nlag=lags, demean=False, adjusted=True) for e in eddies for i, j in np.ndindex(16, 16)],
+        0,
+    )  # fmt: skip
+    assert constant == pytest.approx(0.3, abs=0.01)
+    assert fluctuations == pytest.approx(covariance / covariance[0], abs=0.01)
+
+
+def test_intervals_are_those_of_the_bootstrap_of_arch():
+    arch = pytest.importorskip("arch.bootstrap")
+    rng = np.random.default_rng(5)
+    values = rng.normal(1.0, 0.5, 60)
+    sample = xr.Dataset({"value": ("unit", values), "size": ("unit", np.ones(60))})
+    _, low, high = interval(pooled(sample)["value"].values)
+    bootstrap = arch.IndependentSamplesBootstrap(values, seed=np.random.default_rng(6))
+    exact = bootstrap.conf_int(np.mean, 4000, method="basic", size=0.9)[:, 0]
+    width = exact[1] - exact[0]
+    assert [low, high] == pytest.approx(exact, abs=0.12 * width)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 5, 7, 15, 63])
+def test_quantiles_of_student_are_those_of_scipy(freedom):
+    stats = pytest.importorskip("scipy.stats")
+    assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=3e-3)
+
+
+def test_energies_and_changes_of_frames_by_numpy_alone(frames, emulated):
+    scale = frames.std()[None, None, None]
+    units = component_scales(emulated, frames[:, -1], N)
+    options = {"system": emulated, "scale": scale, "component_scales": units, "step_size": STEP}
+    values = measure(frames[:, 10:] / scale, frames[:, :10] / scale, **options)
+    field = frames.numpy().astype(float)[:, :, 0]
+    # Velocity along x from vorticity: u_hat = i ky w_hat / k^2, with axes (y, x).
+    k = np.fft.fftfreq(N, 1 / N)
+    square = k[:, None] ** 2 + k[None, :] ** 2
+    hat = np.fft.fft2(field) / np.where(square > 0, square, np.inf)
+    u, v = np.fft.ifft2(1j * k[:, None] * hat).real, np.fft.ifft2(-1j * k[None, :] * hat).real
+    energy = (0.5 * (u**2 + v**2)).mean((-2, -1))[:, 10:]
+    assert values["kinetic_energy"][..., 0].numpy() == pytest.approx(energy, rel=2e-4)  # but for the Nyquist modes
+    assert values["enstrophy"][..., 0].numpy() == pytest.approx((0.5 * field**2).mean((-2, -1))[:, 10:], rel=1e-5)
+    rate = np.abs(np.diff(field, axis=1)).mean((-2, -1))[:, 9:] / STEP / float(scale)
+    assert values["rate_of_change"].numpy() == pytest.approx(rate, rel=1e-4)
+    assert shell_index(N).shape == (N, N // 2 + 1)

@@ -1,0 +1,81 @@
+"""Floors as bands: what runs of the solver of the same size score, and how many fresh runs lie inside."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_scorecard import BLOCK, MEMBERS, STEPS, WINDOW, synthetic
+
+from sns_core.metrics.bootstrap import pooled
+from sns_core.metrics.distances import spectrum_error
+from sns_core.metrics.floors import floor_bands
+from sns_core.metrics.scorecard import block_means
+
+SHELLS = (1, 5)
+
+
+def solver(rng, members: int, steps: int = STEPS) -> xr.Dataset:
+    """Runs of the solver whose block spectra scatter by a tenth."""
+    result = synthetic(rng, members, steps)
+    spectra = result["energy_spectrum"]
+    return result.assign(energy_spectrum=spectra * rng.lognormal(0, 0.1, spectra.shape))
+
+
+def scored(run: xr.Dataset, ensemble: xr.Dataset) -> dict[str, float]:
+    """Scores of a fresh run against the whole ensemble."""
+    mine, truth = (data.mean(("member", "block")) for data in (run["energy_spectrum"], ensemble["energy_spectrum"]))
+    window = run["energy_spectrum"].coarsen(block=WINDOW // BLOCK).mean().mean("member").isel(layer=0).values
+    energy = [data["kinetic_energy"] for data in (run, ensemble)]
+    return {
+        "spectrum_error": float(spectrum_error(mine.values[0], truth.values[0], SHELLS)),
+        "worst_window_spectrum_error": float(spectrum_error(window, truth.values[0], SHELLS).max()),
+        "kinetic_energy": float(energy[0].mean() / energy[1].mean()),
+        "kinetic_energy_variance": float(energy[0].var() / energy[1].var()),
+    }
+
+
+def test_nine_of_ten_fresh_runs_of_the_solver_lie_inside_the_floor():
+    rng = np.random.default_rng(0)
+    ensemble = solver(rng, 32)
+    floor = floor_bands(ensemble, MEMBERS, 1000, WINDOW, SHELLS, draws=100, seed=1).set_index("score")
+    assert (floor["low"] <= floor["middle"]).all() and (floor["middle"] <= floor["high"]).all()
+    inside = []
+    for _ in range(50):
+        scores = scored(solver(rng, MEMBERS, 1000), ensemble)
+        inside.append([floor.loc[name, "low"] <= value <= floor.loc[name, "high"] for name, value in scores.items()])
+    assert np.mean(inside, 0) == pytest.approx([0.9] * 4, abs=0.12)
+
+
+def test_longer_runs_and_fewer_windows_have_a_lower_floor():
+    ensemble = solver(np.random.default_rng(2), 16)
+    short, long = (
+        floor_bands(ensemble, MEMBERS, steps, WINDOW, SHELLS, draws=40).set_index("score") for steps in (400, 1600)
+    )
+    assert long.loc["spectrum_error", "high"] < 0.7 * short.loc["spectrum_error", "high"]
+    assert long.loc["worst_window_spectrum_error", "middle"] > short.loc["worst_window_spectrum_error", "middle"]
+    later = floor_bands(ensemble, MEMBERS, 1600, WINDOW, SHELLS, draws=40, skip=6).set_index("score")
+    assert later.loc["worst_window_spectrum_error", "middle"] < long.loc["worst_window_spectrum_error", "middle"]
+
+
+def test_the_floor_has_the_scores_of_the_scorecard_and_an_ideal_ensemble_scores_its_ideals():
+    ensemble = synthetic(np.random.default_rng(3), 12, STEPS)
+    floor = floor_bands(ensemble, MEMBERS, 1000, WINDOW, SHELLS, draws=20).set_index("score")
+    for name in ("zonal_strength", "zonal_amplitude", "decorrelation_time", "fluctuation_time", "relative_change"):
+        assert floor.loc[name, ["low", "high"]].tolist() == pytest.approx([1.0, 1.0], abs=1e-6), name
+    assert floor.loc["vorticity_distance", "high"] == pytest.approx(0.0, abs=1e-9)
+    assert "calls_per_step" not in floor.index
+
+
+def test_an_ensemble_that_is_too_small_is_refused():
+    with pytest.raises(
+        ValueError, match=r"4 members of 1000 steps need .* at least 8 members and 1000 steps; it has 6"
+    ):
+        floor_bands(synthetic(np.random.default_rng(4), 6, STEPS), 4, 1000, WINDOW, SHELLS)
+
+
+def test_means_over_blocks_are_those_of_the_scorecard():
+    result = synthetic(np.random.default_rng(5), 3, 200)
+    blocks = block_means(result, 2.0)
+    units = blocks.stack(unit=("member", "block")).reset_index("unit", drop=True)
+    whole = pooled(units.assign(size=("unit", np.ones(units.sizes["unit"]))).transpose("unit", ...))
+    energy = float(whole["kinetic_energy"].isel(resample=0).squeeze())
+    assert energy == pytest.approx(float(result["kinetic_energy"].mean()))

@@ -1,0 +1,190 @@
+"""A job runs again when a setting of its own changed, whatever other settings hold, and `verify` says the same."""
+
+import copy
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+import yaml
+from safetensors.torch import save_file
+from snakemake.utils import update_config
+from snakemake_calls import SYSTEM, planned, snakemake
+
+from sns_core.data import shard_dataset
+from sns_core.errors import DamagedFile
+from sns_core.files import _checksum, read_tensors, write_tensors
+from sns_core.stages import STAGES
+from sns_workflow.command import arguments_of, settings
+from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
+
+
+def merged(root: Path, *overlays: dict) -> dict:
+    """The configuration of the smoke run with overlays on top."""
+    config = {}
+    for layer in (
+        *(yaml.safe_load((root / f"config/{name}.yaml").read_text()) for name in ("config", "smoke")),
+        *overlays,
+    ):
+        update_config(config, copy.deepcopy(layer))
+    return config
+
+
+@pytest.fixture(scope="module")
+def jobs(root, tmp_path_factory) -> dict:
+    """Rule -> (what Snakemake compares of one of its jobs: printed parameters; their settings)."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("nothing"))
+        for targets in (["all"], ["theory"], [str(SYSTEM / "figures/held_out.png")]):
+            with graph_of_jobs(str(root / "Snakefile"), merged(root), targets) as graph:
+                for job in graph.jobs:
+                    if job.rule.name in STAGES:
+                        printed = graph.workflow.persistence._params(job)
+                        assert job.shellcmd, "which names only what the rule has"
+                        found[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
+    return found
+
+
+def test_all_that_snakemake_compares_of_a_job_are_named_settings_and_its_code(jobs):
+    assert set(jobs) == set(STAGES) - {"collect_run", "take_result", "compare_seeds"}
+    for rule, (printed, values, params) in jobs.items():
+        expected = {repr(params.settings), repr(params.code)}
+        if rule in ("aggregate_metrics", "score_methods"):
+            expected.add(repr(params.order))
+        assert printed == expected, f"{rule}: a parameter has no name, or is not compared"
+        taken = {argument.name for argument in arguments_of(rule) if argument.directive == "settings"}
+        needed = {argument.name for argument in arguments_of(rule) if argument.required} & taken
+        assert needed <= set(values) <= taken, rule
+
+
+def test_a_value_moved_from_one_setting_to_another_is_seen_for_all_pairs_of_each_rule(jobs):
+    pairs = 0
+    for rule, (printed, values, params) in jobs.items():
+        apart = printed - {repr(params.settings)}
+        for source, target in itertools.permutations(values, 2):
+            if json.dumps(values[source]) == json.dumps(values[target]):
+                continue
+            floats = [a.name for a in arguments_of(rule) if a.annotation == "float"]
+            if not all(isinstance(values[n], int | float) for n in (source, target)) and {source, target} & set(floats):
+                continue  # no number fits there
+            moved = {**values, target: values[source]}
+            swapped = {**moved, source: values[target]}
+            for changed in (moved, swapped):
+                now = {repr(settings(rule, changed)(None))} | apart
+                assert now != printed, f"{rule}: {source} moved to {target}"
+            pairs += 1
+    assert pairs > 400
+
+
+def change(key: str, value) -> dict:
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+# Each edit is one key of the smoke configuration with a new value; several give a value that another key of the same rule has.
+EDITS = [
+    ("seed", 1), ("rollout.lags", 2), ("rollout.frame_stride", 1), ("rollout.members", 1), ("rollout.steps", 90),
+    ("rollout.segment_steps", 20), ("rollout.group_members", 1), ("rollout.block_steps", 5),
+    ("metrics.window", 30), ("metrics.shells", [1, 5]), ("metrics.map_lags", 3), ("metrics.ensemble.starts", 2),
+    ("metrics.ensemble.members", 3), ("metrics.ensemble.leads", [1, 2]), ("metrics.ensemble.disturbance", 0.25),
+    ("metrics.diagnose.pairs", 3), ("metrics.diagnose.levels", 3), ("metrics.cost.steps", 3), ("metrics.cost.repeats", 2),
+    ("metrics.cost.seconds", 2.0), ("metrics.cost.spectrum_steps", 10), ("metrics.cost.finest_forecast", 1),
+    ("metrics.cost.grids", [0.5, 1, 2]), ("metrics.dask.workers", 1), ("metrics.dask.memory", 1234),
+    ("figures.dpi", 61), ("figures.fields.member", 1), ("figures.fields.steps", [0, 30]), ("figures.movie.seconds", 3.0),
+    ("figures.movie.rate", 7), ("figures.movie.methods", ["solver", "pointwise"]), ("figures.explorer.members", 1),
+    ("figures.explorer.megabytes", 5.0), ("hardware.device", "cpu"), ("hardware.devices", 2), ("hardware.precision", "float32"),
+    ("hardware.compile", True), ("use.methods", ["solver", "pointwise", "sns"]),
+    ("use.methods", ["solver", "sns", "pointwise", "sns_published", "sns_clean", "thermalizer", "acdm", "sns_generation"]),
+    ("methods.sns.label", "Ours"), ("methods.sns.stride", 2), ("methods.sns.max_level", 3), ("methods.sns.gain", [1.5, 1.0]),
+    ("methods.sns.path", "left_then_down"), ("methods.sns.sampler.eta", 0.5), ("methods.sns.models.denoiser", "sns_white"),
+    ("methods.pointwise.steps", 30), ("methods.acdm.stride", 2), ("methods.thermalizer.max_level", 4),
+    ("models.pointwise.training.steps", 50), ("models.pointwise.network.width", 4), ("models.sns_white.diffusion.colour", 0.5),
+    ("models.sns_coloured.training.learning_rate", 0.001), ("models.sns_coloured.training.batch", 4),
+    ("models.acdm.training.ema", 0.99), ("systems.kolmogorov.solver.viscosity", 0.006), ("systems.kolmogorov.solver.drag", 0.2),
+    ("systems.kolmogorov.data.spin_up", 3.0), ("systems.kolmogorov.data.shard_members", 1),
+    ("systems.kolmogorov.data.group_members", 2), ("systems.kolmogorov.data.splits.test.members", 5),
+    ("systems.kolmogorov.data.splits.train.frames", 31), ("systems.kolmogorov.override", {"rollout": {"lags": 3}}),
+    ("resources.train_model.mem_mb", 1234), ("theory.training_steps", [10]),
+]  # fmt: skip
+
+
+def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root, finished):
+    assert len(EDITS) >= 60
+    unlike, unchanged, rules = [], [], {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished)
+        for key, value in EDITS:
+            with graph_of_jobs(str(root / "Snakefile"), merged(root, change(key, value)), ["all"]) as graph:
+                jobs = [(job, job_of(job)) for job in graph.jobs if job.rule.name in STAGES]
+                to_run = {str(mine.outputs[0]) for job, mine in jobs if graph.needrun(job)}
+                rules[key] = {mine.stage for job, mine in jobs if graph.needrun(job)}
+            judge_all([mine for _, mine in jobs], thorough=False)
+            stale = {str(mine.outputs[0]) for _, mine in jobs if mine.state != "done"}
+            if stale != to_run:
+                unlike.append((key, sorted(stale - to_run)[:5], sorted(to_run - stale)[:5]))
+            if not to_run:
+                unchanged.append(key)
+    assert not unlike, "\n".join(f"{key}: verify alone {stale}, dry run alone {runs}" for key, stale, runs in unlike)
+    # A value that another parameter of the same rule has already.
+    assert {"rollout_ensemble", "rollout_grids"} <= rules["metrics.ensemble.starts"], (
+        "starts was 3, as members and leads"
+    )
+    assert {"rollout_segment", "compute_reference", "compute_metrics"} <= rules["rollout.lags"]
+    assert {"rollout_grids", "measure_cost"} <= rules["rollout.members"]
+    assert "simulate_trajectories" in rules["systems.kolmogorov.data.spin_up"]
+    assert unchanged == ["metrics.dask.workers", "metrics.dask.memory", "hardware.devices", "resources.train_model.mem_mb",
+                         "theory.training_steps"]  # fmt: skip
+
+
+def test_splits_of_equal_size_share_no_entry_of_snakemakes_cache(root, tmp_path, monkeypatch):
+    """The cache ignores wildcards: only a parameter tells the two splits apart."""
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    splits = "systems: {kolmogorov: {data: {splits: {validation: {members: 2, frames: 24}, test: {members: 2, frames: 24}}}}}"
+    names = [str(SYSTEM / f"data/{split}.nc") for split in ("validation", "test")]
+    for _ in range(2):  # the second time from the cache
+        call = snakemake(root, tmp_path, *names, flags=("--cache", "simulate_trajectories"), overlay=splits)
+        assert call.returncode == 0, call.stdout
+        for split, name in zip(("validation", "test"), names, strict=True):
+            with xr.open_dataset(tmp_path / name) as dataset:
+                assert json.loads(dataset.attrs["provenance"])["configuration"]["split"] == split
+            (tmp_path / name).unlink()
+    assert len(list((tmp_path / "cache").iterdir())) >= 2
+
+
+def test_a_file_of_another_split_is_refused(finished, tmp_path):
+    for name in ("train", "validation", "test"):
+        shutil.copy(finished / SYSTEM / f"data/{name if name != 'validation' else 'test'}.nc", tmp_path / f"{name}.nc")
+    files = [tmp_path / f"{name}.nc" for name in ("train", "validation", "test")]
+    with pytest.raises(DamagedFile, match=r"validation\.nc: holds the split 'test', not 'validation' as its name says"):
+        shard_dataset(trajectories=files, output=tmp_path / "manifest.json")
+
+
+def test_a_model_that_is_made_again_reruns_nothing(root, finished, tmp_path):
+    """Equal content, equal file: checksums of what is made again are those of before."""
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    model = SYSTEM / "models/pointwise.safetensors"
+    before = (run / model).read_bytes()
+    tensors, note = read_tensors(run / model)
+    for _ in range(5):
+        write_tensors(tmp_path / "again.safetensors", tensors, note)
+        assert (tmp_path / "again.safetensors").read_bytes() == before
+    os.replace(tmp_path / "again.safetensors", run / model)
+    assert planned(root, run, "all") == set()
+
+
+def test_files_with_the_metadata_of_earlier_versions_are_read(finished, tmp_path):
+    tensors, note = read_tensors(finished / SYSTEM / "models/pointwise.safetensors")
+    text = json.dumps(note, sort_keys=True)
+    save_file(tensors, tmp_path / "old.safetensors", metadata={"note": text, "sha256": _checksum(tensors, text)})
+    again, told = read_tensors(tmp_path / "old.safetensors")
+    assert told == note and all(torch.equal(again[name], tensors[name]) for name in tensors)
+    save_file(tensors, tmp_path / "bad.safetensors", metadata={"sns": "[1, 2]"})
+    with pytest.raises(DamagedFile):
+        read_tensors(tmp_path / "bad.safetensors")

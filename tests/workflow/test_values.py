@@ -1,0 +1,238 @@
+"""What a value of the configuration means, and what its values say of each other; each mistake is one line with its place."""
+
+import copy
+import datetime
+import math
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from test_configuration import put
+
+from sns_workflow import configuration
+from sns_workflow.config_files import ConfigFiles
+from sns_workflow.configuration import ConfigurationError, read
+
+SOLVER = "systems.kolmogorov.solver"
+DATA = "systems.kolmogorov.data"
+
+# Values that YAML or Python allow and no configuration means: (key, value, what the message must hold).
+MEANINGLESS = {
+    "a date": ("run", datetime.date(2026, 1, 1), "run: 2026-01-01 is a date to YAML; put it in quotes"),
+    "bytes": ("run", b"x", "run: b'x' is binary data"),
+    "a set": ("use.methods", {"solver"}, "is a set to YAML"),
+    "a line break": ("run", "smoke\n", "holds a line break"),
+    "half of a character": ("methods.sns.label", "\ud800", "cannot be printed"),
+    "a number as a key": ("rollout", {1: 2}, "the key 1 is a number to YAML"),
+    "null as a key": ("rollout", {None: 2}, "the key null is null to YAML"),
+    "true as a key": ("rollout", {True: 2}, "the key true is true or false to YAML"),
+    "NaN": ("metrics.ensemble.disturbance", math.nan, "metrics.ensemble.disturbance: nan is not a finite number"),
+    "infinity": (f"{DATA}.spin_up", math.inf, "spin_up: inf is not a finite number"),
+    "NaN in a list": ("metrics.cost.grids", [1, math.nan], "metrics.cost.grids.1: nan is not a finite number"),
+    "a huge seed": ("seed", 10**40, "is too large"),
+    "half a member": ("rollout.members", 2.5, "rollout.members: 2.5 is not a whole number"),
+    "a number as a name": ("run", 2026, "run: 2026 is not text; put it in quotes"),
+    "no as a label": ("methods.sns.label", False, "YAML reads yes, no, on and off as true and false"),
+    "text as a number": ("rollout.members", "8", "it is text: leave out the quotes"),
+    "a long name": ("run", "x" * 300, "must have at most 64 characters"),
+    "braces in a path": ("reuse", {"folder": "a{b}", "solver": False}, "a path without braces"),
+    "one frame": ("models.pointwise.training.frames", 1, "frames: 1 must be at least 2"),
+    "a walltime without quotes": ("metrics.dask.options", {"walltime": 43200}, "options.walltime: 43200 is not text"),
+}
+
+# Values that do not fit each other.
+UNFIT = {
+    "frames for the map of lags": ("methods.sns.steps", 50, "methods.sns.steps: 50 steps of 'sns' store 13 frames, and "),
+    "shells in the wrong order": ("metrics.shells", [6, 1], "between 1 and 16"),
+    "no shell": ("metrics.shells", [0, 0], "between 1 and 16"),
+    "shells beyond the grid": ("metrics.shells", [1, 100], "between 1 and 16"),
+    "a window longer than the rollout": ("metrics.window", 3050, "metrics.window: 3050 exceeds rollout.steps, 3000"),
+    "a lead longer than the rollout": ("metrics.ensemble.leads", [1, 2, 5, 10, 20, 10**8], "exceeds rollout.steps, 3000"),
+    "lags longer than a rollout": ("rollout.lags", 600, "rollout.lags: 600 exceeds the 500 steps of the method"),
+    "warm-up longer than training": ("models.pointwise.training.warmup", 2001, "warmup: 2001 exceeds training.steps, 2000"),
+    "a figure beyond the end": ("figures.fields.steps", [0, 4000], "figures.fields.steps: 4000 exceeds the steps"),
+    "groups above members": ("rollout.group_members", 9, "rollout.group_members: 9 exceeds rollout.members, 8"),
+    "groups above all splits": (f"{DATA}.group_members", 65, "group_members: 65 exceeds the members of every split, 64"),
+    "members of the explorer": ("figures.explorer.members", 9, "figures.explorer.members: 9 exceeds rollout.members, 8"),
+    "the finest of no grid": ("metrics.cost.finest_forecast", 3, "3 is neither 1 nor among metrics.cost.grids"),
+    "a stride above S": ("methods.sns.stride", 101, "methods.sns.stride: 101 exceeds the 100 noise levels"),
+    "a bound above S": ("methods.sns.max_level", 101, "methods.sns.max_level: 101 exceeds the 100 noise levels"),
+    "a blind level above S": ("methods.sns.blind", {"level": 101, "every": 2, "random": False}, "blind.level: 101 exceeds"),
+    "levels that none refines": ("methods.thermalizer_of_pairs.min_level", 9, "min_level: 9 exceeds max_level 8"),
+    "levels to examine": ("metrics.diagnose.levels", 102, "exceeds the 101 noise levels, 0 included"),
+    "an empty label": ("methods.sns.label", " ", "methods.sns.label"),
+    "a hidden label": ("methods.sns.label", "_sns", "does not begin with '_'"),
+    "two methods of one label": ("methods.sns.label", "Pointwise", "is the label of 'pointwise' too"),
+    "a movie of another run": ("figures.movie.methods", ["solver", "acdm"], "'acdm' is not in use.methods"),
+    "a surrogate that is not run alone": ("use.methods", ["solver", "sns"], "'sns' refines the surrogate 'pointwise'"),
+    "exponents for two channels": ("models.sns_coloured.diffusion.colour", [0.2, 0.3, 0.4], "3 exponents for 1 channels"),
+    "another method as the solver": ("methods.solver", {"label": "S", "kind": "pointwise", "models": {"surrogate": "pointwise"}},
+                                     "methods.solver: every method is compared to this one"),
+    "twice the same": ("use.methods", ["solver", "solver"], 'use.methods: "solver" stands twice'),
+}  # fmt: skip
+
+# Work that nobody wants: the message says how much it would be.
+ABSURD = {
+    "members": (f"{DATA}.splits.test.members", 10**9, "4,096 TB of frames"),
+    "frames": (f"{DATA}.splits.train.frames", 10**9, "TB of frames"),
+    "segments": ("rollout", {"steps": 6_000_000, "segment_steps": 50}, "120,000 segments of 6,000,000 steps"),
+    "the solver's time step": (f"{SOLVER}.dt", 1e-9, "solver steps (spin_up over solver.dt 1e-09) in turn"),
+    "the spin-up": (f"{DATA}.spin_up", 1e12, "solver steps (spin_up over solver.dt 0.01) in turn"),
+    "a segment": ("rollout", {"steps": 10**10, "segment_steps": 10**10}, "hours on any machine"),
+    "training": ("models.pointwise.training.steps", 10**10, "training steps in turn"),
+    "a network": ("models.pointwise.network", {"width": 8192, "multipliers": [64, 64]}, "TB of weights"),
+    "an ensemble": ("metrics.ensemble.members", 10**9, "TB of"),
+    "pairs": ("metrics.diagnose.pairs", 10**11, "TB of memory"),
+}
+
+NAMES = {
+    "a file of the run": ("systems", "report.html", "a run's folder uses this name itself"),
+    "a folder of the run": ("systems", "logs", "a run's folder uses this name itself"),
+    "the reference": ("methods", "reference", "a run's folder uses this name itself"),
+    "a missing value": ("methods", "NA", "read this name as a number or a missing value"),
+    "a number": ("methods", "1e4", "read this name as a number or a missing value"),
+    "true": ("models", "true", "read this name as a number or a missing value"),
+    "another case": ("methods", "SNS", "differs from 'sns' in case alone"),
+    "a space": ("models", "my model", "letters, digits"),
+}
+
+
+def refused(config: dict, files: ConfigFiles | None = None) -> str:
+    """The message of a configuration that is refused, which is one short line."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(config, files)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize("case", [*MEANINGLESS, *UNFIT, *ABSURD])
+def test_a_value_that_cannot_be_meant_is_refused(config, case):
+    key, value, words = {**MEANINGLESS, **UNFIT, **ABSURD}[case]
+    if isinstance(value, dict) and case in ABSURD:
+        for name, inner in value.items():
+            put(config, f"{key}.{name}", inner)
+    else:
+        put(config, key, value)
+    message = refused(config)
+    assert words in message, message
+    if case in ABSURD:
+        assert "nothing has been started" in message
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_a_name_that_collides_is_refused(config, case):
+    section, name, words = NAMES[case]
+    config[section][name] = copy.deepcopy(next(iter(config[section].values())))
+    assert words in refused(config)
+
+
+def test_a_value_that_contains_itself_is_refused(config):
+    config["metrics"]["cost"]["grids"].append(config["metrics"]["cost"]["grids"])
+    assert "contains itself" in refused(config)
+    deep = inner = {}
+    for _ in range(100):
+        inner["x"] = inner = {}
+    assert "mappings deep" in refused({**config, "rollout": deep})
+
+
+def test_equal_numbers_are_one_value(config):
+    changed = copy.deepcopy(config)
+    changed["rollout"] |= {"members": 8.0, "steps": 3e3}
+    changed["systems"]["kolmogorov"]["data"]["spin_up"] = 12
+    changed["metrics"]["cost"]["grids"] = [0.5, 0.625, 0.75, 1.0, 2.0, 4, 8.0]
+    one, two = read(config), read(changed)
+    assert one == two and repr(one) == repr(two)
+    assert isinstance(two.whole["rollout"]["members"], int)
+    assert isinstance(two.systems["kolmogorov"]["data"]["spin_up"], float)
+
+
+def test_what_is_left_out_has_its_default(config):
+    """A system and a model of one's own say what they must; the rest is filled in."""
+    least = copy.deepcopy(config)
+    del least["hardware"], least["reuse"], least["metrics"]["user"], least["rollout"]["group_members"]
+    system = least["systems"]["kolmogorov"]
+    del system["override"], system["data"]["group_members"], system["data"]["shard_members"]
+    assert read(least) == read(config)
+    least["models"]["sns_coloured"] = {
+        "objective": "denoiser",
+        "network": {"width": 8, "multipliers": [1, 2]},
+        "diffusion": {"levels": 10},
+        "training": {"steps": 100, "batch": 4, "learning_rate": 1e-3},
+    }
+    least["methods"]["sns"]["max_level"] = 8
+    least["metrics"]["diagnose"]["levels"] = 11
+    model = read(least).systems["kolmogorov"]["models"]["sns_coloured"]
+    assert model["training"]["trajectories"] is None and model["diffusion"]["anchor"] is False
+    least["systems"]["kolmogorov"]["override"] = {"models": {"new": copy.deepcopy(least["models"]["sns_coloured"])}}
+    assert read(least).systems["kolmogorov"]["models"]["new"]["network"]["patch"] == 1
+
+
+def test_the_defaults_of_the_schema_are_values_that_it_allows():
+    def check(part: dict):
+        if "default" in part and "$ref" not in part:
+            assert Draft202012Validator(part).is_valid(part["default"])
+        for inner in part.values():
+            if isinstance(inner, dict):
+                check(inner)
+
+    check(configuration.schema())
+
+
+FILES = {
+    "rollout: {steps: 5}\nuse: {methods: [solver]}\nrollout: {steps: 6}\n": "line 3: rollout: the key stands twice, in line 1 too",
+    "rollout:\n  steps: 5\n  members: 2\n  steps: 6\n": "line 4: rollout.steps: the key stands twice, in line 2 too",
+    "x: &x [1, *x]\n": "line 1: x.1 contains itself",
+    "metrics: {dask: {options: {walltime: 12:00:00}}}\n": "line 1: metrics.dask.options.walltime: 12:00:00 is the number 43200",
+    "rollout:\n  steps: 0100\n": "line 2: rollout.steps: 0100 is the number 64",
+    "# nothing\n": "the file is empty",
+    '{\n\t"seed": 1,\n\t"seed": 2\n}': "line 3: seed: the key stands twice, in line 2 too",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_what_a_file_says_twice_or_otherwise_than_it_looks_is_refused(config, tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    message = refused(config, ConfigFiles([path]))
+    assert message.startswith("own.yaml") and FILES[text] in message, message
+
+
+def test_a_message_names_the_file_and_the_line(config, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("seed: 3\nbase: &base {lags: 7}\nrollout:\n  <<: *base\n  members: 99\n")
+    second.write_text("methods:\n  sns.v2:\n    label: x\n    steps: two\n")
+    files = ConfigFiles([first, second], root / "config" / "config.yaml", {"results": {"a": 1}})
+    places = {
+        "rollout.members": "first.yaml, line 5: ",
+        "rollout.lags": "first.yaml, line 2: ",
+        "rollout.members.deeper": "first.yaml, line 5: ",
+        "methods.sns.v2.steps": "second.yaml, line 4: ",
+        "methods.sns.v2.stride": "second.yaml, line 2: ",
+        "results": "--config: ",
+        "nothing": "",
+    }
+    assert {key: files.locate(key) for key in places} == places
+    assert files.locate("metrics.window").startswith(f"{root / 'config' / 'config.yaml'}, line ")
+    merged = configuration.merge(
+        config, yaml.safe_load(first.read_text().replace("base: &base {lags: 7}\n", "").replace("*base", "{}"))
+    )
+    assert refused(merged, files).startswith("first.yaml, line 5: rollout.members: 99 exceeds")
+
+
+def test_a_missing_external_rollout_is_named(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config["methods"]["mine"] = {"label": "Mine", "kind": "external", "models": {}, "file": "mine.nc"}
+    config["use"]["methods"] = ["solver", "pointwise", "mine"]
+    read(config)
+    with pytest.raises(ConfigurationError, match=r'methods.mine.file: there is no file "mine.nc"'):
+        read(config, files_must_exist=True)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"files": 1}'])
+def test_a_damaged_list_of_a_collected_run_is_one_line(config, tmp_path, text):
+    (tmp_path / "given.json").write_text(text)
+    config["reuse"] = {"folder": str(tmp_path), "solver": False}
+    assert "reuse.folder" in refused(config)

@@ -1,0 +1,325 @@
+# What the jobs of the rules read and which settings they take: functions of a job's wildcards (`get_...`), or of names.
+
+
+def get_method_class(wildcards) -> list[str]:
+    """The class of a method, whose code its rollouts depend on."""
+    return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
+
+
+def get_user_metrics(wildcards) -> list[str]:
+    return RESOLVED[wildcards.system]["metrics"]["user"]
+
+
+# Methods and their models
+
+
+def get_methods(system) -> dict:
+    """The methods of this run, in the configuration's order."""
+    return RESOLVED[system]["methods"]
+
+
+def get_restartable_methods(system) -> list[str]:
+    """Methods that can be started again, from states of our choice."""
+    return [name for name, method in get_methods(system).items() if method["kind"] != "external"]
+
+
+def get_models(system) -> list[str]:
+    """Models that the methods of this run need, in the configuration's order."""
+    needed = {model for method in get_methods(system).values() for model in method["models"].values()}
+    return [model for model in RESOLVED[system]["models"] if model in needed]
+
+
+def get_model_roles(system, method) -> dict:
+    """Role -> file of each model of a method."""
+    folder = f"{RESULTS}/{system}/models"
+    roles = get_methods(system)[method]["models"]
+    return {role: f"{folder}/{roles[role]}.safetensors" for role in sorted(roles)}
+
+
+def get_method_options(system, method) -> dict:
+    """What a method is built from; labels and lengths are no part of it."""
+    apart = set(configuration.METHOD_KEYS) - {"kind"}
+    options = {key: value for key, value in get_methods(system)[method].items() if key not in apart}
+    return in_order_of_keys(options)
+
+
+def get_refinements(system) -> list[str]:
+    """Methods that examine a denoiser around a surrogate: the first one of those with the same models and read-out."""
+    examined = {}
+    for name, method in get_methods(system).items():
+        # Reused data hold no frames to examine a denoiser with: a diagnosis that is not reused is left out.
+        if method["kind"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
+            examined.setdefault(configuration.as_parameter([method["models"], method.get("readout")]), name)
+    return list(examined.values())
+
+
+def get_surrogate_method(system, method) -> str:
+    """The method of this run that runs the surrogate of a refinement alone."""
+    surrogate = get_methods(system)[method]["models"]["surrogate"]
+    for name, candidate in get_methods(system).items():
+        if candidate["kind"] == "pointwise" and candidate["models"]["surrogate"] == surrogate:
+            return name
+    raise WorkflowError(
+        f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods"
+    )
+
+
+# Settings of every stage that runs one method.
+METHOD = {
+    "name": lambda wildcards: wildcards.method,
+    "method": lambda wildcards: get_method_options(wildcards.system, wildcards.method),
+    "models": lambda wildcards: get_model_roles(wildcards.system, wildcards.method),
+    "seed": config["seed"],
+    "device": config["hardware"]["device"],
+    "precision": config["hardware"]["precision"],
+}
+
+
+# Files
+
+
+def get_manifest(wildcards) -> str:
+    return f"{RESULTS}/{wildcards.system}/shards/manifest.json"
+
+
+def get_reference(wildcards) -> str:
+    return f"{RESULTS}/{wildcards.system}/metrics/reference.nc"
+
+
+def list_trajectories(system, split) -> list[str]:
+    """Trajectories of a split: one file, or one for each group of its members."""
+    data = RESOLVED[system]["data"]
+    groups = configuration.member_groups({**data["splits"][split], "group_members": data["group_members"]})
+    names = [f"{split}_{group}" for group in groups] if data["group_members"] else [split]
+    return [f"{RESULTS}/{system}/data/{name}.nc" for name in names]
+
+
+def get_trajectories(wildcards) -> dict:
+    """Split -> its trajectories."""
+    return {split: list_trajectories(wildcards.system, split) for split in SPLITS}
+
+
+def get_test_trajectories(wildcards) -> list[str]:
+    return list_trajectories(wildcards.system, "test")
+
+
+def get_model_files(wildcards) -> list[str]:
+    """Files of the models that a method needs; of an external method, the file that it is read from."""
+    method = get_methods(wildcards.system)[wildcards.method]
+    external = [method["file"]] if method["kind"] == "external" else []
+    return external + list(get_model_roles(wildcards.system, wildcards.method).values())
+
+
+def list_spans(system, method) -> list[tuple[int, int]]:
+    """(first step, steps) of each segment of a rollout."""
+    return configuration.segments(get_methods(system)[method], RESOLVED[system]["rollout"])
+
+
+def list_segments(system, method) -> list[str]:
+    """Segments of a rollout, a chain for each group of members."""
+    return [
+        f"{RESULTS}/{system}/rollouts/{method}/{group}/segment_{index:04d}.nc"
+        for group in configuration.member_groups(RESOLVED[system]["rollout"])
+        for index in range(len(list_spans(system, method)))
+    ]
+
+
+def get_segments(wildcards) -> dict:
+    """Method -> segments of its rollout."""
+    return {method: list_segments(wildcards.system, method) for method in METHODS}
+
+
+def get_metrics(wildcards) -> dict:
+    """Method -> file of its metrics."""
+    return {method: f"{RESULTS}/{wildcards.system}/metrics/{method}.nc" for method in METHODS}
+
+
+def get_diagnostics(wildcards) -> dict:
+    """Refinement -> diagnosis of its denoiser."""
+    folder = f"{RESULTS}/{wildcards.system}/diagnostics"
+    return {method: f"{folder}/{method}.nc" for method in get_refinements(wildcards.system)}
+
+
+def files_of(getter):
+    """Input function: all files that a getter names, also inside mappings and lists."""
+
+    def flatten(value) -> list[str]:
+        if isinstance(value, str):
+            return [value]
+        return [path for inner in (value.values() if isinstance(value, dict) else value) for path in flatten(inner)]
+
+    return lambda wildcards: flatten(getter(wildcards))
+
+
+# Data
+
+
+def get_members(wildcards) -> list[int]:
+    """Members of a job of `simulate_trajectories`: a group, or all members of the split."""
+    if wildcards.members:
+        return configuration.members_of(wildcards.members.removeprefix("_"))
+    return list(range(RESOLVED[wildcards.system]["data"]["splits"][wildcards.split]["members"]))
+
+
+# Rollouts
+
+
+def get_restart(wildcards) -> list[str]:
+    """Restart file of the segment before; none for the first."""
+    index = int(wildcards.index)
+    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}/{wildcards.group}"
+    return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
+
+
+def get_span(wildcards) -> tuple[int, int]:
+    """(first step, steps) of a segment."""
+    return list_spans(wildcards.system, wildcards.method)[int(wildcards.index)]
+
+
+def get_leads(wildcards) -> list[int]:
+    """Steps after which a method's forecasts are scored."""
+    leads = RESOLVED[wildcards.system]["metrics"]["ensemble"]["leads"]
+    return get_methods(wildcards.system)[wildcards.method].get("leads", leads)
+
+
+# Metrics
+
+
+def count_dask_cores(wildcards) -> int:
+    """Cores of a job that computes by dask: those of its threads or processes; its SLURM jobs have their own."""
+    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
+    return dask["workers"] if dask["scheduler"] != "slurm" else 1
+
+
+def get_dask_memory(wildcards, attempt) -> int:
+    """MB of such a job; processes of dask come on top of the job's own process."""
+    dask = RESOLVED[wildcards.system]["metrics"]["dask"]
+    shares = {"threads": dask["workers"], "local": dask["workers"] + 1, "slurm": 1}
+    return dask["memory"] * shares[dask["scheduler"]] * attempt
+
+
+# Cost
+
+
+def get_finest_grid(wildcards) -> int:
+    """Points per side of the finest grid on which forecasts are made."""
+    resolved = RESOLVED[wildcards.system]
+    return round(resolved["metrics"]["cost"]["finest_forecast"] * resolved["system"]["parameters"]["resolution"])
+
+
+def count_cores(wildcards) -> int:
+    """Cores of a job that is timed: all that this call has, so that nothing runs beside it; on a cluster one."""
+    return (workflow.resource_settings.cores or 1) if workflow.local_exec else 1
+
+
+def get_timed_methods(wildcards) -> dict:
+    """Method -> its options and the files of its models, for each method that is timed."""
+    system = wildcards.system
+    return {
+        name: {"method": get_method_options(system, name), "models": get_model_roles(system, name)}
+        for name in get_restartable_methods(system)
+    }
+
+
+def get_timed_classes(wildcards) -> list[str]:
+    """Classes of the methods that are timed."""
+    methods = get_methods(wildcards.system)
+    return sorted({class_of(methods[name]["kind"]) for name in get_restartable_methods(wildcards.system)})
+
+
+def get_models_of_methods(wildcards) -> dict:
+    """Method -> names of the models that it needs, sorted: the order of roles is no part of the configuration."""
+    methods = get_methods(wildcards.system)
+    return {name: sorted(methods[name]["models"].values()) for name in get_restartable_methods(wildcards.system)}
+
+
+def get_notes(wildcards) -> dict:
+    """Model -> the JSON beside it."""
+    return {model: f"{RESULTS}/{wildcards.system}/models/{model}.json" for model in get_models(wildcards.system)}
+
+
+# Figures
+
+
+def get_labels(wildcards) -> dict:
+    """Method -> label, in the order of the methods, which rows and colours follow."""
+    return {name: method["label"] for name, method in get_methods(wildcards.system).items()}
+
+
+def get_surrogate_methods(wildcards) -> dict:
+    """Refinement -> the method that runs its surrogate alone."""
+    system = wildcards.system
+    return {method: get_surrogate_method(system, method) for method in get_refinements(system)}
+
+
+def get_table(name):
+    """Input function: a table of the system."""
+    return lambda wildcards: f"{RESULTS}/{wildcards.system}/{name}.csv"
+
+
+def list_figures(system) -> list[str]:
+    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four of them or more."""
+    least = {"condition_error": 1, "levels": 1, "held_out": 4}
+    return [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
+
+
+# Movie and explorer
+
+
+def get_methods_shown(wildcards) -> list[str]:
+    """The methods that stand side by side."""
+    return configuration.movie_methods(config)
+
+
+# Report
+
+
+def get_captions(wildcards) -> dict:
+    """Name of a figure -> the text of its caption."""
+    return {name: Path(path).read_text(encoding="utf-8") for name, path in CAPTIONS.items()}
+
+
+def get_provenance_files(wildcards) -> dict:
+    """System -> files that tell what made its results."""
+    files = {}
+    for system in SYSTEMS:
+        folder = f"{RESULTS}/{system}"
+        files[system] = {
+            "manifest": f"{folder}/shards/manifest.json",
+            "data": {split: list_trajectories(system, split) for split in SPLITS},
+            "models": {model: f"{folder}/models/{model}.safetensors" for model in get_models(system)},
+            "segments": {method: list_segments(system, method) for method in METHODS},
+        }
+    return files
+
+
+def get_methods_of_systems(wildcards) -> dict:
+    """System -> its methods."""
+    return {system: get_methods(system) for system in SYSTEMS}
+
+
+def get_report_files(wildcards) -> dict:
+    """System -> what the report shows of it; methods and figures keep their order."""
+    files = {}
+    for system in SYSTEMS:
+        folder, methods = f"{RESULTS}/{system}", get_methods(system)
+        files[system] = {
+            **{table: f"{folder}/{table}.csv" for table in TABLES},
+            "reference": f"{folder}/metrics/reference.nc",
+            "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
+            "movie": f"{folder}/figures/movie_small.mp4",
+            "explorer": f"{folder}/explorer.html",
+            "methods": [{"name": name, **{key: methods[name][key] for key in ("label", "kind")}} for name in methods],
+        }
+    return files
+
+
+# Inspection
+
+
+def write_configuration(wildcards, output) -> str:
+    """The whole configuration, written to a file."""
+    path = Path(RESULTS, "logs", "configuration.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(configuration.as_parameter(config))
+    return str(path)
