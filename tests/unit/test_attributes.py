@@ -4,7 +4,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-from small import EMULATOR, SYSTEM
+from tiny_models import EMULATOR, SYSTEM
 
 from sns_core.data import shard_dataset, simulate_trajectories
 from sns_core.data.attributes import VARIABLES, attributes_of, described, product
