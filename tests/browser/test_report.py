@@ -19,7 +19,11 @@ def report(tmp_path_factory):
     made = {"manifest": str(folder / "manifest.json"), "data": {}, "models": {}, "segments": source.segments}
     systems = {"kolmogorov": made}
     record_provenance(
-        configuration=CONFIGURATION, systems=systems, methods={}, seed=3, output=folder / "provenance.json"
+        configuration=CONFIGURATION,
+        systems=systems,
+        methods={"kolmogorov": {}},
+        seed=3,
+        output=folder / "provenance.json",
     )
     files = {
         "figures": {name: str(path) for name, path in figures.items()},

@@ -559,7 +559,11 @@ def provenance(source):
         "segments": source.segments,
     }}  # fmt: skip
     record_provenance(
-        configuration=CONFIGURATION, systems=systems, methods={}, seed=3, output=folder / "provenance.json"
+        configuration=CONFIGURATION,
+        systems=systems,
+        methods={"kolmogorov": {}},
+        seed=3,
+        output=folder / "provenance.json",
     )
     return folder / "provenance.json"
 
