@@ -33,7 +33,7 @@ IMPORTS = {
         "snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.executors.local", "snakemake.executors.dryrun",
         "snakemake.linting.rules", "snakemake.report", "jsonschema", "yaml", "pandas",
     ],
-    "sns_core": ["netCDF4", "dask.array", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"],
+    "sns_core": ["netCDF4", "dask.array", "distributed", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"],
 }  # fmt: skip
 CLIENT = """#!{python} -SE
 import array, json, os, socket, sys

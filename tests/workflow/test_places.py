@@ -111,8 +111,8 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     assert len(params.settings) > 600_000
     with pytest.raises(subprocess.CalledProcessError):
         shell(commands.command("plot_fields"), params=params, threads=1, log="fields.log", **files)
-    told = Path("fields.log").read_text().strip().splitlines()
-    assert told[-1].startswith("plot_fields: ") and "missing" in told[-1], told[-3:]
+    text = Path("fields.log").read_text().strip().splitlines()
+    assert text[-1].startswith("plot_fields: ") and "missing" in text[-1], text[-3:]
 
     names = [path for paths in segments.values() for path in paths]
     files["input"] = SimpleNamespace(segments=names, solver=names, reference="reference.nc", manifest="manifest.json")
@@ -123,8 +123,8 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     params.dask, params.call = "{}", f"{commands.python(False)} -m sns_core compute_metrics"
     with pytest.raises(subprocess.CalledProcessError):
         shell(commands.command("compute_metrics"), params=params, threads=1, log="metrics.log", **files)
-    told = Path("metrics.log").read_text().strip().splitlines()
-    assert told[-1].startswith("compute_metrics: ") and "missing" in told[-1], told[-3:]
+    text = Path("metrics.log").read_text().strip().splitlines()
+    assert text[-1].startswith("compute_metrics: ") and "missing" in text[-1], text[-3:]
 
 
 def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
@@ -134,11 +134,11 @@ def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
         wait_for(lambda: list(tmp_path.glob(f"{SYSTEM}/models/.work/*/checkpoint.safetensors")), process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(100) != 0
-    told = (tmp_path / "log").read_text()
+    text = (tmp_path / "log").read_text()
     line = f"Stopped: train_model of {model}. The same call again goes on from what is done."
-    assert line in told.splitlines(), told
-    assert "Traceback" not in told and "RuleException" not in told
-    assert len(told[told.index("Terminating processes") :].splitlines()) < 10, told
+    assert line in text.splitlines(), text
+    assert "Traceback" not in text and "RuleException" not in text
+    assert len(text[text.index("Terminating processes") :].splitlines()) < 10, text
     again = snakemake(root, tmp_path, str(model))
     assert again.returncode == 0, again.stdout
 

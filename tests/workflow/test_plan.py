@@ -29,12 +29,12 @@ def estimates(root, finished):
 
 
 def test_the_jobs_of_the_plan_are_those_that_ran(root, finished, estimates):
-    found, printed = estimates
+    jobs_and_estimates, printed = estimates
     logs = [path for path in (finished / "results/smoke").rglob("*.log")]
-    assert len(found) == len([path for path in logs if path.stem not in ("plan", "verify", "status")])
+    assert len(jobs_and_estimates) == len([path for path in logs if path.stem not in ("plan", "verify", "status")])
     jobs = planned(root, finished, "all", overlay="run: elsewhere") - {"all"}
-    assert {job.stage for job, _ in found} == jobs
-    assert f"total {len(found)}" in " ".join(printed.split())
+    assert {job.stage for job, _ in jobs_and_estimates} == jobs
+    assert f"total {len(jobs_and_estimates)}" in " ".join(printed.split())
 
 
 def test_the_frames_of_the_plan_are_those_that_were_written(finished, estimates):

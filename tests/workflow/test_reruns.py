@@ -37,7 +37,7 @@ def merged(root: Path, *overlays: dict) -> dict:
 @pytest.fixture(scope="module")
 def jobs(root, tmp_path_factory) -> dict:
     """Rule -> (what Snakemake compares of one of its jobs: printed parameters; their settings)."""
-    found = {}
+    by_rule = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("nothing"))
         for targets in (["all"], ["theory"], [str(SYSTEM / "figures/held_out.png")]):
@@ -46,8 +46,8 @@ def jobs(root, tmp_path_factory) -> dict:
                     if job.rule.name in STAGES:
                         printed = graph.workflow.persistence._params(job)
                         assert job.shellcmd, "which names only what the rule has"
-                        found[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
-    return found
+                        by_rule[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
+    return by_rule
 
 
 def test_all_that_snakemake_compares_of_a_job_are_named_settings_and_its_code(jobs):
@@ -92,10 +92,10 @@ EDITS = [
     ("seed", 1), ("rollout.lags", 2), ("rollout.frame_stride", 1), ("rollout.members", 1), ("rollout.steps", 90),
     ("rollout.segment_steps", 20), ("rollout.group_members", 1), ("rollout.block_steps", 5),
     ("metrics.window", 30), ("metrics.shells", [1, 5]), ("metrics.map_lags", 3), ("metrics.ensemble.starts", 2),
-    ("metrics.ensemble.members", 3), ("metrics.ensemble.leads", [1, 2]), ("metrics.ensemble.disturbance", 0.25),
-    ("metrics.diagnose.pairs", 3), ("metrics.diagnose.levels", 3), ("metrics.cost.steps", 3), ("metrics.cost.repeats", 2),
+    ("metrics.ensemble.members", 2), ("metrics.ensemble.leads", [1, 2]), ("metrics.ensemble.disturbance", 0.25),
+    ("metrics.diagnose.pairs", 3), ("metrics.diagnose.levels", 7), ("metrics.cost.steps", 3), ("metrics.cost.repeats", 3),
     ("metrics.cost.seconds", 2.0), ("metrics.cost.spectrum_steps", 10), ("metrics.cost.finest_forecast", 1),
-    ("metrics.cost.grids", [0.5, 1, 2]), ("metrics.dask.workers", 1), ("metrics.dask.memory", 1234),
+    ("metrics.cost.grids", [0.5, 1, 2]), ("metrics.dask.workers", 2), ("metrics.dask.memory", 1234),
     ("figures.dpi", 61), ("figures.fields.member", 1), ("figures.fields.steps", [0, 30]), ("figures.movie.seconds", 3.0),
     ("figures.movie.rate", 7), ("figures.movie.methods", ["solver", "pointwise"]), ("figures.explorer.members", 1),
     ("figures.explorer.megabytes", 5.0), ("hardware.device", "cpu"), ("hardware.devices", 2), ("hardware.precision", "float32"),
@@ -183,8 +183,8 @@ def test_files_with_the_metadata_of_earlier_versions_are_read(finished, tmp_path
     tensors, note = read_tensors(finished / SYSTEM / "models/pointwise.safetensors")
     text = json.dumps(note, sort_keys=True)
     save_file(tensors, tmp_path / "old.safetensors", metadata={"note": text, "sha256": _checksum(tensors, text)})
-    again, told = read_tensors(tmp_path / "old.safetensors")
-    assert told == note and all(torch.equal(again[name], tensors[name]) for name in tensors)
+    again, same_note = read_tensors(tmp_path / "old.safetensors")
+    assert same_note == note and all(torch.equal(again[name], tensors[name]) for name in tensors)
     save_file(tensors, tmp_path / "bad.safetensors", metadata={"sns": "[1, 2]"})
     with pytest.raises(DamagedFile):
         read_tensors(tmp_path / "bad.safetensors")
