@@ -1,4 +1,4 @@
-"""Where metrics are computed: in threads of this process, processes of this machine, or jobs of a SLURM cluster.
+"""The place where metrics are computed: threads of this process, processes of this machine, or jobs of a SLURM cluster.
 
 Dask opens frames lazily, one member and one stretch of time at a time, so files may be larger than memory. The graph of
 tasks is the same for all three, and so are the numbers, bit for bit.

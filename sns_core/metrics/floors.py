@@ -37,27 +37,14 @@ def floor_bands(
     scorecard, "worst_window_spectrum_error" is the largest `window_spectrum_error` of a run. Raises ValueError where the
     ensemble is not at least twice as many members, or not as long, as the runs.
     """
-    blocks = _blocks(ensemble)
-    length = int(ensemble["block"][0])
-    count = steps // length
-    if 2 * members > blocks.sizes["member"] or count > blocks.sizes["block"]:
+    count, total = steps // int(ensemble["block"][0]), ensemble.sizes["block"]
+    if 2 * members > ensemble.sizes["member"] or count > total:
         raise ValueError(
             f"floors: {members} members of {steps} steps need an ensemble of at least {2 * members} members and {steps} "
-            f"steps; it has {blocks.sizes['member']} members and {blocks.sizes['block'] * length} steps"
+            f"steps; it has {ensemble.sizes['member']} members and {ensemble.sizes['step']} steps"
         )
-    chosen, starts = _draws(blocks.sizes["member"], members, blocks.sizes["block"] - count, draws, seed)
-    inside = np.zeros((draws, blocks.sizes["member"], blocks.sizes["block"]))
-    for draw, (rows, start) in enumerate(zip(chosen, starts, strict=True)):
-        inside[draw, rows, start : start + count] = 1.0
-    outside = 1.0 - inside.any(2)
-    mine = _weighted(blocks, xr.DataArray(inside, dims=("resample", "member", "block")))
-    solver = _weighted(blocks.mean("block"), xr.DataArray(outside, dims=("resample", "member")))
-    mine["constant"], solver["constant"] = _constants(blocks, chosen, starts, count)
-    values = scores(mine, solver, shells).drop_vars(WITHOUT, errors="ignore")
-    values["worst_window_spectrum_error"] = _worst_windows(
-        blocks, solver, chosen, starts, count, window // length, shells, skip
-    )
-    values = values.merge(_mean_flow(blocks, chosen, starts, count))
+    chosen, starts = draw_runs(np.arange(ensemble.sizes["member"]), members, total - count, draws, seed)
+    values = run_scores(ensemble, chosen, starts, steps, window, shells, skip=skip)
     rows = []
     for name, score in values.items():
         score = score if "layer" in score.dims else score.expand_dims(layer=[""])
@@ -67,19 +54,52 @@ def floor_bands(
     return pd.DataFrame(rows)
 
 
-def _blocks(ensemble: xr.Dataset) -> xr.Dataset:
-    return block_means(ensemble, float(ensemble["rate_of_change"].mean()))
-
-
-def _draws(total: int, members: int, latest: int, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the members (draw, members) and the first block (draw,) of each run."""
+def draw_runs(
+    candidates: np.ndarray, members: int, latest: int, draws: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the members (draw, members) of each run, drawn from `candidates`, and its first block (draw,), 0 .. latest."""
     rng = np.random.default_rng(seed)
-    chosen = np.stack([rng.permutation(total)[:members] for _ in range(draws)])
+    chosen = np.stack([rng.permutation(candidates)[:members] for _ in range(draws)])
     return chosen, rng.integers(0, latest + 1, draws)
 
 
+def run_scores(
+    ensemble: xr.Dataset,
+    chosen: np.ndarray,
+    starts: np.ndarray,
+    steps: int,
+    window: int,
+    shells: tuple[int, int],
+    *,
+    skip: int = 0,
+    reference: np.ndarray | None = None,
+) -> xr.Dataset:
+    """Return the scores (resample[, layer]) of runs of an ensemble against its other members.
+
+    ensemble, window, skip, shells: those of `floor_bands`; chosen: (draw, members), positions of the members of each run;
+    starts: (draw,), first block of each; steps: of each run; reference: positions of the members that the runs are scored
+    against, by default all members outside each run.
+    """
+    blocks = block_means(ensemble, float(ensemble["rate_of_change"].mean()))
+    length, total = int(ensemble["block"][0]), ensemble.sizes["member"]
+    count = steps // length
+    inside, outside = np.zeros((len(chosen), total, blocks.sizes["block"])), np.zeros((len(chosen), total))
+    left = [np.setdiff1d(np.arange(total) if reference is None else reference, rows) for rows in chosen]
+    for draw, (rows, start) in enumerate(zip(chosen, starts, strict=True)):
+        inside[draw, rows, start : start + count] = 1.0
+        outside[draw, left[draw]] = 1.0
+    runs = list(zip(chosen, left, starts, strict=True))
+    mine = _weighted(blocks, xr.DataArray(inside, dims=("resample", "member", "block")))
+    solver = _weighted(blocks.mean("block"), xr.DataArray(outside, dims=("resample", "member")))
+    mine["constant"], solver["constant"] = _constants(blocks, runs, count)
+    values = scores(mine, solver, shells).drop_vars(WITHOUT, errors="ignore")
+    spectra = solver["energy_spectrum"].transpose("resample", "layer", "wavenumber").values
+    values["worst_window_spectrum_error"] = _worst_windows(blocks, spectra, runs, count, window // length, shells, skip)
+    return values.merge(_mean_flow(blocks, runs, count))
+
+
 def _weighted(blocks: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
-    """Return weighted means over members and blocks, (resample, ...); NaN is left out."""
+    """Return weighted means over members and blocks, (resample, ...), without NaN."""
     over = [d for d in weights.dims if d != "resample"]
 
     def mean(values: xr.DataArray) -> xr.DataArray:
@@ -90,45 +110,42 @@ def _weighted(blocks: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     return blocks.map(mean)
 
 
-def _runs(blocks: xr.Dataset, name: str, chosen, starts, count: int):
-    """Yield the block means (members, block, layer, ...) of each run, and the time means of all members outside it."""
+def _means_of_runs(blocks: xr.Dataset, name: str, runs: list, count: int):
+    """Yield the block means (member, block, layer, ...) of each run, and the time means of the members it is scored against."""
     values = blocks[name].transpose("member", "block", "layer", ...).values
     means = np.nanmean(values, 1)
-    for rows, start in zip(chosen, starts, strict=True):
-        yield rows, values[rows, start : start + count], np.delete(means, rows, 0)
+    for rows, left, start in runs:
+        yield values[rows, start : start + count], means[left]
 
 
-def _constants(blocks: xr.Dataset, chosen, starts, count: int) -> tuple[tuple, tuple]:
-    """Return the constant part of C(tau) of each run and of the members outside it, from products of different members."""
-    mine, others = [], []
-    for _, run, rest in _runs(blocks, "zonal_direction", chosen, starts, count):
-        for target, profiles in ((mine, np.nanmean(run, 1)), (others, rest)):
+def _constants(blocks: xr.Dataset, runs: list, count: int) -> tuple[tuple, tuple]:
+    """Return the constant part of C(tau) of each run and of its reference, from products of different members."""
+    mine, solver = [], []
+    for run, reference in _means_of_runs(blocks, "zonal_direction", runs, count):
+        for target, profiles in ((mine, np.nanmean(run, 1)), (solver, reference)):
             flat = profiles.reshape(len(profiles), -1)
             target.append(pair_mean(flat, np.ones(len(flat))) * flat.shape[1])
-    return ("resample", np.array(mine)), ("resample", np.array(others))
+    return ("resample", np.array(mine)), ("resample", np.array(solver))
 
 
-def _mean_flow(blocks: xr.Dataset, chosen, starts, count: int) -> xr.Dataset:
+def _mean_flow(blocks: xr.Dataset, runs: list, count: int) -> xr.Dataset:
     energy = blocks["kinetic_energy"].mean(("member", "block")).values
     values: dict[str, list] = {}
-    for rows, run, rest in _runs(blocks, "zonal_profile", chosen, starts, count):
-        left = np.setdiff1d(np.arange(blocks.sizes["member"]), rows)
+    means = _means_of_runs(blocks, "zonal_profile", runs, count)
+    for (rows, left, _), (run, reference) in zip(runs, means, strict=True):
         mine = Profiles(run.mean(1), np.ones(len(rows)), rows)
-        solver = Profiles(rest, np.ones(len(left)), left)
+        solver = Profiles(reference, np.ones(len(left)), left)
         for name, value in mean_flow_values(mean_flow_squares(mine, solver, energy)).items():
             values.setdefault(name, []).append(value)
-    return xr.Dataset(
-        {name: (("resample", "layer"), np.array(v)) for name, v in values.items()}, {"layer": blocks["layer"]}
-    )
+    layers = {"layer": blocks["layer"]}
+    return xr.Dataset({name: (("resample", "layer"), np.array(v)) for name, v in values.items()}, layers)
 
 
-def _worst_windows(blocks, solver, chosen, starts, count: int, length: int, shells, skip: int) -> xr.DataArray:
-    """Return the largest spectrum error of the windows of each run, (resample, layer)."""
-    truth = solver["energy_spectrum"].transpose("resample", "layer", "wavenumber").values
+def _worst_windows(blocks, spectra: np.ndarray, runs, count: int, length: int, shells, skip: int) -> xr.DataArray:
+    """Return the largest spectrum error of the windows of each run, (resample, layer); spectra: of their references."""
     worst = []
-    for draw, (_, run, _) in enumerate(_runs(blocks, "energy_spectrum", chosen, starts, count)):
-        windows = [
-            run[:, i * length : (i + 1) * length].mean((0, 1)) for i in range(skip, max(skip + 1, count // length))
-        ]
-        worst.append(spectrum_error(np.stack(windows), truth[draw], shells).max(0))
+    for truth, (run, _) in zip(spectra, _means_of_runs(blocks, "energy_spectrum", runs, count), strict=True):
+        windows = range(skip, max(skip + 1, count // length))
+        means = [run[:, i * length : (i + 1) * length].mean((0, 1)) for i in windows]
+        worst.append(spectrum_error(np.stack(means), truth, shells).max(0))
     return xr.DataArray(np.stack(worst), dims=("resample", "layer"))
