@@ -226,15 +226,22 @@ def _classes(module: str) -> dict[str, ast.ClassDef]:
     return {node.name: node for node in parse(source(module), _parsed).body if isinstance(node, ast.ClassDef)}
 
 
-def _class_behind(target: str) -> str | None:
-    """Return `module.Name` of an imported class; the methods of this project stand in the catalogue by their names."""
+def _class_behind(target: str, above: tuple[str, ...] = ()) -> str | None:
+    """Return `module.Name` of an imported class, through files that import it from another one.
+
+    The methods of this project stand in the catalogue by their names. `above`: names that led to this one.
+    """
     module, _, word = target.rpartition(".")
     if module == "sns_core.methods" or module.startswith("sns_core.methods."):
         catalogued = next((path for path in METHODS.values() if path.rpartition(".")[2] == word), None)
         if catalogued:
             return catalogued
-    path = source(module) if module else None
-    return target if path and word in _classes(module) else None
+    if not module or not source(module):
+        return None
+    if word in _classes(module):
+        return target
+    origin = imported_names(module)(word)
+    return _class_behind(origin, (*above, target)) if origin and origin not in (*above, target) else None
 
 
 def imported_names(module: str) -> Callable[[str], str | None]:

@@ -3,6 +3,7 @@
 import contextlib
 
 from sns_core import plugins
+from sns_core.options import check
 from sns_workflow.config_schema import RENAMED
 from sns_workflow.config_values import ConfigurationError, plain
 
@@ -33,7 +34,7 @@ def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -
     for key, option in options.items():
         if key in spec:
             try:
-                settled[key] = plugins.check_option(kind, key, spec[key], f"{where}.{key}")
+                settled[key] = check(spec[key], option.hint, f"{where}.{key}")
             except ValueError as error:
                 raise ConfigurationError(f"{error}{_renamed_inside(key, spec[key], str(error))}") from None
         elif option.required:

@@ -35,6 +35,7 @@ BASES = {
     "by a star": "from sns_core.methods import *\nclass Mine(Surrogate): pass",
     "of the file": "from sns_core.methods import Surrogate\nclass First(Surrogate): pass\nclass Mine(First): pass",
     "of two files": "from first import Mine as Base\nclass Mine(Base): pass",
+    "handed on": "from door import Mine as Base\nclass Mine(Base): pass",
     "beside a mixin": "import sns_core.methods as m\nclass Mixin(m.Method): pass\nclass Mine(Mixin, m.Surrogate): pass",
     "a later name": "from sns_core.methods import Surrogate\nclass Mine(Surrogate): pass\nclass Surrogate(Mine): pass",
 }
@@ -43,6 +44,7 @@ BASES = {
 @pytest.mark.parametrize("case", BASES)
 def test_the_base_of_a_users_class_is_found_through_its_imports(write, case):
     write("from sns_core.methods import Surrogate\nclass Mine(Surrogate): pass", "first.py")
+    write("from first import Mine", "door.py")
     write(BASES[case])
     word = "Mine" if "class Mine" in BASES[case] else "Surrogate"
     assert plugins.needs_of(f"mine.{word}") == {"surrogate": ("pointwise",)}
@@ -52,7 +54,7 @@ def test_the_base_of_a_users_class_is_found_through_its_imports(write, case):
 
 def reloaded(name: str):
     """The class as Python itself reads the file, whatever was imported before."""
-    for module in ("mine", "first"):
+    for module in ("mine", "first", "door"):
         sys.modules.pop(module, None)
     try:
         return plugins.load(name)
@@ -63,6 +65,12 @@ def reloaded(name: str):
 def test_a_name_of_the_file_is_not_the_method_of_that_name(write):
     write("class Refinement:\n    needs = {}\nclass Mine(Refinement):\n    def build(cls, parts): pass")
     assert plugins.needs_of("mine.Mine") == {} == plugins.options_of("mine.Mine")
+
+
+def test_files_that_import_a_base_from_each_other_are_no_endless_search(write):
+    write("from other import Base\nclass Mine(Base): pass")
+    write("from mine import Base", "other.py")
+    assert plugins.needs_of("mine.Mine") == {}
 
 
 FAULTS = {
