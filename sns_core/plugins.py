@@ -85,6 +85,25 @@ def definition(name: str) -> Definition:
     return nodes[wanted]
 
 
+def check_files(name: str) -> None:
+    """Raise ValueError, which names the file, where a file of the user's own behind a name cannot be read.
+
+    These are the file of the name and the files of the working directory that it imports: their code is fingerprinted.
+    """
+    waiting, done = [name.rpartition(".")[0]], set()
+    while waiting:
+        module = waiting.pop()
+        path = source(module)
+        if path is None or module in done or module.split(".")[0] == PACKAGE.name:
+            continue
+        done.add(module)
+        for node in ast.walk(parse(path, _parsed)):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+
+
 def load(name: str):
     """The class or function itself."""
     definition(name)

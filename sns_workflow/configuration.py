@@ -207,6 +207,7 @@ def _name_checked(where: str):
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
         taken = plugins.parameters(name)
+        plugins.check_files(name)
     if taken is None:
         return
     accepted, required = taken
@@ -223,6 +224,7 @@ def _check_user_metrics(names: list[str]) -> None:
     for name in names:
         with _name_checked("metrics.user"):
             plugins.definition(name)
+            plugins.check_files(name)
         if short.count(name.rpartition(".")[2]) > 1:
             raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
 
@@ -260,6 +262,7 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
+        plugins.check_files(plugins.class_of(kind))
     for role, objectives in needs.items():
         if role not in models:
             raise ConfigurationError(

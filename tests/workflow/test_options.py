@@ -97,6 +97,19 @@ def test_a_faulty_class_is_one_line(config, write, tmp_path, case):
     assert message.startswith("methods.sns.kind: ") and words in message and "\n" not in message
 
 
+def test_a_faulty_file_that_a_users_file_imports_is_one_line(config, write, tmp_path):
+    write("import helper\nfrom sns_core import methods\nclass Mine(methods.Surrogate): pass")
+    (tmp_path / "helper.py").write_bytes(b"# \xff")
+    config["methods"]["pointwise"]["kind"] = "mine.Mine"
+    with pytest.raises(ConfigurationError, match=r"methods\.pointwise\.kind: helper\.py: is not UTF-8 text"):
+        validate(config)
+    write("def score(): pass\nimport helper", "other.py")
+    config["methods"]["pointwise"]["kind"] = "pointwise"
+    config["metrics"]["user"] = ["other.score"]
+    with pytest.raises(ConfigurationError, match=r"metrics\.user: helper\.py: is not UTF-8 text"):
+        validate(config)
+
+
 @pytest.mark.parametrize("kind", ["/etc/hosts.A", "../mine.A", "mine.", "mine.A;", "a" * 201])
 def test_a_kind_that_is_no_name_is_one_line(config, kind):
     config["methods"]["sns"]["kind"] = kind
