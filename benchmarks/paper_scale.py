@@ -158,7 +158,7 @@ def cut(config: dict, names: list[str], batch: int | None) -> dict:
         step = config["systems"][name]["emulator"]["step"]
         data = {"spin_up": 2 * step, "shard_members": 1, "group_members": None, "splits": splits}
         systems[name] = {"data": data, "override": override}
-    figures = {"fields": {"steps": [0, 2], "member": 0}}
+    figures = {"fields": {"steps": [0, 2], "member": 0}, "explorer": {"members": 2}}
     return {"run": "stages", "use": {"systems": names}, "systems": systems, "figures": figures}
 
 

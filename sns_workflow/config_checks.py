@@ -72,18 +72,18 @@ def _is_number(name: str) -> bool:
 
 def check_labels(where: str, methods: dict) -> None:
     """Check that the labels of a run's methods tell them apart in tables and figures."""
-    seen = {}
+    used = {}
     for name, method in methods.items():
         label = method["label"].strip()
         if not label or label.startswith("_"):
             raise ConfigurationError(
                 f"{where}.{name}.label: {shown(method['label'])} must be text that does not begin with '_', which legends leave out"
             )
-        if label in seen:
+        if label in used:
             raise ConfigurationError(
-                f"{where}.{name}.label: {shown(label)} is the label of {seen[label]!r} too; figures could not tell them apart"
+                f"{where}.{name}.label: {shown(label)} is the label of {used[label]!r} too; figures could not tell them apart"
             )
-        seen[label] = name
+        used[label] = name
 
 
 def check_lengths(where: str, resolved: dict, figures: dict) -> None:

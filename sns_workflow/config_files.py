@@ -95,17 +95,17 @@ def _check_node(node: yaml.Node, place: str, file: str, parents: tuple[int, ...]
     done.add(id(node))
     inside = (*parents, id(node))
     if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 line = key.start_mark.line + 1
-                if key.value in seen:
+                if key.value in lines:
                     raise ConfigurationError(
-                        f"{file}, line {line}: {join(place, key.value)}: the key stands twice, in line {seen[key.value]} too, "
+                        f"{file}, line {line}: {join(place, key.value)}: the key stands twice, in line {lines[key.value]} too, "
                         "and YAML keeps the last one only; put both together",
                         key="",
                     )
-                seen[key.value] = line
+                lines[key.value] = line
             _check_node(value, join(place, getattr(key, "value", "?")), file, inside, done)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

@@ -139,5 +139,5 @@ def _check_equal(folder: str, settings, collected, way_out: str = "") -> None:
             return
         place.append(key)
         settings, collected = settings.get(key), collected.get(key)
-    key, here, theirs = ".".join(place), json.dumps(settings)[:60], json.dumps(collected)[:60]
-    raise ConfigurationError(f"reuse: {key} is {here} here, {theirs} in {folder}{way_out}", key)
+    key, value, before = ".".join(place), json.dumps(settings)[:60], json.dumps(collected)[:60]
+    raise ConfigurationError(f"reuse: {key} is {value} here, {before} in {folder}{way_out}", key)

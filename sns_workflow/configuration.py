@@ -130,7 +130,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
     if resolved["system"]["name"] == "TwoLayerQG" and solver["resolution"] % emulator["resolution"]:
         raise ConfigurationError(
             f"{where}.emulator.resolution: {emulator['resolution']} does not divide solver.resolution "
-            f"{solver['resolution']}, of which block means are taken"
+            f"{solver['resolution']}; frames are means over blocks of its points"
         )
     wavenumber = solver.get("forcing_wavenumber", 0)
     if wavenumber >= solver["resolution"] // 3:
@@ -162,8 +162,8 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
     test, starts = resolved["data"]["splits"]["test"]["members"], resolved["metrics"]["ensemble"]["starts"]
     if not starts <= test or test < 2:
         raise ConfigurationError(
-            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test, of which there must "
-            "be as many, and two"
+            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test; at most as many "
+            "as these, and two of them at least"
         )
     _check_user_metrics(resolved["metrics"]["user"])
     config_checks.check_labels("methods", resolved["methods"])
@@ -180,10 +180,10 @@ def solver_grids(resolved: dict) -> list[int]:
     which the emulator's grid can be made.
     """
     solver, side = resolved["system"]["parameters"], resolved["emulator"]["resolution"]
-    own, least = solver["resolution"], max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
+    solver_points, least = solver["resolution"], max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
     unit = side if resolved["system"]["name"] == "TwoLayerQG" else 2  # block means, or truncation
-    grids = {factor * own for factor in resolved["metrics"]["cost"]["grids"]}
-    return sorted({own, *(int(points) for points in grids if points >= least and points % unit == 0)})
+    grids = {factor * solver_points for factor in resolved["metrics"]["cost"]["grids"]}
+    return sorted({solver_points, *(int(points) for points in grids if points >= least and points % unit == 0)})
 
 
 @contextlib.contextmanager
@@ -200,10 +200,10 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
         taken = plugins.parameters(name)
     if taken is None:
         return
-    known, required = taken
+    accepted, required = taken
     for key in solver:
-        if key not in known:
-            raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, known)}")
+        if key not in accepted:
+            raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, accepted)}")
     for key in required:
         if key not in solver and key not in ("dtype", "device"):
             raise ConfigurationError(f"{where}: the key {key!r} is missing, which {name} takes")
@@ -233,9 +233,9 @@ def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
     needed = training["unroll"] + 1
     if "diffusion" in spec and spec["diffusion"]["anchor"]:
         needed = 2 * spec["diffusion"]["anchor_gap"] + 2
-    for key, there in {"trajectories": splits["train"]["members"], "frames": splits["train"]["frames"]}.items():
-        if (training[key] or 0) > there:
-            raise ConfigurationError(f"{where}.training.{key}: {training[key]} exceeds the {there} of the train split")
+    for key, most in {"trajectories": splits["train"]["members"], "frames": splits["train"]["frames"]}.items():
+        if (training[key] or 0) > most:
+            raise ConfigurationError(f"{where}.training.{key}: {training[key]} exceeds the {most} of the train split")
     for split in ("train", "validation"):
         frames = (training["frames"] if split == "train" else None) or splits[split]["frames"]
         if frames < needed:
@@ -284,11 +284,11 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
     for name, option in options.items():
         if option.required and name not in spec:
             raise ConfigurationError(f"{where}: the key {name!r} is missing; a method of the kind {kind!r} needs it")
-    known = resolved["metrics"]["ensemble"]["leads"]
+    leads = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
-        if lead not in known:
+        if lead not in leads:
             raise ConfigurationError(
-                f"{where}.leads: {lead} is not among {', '.join(map(str, known))} of metrics.ensemble.leads"
+                f"{where}.leads: {lead} is not among {', '.join(map(str, leads))} of metrics.ensemble.leads"
             )
     block = resolved["rollout"]["block_steps"]
     for key in ("steps", "segment_steps"):
@@ -318,5 +318,5 @@ def members_of(group: str) -> list[int]:
 
 
 def as_parameter(value) -> str:
-    """JSON with sorted keys: the same configuration slice is the same parameter, whatever the order it was written in."""
+    """JSON with sorted keys: the same configuration slice is the same parameter, in any order of its keys."""
     return json.dumps(value, sort_keys=True)

@@ -41,23 +41,20 @@ def plot_spin_up(*, trajectories: FileTree, dpi: int, output: Path) -> None:
             _layer(axis, results, index)
             suffix = "" if len(layers) == 1 else f", {layer} layer"
             panel_letter(axis, "abcd"[index], f"Kinetic energy of the solver{suffix}")
-        energy = list(results.values())[-1]["kinetic_energy"].isel(layer=-1).values
-        axes[0].legend(loc="upper right" if energy[:, 0].mean() < energy.mean() else "right")
         axes[-1].set_xlabel(time_label(first["clock"].attrs.get("units", "1")))
 
 
 def _layer(axis, results: dict, index: int) -> None:
     """Draw the energies of one layer, of all splits."""
     first = next(iter(results.values()))
-    starts, detected, drifts = [], [], []
+    starts, detected = [], []
     for split, result in results.items():
         clock, energy = result["clock"].values, result["kinetic_energy"].isel(layer=index).values
         axis.plot(clock, energy.T, color=COLOURS[split], linewidth=0.5, alpha=0.3)
-        label = f"{split}, {len(energy)} members"
+        label = f"{split}, {len(energy)} members: {_drift_of_frames(result, energy)}"
         axis.plot(clock, energy.mean(0), color=COLOURS[split], linewidth=1.8, label=label)
         starts.append(stationary_from(clock, energy))
         detected.append(mser(clock, energy.mean(0)))
-        drifts.append(_drift_of_frames(split, result, energy))
     frames_begin = first["clock"].values[-1] - first["time"].values[-1]
     axis.axvspan(0, frames_begin, color=MUTED, alpha=0.1, linewidth=0)
     settled, least = max(starts, key=lambda start: (np.isnan(start), start)), max(detected)
@@ -69,19 +66,18 @@ def _layer(axis, results: dict, index: int) -> None:
         text = f"stationary from {settled:.3g} on; least error from {least:.3g} on"
         note_at(axis, text, *place, color=INK, va="top")
     corner(axis, "grey: spin-up; no frame of it is kept", "lower right")
-    for line, text in enumerate(drifts[::-1], 1):
-        corner(axis, text, "lower right", line=line)
+    axis.legend(loc="center right" if energy[:, 0].mean() < energy.mean() else "upper right")
     axis.set_yscale("log" if np.ptp(np.log10(energy[:, 0] / energy[:, -1])) > 2 else "linear")
     axis.set_ylabel("kinetic energy" + unit(first["kinetic_energy"].attrs.get("units", "1")))
     axis.axhline(energy[:, -len(clock) // 3 :].mean(), **DOTTED)
     axis.set_xlim(0, clock[-1])
 
 
-def _drift_of_frames(split: str, result: xr.Dataset, energy: np.ndarray) -> str:
+def _drift_of_frames(result: xr.Dataset, energy: np.ndarray) -> str:
     """Return how much the energy (member, clock) of the stored frames changes from their first to their last third."""
     stored = energy[:, -result.sizes["time"] :]
     mean, error = (100 * part / stored.mean() for part in drift(thirds_difference(stored)))
-    return f"{split}: last third of the frames less the first {mean:+.2g} ± {error:.2g} %"
+    return f"last third of the frames less the first {mean:+.2g} ± {error:.2g} %"
 
 
 def _energies(paths: list[Path]) -> xr.Dataset:

@@ -97,10 +97,12 @@ def mean_flow_scores(mine: Profiles, solver: Profiles, energy: np.ndarray) -> di
     interval of 90 % is that of a jackknife over whole members of both sets, symmetric in the squares; it may hold 0.
     """
 
-    def variance(values: list[np.ndarray]) -> np.ndarray:
-        return (len(values) - 1) * np.var(values, axis=0) if len(values) > 1 else np.nan * values[0]
-
     value = mean_flow_squares(mine, solver, energy)
+
+    def variance(values: list[np.ndarray]) -> np.ndarray:
+        # One member alone says nothing of the noise, and a method may have none left.
+        return (len(values) - 1) * np.var(values, axis=0) if len(values) > 1 else np.full_like(value, np.nan)
+
     error = np.sqrt(
         variance([mean_flow_squares(mine.without(i), solver, energy) for i in range(len(mine.members))])
         + variance([mean_flow_squares(mine, solver.without(i), energy) for i in range(len(solver.members))])

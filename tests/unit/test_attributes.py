@@ -4,7 +4,7 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-from small import EMULATOR, SYSTEM
+from tiny_models import EMULATOR, SYSTEM
 
 from sns_core.data import shard_dataset, simulate_trajectories
 from sns_core.data.attributes import VARIABLES, attributes_of, described, product
@@ -61,7 +61,7 @@ def test_every_variable_of_every_file_has_units_and_a_long_name(tmp_path, system
     shard_dataset(trajectories=files, output=manifest)
     compute_reference(trajectories=files[1:], manifest=manifest, lags=3, frame_stride=1, map_lags=2, output=reference)
     rollout_segment(
-        name="solver", method={"stepper": "solver"}, models={}, manifest=manifest, initial=files[1:], first_step=0, steps=10,
+        name="solver", method={"kind": "solver"}, models={}, manifest=manifest, initial=files[1:], first_step=0, steps=10,
         members=[0, 1], seed=1, frame_stride=1, block=5, lags=3, output=segment, restart=tmp_path / "restart.safetensors",
         device="cpu",
     )  # fmt: skip

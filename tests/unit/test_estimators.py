@@ -171,3 +171,11 @@ def test_distances_that_the_bins_bound_are_told():
     table = window_table(result, ensemble, WINDOW, (1, 5), [], STEP)
     assert table["share_beyond_bins"].to_numpy()[-1] == pytest.approx(2 / BINS)
     assert isinstance(table, pd.DataFrame) and len(result["lag"]) == LAGS + 1
+
+
+@pytest.mark.parametrize("members", [0, 1])
+def test_a_mean_flow_of_too_few_members_has_no_interval(members):
+    stream = np.random.default_rng(0)
+    mine, solver = (Profiles(stream.normal(size=(n, 1, 8)), np.ones(n), np.arange(n)) for n in (members, 4))
+    for value, low, high in mean_flow_scores(mine, solver, np.ones(1)).values():
+        assert value.shape == (1,) and np.isnan([low, high]).all()

@@ -288,6 +288,15 @@ def test_a_configuration_in_old_words_is_read_in_new_ones(config):
     old["metrics"]["cost"]["finest"] = old["metrics"]["cost"].pop("finest_forecast")
     old["metrics"]["diagnose"]["grid"] = old["metrics"]["diagnose"].pop("levels")
     old["theory"]["marks"] = old["theory"].pop("training_steps")
+    names = {"shared_level": "joint", "blind": "fixed", "refine_every": "every", "min_level": "threshold",
+             "start_from": "begin", "anchor_frame": "anchor", "kind": "stepper"}  # fmt: skip
+    for method in old["methods"].values():
+        for new in names.keys() & method.keys():
+            method[names[new]] = method.pop(new)
+        if "refine_share" in method.get("readout", {}):
+            method["readout"]["quantile"] = method["readout"].pop("refine_share")
+        elif method.get("readout", {}).get("kind") == "argmax":
+            method["readout"]["quantile"] = 0.1  # it had to be said where nothing read it
     for model in old["models"].values():
         model["training"]["low_condition"] = model["training"].pop("low_condition_share")
     assert configuration.with_new_names(old) == config

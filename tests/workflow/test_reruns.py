@@ -128,7 +128,7 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
             stale = {str(mine.outputs[0]) for _, mine in jobs if mine.state != "done"}
             if stale != to_run:
                 unlike.append((key, sorted(stale - to_run)[:5], sorted(to_run - stale)[:5]))
-            if not to_run:
+            if rules[key] <= {"record_provenance", "write_report"}:  # which hold the whole configuration
                 unchanged.append(key)
     assert not unlike, "\n".join(f"{key}: verify alone {stale}, dry run alone {runs}" for key, stale, runs in unlike)
     # A value that another parameter of the same rule has already.

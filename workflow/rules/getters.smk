@@ -294,8 +294,10 @@ def get_provenance_files(wildcards) -> dict:
 
 
 def get_methods_of_systems(wildcards) -> dict:
-    """System -> its methods."""
-    return {system: get_methods(system) for system in SYSTEMS}
+    """System -> its methods in their order; within a method, keys are sorted: their order in a file means nothing."""
+    return {
+        system: {name: in_order_of_keys(method) for name, method in get_methods(system).items()} for system in SYSTEMS
+    }
 
 
 def get_report_files(wildcards) -> dict:
