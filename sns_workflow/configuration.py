@@ -53,12 +53,14 @@ class Configuration:
     """A configuration that has passed all checks.
 
     `whole`: the mapping with types settled and defaults filled in; `systems`: name -> what holds for this system (see
-    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run.
+    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run;
+    `notes`: lines that a reader should see, about values that were fitted to the run.
     """
 
     whole: dict
     systems: dict[str, dict]
     reused: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
@@ -79,7 +81,8 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         _settle_shared_methods(whole, systems)
         if whole["reuse"] is not None:
             check_reuse(whole)
-        return Configuration(whole, systems, reused_results(whole))
+        notes = config_checks.fit_figures(whole["figures"], systems)
+        return Configuration(whole, systems, reused_results(whole), tuple(notes))
     except ConfigurationError as error:
         raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
 
@@ -99,10 +102,14 @@ def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Conf
     """
     files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
     try:
-        return read(config, files, files_must_exist)
+        configuration = read(config, files, files_must_exist)
     except ConfigurationError as error:
         print(f"Configuration: {error}", file=sys.stderr)
         sys.exit(1)
+    if workflow.is_main_process:  # every job reads the configuration again
+        for note in configuration.notes:
+            print(f"Configuration: {note}", file=sys.stderr)
+    return configuration
 
 
 def validate(config: dict) -> None:

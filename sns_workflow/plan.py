@@ -32,7 +32,7 @@ RATES = yaml.safe_load(Path(__file__).with_name("rates.yaml").read_text())
 
 @dataclass
 class Estimate:
-    """What one job takes: its work by kind (a rate in rates.yaml), and the bytes of the frames that it writes."""
+    """The cost of one job: its work by kind (a rate in rates.yaml), and the bytes of the frames that it writes."""
 
     work: dict[str, OperationCount]
     frame_bytes: float = 0.0
@@ -89,7 +89,7 @@ def _network_call(shape: str, channels: int, side: int) -> OperationCount:
         spec = json.loads(shape)
         network = build_network(spec, channels, torch.zeros(int(spec["network"]["landmarks"]), side, side))
         arguments = [torch.randn(1, network.frames_in, channels, side, side)]
-        if network.told:
+        if network.level_conditioned:
             arguments.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
         with Counter() as counter:
             network(*arguments)

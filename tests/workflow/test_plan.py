@@ -4,15 +4,11 @@ import json
 from collections import defaultdict
 
 import pytest
-import torch
 import xarray as xr
 from snakemake_calls import planned, snakemake
-from torch import nn
 
-from sns_core.systems import KolmogorovFlow
 from sns_workflow import plan
 from sns_workflow.inspect_run import expected_jobs
-from sns_workflow.operation_count import Counter, OperationCount
 
 
 @pytest.fixture(scope="module")
@@ -49,47 +45,3 @@ def test_the_frames_of_the_plan_are_those_that_were_written(finished, estimates)
             shards = (finished / job.outputs[0]).parent.glob("*.npy")
             written[job.stage] += sum(path.stat().st_size - 128 for path in shards)
     assert len(written) == 3 and planned_bytes == written
-
-
-def test_operations_are_counted_as_by_hand():
-    with torch.device("meta"):
-        layer, x = nn.Conv2d(3, 5, 3, padding=1, bias=False), torch.empty(2, 3, 16, 16)
-    with torch.no_grad(), Counter() as counter:
-        layer(x)
-    assert counter.work.flops == 2 * (2 * 16 * 16) * (3 * 5 * 9)
-    assert counter.work.bytes == 4 * (2 * 3 * 256 + 5 * 3 * 9 + 2 * 5 * 256) and counter.work.kernels == 1
-
-
-def test_a_solver_step_grows_with_the_points_of_its_grid():
-    counted = []
-    for resolution in (32, 64):
-        flow = KolmogorovFlow(resolution, dtype=torch.float32)
-        carry = flow.start(torch.randn(1, 1, resolution, resolution))
-        with Counter() as counter:
-            flow.step(carry)
-        counted.append(counter.work)
-    assert counted[1].bytes / counted[0].bytes == pytest.approx(4, rel=0.05)
-    assert counted[0].kernels == counted[1].kernels
-
-
-def test_time_is_work_over_rate_and_never_less_than_the_kernels_take(monkeypatch):
-    rates = {
-        "gpu": {"inference": 10.0, "memory": 5.0, "kernel": 2.0},
-        "core": {"inference": 1.0, "memory": 1.0},
-        "job": 1.0,
-    }
-    monkeypatch.setattr(plan, "RATES", rates)
-    estimate = plan.Estimate(
-        work={"inference": OperationCount(flops=100, kernels=2), "memory": OperationCount(bytes=5, kernels=2)}
-    )
-    assert estimate.seconds("gpu") == 1 + 10 + 4 and estimate.seconds("core") == 1 + 100 + 5
-
-
-def test_the_calls_of_a_step_follow_the_method():
-    walk = {"kind": "refinement", "stride": 8, "max_level": 8}
-    assert plan.denoiser_calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
-    assert plan.denoiser_calls({**walk, "renoise": True}, 100) == 2
-    assert plan.denoiser_calls({**walk, "stride": 2, "renoise": False}, 100) == 4
-    assert plan.denoiser_calls({"kind": "acdm", "stride": 4}, 200) == 50
-    assert plan.denoiser_calls({"kind": "generation", "stride": 2, "condition_level": 0}, 100) == 50
-    assert plan.denoiser_calls({"kind": "pointwise"}, 0) == 1
