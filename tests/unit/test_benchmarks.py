@@ -5,7 +5,6 @@ import importlib
 from pathlib import Path
 
 import pytest
-import torch
 
 from sns_core.data.emulation import Emulation
 from sns_core.methods.build import build_method
