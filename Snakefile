@@ -14,7 +14,7 @@ min_version("9.0")
 # The folder of this file, or its address where another workflow uses this one from the network.
 PROJECT = workflow.current_basedir.get_path_or_uri(secret_free=True)
 IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
-# A clone runs its own code, whatever is installed. From an address there is no folder, and the installed packages are used.
+# A clone runs its own code and not the installed one. From an address there is no folder, and the installed packages are used.
 if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
 from sns_core.plugins import class_of

@@ -1,12 +1,12 @@
-"""What a scale asks of this machine: seconds and memory a step, and what the whole run would take.
+"""The cost of a scale on this machine: seconds and memory per step, and the hours of the whole run.
 
     python benchmarks/paper_scale.py [--configfile config/workstation.yaml] [system ...]
     python benchmarks/paper_scale.py --stages FOLDER [--seconds 280] [--configfile ...] [system ...]
 
-Writes benchmarks/results/<run>_scale_<date>_<machine>.md (or <run>_stages_...); without --configfile, of config/paper.yaml.
-Solver, networks and batch have their full size, for a few steps only; the rest is multiplication. With --stages every job of the
-workflow runs, with grids, networks, levels and batches at full size and nothing but counts (steps, members, frames, pairs, calls) cut to
-a few (--batch: samples, too); what a call has done in FOLDER the next one does not repeat.
+Writes benchmarks/results/<run>_scale_<date>_<machine>.md (or <run>_stages_...); without --configfile, for config/paper.yaml.
+Solver, networks and batch have their full size, for a few steps only; the rest is multiplication. With --stages every job of
+the workflow runs. Grids, networks, levels and batches then have their full size, and only counts (steps, members, frames,
+pairs, calls) are cut to a few (--batch also cuts the samples of a batch). A later call in FOLDER does not repeat finished jobs.
 """
 
 import argparse
@@ -47,8 +47,8 @@ def synchronise(device) -> None:
 
 
 def timed(device, work, repeats: int) -> float:
-    """Median seconds of `repeats` runs after one to warm up: on a CPU those that its threads computed, so that other jobs
-    on the machine do not count."""
+    """Return the median seconds of `repeats` runs after one to warm up. On a CPU they are seconds of its threads, so that
+    other jobs on the machine do not count."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     work()
     seconds = []
@@ -62,7 +62,7 @@ def timed(device, work, repeats: int) -> float:
 
 
 def memory(device) -> str:
-    """Peak so far, of the GPU where there is one."""
+    """Return the peak memory so far, of the GPU where there is one."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
@@ -91,11 +91,11 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
         frames = torch.randn(training["batch"], network.frames_in, channels, resolution, resolution, device=device)
         levels = torch.zeros(training["batch"], network.frames_out, dtype=torch.int64, device=device)
-        told = (levels,) if network.level_conditioned else ()
+        inputs = (frames, levels) if network.level_conditioned else (frames,)
 
-        def step(network=network, given=(frames, *told), optimiser=optimiser, unroll=training["unroll"]):
+        def step(network=network, inputs=inputs, optimiser=optimiser, unroll=training["unroll"]):
             with autocast(device):
-                loss = sum(network(*given)[0].float().square().mean() for _ in range(unroll))
+                loss = sum(network(*inputs)[0].float().square().mean() for _ in range(unroll))
             loss.backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -103,24 +103,24 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
         seconds = timed(device, step, 1)
         parameters = sum(p.numel() for p in network.parameters()) / 1e6
         with Counter() as counter:
-            network(frames[:1], *(t[:1] for t in told))[0].float().square().mean().backward()
+            network(*(t[:1] for t in inputs))[0].float().square().mean().backward()
         rate = counter.work.flops * training["batch"] * training["unroll"] / seconds / 1e9
         label = f"training {name}, {parameters:.1f} M parameters, batch {training['batch']}, {rate:.0f} GFLOP/s"
         yield label, "step", seconds, memory(device), training["steps"], "the whole training"
         members, rollout = resolved["rollout"]["members"], resolved["rollout"]["steps"]
-        few = tuple(t[:members] for t in (frames, *told))
+        batch = tuple(t[:members] for t in inputs)
         with torch.no_grad(), autocast(device):
-            seconds = timed(device, lambda n=network, f=few: n(*f), 2)
+            seconds = timed(device, lambda n=network, b=batch: n(*b), 2)
         with torch.no_grad(), Counter() as counter:
-            network(*(t[:1] for t in few))
-        rate = counter.work.flops * len(few[0]) / seconds / 1e9
-        label = f"rollout, one call of {name}, {len(few[0])} members, {rate:.0f} GFLOP/s"
+            network(*(t[:1] for t in batch))
+        rate = counter.work.flops * len(batch[0]) / seconds / 1e9
+        label = f"rollout, one call of {name}, {len(batch[0])} members, {rate:.0f} GFLOP/s"
         yield label, "call", seconds, memory(device), rollout, f"{rollout} steps of one call each"
 
 
 def scale_lines(config: dict, names: list[str], device) -> Iterator[str]:
-    what = "Seconds" if device.type == "cuda" else "Seconds of processor time, all threads together"
-    yield f"{what}; networks in {'bfloat16' if bfloat16_is_fast(device) else 'float32'}."
+    unit_of_time = "Seconds" if device.type == "cuda" else "Seconds of processor time, all threads together"
+    yield f"{unit_of_time}; networks in {'bfloat16' if bfloat16_is_fast(device) else 'float32'}."
     yield ""
     yield "| system | work | seconds | peak memory so far | times | hours in all |"
     yield "|---|---|---|---|---|---|"
@@ -130,16 +130,16 @@ def scale_lines(config: dict, names: list[str], device) -> Iterator[str]:
         rows = itertools.chain(solver_rows(resolved, device), network_rows(resolved, device, channels))
         for work, unit, seconds, peak, count, meaning in rows:
             hours = seconds * count / 3600
-            yield f"| {name} | {work} | {seconds:.3g} a {unit} | {peak} | {count:.3g} ({meaning}) | {hours:.3g} |"
+            yield f"| {name} | {work} | {seconds:.3g} per {unit} | {peak} | {count:.3g} ({meaning}) | {hours:.3g} |"
 
 
 def cut(config: dict, names: list[str], batch: int | None) -> dict:
-    """The same sizes with few steps, members and frames, and batches of at most `batch`: an overlay."""
-    few = {"steps": 1, "log_every": 1, "warmup": 1, "checkpoint_every": 1, "trajectories": None, "frames": None}
+    """Return an overlay with the same sizes, few steps, members and frames, and batches of at most `batch`."""
+    training = {"steps": 1, "log_every": 1, "warmup": 1, "checkpoint_every": 1, "trajectories": None, "frames": None}
     models = {}
     for name, spec in config["models"].items():
         whole = spec["training"]["batch"]
-        models[name] = {"training": {**few, "batch": min(whole, batch or whole)}}
+        models[name] = {"training": {**training, "batch": min(whole, batch or whole)}}
         if "diffusion" in spec:
             models[name]["diffusion"] = {"anchor_gap": 4}
     methods = {}
@@ -163,12 +163,12 @@ def cut(config: dict, names: list[str], batch: int | None) -> dict:
 
 
 def in_order(jobs: list) -> Iterator:
-    """Jobs, each after those whose outputs it reads."""
-    made_by, seen = {path: job for job in jobs for path in job.outputs}, set()
+    """Yield the jobs, each after the jobs whose outputs it reads."""
+    made_by, visited = {path: job for job in jobs for path in job.outputs}, set()
 
     def visit(job):
-        if id(job) not in seen:
-            seen.add(id(job))
+        if id(job) not in visited:
+            visited.add(id(job))
             for path in job.inputs:
                 if path in made_by:
                     yield from visit(made_by[path])
@@ -179,7 +179,7 @@ def in_order(jobs: list) -> Iterator:
 
 
 def run_job(folder: str, words: list[str], report: str) -> None:
-    """In a process of its own: a stage by its command line, then what it took."""
+    """Run a stage by its command line, in a process for it alone, and write what it took to `report`."""
     os.chdir(folder)
     began = time.monotonic()
     status = sns_main(words)
@@ -194,13 +194,13 @@ def run_job(folder: str, words: list[str], report: str) -> None:
 
 
 def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
-    """What each job took, by its first output; those that a call before has done are not repeated, and none begins after
+    """Return what each job took, by its first output. Jobs of an earlier call are not repeated; none begins after
     `seconds`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["__main__", "sns_core.training", "sns_core.rollout", "sns_core.metrics.scorecard", "sns_core.report"]
     )
-    found, began = {}, time.monotonic()
+    by_output, began = {}, time.monotonic()
     (folder / "took").mkdir(exist_ok=True)
     for job in in_order(jobs):
         report = folder / "took" / f"{str(job.outputs[0]).replace('/', '~')}.json"
@@ -213,12 +213,13 @@ def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
             if not report.exists():
                 raise SystemExit(f"{job.stage} failed: {folder / (job.log or '')}")
         if report.exists():
-            found[str(job.outputs[0])] = {"stage": job.stage, **json.loads(report.read_text())}
-    return found
+            by_output[str(job.outputs[0])] = {"stage": job.stage, **json.loads(report.read_text())}
+    return by_output
 
 
 def stage_lines(config: dict, names: list[str], folder: Path, seconds: float, batch: int | None) -> Iterator[str]:
-    """Every stage of every system with its slowest job, in `folder`, where another call goes on."""
+    """Yield the table of every stage of every system with its slowest job. The jobs run in `folder`, where another call
+    continues."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = configuration.merge(json.loads(json.dumps(config)), cut(config, names, batch))
     with contextlib.chdir(folder):
@@ -226,7 +227,7 @@ def stage_lines(config: dict, names: list[str], folder: Path, seconds: float, ba
     took = measured(folder.absolute(), jobs, seconds)
     full = "grids, networks, levels" + (", batches" if batch is None else "")
     yield f"Every stage at full size ({full}), with few steps, members, frames and calls{'' if batch is None else f', batches of {batch}'};"
-    yield "each job by its command line in a process of its own, one thread. Of each stage the slowest job and the largest peak."
+    yield "each job by its command line in one process, one thread. For each stage: the slowest job and the largest peak."
     yield ""
     yield f"{len(took)} of {len(jobs)} jobs."
     yield ""
@@ -246,31 +247,31 @@ def main() -> None:
     parser.add_argument("--configfile", type=Path, default=ROOT / "config" / "paper.yaml")
     parser.add_argument("--stages", type=Path, metavar="FOLDER", help="run the workflow's jobs there, with few steps")
     parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="begin no further job after so long; the same call goes on"
+        "--seconds", type=float, default=math.inf, help="begin no further job after this time; the same call continues"
     )
     parser.add_argument("--batch", type=int, help="with --stages: samples of a training step at most")
     parser.add_argument("systems", nargs="*")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     device = select_device("auto")
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    configuration.merge(config, yaml.safe_load(given.configfile.read_text()))
+    configuration.merge(config, yaml.safe_load(arguments.configfile.read_text()))
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu.group(1)
     threads = f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    lines = [f"# {given.configfile.name} on {machine}, {threads}, torch {torch.__version__}", ""]
-    names = given.systems or config["use"]["systems"]
-    stages = given.stages
-    found = (
-        stage_lines(config, names, stages, given.seconds, given.batch) if stages else scale_lines(config, names, device)
-    )
-    for line in found:
+    lines = [f"# {arguments.configfile.name} on {machine}, {threads}, torch {torch.__version__}", ""]
+    names = arguments.systems or config["use"]["systems"]
+    stages = arguments.stages
+    table = scale_lines(config, names, device)
+    if stages:
+        table = stage_lines(config, names, stages, arguments.seconds, arguments.batch)
+    for line in table:
         lines.append(line)
         print(line, flush=True)
     folder = ROOT / "benchmarks" / "results"
     folder.mkdir(exist_ok=True)
     described = machine if device.type == "cuda" else platform.machine() + " " + machine
     tag = re.sub(r"[^A-Za-z0-9]+", "-", described).strip("-")
-    kind = "stages" if given.stages else "scale"
+    kind = "stages" if arguments.stages else "scale"
     path = folder / f"{config['run']}_{kind}_{datetime.date.today()}_{tag}.md"
     path.write_text("\n".join(lines) + "\n")
     print(path)

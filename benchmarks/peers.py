@@ -1,6 +1,6 @@
-"""Worker of the peers, run by their own interpreters: `python peers.py jax_cfd [one]` or `python peers.py pyqg`.
+"""Worker for the peers, run by the interpreter of each: `python peers.py jax_cfd [one_thread]` or `python peers.py pyqg`.
 
-`one` keeps jax to one thread; otherwise it takes what its affinity gives it.
+`one_thread` keeps jax to one thread; without it, jax uses every core of the process's affinity.
 """
 
 import os
@@ -43,6 +43,6 @@ def pyqg(case: dict):
 
 
 if __name__ == "__main__":
-    if "one" in sys.argv:
+    if "one_thread" in sys.argv:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     serve({"jax_cfd": jax_cfd, "pyqg": pyqg}[sys.argv[1]])

@@ -1,10 +1,11 @@
 """Speed beside the peers and beside straightforward code: `make bench`, or python benchmarks/run.py [--only solvers] ...
 
-Every side of a comparison is a process of one thread on one core; they work in turns, and the table gives medians over the
-turns with quartiles. Rates are per second of processor time, so a turn that another job interrupts is not counted as slower
-(what the other job does to the caches is); the last column is the ratio by the clock. The part `cores` gives the solvers and
-jax-cfd several cores, and goes by the clock. Writes
-benchmarks/results/speed_<date>_<machine>.md. The peers' environments are made by benchmarks/peers.sh.
+Every side of a comparison is a process of one thread on one core. The sides work in turns, and the table gives medians over
+the turns with quartiles. Rates are per second of processor time, so that a turn is not counted as slower because another job
+interrupts it (but that job's effect on the caches is counted). The last column is the ratio by the clock. The part `cores`
+gives the solvers and jax-cfd several cores, and measures by the clock.
+
+Writes benchmarks/results/speed_<date>_<machine>.md. benchmarks/peers.sh makes the environments of the peers.
 """
 
 import argparse
@@ -21,8 +22,8 @@ from math import log2
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OWN = [sys.executable, "worker.py"]
-ROUND = 10  # steps that a rollout's unit has (worker.py)
+PROJECT = [sys.executable, "worker.py"]
+ROUND = 10  # steps in one unit of a rollout, as in worker.py
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
@@ -39,7 +40,7 @@ class Worker:
         self.process.stdin.write(line + "\n")
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"{' '.join(self.process.args)} ended at {line!r}; its last words are above")
+            raise SystemExit(f"{' '.join(self.process.args)} ended at {line!r}; its error is above")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -48,7 +49,7 @@ class Worker:
 
 
 class Workers:
-    """Processes on the same cores; ended by a `with` block."""
+    """Processes on the same cores; a `with` block ends them."""
 
     def __init__(self, cores: list[int]):
         self.cores, self.started = set(cores), []
@@ -67,7 +68,7 @@ class Workers:
 
 
 def in_turns(sides: list[tuple[Worker, dict]], turns: int) -> list[list[list[float]]]:
-    """Seconds a unit, [processor, wall] of each turn of each side."""
+    """Return seconds per unit, [processor, wall], for each turn of each side."""
     for worker, case in sides:
         worker.ask(json.dumps(case))
     seconds = [[] for _ in sides]
@@ -83,24 +84,25 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def row(label: str, seconds: list, units: list[float], reference: int = 0, clock: bool = False) -> list[str]:
-    """A line a side: rate (by processor time, or by the clock) with quartiles, and its ratio to the side `reference`."""
+    """Return one row: for each side the rate (by processor time, or by the clock) with quartiles, and its ratio to the side
+    `reference`."""
     rates = [[unit / turn[clock] for turn in turns] for turns, unit in zip(seconds, units, strict=True)]
-    other = [statistics.median(unit / turn[1] for turn in turns) for turns, unit in zip(seconds, units, strict=True)]
+    by_clock = [statistics.median(unit / turn[1] for turn in turns) for turns, unit in zip(seconds, units, strict=True)]
     cells = []
     for side, rate in enumerate(rates):
         low, middle, high = quartiles(rate)
         cell = f"{middle:.4g} ({low:.4g} to {high:.4g})"
         if side != reference:
-            ratios = [own / peer for own, peer in zip(rate, rates[reference], strict=True)]
+            ratios = [left / right for left, right in zip(rate, rates[reference], strict=True)]
             low, _, high = quartiles(ratios)
             cell += f" | **{middle / statistics.median(rates[reference]):.2f}** ({low:.2f} to {high:.2f})"
-            cell += f" | {other[side] / other[reference]:.2f}"
+            cell += f" | {by_clock[side] / by_clock[reference]:.2f}"
         cells.append(cell)
     return [f"| {label} | " + " | ".join(cells) + " |"]
 
 
 def head(first: str, *sides: str, reference: str, more: str = "") -> str:
-    """Head of a table whose rows `row` makes: the reference's rate, then rate and two ratios of each further side."""
+    """Return the head of a table whose rows `row` makes: the rate of the reference, then rate and two ratios per further side."""
     columns = [first, reference] + [cell for side in sides for cell in (side, f"/ {reference}", "clock")]
     columns += [more] if more else []
     count = sum(cell.count("|") for cell in columns) + len(columns)
@@ -108,7 +110,7 @@ def head(first: str, *sides: str, reference: str, more: str = "") -> str:
 
 
 def transforms(resolution: int, columns: int, real: int, stages: int = 1) -> str:
-    """Operations of a step's transforms: of each, N lines of one axis and `columns` of the other."""
+    """Return the operations of one step's transforms: each takes N lines along the first axis and `columns` along the second."""
     n = resolution
     operations = stages * real * (2.5 * n * n * log2(n) + 5 * columns * n * log2(n))
     return f"{operations / 1e6:.3g}"
@@ -123,23 +125,23 @@ def kolmogorov(turns: int, cores: list[int]) -> Iterator[str]:
     yield f"## Kolmogorov flow, float32, beside jax-cfd 0.2.1 (jit, as many trajectories at once): {where}\n"
     yield "Steps per second and trajectory." + (
         " Floor: the transforms of a step alone, each axis on contiguous, cached arrays.\n"
-        "Advective form: 4 inverse and 1 forward transform an evaluation, 5 evaluations a step; stress form: 2 and 2 of\n"
+        "Advective form: 4 inverse and 1 forward transform per evaluation, 5 evaluations per step; stress form: 2 and 2 of\n"
         "two thirds of the columns. Bytes: the spectra and fields of an evaluation, each written and read once.\n"
         if alone
-        else f" Ours: the members shared among {processes} processes (a single one in one); jax-cfd: what XLA takes.\n"
+        else f" Ours: the members shared among {processes} processes (a single member in one process); jax-cfd: the cores that XLA takes.\n"
     )
     first, sides = "N, batch", ["advective", "stress"] + [floor] * alone
-    yield head(first + " | million operations; MB a step (advective, stress)" * alone, *sides, reference="jax-cfd")
+    yield head(first + " | million operations; MB per step (advective, stress)" * alone, *sides, reference="jax-cfd")
     with Workers(cores) as workers:
-        theirs = workers.start(str(peer / "jax/bin/python"), "peers.py", "jax_cfd", *["one"] * alone)
-        ours, also, bare = (workers.start(*OWN, kind) for kind in (solver, solver, "transforms"))
+        jax_cfd = workers.start(str(peer / "jax/bin/python"), "peers.py", "jax_cfd", *["one_thread"] * alone)
+        advective, stress, bare = (workers.start(*PROJECT, kind) for kind in (solver, solver, "transforms"))
         for n in (64, 128, 256, 512):
             columns = int(2 / 3 * (n // 2 + 1))
             for batch in (1, 8, 32):
                 case = {"system": "KolmogorovFlow", "resolution": n, "batch": batch, "dtype": "float32", "dt": 1e-3}
                 case["processes"] = processes
                 bound = {**case, "columns": columns, "stages": 5, "inverse": 2, "forward": 2, "batch": min(batch, 4)}
-                sides = [(theirs, case), (ours, case), (also, {**case, "advection": "stress"}), (bare, bound)]
+                sides = [(jax_cfd, case), (advective, case), (stress, {**case, "advection": "stress"}), (bare, bound)]
                 seconds = in_turns(sides[: 3 + alone], turns)
                 full, narrow = n * (n // 2 + 1) * 8, n * columns * 8
                 bytes_ = [
@@ -152,19 +154,19 @@ def kolmogorov(turns: int, cores: list[int]) -> Iterator[str]:
 
 
 def qg(turns: int, cores: list[int]) -> Iterator[str]:
-    """As `kolmogorov`. Turns are of at least 32 steps, between which the time loop looks at its members."""
+    """As `kolmogorov`. Turns have at least 32 steps, since the time loop checks its members at such intervals."""
     peer, processes = HERE / ".peers", len(cores)
     alone, floor, clock = processes == 1, "bare transforms (floor)", processes > 1
     solver = "solver" if alone else "solvers"
     where = "one core" if alone else f"{processes} cores, rates by the clock"
     yield f"\n## Two-layer QG beside pyqg 0.7.2 (float64, one trajectory, FFTW, one thread): {where}\n"
-    yield "Steps per second and trajectory; 6 inverse and 4 forward transforms a step on both sides. In complex arithmetic (the"
+    yield "Steps per second and trajectory; 6 inverse and 4 forward transforms per step on both sides. In complex arithmetic (the"
     yield "default) and in real arithmetic (`arithmetic: real`, equal to rounding).\n"
     sides = ["float64", "float64, real", "float32, real"] + [f"{floor}, float64"] * alone
     yield head("N, batch" + " | million operations" * alone, *sides, reference="pyqg")
     with Workers(cores) as workers:
-        theirs = workers.start(str(peer / "pyqg/bin/python"), "peers.py", "pyqg")
-        plain, double, single, bare = (workers.start(*OWN, kind) for kind in (*[solver] * 3, "transforms"))
+        pyqg = workers.start(str(peer / "pyqg/bin/python"), "peers.py", "pyqg")
+        plain, double, single, bare = (workers.start(*PROJECT, kind) for kind in (*[solver] * 3, "transforms"))
         for n in (64, 128, 256):
             for batch in (1, 8, 32):
                 case = {"system": "TwoLayerQG", "resolution": n, "batch": batch, "dtype": "float64", "least": 32}
@@ -172,7 +174,7 @@ def qg(turns: int, cores: list[int]) -> Iterator[str]:
                 real = {**case, "arithmetic": "real"}
                 bound = {**case, "columns": n // 2 + 1, "stages": 1, "inverse": 6, "forward": 4, "batch": min(batch, 4)}
                 sides = [
-                    (theirs, case),
+                    (pyqg, case),
                     (plain, case),
                     (double, real),
                     (single, {**real, "dtype": "float32"}),
@@ -185,10 +187,10 @@ def qg(turns: int, cores: list[int]) -> Iterator[str]:
 
 def training(turns: int) -> Iterator[str]:
     yield "## Training, samples per second at batch 16, the demo's networks\n"
-    yield "The straightforward loop (benchmarks/straightforward.py) takes a pass of the encoder a head, or one that both share.\n"
+    yield "The straightforward loop (benchmarks/straightforward.py) takes one pass of the encoder per head, or one that both share.\n"
     sides = ("a shared pass", "ours, float32", "ours", "ours, compiled")
     yield head("model", *sides, reference="straightforward")
-    workers = [Worker(*OWN, "training") for _ in range(5)]
+    workers = [Worker(*PROJECT, "training") for _ in range(5)]
     for model in ("sns_coloured", "sns_white"):
         cases = [
             {"model": model, "side": "plain", "passes": 2}, {"model": model, "side": "plain", "passes": 1},
@@ -202,16 +204,16 @@ def training(turns: int) -> Iterator[str]:
 
 def refinement(turns: int, results: Path) -> Iterator[str]:
     yield "\n## Refinement, members x steps per second, 8 members, the demo's models\n"
-    yield "The straightforward rollout (benchmarks/straightforward.py) goes the same path, with the same moves, or with a move a"
-    yield "level, as the published code does. The last columns compare a step with the surrogate's alone, plain and compiled."
-    yield f"Every turn of every side makes the same first {ROUND} steps; the first ask for more network calls than later ones.\n"
-    yield "The pair is looked at in every step, but in the sides `configured`, which look every n-th time, as the demo does (sns: 2).\n"
+    yield "The straightforward rollout (benchmarks/straightforward.py) takes the same path with the same moves, or with one move"
+    yield "per level, as the published code does. The last columns compare a step with the surrogate's, plain and compiled."
+    yield f"Every turn of every side makes the same first {ROUND} steps, since the first steps take more network calls.\n"
+    yield "Each step examines its pair, except on the sides `configured`: there every n-th step does, as in the demo (sns: 2).\n"
     sides = (
-        "a move a level", "ours, float32", "ours", "ours, compiled", "surrogate", "surrogate, compiled", "configured",
+        "one move per level", "ours, float32", "ours", "ours, compiled", "surrogate", "surrogate, compiled", "configured",
         "configured, compiled",
     )  # fmt: skip
     yield head("method", *sides, reference="straightforward", more="step / surrogate's | compiled | configured | both")
-    workers = [Worker(*OWN, "rollout", str(results)) for _ in range(len(sides) + 1)]
+    workers = [Worker(*PROJECT, "rollout", str(results)) for _ in range(len(sides) + 1)]
     for method in ("sns", "sns_published"):
         case, alone = {"method": method, "members": 8}, {"method": "pointwise", "members": 8, "side": "ours"}
         cases = [
@@ -237,7 +239,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15, help="turns of each side (default: %(default)s)")
     parser.add_argument(
         "--cores", type=int, nargs="+", default=[0, 1],
-        help="all sides share the first; in the part `cores` the solvers have all of them (default: %(default)s)",
+        help="all sides share the first core; in the part `cores` the solvers have all cores (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--results", type=Path, default=HERE.parent / "results/demo/kolmogorov", help="a finished run of the demo"

@@ -1,7 +1,7 @@
-"""How a benchmark's worker talks: a line names a case, an empty line asks for a turn at it, and each answer is one line of JSON.
+"""The protocol of a benchmark's worker: a line names a case, an empty line asks for one turn, each answer is a line of JSON.
 
-Both sides of a comparison are processes that wait while the other works; the driver gives them turns, so that whatever else
-runs on the machine hits both alike. This file imports nothing beyond the standard library: the peers' environments read it too.
+Each side of a comparison is a process that waits while another side works. The driver gives them turns, so that other jobs on
+the machine slow all sides alike. This file imports the standard library alone, because the peers' environments run it too.
 """
 
 import json
@@ -12,7 +12,7 @@ TURN = 0.15  # seconds that a turn should last
 
 
 def serve(prepare) -> None:
-    """`prepare(case)` gives a function that works through `count` units of the case."""
+    """Answer the lines of standard input. `prepare(case)` returns a function that works through `count` units of the case."""
     work, count = None, 1
     for line in sys.stdin:
         if line.strip():

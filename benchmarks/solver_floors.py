@@ -1,10 +1,10 @@
-"""A large ensemble of the solver: from when on it is stationary, the floors of all scores, and how many fresh runs they hold.
+"""A large ensemble of the solver: when it becomes stationary, the floors of all scores, and how many fresh runs lie inside.
 
     python benchmarks/solver_floors.py [--configfile config/re1e4.yaml] [--system kolmogorov] [--members 80] [--time 212]
     python benchmarks/solver_floors.py --ensemble FILE.nc
 
-Writes benchmarks/results/solver_floors_<date>_<machine>.md, and the statistics of the ensemble (no frames) to `--ensemble`, which a
-later call reads instead of simulating. 80 members of the demo's flow over 212 time units take about 6 minutes of a core.
+Writes benchmarks/results/solver_floors_<date>_<machine>.md, and the statistics of the ensemble (no frames) to `--ensemble`. A later call
+reads that file instead of simulating. 80 members of the demo's flow over 212 time units take about 6 minutes of a core.
 """
 
 import argparse
@@ -35,7 +35,7 @@ STRIDE = 4  # steps between zonal profiles
 
 
 def simulate(settings: dict, rollout: dict, members: int, time: float) -> xr.Dataset:
-    """Return the statistics of an ensemble from its random initial states on, as `compute_metrics` has them."""
+    """Simulate an ensemble from random initial states, and return its statistics as `compute_metrics` reads them."""
     solver, emulator = dict(settings["solver"]), settings["emulator"]
     name = solver.pop("class")
     if name == "KolmogorovFlow":
@@ -86,7 +86,7 @@ def settled(ensemble: xr.Dataset, time: float) -> xr.Dataset:
 
 
 def starts(ensemble: xr.Dataset) -> pd.DataFrame:
-    """Return from when on energy, enstrophy and spectrum are stationary, by both detectors."""
+    """Return the times after which energy, enstrophy and spectrum are stationary, by both detectors."""
     size, rows = float(ensemble["lag"][1]), []
     block = ensemble["block"].values
     spectrum = np.log10(ensemble["energy_spectrum"].isel(wavenumber=slice(1, 16))).mean("wavenumber")

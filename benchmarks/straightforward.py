@@ -1,10 +1,10 @@
-"""Training and rollout written as one would at first: what the project's own are measured against.
+"""Training and rollout in the simplest code, as the reference for the speed of this project's own.
 
-What it does is what is known of the published code: at every call of the network the encoder runs once for each head, and the
-decoder takes the features of the last of these passes; in a rollout the heads are read by such passes, then each frame is
-denoised by a call of its own at every level of the path, all members are computed at all levels and the results picked by
-masks and Python branches; all in float32, with every frame on the way kept. Training: averages and optimiser parameter by
-parameter, batches through a DataLoader on the host. Network, path and levels are this project's own.
+It does what the published code is known to do. At every call of the network the encoder runs once for each head, and the
+decoder takes the features of the last of these passes. In a rollout such passes read the heads. Then one call denoises one
+frame at each level of the path; all members are computed at all levels, and masks and Python branches pick the results.
+Everything is float32, and every frame on the way is stored. In training, averages and optimiser go parameter by parameter,
+and batches come through a DataLoader on the host. Network, path and levels are this project's own.
 """
 
 import torch
@@ -28,14 +28,14 @@ class Pairs(Dataset):
 
 
 def call(network, frames, passes):
-    """Output and logits of a network with heads, by so many passes of the encoder (a head each; 1: shared)."""
-    looks = [network.encode(frames) for _ in range(passes)]
-    logits = torch.stack([looks[head % passes][2][:, head] for head in range(2)], 1)
-    return network.decode(*looks[-1][:2], logits.softmax(-1)), logits
+    """Return output and logits of a network with heads, by `passes` of the encoder: one per head, or 1 that both share."""
+    encoded = [network.encode(frames) for _ in range(passes)]
+    logits = torch.stack([encoded[head % passes][2][:, head] for head in range(2)], 1)
+    return network.decode(*encoded[-1][:2], logits.softmax(-1)), logits
 
 
 def train(network, frames, gap, colour, schedule, batch, level_weight, passes, steps):
-    """`passes` of the encoder a step: one a head, or 1 that both share."""
+    """Train for `steps` and return the losses. `passes` of the encoder per step: one per head, or 1 that both share."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, weight_decay=0.05, foreach=False)
     average = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     batches, losses = iter(()), []
@@ -68,54 +68,72 @@ def train(network, frames, gap, colour, schedule, batch, level_weight, passes, s
 
 
 class Rollout:
-    """Refinement along path A, or (`joint`) along the diagonal from the higher of both levels, `stride` levels a move, from
-    levels of at most `bound`. `surrogate` and `denoiser`: networks; `readout` maps logits (B, 2, S + 1) to levels."""
+    """Refinement along path A, or with `shared_level` along the diagonal from the higher of both levels.
+
+    `surrogate`, `denoiser`: networks; `increment_std` (C, 1, 1): unit of the surrogate's output; `readout`: maps logits
+    (B, 2, S + 1) to levels; `max_level`: bound of the levels; `clip`: bound of clean estimates; `renoise`: add noise up to
+    the levels; `gain` (N, N // 2 + 1): factor of the change of each mode; `stride`: levels per move. None: no such step.
+    """
 
     def __init__(
-        self, surrogate, denoiser, increment_std, colour, schedule, readout, bound, clip, renoise, joint, gain, stride
+        self,
+        surrogate,
+        denoiser,
+        increment_std,
+        colour,
+        schedule,
+        readout,
+        *,
+        max_level,
+        clip,
+        renoise,
+        shared_level,
+        gain,
+        stride,
     ):
         self.surrogate, self.denoiser, self.increment_std = surrogate, denoiser, increment_std
-        self.colour, self.schedule, self.readout, self.bound, self.clip = colour, schedule, readout, bound, clip
-        self.renoise, self.joint, self.gain, self.stride, self.kept = renoise, joint, gain, stride, []
+        self.colour, self.schedule, self.readout, self.max_level, self.clip = colour, schedule, readout, max_level, clip
+        self.renoise, self.shared_level, self.gain, self.stride = renoise, shared_level, gain, stride
+        self.history = []
 
     @torch.no_grad()
     def step(self, previous, anchor):
+        """Return the next frames of `previous` (B, C, m, m); `anchor`: the initial frames."""
         candidate = previous + self.increment_std * self.surrogate(previous[:, None])[0][:, 0]
         z_anchor, z_prev, z_next = (self.colour.whiten(frame) for frame in (anchor, previous, candidate))
         pair = torch.stack([z_anchor, z_prev, z_next], 1)
         s_prev, s_next = (self.readout(self.denoiser.encode(pair)[2])[:, head] for head in range(2))
-        if self.bound is not None:
-            s_prev, s_next = s_prev.clamp(max=self.bound), s_next.clamp(max=self.bound)
-        if self.joint:
+        if self.max_level is not None:
+            s_prev, s_next = s_prev.clamp(max=self.max_level), s_next.clamp(max=self.max_level)
+        if self.shared_level:
             s_prev = s_next = torch.maximum(s_prev, s_next)
-        z_prev, z_next = self.placed(z_prev, s_prev), self.placed(z_next, s_next)
-        self.kept.append((previous, candidate, s_prev, s_next, z_prev, z_next))
-        if self.joint:
-            for above in range(0, int(s_next.max()), self.stride):
-                moved = [self.moved(z_anchor, z_prev, z_next, side, s_next, above) for side in range(2)]
-                z_prev, z_next = moved
-                self.kept.append((z_prev, z_next))
+        z_prev, z_next = self.place(z_prev, s_prev), self.place(z_next, s_next)
+        self.history.append((previous, candidate, s_prev, s_next, z_prev, z_next))
+        if self.shared_level:
+            for done in range(0, int(s_next.max()), self.stride):
+                z_prev, z_next = (self.move(z_anchor, z_prev, z_next, side, s_next, done) for side in range(2))
+                self.history.append((z_prev, z_next))
         else:
-            for above in range(0, int(s_prev.max()), self.stride):
-                z_prev = self.moved(z_anchor, z_prev, z_next, 0, s_prev, above)
-                self.kept.append((z_prev, z_next))
-            for above in range(0, int(s_next.max()), self.stride):
-                z_next = self.moved(z_anchor, z_prev, z_next, 1, s_next, above)
-                self.kept.append((z_prev, z_next))
+            for done in range(0, int(s_prev.max()), self.stride):
+                z_prev = self.move(z_anchor, z_prev, z_next, 0, s_prev, done)
+                self.history.append((z_prev, z_next))
+            for done in range(0, int(s_next.max()), self.stride):
+                z_next = self.move(z_anchor, z_prev, z_next, 1, s_next, done)
+                self.history.append((z_prev, z_next))
         refined = torch.where((s_next > 0)[:, None, None, None], self.colour.unwhiten(z_next), candidate)
         if self.gain is not None:
             change = torch.fft.rfft2(refined - candidate) * self.gain
             refined = candidate + torch.fft.irfft2(change, s=refined.shape[-2:])
         return refined
 
-    def placed(self, z, level):
-        if self.renoise:
-            return self.schedule.add_noise(z, level, torch.randn_like(z))
-        return self.schedule.add_noise(z, level, torch.zeros_like(z))
+    def place(self, z, level):
+        """Return a frame at the start of its walk."""
+        noise = torch.randn_like(z) if self.renoise else torch.zeros_like(z)
+        return self.schedule.add_noise(z, level, noise)
 
-    def moved(self, z_anchor, z_prev, z_next, side, begun, above):
-        """One frame after a reverse step from `above` levels under where its member `begun`; every member computed."""
-        x, start = (z_prev, z_next)[side], begun - above
+    def move(self, z_anchor, z_prev, z_next, side, first_level, done):
+        """Return one frame after a reverse step from `done` levels below the `first_level` of its member."""
+        x, start = (z_prev, z_next)[side], first_level - done
         mask = start > 0
         start = torch.where(mask, start, 1)
         stop = (start - self.stride).clamp(min=0)

@@ -1,6 +1,5 @@
-"""Worker of this project's side, and of the straightforward implementations: `python worker.py <what> [results folder]`."""
+"""Worker for this project's side and for the straightforward code: `python worker.py CASE [results folder]`."""
 
-import json
 import multiprocessing
 import os
 import sys
@@ -12,23 +11,26 @@ import torch
 import yaml
 from serve import serve
 
+from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_frames
 from sns_core.data.pairs import Dataset
 from sns_core.device import use_threads
-from sns_core.diffusion import LevelReadout
+from sns_core.methods.base import Hardware
+from sns_core.methods.build import build_method
+from sns_core.methods.refinement import Refinement
 from sns_core.processes import ProcessGroup
-from sns_core.rollout import build_stepper
 from sns_core.shells import shell_index
 from sns_core.streams import MemberStreams, generator
 from sns_core.systems import build_system
 from sns_core.training import load_model
+from sns_core.training.models import TrainedModel
 from sns_core.training.trainer import Trainer
 from sns_workflow import configuration
 
 ROOT = Path(__file__).parents[1]
 
 CPU = torch.device("cpu")
-# Steps of a rollout's unit, always from its start: the first steps ask for more network calls than later ones.
+# Steps in one unit of a rollout. Each unit begins at the initial states, because the first steps take more network calls.
 ROUND = 10
 
 
@@ -47,44 +49,44 @@ def solver(case: dict):
 
 
 def solvers(case: dict):
-    """`solver` by `processes` processes, each with a share of the members and a core of its own, as jobs of
-    `data.group_members` are."""
+    """As `solver`, by `processes` processes: each has a share of the members and one core, as jobs of `data.group_members` do."""
     cores = sorted(os.sched_getaffinity(0))[: min(case["processes"], case["batch"])]
-    while len(TEAM) < len(cores):
-        ours, its = multiprocessing.Pipe()
-        multiprocessing.Process(target=obey, args=(its, cores[len(TEAM)]), daemon=True).start()
-        TEAM.append(ours)
-    at_work = TEAM[: len(cores)]
-    for pipe in at_work:
+    while len(PIPES) < len(cores):
+        parent, child = multiprocessing.Pipe()
+        multiprocessing.Process(target=work_on_core, args=(child, cores[len(PIPES)]), daemon=True).start()
+        PIPES.append(parent)
+    pipes = PIPES[: len(cores)]
+    for pipe in pipes:
         pipe.send({**case, "batch": case["batch"] // len(cores)})
         pipe.recv()
 
     def work(count):
-        for pipe in at_work:
+        for pipe in pipes:
             pipe.send(count)
-        for pipe in at_work:
+        for pipe in pipes:
             pipe.recv()
 
     return work
 
 
-TEAM = []
+PIPES = []  # to the processes of `solvers`, which serve one case after another
 
 
-def obey(pipe, core: int) -> None:
+def work_on_core(pipe, core: int) -> None:
+    """Serve a pipe on one core: a dict prepares a case, a number asks for so many units of it."""
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     while True:
-        told = pipe.recv()
-        if isinstance(told, dict):
-            work = solver(told)
+        message = pipe.recv()
+        if isinstance(message, dict):
+            work = solver(message)
         else:
-            work(told)
+            work(message)
         pipe.send("done")
 
 
 def transforms(case: dict):
-    """The floor: as many transforms of one axis as a step takes, contiguous, from one cached array to another; a unit is a step."""
+    """The floor: as many transforms along one axis as a step takes, between contiguous, cached arrays. A unit is a step."""
     n, columns = case["resolution"], case["columns"]
     real = torch.randn(case["batch"], n, n, dtype=getattr(torch, case["dtype"]))
     spectra = torch.fft.rfft(real)
@@ -103,7 +105,7 @@ def transforms(case: dict):
 
 
 def dataset() -> Dataset:
-    """Frames of white noise, as many as the demo's: what training costs does not depend on them."""
+    """Frames of white noise, as many as in the demo. The cost of training does not depend on their values."""
     resolved = demo()
     system, resolution = resolved["system"], resolved["emulator"]["resolution"]
     frames = np.random.default_rng(0).standard_normal((64, 400, 1, resolution, resolution), dtype=np.float32)
@@ -130,51 +132,73 @@ def training(case: dict):
 
 
 def rollout(case: dict):
-    """A unit is ROUND steps of all members from the same states, with the models of a finished run. The pair is looked at in
-    every step, unless the case says `configured`."""
-    folder, resolved = Path(sys.argv[2]), demo()
-    manifest = json.loads((folder / "shards" / "manifest.json").read_text())
-    system = build_system(manifest["system"]["name"], manifest["system"]["parameters"], torch.float32)
-    method = resolved["methods"][case["method"]]
-    if "every" in method and not case.get("configured"):
-        method = {**method, "every": 1}
-    models = {role: folder / "models" / f"{name}.safetensors" for role, name in method["models"].items()}
-    initial = open_frames(next((folder / "data").glob("*test*.nc")), "final_state")["final_state"]
-    states = torch.from_numpy(initial.values[: case["members"]])
-    options = {"precision": case.get("precision", "auto"), "compile": case.get("compile", False)}
-    stepper = build_stepper(method, models, system, manifest, CPU, **options)
-    start, streams = stepper.start(states), MemberStreams(0, "benchmark", members=range(case["members"]))
+    """A unit is ROUND steps of all members from the same states, with the models of a finished run.
 
-    def ours(count):
+    The pair is examined in every step, unless the case says `configured`.
+    """
+    folder, resolved = Path(sys.argv[2]), demo()
+    emulation = Emulation.read(folder / "shards" / "manifest.json")
+    options = resolved["methods"][case["method"]]
+    if not case.get("configured"):
+        options = {**options, "refine_every": 1}
+    models = {role: folder / "models" / f"{name}.safetensors" for role, name in options["models"].items()}
+    states = open_frames(next((folder / "data").glob("*test*.nc")), "final_state")["final_state"]
+    states = torch.from_numpy(states.values[: case["members"]])
+    hardware = Hardware(CPU, case.get("precision", "auto"), case.get("compile", False))
+    method = build_method(options, models, emulation, hardware=hardware)
+    start, streams = method.start(states), MemberStreams(0, "benchmark", members=range(case["members"]))
+
+    def run(count):
         for _ in range(count):
             carry = start
             for index in range(ROUND):
-                carry, _ = stepper.step(carry, streams.at(index + 1))
+                carry, _ = method.step(carry, streams.at(index + 1))
 
     if case["side"] == "ours":
         use_threads(1)
-        return ours
+        return run
     surrogate, denoiser = (
         load_model(models[role], kind) for role, kind in (("surrogate", "pointwise"), ("denoiser", "denoiser"))
     )
-    usual = torch.tensor(denoiser.note["clean_probability"]).expand(2, -1)
-    plain = straightforward.Rollout(
-        surrogate.network, denoiser.network, surrogate.per_channel("increment_std"), denoiser.colour(), denoiser.schedule(),
-        LevelReadout(**method["readout"], clean_probability=usual), method["max_level"], method["sampler"]["clip"],
-        method["renoise"], method["joint"], stepper.gain, case.get("stride", method["stride"]),
-    )  # fmt: skip
-    if case["precision"] == "float32" and not method["renoise"] and "stride" not in case:  # no random numbers
-        own, other = stepper.step(start, streams.at(1))[0]["frame"], plain.step(start["frame"], start["anchor"])
-        # Not closer: ours denoises the pair as it was looked at, the other the pair scaled to the level where it is taken to stand.
-        torch.testing.assert_close(own, other, rtol=0, atol=3e-3)
+    plain = plain_rollout(method, surrogate, denoiser, case.get("stride"))
+    if case["precision"] == "float32" and not method.renoise and "stride" not in case:  # no random numbers
+        frame = method.step(start, streams.at(1))[0]["frame"]
+        # Not closer: ours denoises the pair as it was encoded, the straightforward code the pair scaled to its level.
+        torch.testing.assert_close(frame, plain.step(start["frame"], start["frame"]), rtol=0, atol=3e-3)
 
-    def theirs(count):
+    def run_plain(count):
         for _ in range(count):
-            frame, plain.kept = start["frame"], []
+            frame, plain.history = start["frame"], []
             for _ in range(ROUND):
-                frame = plain.step(frame, start["anchor"])
+                frame = plain.step(frame, start["frame"])  # the anchor is the initial frame
 
-    return theirs
+    return run_plain
+
+
+def plain_rollout(
+    method: Refinement, surrogate: TrainedModel, denoiser: TrainedModel, stride: int | None = None
+) -> straightforward.Rollout:
+    """The straightforward code for a refinement and its models; `stride`: levels per move (None: the method's)."""
+    return straightforward.Rollout(
+        surrogate.network,
+        denoiser.network,
+        surrogate.per_channel("increment_std"),
+        denoiser.colour(),
+        denoiser.schedule(),
+        method.levels.readout,
+        max_level=method.levels.max_level,
+        clip=method.walk.sampler.clip,
+        renoise=method.renoise,
+        shared_level=method.levels.shared,
+        gain=method.gain and gain_factor(method.gain, denoiser.note["resolution"]),
+        stride=stride or method.walk.stride,
+    )
+
+
+def gain_factor(gain: tuple[float, float], resolution: int) -> torch.Tensor:
+    """a + b / K for each mode of a half spectrum; K = 0 counts as K = 1."""
+    shells = torch.from_numpy(shell_index(resolution)).clamp(min=1)
+    return (gain[0] + gain[1] / shells).float()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
     """Run the stage that the words of the command line name, and return the exit status."""
     stage, *stage_words = words or [""]
     if stage in ("-h", "--help"):
-        print(help_of_all())
+        _show(help_of_all())
         return 0
     if stage not in STAGES:
         print(
@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
         )
         return 2
     if {"-h", "--help"} & set(stage_words):
-        print(help_of_stage(stage))
+        _show(help_of_stage(stage))
         return 0
     common, stage_words = split_common(expand(stage_words))
     if "threads" in common:
@@ -78,6 +78,15 @@ def main(words: list[str]) -> int:
                 print(line, file=terminal, flush=True)
             return 1
     return 0
+
+
+def _show(text: str) -> None:
+    """Print a text. End quietly where the reader has closed the pipe, as `head` does after its last line."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # The interpreter flushes stdout at its end, which would raise the error a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reason(error: Exception) -> str:

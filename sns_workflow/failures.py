@@ -1,4 +1,4 @@
-"""What the end of a call says about jobs that failed or were stopped, instead of Snakemake's own words about them."""
+"""The closing lines of a call about jobs that failed or were stopped. They replace Snakemake's own lines."""
 
 import logging
 from collections.abc import Iterable

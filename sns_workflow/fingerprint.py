@@ -52,17 +52,17 @@ def _content(module: str) -> str:
 @functools.cache
 def _imports(module: str) -> list[tuple[str, str | None]]:
     """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
-    found = []
+    imports = []
     for node in ast.walk(syntax_tree(module)):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found += [(node.module, alias.name) for alias in node.names]
+            imports += [(node.module, alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            found += [(alias.name, None) for alias in node.names]
-    return [(imported, name) for imported, name in found if _file(imported)]
+            imports += [(alias.name, None) for alias in node.names]
+    return [(imported, name) for imported, name in imports if _file(imported)]
 
 
 def _defining(module: str, name: str | None) -> str:
-    """The module that defines `name` as seen from `module`, through the re-exports of package files."""
+    """The module that defines the `name` which `module` uses, through the re-exports of package files."""
     if name is None:
         return module
     if _file(f"{module}.{name}"):
@@ -77,14 +77,14 @@ def _defining(module: str, name: str | None) -> str:
 @functools.cache
 def modules(stage: str, *names: str) -> tuple[str, ...]:
     """Names of the modules that a stage uses, sorted; `names`: of a system's class, or anything of the user's own."""
-    seen = set(TABLES)
+    visited = set(TABLES)
     queue = [STAGES[stage], *(SYSTEMS.get(name) or name.rpartition(".")[0] for name in names)]
     while queue:
         module = queue.pop()
-        if module not in seen:
-            seen.add(module)
+        if module not in visited:
+            visited.add(module)
             queue += [_defining(*imported) for imported in _imports(module)]
-    return tuple(sorted(seen - TABLES))
+    return tuple(sorted(visited - TABLES))
 
 
 def builds_systems(stage: str) -> bool:

@@ -22,8 +22,8 @@ class OperationCount:
     bytes: float = 0.0
     kernels: float = 0.0
 
-    def __add__(self, other: "OperationCount") -> "OperationCount":
-        return OperationCount(self.flops + other.flops, self.bytes + other.bytes, self.kernels + other.kernels)
+    def __add__(self, count: "OperationCount") -> "OperationCount":
+        return OperationCount(self.flops + count.flops, self.bytes + count.bytes, self.kernels + count.kernels)
 
     def times(self, rows: float, calls: float) -> "OperationCount":
         """Return `calls` times the same for `rows` times as many rows of a batch: kernels grow larger, not more."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
-sys.path.insert(0, str(HOME))  # a clone runs its own code, whatever is installed
+sys.path.insert(0, str(HOME))  # a clone runs its own code and not the installed one
 from sns_workflow import configuration
 from sns_workflow.command import command, python, settings
 from sns_workflow.fingerprint import fingerprint

@@ -109,8 +109,8 @@ class PairSampler:
     """A source of random batches (B, F, C, H, W) of consecutive frames, in units of the training split's std.
 
     `frames`: number of consecutive frames per sample (2: a pair). `anchor_gap`: least distance, in frames, between the
-    sample and its anchor frame, which stands in front (None: no anchor). `symmetries`: the symmetries of the system by
-    which samples are moved: none, translations or all. Raises UserError where the trajectories are too short, and for
+    sample and its anchor frame, which stands in front (None: no anchor). `symmetries`: the symmetries of the system that
+    move samples: none, translations or all. Raises UserError where the trajectories are too short, and for
     other `symmetries`.
     """
 

@@ -118,7 +118,7 @@ def simulate_trajectories(
     """Integrate members of one split of the data with the solver, and write their trajectories.
 
     A killed call goes on from the last chunk that is kept beside `output`. Initial states are addressed by (seed,
-    split, member), so no two splits share one. On the CPU, a member has the same bits whichever members are integrated
+    split, member), so no two splits share one. On the CPU, the bits of a member do not depend on the members integrated
     with it. Raises InstabilityError where a member becomes NaN or breaks the CFL bound.
 
     `system`: the system's {"name", "parameters"}.

@@ -32,7 +32,7 @@ PARTS = 4  # the rest is cut into four parts, each with a spectrum of its own
 
 
 def regridded(states: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Move states (..., N, N) to a grid of `resolution` points a side: truncate them, or draw the same waves on more points."""
+    """Move states (..., N, N) to a grid of `resolution` points per side: truncate them, or draw the same waves on more points."""
     n, m = states.shape[-1], resolution
     if m <= n:
         return truncate(states, m)
@@ -44,7 +44,7 @@ def regridded(states: torch.Tensor, resolution: int) -> torch.Tensor:
 
 
 def longest_step(emulation: Emulation, resolution: int, device, run: Callable[[System], dict]) -> tuple[int, dict]:
-    """The longest time step with which `run` succeeds on a grid of `resolution` points a side, and the result of `run`.
+    """The longest time step with which `run` succeeds on a grid of `resolution` points per side, and the result of `run`.
 
     The step is returned as the number of time steps per emulator step. The most that are tried are twice as many as the
     configured time step would take, scaled to the grid. Raises InstabilityError where these are too few.

@@ -206,7 +206,7 @@ def _method(name: str, spec: dict, shared: dict) -> dict:
 def _solver(name: str, spec: tuple[int, int, int], shared: dict) -> dict:
     """Time the emulator steps of the solver on another grid.
 
-    `spec`: points a side, time steps per emulator step, emulator steps that are known to stay stable.
+    `spec`: points per side, time steps per emulator step, emulator steps that are known to stay stable.
     """
     points, substeps, stable = spec
     device, emulation, states = _ready(shared)

@@ -59,8 +59,8 @@ def plot_ablation(*, tables: Path, metrics: FileTree, reference: Path, labels: d
         first.set_yticks(rows, [f"{styles[name]['label']}   {numbers[name]}" for name in labels])
         _edge_note(first, len(labels))
         if len(layers) > 1:
-            look = {"color": MUTED, "markersize": 3.5, "linestyle": "none"}
-            handles = [Line2D([], [], marker=m, label=name, **look) for m, name in zip(MARKERS, layers, strict=False)]
+            style = {"color": MUTED, "markersize": 3.5, "linestyle": "none"}
+            handles = [Line2D([], [], marker=m, label=name, **style) for m, name in zip(MARKERS, layers, strict=False)]
             upper.legend(handles=handles, loc="outside upper right", ncols=len(layers), title="layers of a and d")
         axes = lower.subplots(1, 2)
         for letter, axis, name in zip("de", axes, ERRORS, strict=False):

@@ -57,17 +57,17 @@ def _panels(costs: pd.DataFrame) -> list[tuple[str, float]]:
 
 
 def _legend(figure, axis, styles: dict, machine: str) -> None:
-    looks = [look for name, look in styles.items() if name != "solver"]
-    handles = [axis.plot([], [], _marker(look), color=look["color"], label=look["label"])[0] for look in looks]
+    shown = [style for name, style in styles.items() if name != "solver"]
+    handles = [axis.plot([], [], _marker(style), color=style["color"], label=style["label"])[0] for style in shown]
     solver = {"color": INK, "markersize": 4, "label": "Solver as configured, and on its grids"}
     handles += axis.plot([], [], "-s", **solver)
     title = {"title": machine, "title_fontsize": 7}
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), **title)
 
 
-def _marker(look: dict) -> str:
+def _marker(style: dict) -> str:
     """Return a diamond for a method whose colour another method has too, else a circle."""
-    return "o" if look["linestyle"] == "-" else "D"
+    return "o" if style["linestyle"] == "-" else "D"
 
 
 def _panel(axis, methods: pd.DataFrame, solvers: pd.DataFrame, styles: dict) -> None:
@@ -101,13 +101,13 @@ def _solvers(axis, solvers: pd.DataFrame) -> None:
         note_at(axis, f"{row['grid']:g}²", *place, ha="center", va="bottom", **GRID_NOTE)
 
 
-def _method(axis, row: pd.Series, look: dict) -> None:
+def _method(axis, row: pd.Series, style: dict) -> None:
     """Draw a method with the interval of its error; hollow at the upper edge if it lost members."""
     low, high = axis.get_ylim()
-    marks = {"marker": _marker(look), "color": look["color"], "markersize": 6, "zorder": 5}
+    marks = {"marker": _marker(style), "color": style["color"], "markersize": 6, "zorder": 5}
     if row["members_lost"] > 0 or not np.isfinite(row["error"]):
         axis.plot(row["seconds"], high, markerfacecolor="white", clip_on=False, **marks)
         return
     ends = np.maximum([row["error_low"], row["error_high"]], low)
-    axis.plot([row["seconds"]] * 2, ends, color=look["color"], linewidth=1.2, alpha=0.6, zorder=4)
+    axis.plot([row["seconds"]] * 2, ends, color=style["color"], linewidth=1.2, alpha=0.6, zorder=4)
     axis.plot(row["seconds"], row["error"], markeredgecolor=FAINT, markeredgewidth=0.4, **marks)

@@ -53,10 +53,10 @@ def _densities(axis, solver, results, styles, name: str, layer: int) -> None:
     plain_minor(axis)
 
 
-def _line(axis, bins: np.ndarray, values: np.ndarray, **look) -> None:
+def _line(axis, bins: np.ndarray, values: np.ndarray, **style) -> None:
     """Draw a density as a line; the two end bins, which hold everything beyond them, as triangles at the edges."""
     shown = np.where(values > 0, values, np.nan)
-    axis.plot(bins[1:-1], shown[1:-1], **look)
+    axis.plot(bins[1:-1], shown[1:-1], **style)
     for marker, end in (("<", 0), (">", -1)):
-        edge = {"color": look["color"], "markersize": 4, "clip_on": False, "zorder": 6}
+        edge = {"color": style["color"], "markersize": 4, "clip_on": False, "zorder": 6}
         axis.plot(bins[end], shown[end] if shown[end] >= RAREST else np.nan, marker, **edge)

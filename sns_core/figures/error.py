@@ -75,10 +75,10 @@ def _limits(errors: dict, results: dict) -> tuple[float, float, float, float]:
     return start, end, low, high
 
 
-def _members(axis, error, result, look: dict, size: float, limits) -> None:
+def _members(axis, error, result, style: dict, size: float, limits) -> None:
     """Draw the error of each member (thin) and their mean (bold), and a triangle at each loss."""
     start, end, low, high = limits
-    colour = look["color"]
+    colour = style["color"]
     for member in error["member"].values:
         axis.plot(error["time"], error.sel(member=member), color=colour, alpha=0.35, linewidth=0.6)
     axis.plot(error["time"], error.mean("member"), color=colour, linewidth=2.0)
@@ -90,7 +90,7 @@ def _members(axis, error, result, look: dict, size: float, limits) -> None:
         axis.plot(times, np.full(len(times), 0.97), "v", color=colour, markersize=5, **edge)
     clip(axis, low, high)
     note = lost_note(result)
-    axis.set_title(look["label"] + (f", {note} (▾)" if note else ""), color=readable(colour))
+    axis.set_title(style["label"] + (f", {note} (▾)" if note else ""), color=readable(colour))
     if error.sizes["time"] and float(error.max()) > high:
         corner(axis, f"cut at {high:g}", "upper left")
 

@@ -54,15 +54,15 @@ def plot_levels(
             _block(part, diagnoses[name], results[name], results[surrogate], solver, styles[surrogate])
 
 
-def _block(part, diagnosis, result, surrogate, solver, look: dict) -> None:
+def _block(part, diagnosis, result, surrogate, solver, style: dict) -> None:
     """Draw the panels of one method."""
     grid = part.add_gridspec(2, 3, width_ratios=(1, 1, 2))
     _histogram(part.add_subplot(grid[0, 0]), result, diagnosis.attrs["levels"])
     _series(part.add_subplot(grid[0, 1]), result)
     upper = part.add_subplot(grid[0, 2])
-    _along_surrogate(upper, diagnosis, surrogate, look["label"])
+    _along_surrogate(upper, diagnosis, surrogate, style["label"])
     lower = part.add_subplot(grid[1, 2], sharex=upper)
-    _energy(lower, surrogate, solver, look)
+    _energy(lower, surrogate, solver, style)
     _shared_steps(lower, surrogate)
     _alarm(upper, diagnosis["level_alarm"].values, line=3)
     _alarm(lower, diagnosis["energy_alarm"].values, line=0)
@@ -157,7 +157,7 @@ def _along_surrogate(axis, diagnosis, surrogate, label: str) -> None:
     panel_letter(axis, "c", f"Levels along the rollout of {label} alone")
 
 
-def _energy(axis, surrogate, solver, look: dict) -> None:
+def _energy(axis, surrogate, solver, style: dict) -> None:
     """Draw the kinetic energy of the surrogate alone relative to the solver's mean, layers together."""
     ensemble = solver["kinetic_energy"].mean("layer")
     ratio = living(surrogate, "kinetic_energy").mean("layer") / float(ensemble.mean())
@@ -165,8 +165,8 @@ def _energy(axis, surrogate, solver, look: dict) -> None:
     axis.axhspan(spread.min(), spread.max(), color=REFERENCE, alpha=0.12, linewidth=0)
     axis.axhline(1, **DOTTED)
     for member in ratio["member"].values:
-        axis.plot(ratio["step"], ratio.sel(member=member), color=look["color"], alpha=0.35, linewidth=0.6)
-    axis.plot(ratio["step"], ratio.mean("member"), color=look["color"], linewidth=1.8)
+        axis.plot(ratio["step"], ratio.sel(member=member), color=style["color"], alpha=0.35, linewidth=0.6)
+    axis.plot(ratio["step"], ratio.mean("member"), color=style["color"], linewidth=1.8)
     axis.set_yscale("log")
     finite = np.concatenate([ratio.values[np.isfinite(ratio.values)], spread.ravel()])
     clip(axis, max(ENERGY[0], 0.7 * finite.min()), min(ENERGY[1], max(2.0, 1.4 * finite.max())), [finite])
@@ -174,7 +174,7 @@ def _energy(axis, surrogate, solver, look: dict) -> None:
     axis.set_ylabel("kinetic energy / solver's")
     _lost_marks(axis, surrogate)
     lost = " (▾ a member is lost)" if lost_note(surrogate) else ""
-    panel_letter(axis, "d", f"Kinetic energy of {look['label']} alone{lost}")
+    panel_letter(axis, "d", f"Kinetic energy of {style['label']} alone{lost}")
 
 
 def _shared_steps(axis, surrogate) -> None:
@@ -219,8 +219,8 @@ def _clean_pairs(axis, diagnosis) -> None:
         for source, dashes, label in sources:
             values = np.sort(diagnosis[source].isel(frame=index).values)
             share = np.arange(1, len(values) + 1) / len(values)
-            look = {"color": colour, "linestyle": dashes, "linewidth": 1.3, "label": f"{name.split(',')[0]}, {label}"}
-            axis.step(np.concatenate([[0], values]), np.concatenate([[0], share]), where="post", **look)
+            style = {"color": colour, "linestyle": dashes, "linewidth": 1.3, "label": f"{name.split(',')[0]}, {label}"}
+            axis.step(np.concatenate([[0], values]), np.concatenate([[0], share]), where="post", **style)
             highest = max(highest, float(values[-1]))
     _level_axis(axis, highest)
     axis.set(ylim=(0, 1.02), xlabel="estimated level", ylabel="share at or below")

@@ -168,9 +168,9 @@ class _Pictures:
     # The background
 
     def _draw_background(self) -> None:
-        for column, look in enumerate(self.styles.values()):
+        for column, style in enumerate(self.styles.values()):
             place = self._panel_left(column), TOP - 9
-            self._write(*place, look["label"], color=readable(look["color"]), weight="bold", size=12)
+            self._write(*place, style["label"], color=readable(style["color"]), weight="bold", size=12)
         if len(self.layers) > 1:
             for row, layer in enumerate(self.layers):
                 middle = self._panel_top(row) + self.panel / 2
@@ -220,8 +220,8 @@ class _Pictures:
         width, height = self.size
         return self.figure.add_axes((left / width, 1 - (top + tall) / height, wide / width, tall / height))
 
-    def _line(self, axis, look: dict):
-        (line,) = axis.plot([], [], color=look["color"], linestyle=look["linestyle"], linewidth=1.7, animated=True)
+    def _line(self, axis, style: dict):
+        (line,) = axis.plot([], [], color=style["color"], linestyle=style["linestyle"], linewidth=1.7, animated=True)
         self.moving.append(line)
         return line
 
@@ -261,7 +261,7 @@ class _Pictures:
         axis.set(xlabel="wavenumber k")
         axis.set_title(f"Energy spectrum{layer_suffix(self.layers, layer)}")
         axis.legend(loc="lower left", borderpad=0.1)
-        return shells, wavenumber, {name: self._line(axis, look) for name, look in self.styles.items()}
+        return shells, wavenumber, {name: self._line(axis, style) for name, style in self.styles.items()}
 
     def _energy(self, axis) -> None:
         """Draw the axes of the energy with the solver's range, and prepare the lines of the methods."""

@@ -80,8 +80,8 @@ def _entry(axis, row, height: float, scale: tuple[float, float], colour: str, ma
     if np.isfinite(row["low"]) and np.isfinite(row["high"]):
         axis.plot(np.clip([row["low"], row["high"]], *scale), [height] * 2, color=colour, linewidth=1.4, alpha=0.6)
     shape = ">" if row["value"] > scale[1] else "<" if row["value"] < scale[0] else marker
-    look = {"color": colour, "markerfacecolor": "white" if row["members_lost"] else colour, "markersize": 4.5}
-    axis.plot(np.clip(row["value"], *scale), height, shape, clip_on=False, zorder=4, **look)
+    style = {"color": colour, "markerfacecolor": "white" if row["members_lost"] else colour, "markersize": 4.5}
+    axis.plot(np.clip(row["value"], *scale), height, shape, clip_on=False, zorder=4, **style)
 
 
 # Axes. Each function sets limits and ticks and returns the two ends between which values are drawn.
@@ -164,17 +164,19 @@ def _forecasts(figure, scores: pd.DataFrame, styles: dict, layers: list[str]) ->
         for method in styles:
             for index, layer in enumerate(layers):
                 rows = table[(table["method"] == method) & (table["layer"] == layer)]
-                look = styles[method] | {"marker": MARKERS[index % len(MARKERS)], "markersize": 3}
-                axis.plot(rows["lead"], rows["value"], **look)
-                axis.fill_between(rows["lead"], rows["low"], rows["high"], color=look["color"], alpha=0.15, linewidth=0)
+                style = styles[method] | {"marker": MARKERS[index % len(MARKERS)], "markersize": 3}
+                axis.plot(rows["lead"], rows["value"], **style)
+                axis.fill_between(
+                    rows["lead"], rows["low"], rows["high"], color=style["color"], alpha=0.15, linewidth=0
+                )
         leads = table["lead"].unique()
         axis.set(xscale="log", yscale="log", xlabel="lead (steps)")
         axis.set_xticks(leads, [f"{lead:g}" for lead in leads])
         axis.minorticks_off()
     axes[1].axhline(1, color=REFERENCE, linewidth=0.8)
     words.set_axis_off()
-    for look in styles.values():
-        words.plot([], [], **look)
+    for style in styles.values():
+        words.plot([], [], **style)
     for index, layer in enumerate(layers if len(layers) > 1 else []):
         words.plot([], [], MARKERS[index % len(MARKERS)], color=MUTED, markersize=4.5, label=layer)
     words.legend(loc="upper left")

@@ -128,17 +128,17 @@ def _errors(axis, table, styles) -> None:
     finite = table["window_spectrum_error"][np.isfinite(table["window_spectrum_error"])].to_numpy()
     low = 10 ** np.floor(np.log10(max(finite.min(), 1e-3))) if len(finite) else 1e-2
     high = min(WORST, max(0.3, 1.5 * finite.max())) if len(finite) else WORST
-    for method, look in styles.items():
+    for method, style in styles.items():
         rows = table[table["method"] == method]
         middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["window_spectrum_error"]
         inside = value <= high
         ends = (rows[f"window_spectrum_error_{end}"].clip(upper=high) for end in ("low", "high"))
-        axis.fill_between(middle, *ends, color=look["color"], alpha=0.15, linewidth=0)
-        axis.plot(middle, value.where(inside), **look, marker="o", markersize=3)
+        axis.fill_between(middle, *ends, color=style["color"], alpha=0.15, linewidth=0)
+        axis.plot(middle, value.where(inside), **style, marker="o", markersize=3)
         if not inside.all():
             edge = {"clip_on": False, "transform": axis.get_xaxis_transform()}
             heights = np.full((~inside).sum(), 0.985)
-            axis.plot(middle[~inside], heights, "^", color=look["color"], markersize=4.5, **edge)
+            axis.plot(middle[~inside], heights, "^", color=style["color"], markersize=4.5, **edge)
     axis.set_yscale("log")
     axis.set_ylim(low, high)
     axis.set(xlabel="step", ylabel="spectrum error (decades)", xlim=(0, float(table["last_step"].max())))

@@ -41,8 +41,8 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
                 axis.tick_params(labelleft=False)
             else:
                 axis.set_ylabel("correlation with the frame τ before")
-        looks = [*styles.values(), {**DOTTED, "label": "Solver ensemble, range"}]
-        handles = [Line2D([], [], **look) for look in looks]
+        legend_styles = [*styles.values(), {**DOTTED, "label": "Solver ensemble, range"}]
+        handles = [Line2D([], [], **style) for style in legend_styles]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.6)
         axis = figure.add_subplot(grid[1, :])
         rates = _rates(axis, solver, results, styles)

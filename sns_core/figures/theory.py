@@ -65,8 +65,8 @@ def _by_shell(axis, result) -> None:
     steps, distance = result["mark"].values, result["network_distance"].values
     shells = np.arange(distance.shape[1])
     for index, step in enumerate(steps):
-        look = {"color": FIRST, "alpha": _shade(index, len(steps)), "marker": "o", "markersize": 3}
-        axis.plot(shells, distance[index], **look)
+        style = {"color": FIRST, "alpha": _shade(index, len(steps)), "marker": "o", "markersize": 3}
+        axis.plot(shells, distance[index], **style)
         note_at(axis, f"{step} steps", (shells[-1], distance[index, -1]), (4, -2), color=FIRST, fontsize=7)
     axis.set(yscale="log", xlabel="wavenumber shell", ylabel="|network − oracle|² / |oracle|²")
     axis.set_xlim(-0.3, len(shells) + 0.9)

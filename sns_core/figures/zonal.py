@@ -82,18 +82,18 @@ class _Drawing:
             FURTHEST * solver_reach, max(solver_reach, *(_reach(each) for each in self.profiles.values()))
         )
 
-    def mean(self, axis, name: str, look: dict) -> None:
+    def mean(self, axis, name: str, style: dict) -> None:
         """Draw the mean profile of a method over the solver's."""
         if self.removed:
             empty_panel(axis, "frames hold\nno zonal mean")
         else:
             _profile(axis, self.y, self.ensemble, MUTED, 0.35)
-            colour = REFERENCE if name == "solver" else look["color"]
+            colour = REFERENCE if name == "solver" else style["color"]
             _profile(axis, self.y, self.profiles[name], colour, 0.3)
             axis.axvline(0, color=FAINT, linewidth=0.8)
             axis.set_xlim(-self.reach, self.reach)
         axis.set_ylim(self.y[0], self.y[-1])
-        axis.set_title(wrapped(look["label"], 24), color=readable(look["color"]))
+        axis.set_title(wrapped(style["label"], 24), color=readable(style["color"]))
         axis.set_xlabel("mean velocity" + unit(self.solver["zonal_velocity"].attrs.get("units", "1")))
 
     def course(self, axis, name: str, result: xr.Dataset, member: int):

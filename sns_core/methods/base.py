@@ -41,7 +41,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class FrameSpace:
-    """How frames come from states, and which frames are possible.
+    """The way from states to frames, and which frames are possible.
 
     `observe`: states -> frames (B, C, m, m) in standard deviations; `admissible`: removes from frames what no frame of the
     system can hold, for example a mean. Both are the identity unless given.
@@ -58,7 +58,7 @@ class FrameSpace:
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how networks run: `device`, `precision` (auto, float32 or bfloat16), and whether they are compiled."""
+    """The place and the manner in which networks run: `device`, `precision` (auto, float32 or bfloat16), and whether they are compiled."""
 
     device: torch.device = torch.device("cpu")
     precision: str = "auto"
@@ -92,7 +92,7 @@ class Method(abc.ABC):
     """Maps a carry to the next carry by one emulator step.
 
     A subclass defines `start`, `step` and `frame`. To be used by a configuration, it also says which models it needs
-    (`needs`: role -> objectives of which the model must have been trained for one) and defines `build`, whose
+    (`needs`: role -> objectives; the model must have been trained for one of them) and defines `build`, whose
     keyword-only arguments are the options that the configuration may give; their annotations say which values are allowed.
     """
 

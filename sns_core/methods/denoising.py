@@ -1,4 +1,4 @@
-"""What the denoising methods share: coordinates, forward diffusion, the walk back, the anchor.
+"""The base of the denoising methods: coordinates, forward diffusion, the walk back, the anchor.
 
 Frames enter in standard deviations, x. Diffusion works in the coordinates z of the noise colour (`diffusion.colour`); with
 white noise the two are the same. In z a frame at level s is sqrt(a(s)) z + sqrt(1 - a(s)) noise.
@@ -17,7 +17,7 @@ from sns_core.streams import normal
 
 @dataclass(frozen=True)
 class WalkBack:
-    """How a pair is walked to (0, 0): the constructor of `diffusion.Path`, the levels per move, and the sampler."""
+    """The walk of a pair to (0, 0): the constructor of `diffusion.Path`, the levels per move, and the sampler."""
 
     path: str = "left_then_down"
     stride: int = 1

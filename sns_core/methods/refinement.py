@@ -134,7 +134,7 @@ class Refinement(DenoisingMethod):
         return self.denoiser.encode_pair(z_prev, z_next, anchor)
 
     def walk_start(self, levels: torch.Tensor) -> torch.Tensor:
-        """Where in the plane (B, 2) the walk of pairs at `levels` (B, 2) begins."""
+        """The points (B, 2) of the plane where the walk of pairs at `levels` (B, 2) begins."""
         return self.level_rule.walk_start(levels)
 
     def place(self, z: torch.Tensor, level: torch.Tensor, streams: Streams) -> torch.Tensor:

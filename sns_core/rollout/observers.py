@@ -27,7 +27,7 @@ class StoredFrames(Observer):
         self._copying = None
 
     def store(self, frame: torch.Tensor) -> None:
-        """Store a frame (B, C, m, m) whatever its step, for example the initial one."""
+        """Store a frame (B, C, m, m) of any step, for example the initial one."""
         self._batch.append(frame)
         if len(self._batch) == FRAME_BATCH:
             self._flush()

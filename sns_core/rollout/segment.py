@@ -103,8 +103,8 @@ def rollout_segment(
 def start_carry(method: Method, states, members: list[int], device: torch.device) -> Carry:
     """The carry of `members` at step 0.
 
-    `states`: DataArray (member, layer, y, x) of the whole split. All members are started at once, whichever are asked
-    for, because transforms of another batch may differ in the last bit.
+    `states`: DataArray (member, layer, y, x) of the whole split. All members of the split are started at once, also where
+    few are wanted, because transforms of another batch may differ in the last bit.
     """
     rows = torch.from_numpy(np.searchsorted(states["member"].values, members)).to(device)
     everyone = method.start(torch.from_numpy(np.ascontiguousarray(states.values)).to(device))

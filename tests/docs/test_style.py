@@ -14,6 +14,7 @@ PLACES = {
     "docs": ["docs/*.py", "tests/docs/*.py"],
     "config": ["config/*.yaml", "profiles/*/*.yaml", "workflow/schemas/*.yaml", "Makefile"],
     "workflow": ["Snakefile", "workflow/**/*.smk", "workflow/**/*.py", "workflow/**/*.rst", "sns_workflow/**/*.py"],
+    "benchmarks": ["benchmarks/*.py", "benchmarks/*.sh"],
     "sns_core": ["sns_core/*.py", "sns_core/*.j2"],
     **{
         f"sns_core/{folder.name}": [f"sns_core/{folder.name}/**/*.py"]
@@ -21,6 +22,7 @@ PLACES = {
         if (folder / "__init__.py").exists()
     },
 }
+PLACES_OF_CODE = [place for place in PLACES if place not in ("pages", "config")]
 
 # Rates such as "10 calls a second" are plain English; the article twice in a row for "per" or "for each" is not.
 COUNTED = "row|panel|file|folder|job|generator|stream|curve|line|point|call|list|value|number|level|step|frame|member"
@@ -41,22 +43,6 @@ PATTERNS = {
 OPENING = re.compile(r"(?:What|Who|How|Where|That)\b")
 BANNED = {"told", "given", "found", "known", "one", "other", "own", "kept", "there", "here", "some", "again", "few"}
 BANNED |= {"asked", "seen"}
-
-# Places that still break a rule. Remove a place once its test passes.
-PENDING = {
-    "sentences": {"config", "workflow", "sns_core/data", "sns_core/evaluation", "sns_core/methods", "sns_core/rollout"},
-    "docstrings": {"workflow", "sns_core/methods", "sns_core/metrics"},
-    "names": {"workflow"},
-}
-
-
-def places(rule: str, without: tuple[str, ...] = ()) -> list:
-    """Parameters of a test: each place, marked as an expected failure if it is pending."""
-    mark = pytest.mark.xfail(reason="not in plain English yet", strict=False)
-    return [
-        pytest.param(place, marks=[mark] if place in PENDING[rule] else []) for place in PLACES if place not in without
-    ]
-
 
 # Sentences that a pattern takes for its own: file -> words.
 EXCEPTIONS = {
@@ -116,7 +102,7 @@ def allowed(path: Path, words: str) -> bool:
     return any(exception in words for exception in EXCEPTIONS.get(str(path.relative_to(ROOT)), ()))
 
 
-@pytest.mark.parametrize("place", places("sentences"))
+@pytest.mark.parametrize("place", PLACES)
 def test_sentences_keep_to_the_style(place):
     faults = []
     for path in files(place):
@@ -130,7 +116,7 @@ def test_sentences_keep_to_the_style(place):
     assert not faults, "\n".join(faults)
 
 
-@pytest.mark.parametrize("place", places("docstrings", without=("pages", "config")))
+@pytest.mark.parametrize("place", PLACES_OF_CODE)
 def test_docstrings_begin_with_a_verb_or_a_thing(place):
     faults = []
     for path in files(place):
@@ -158,7 +144,7 @@ def names_of_values(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
-@pytest.mark.parametrize("place", places("names", without=("pages", "config")))
+@pytest.mark.parametrize("place", PLACES_OF_CODE)
 def test_no_value_is_named_by_a_pronoun(place):
     faults = []
     for path in files(place):

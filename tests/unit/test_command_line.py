@@ -1,6 +1,7 @@
 """The command line reads stages' arguments by their annotations and ends mistakes in one line."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -113,6 +114,15 @@ def test_the_help_of_a_stage_describes_each_argument_once(name):
     missing = [argument.flag for argument in arguments_of(name) if not argument.description]
     assert not missing, f"{name} does not describe {missing}"
     assert all(text.count(f"\n  {argument.flag} {argument.kind}\n") == 1 for argument in arguments_of(name))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train_model", "--help"]])
+def test_help_ends_quietly_where_nobody_reads_it(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    call = subprocess.run([sys.executable, "-m", "sns_core", *words], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (call.returncode, call.stderr) == (0, "")
 
 
 def test_help_loads_no_torch():

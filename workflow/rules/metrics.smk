@@ -80,7 +80,7 @@ rule compute_metrics:
             map_lags=config_slice("metrics", "map_lags"),
             extra=get_user_metrics,
         ),
-        # Computed from `output`, and so not compared: the numbers are the same whoever computes them.
+        # A function of `output`, so Snakemake does not compare it: the numbers do not depend on where dask computes.
         dask=lambda wildcards, output: configuration.as_parameter(RESOLVED[wildcards.system]["metrics"]["dask"]),
     shell:
         command("compute_metrics")

@@ -54,8 +54,8 @@ def write_explorer(
         for name, values in _series(solver, results, chosen, steps).items():
             description["arrays"][name] = block.add(values)
         scale = field_scale(solver)[:, None, None]
-        for name, look in method_styles(labels).items():
-            entry = _describe_method(name, labels[name], look, results[name], rollouts[name], chosen)
+        for name, style in method_styles(labels).items():
+            entry = _describe_method(name, labels[name], style, results[name], rollouts[name], chosen)
             for member in chosen:
                 shown = steps[np.isin(steps, stored[name][member])]
                 fields = [quantised(rollouts[name].frame(member, int(step))[1] / scale) for step in shown]
@@ -167,13 +167,13 @@ def _describe_run(solver, results, rollouts, members, steps) -> dict:
     }
 
 
-def _describe_method(name: str, label: str, look: dict, result, rollout: Rollout, members: list[int]) -> dict:
+def _describe_method(name: str, label: str, style: dict, result, rollout: Rollout, members: list[int]) -> dict:
     """Return the description of a method for the script, without its frames."""
     return {
         "name": name,
         "label": label,
-        "colours": css_colours(look["color"]),
-        "dashed": look["linestyle"] != "-",
+        "colours": css_colours(style["color"]),
+        "dashed": style["linestyle"] != "-",
         "lost": [int(result["lost_step"].sel(member=member)) for member in members],
         "last_step": rollout.last_step,
         "frames": [],
