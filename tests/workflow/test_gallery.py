@@ -201,7 +201,7 @@ def test_an_altered_file_is_refused_and_left_alone(kept):
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("resolution", 32, "its resolution is 32 where theirs is 16"),
+        ("resolution", 32, "its resolution is 32, that of the data is 16"),
         ("statistics", {"std": [1.0]}, "its statistics is"),
         ("data", "0" * 64, "its data is"),
     ],

@@ -42,8 +42,8 @@ def test_called_by_its_path_without_the_environment_activated(root, tmp_path):
     verify = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert "1 done" in verify.stdout + verify.stderr
     link = tmp_path / "elsewhere"
-    link.symlink_to(Path(sys.executable).parent)
-    again = [str(link / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
+    link.symlink_to(Path(sys.executable).parents[1])  # the whole environment: its packages are found from there
+    again = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
     call = subprocess.run(again, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert call.returncode == 0 and "Nothing to be done" in call.stdout + call.stderr
 

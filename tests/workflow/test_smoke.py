@@ -226,7 +226,7 @@ def test_the_theory_target_stands_alone(root, tmp_path):
 def test_a_configuration_error_is_one_clear_line(root, tmp_path):
     result = snakemake(root, tmp_path, "all", flags=("--dry-run",), overlay="rolout: {steps: 90}")
     assert result.returncode != 0
-    assert "unknown key 'rolout'; did you mean 'rollout'?" in result.stdout
+    assert "did you mean 'rollout'?" in result.stdout and "rolout" in result.stdout
     assert "Traceback" not in result.stdout
 
 

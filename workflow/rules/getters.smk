@@ -1,4 +1,5 @@
 # What the jobs of the rules read and which settings they take: functions of a job's wildcards (`get_...`), or of names.
+import json
 
 
 def get_method_class(wildcards) -> list[str]:
@@ -323,5 +324,5 @@ def write_configuration(wildcards, output) -> str:
     """The whole configuration, written to a file."""
     path = Path(RESULTS, "logs", "configuration.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(configuration.as_parameter(config))
+    path.write_text(json.dumps(config))  # in its own order, which is that of methods and models in files and tables
     return str(path)
