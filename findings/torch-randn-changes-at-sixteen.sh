@@ -5,10 +5,10 @@
 #
 # One would guess: with the same seed, a shorter draw is the beginning of a longer one, as with numpy's generators, so
 # that noise for one member more leaves the noise of the others alone.
-# What happens: up to 15 numbers come one after the other, and a longer draw continues a shorter one. From 16 on, numbers
-# are made in blocks of 16. A rest that does not fill a block makes no short block: the last 16 places are drawn anew,
-# over numbers that were there. So draws of 15 and of 16 numbers have nothing in common, draws of 16 and of 17 share the
-# first number alone, and draws of 32 and of 33 share 17 of 32.
+# What happens: up to 15 numbers come one after the other, and a longer draw continues a shorter one. From 16 on,
+# numbers are made in blocks of 16. A rest that does not fill a block makes no short block: the last 16 places are
+# drawn anew, over numbers that were there. So draws of 15 and of 16 numbers have nothing in common, draws of 16 and of
+# 17 share the first number alone, and draws of 32 and of 33 share 17 of 32.
 #
 # Seen on 2026-11-28: the text below, in "expected".
 set -euo pipefail

@@ -24,7 +24,18 @@ import importlib
 from sns_core.version import __version__ as __version__
 
 __all__ = ["Emulator", "load", "roll"]
-ROOMS = ("data", "diffusion", "methods", "metrics", "networks", "rollout", "systems", "training")
+ROOMS = (
+    "data",
+    "diffusion",
+    "evaluation",
+    "methods",
+    "metrics",
+    "networks",
+    "rollout",
+    "systems",
+    "theory",
+    "training",
+)
 
 
 def __getattr__(name: str):

@@ -8,9 +8,10 @@
 States and frames cross this door in physical units, as arrays (member, layer, y, x) on the grid of the frames.
 """
 
-import dataclasses
+import contextlib
 import difflib
 import itertools
+import operator
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
 from sns_core.files import read_json
-from sns_core.methods.base import Hardware, Method
+from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
 from sns_core.methods.build import build_method
 from sns_core.methods.solver import Solver
 from sns_core.rollout.engine import Observer, iterate, roll
@@ -42,21 +43,24 @@ def load(
     *,
     system: str | None = None,
     device: str = "auto",
-    precision: str = "auto",
+    precision: str | None = None,
     compile: bool = False,
+    threads: int = 1,
 ) -> "Emulator":
     """Load an emulator from a finished run.
 
     `path`: folder of a run (`results/demo`) or of the gallery (`gallery/re1e4`); `method`: its name in the run's
     configuration; `system`: name of the system, needed where the run has several; `device`: auto, cpu, cuda or cuda:N;
-    `precision`: auto, float32 or bfloat16, of the networks; `compile`: compile the networks, whose numbers are then the
-    same to rounding.
+    `precision` of the networks: auto, float32 or bfloat16 (None: the run's own); `compile`: compile the networks, whose
+    numbers are then the same to rounding; `threads`: of torch while the emulator computes on a CPU. One thread, the workflow's own
+    number, gives the workflow's bits.
 
     Raises UserError for a folder without a finished run, for an unknown method or system, and for a model that is
     missing or damaged.
     """
     folder = Path(path)
-    systems = _systems_of(folder)
+    record = _record_of(folder)
+    systems = {name: entry["methods"] for name, entry in record["systems"].items()}
     if system is None and len(systems) > 1:
         raise UserError(f"{folder}: holds several systems; give system= one of {', '.join(systems)}")
     system = next(iter(systems)) if system is None else _pick(system, systems, f"{folder}: no system")
@@ -64,27 +68,44 @@ def load(
     spec = methods[_pick(method, methods, f"{folder}: no method")]
     if spec["kind"] == "external":
         raise UserError(f"{folder}: {method!r} is a rollout that was read from a file; it cannot be started again")
-    return Emulator(folder / system, method, spec, Hardware(select_device(device), precision, compile))
+    if precision is None:
+        precision = record["configuration"].get("hardware", {}).get("precision", "auto")
+    try:
+        hardware = Hardware(select_device(str(device)), precision, compile)
+    except RuntimeError as error:
+        raise UserError(f"device: {device!r} is none of auto, cpu, cuda and cuda:N ({error})") from None
+    return Emulator(folder / system, method, spec, hardware, int(record["seed"]), _whole(threads, "threads", 1))
 
 
-def _systems_of(folder: Path) -> dict[str, dict]:
-    """System -> method -> its resolved configuration, from the record of a run or of the gallery."""
+def _record_of(folder: Path) -> dict:
+    """The record of a run or of the gallery: its seed, configuration, and systems with their methods."""
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the folder of a run, for example results/demo")
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; give the folder of a run, for example results/demo, or of the gallery"
         )
     listing = next((folder / name for name in (RUN, GALLERY) if (folder / name).exists()), None)
     if listing is None:
-        raise UserError(
-            f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; run `snakemake` to its end, or give the folder "
-            "that holds one of them"
+        above = any((folder.parent / name).exists() for name in (RUN, GALLERY))
+        way_out = (
+            f"give {folder.parent}"
+            if above
+            else "run `snakemake` to its end, or give the folder that holds one of them"
         )
+        raise UserError(f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; {way_out}")
     record = read_json(listing)
-    described = record.get("provenance", record).get("systems", {})
-    systems = {name: entry["methods"] for name, entry in described.items() if "methods" in entry}
+    if "provenance" in record:  # of the gallery
+        record = {**record["provenance"], "configuration": record["configuration"]}
+    systems = record.get("systems") or {}
+    systems = {
+        name: entry
+        for name, entry in systems.items()
+        if all("kind" in m for m in entry.get("methods", {"": {}}).values())
+    }
     if not systems:
         raise UserError(f"{listing}: lists no methods, so it comes from an older version; run `snakemake` again")
-    return systems
+    return {**record, "systems": systems}
 
 
 def _pick(name: str, names, reason: str) -> str:
@@ -95,33 +116,48 @@ def _pick(name: str, names, reason: str) -> str:
     raise UserError(f"{reason} {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"))
 
 
+def _whole(value, name: str, least: int) -> int:
+    """A whole number of at least `least`; UserError for anything else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_) or number < least:
+        raise UserError(f"{name}: {value!r} is not a whole number of at least {least}")
+    return number
+
+
 class Emulator:
-    """One method of a run, ready to be rolled out.
+    """One method of a run, ready to be rolled out. `load` makes it.
 
     `method`: its name; `options`: its kind and options, as the run had them; `system`: the solver, a System;
     `step`: time between frames, in `time_units`; `units`: of the field; `grid`: (C, H, W) of a frame; `state_grid`: of the
     states that `rollout` starts from, equal to `grid` but for the solver itself, which starts on its own finer grid.
     """
 
-    def __init__(self, folder: Path, method: str, spec: dict, hardware: Hardware):
+    def __init__(self, folder: Path, method: str, spec: dict, hardware: Hardware, seed: int, threads: int):
         manifest = folder / "shards" / "manifest.json"
-        self.folder, self.method, self.options, self._device = folder, method, spec, hardware.device
+        self.folder, self.method, self.options = folder, method, spec
+        self._device, self._threads = hardware.device, threads
         self.emulation = Emulation.read(manifest)
         self.system: System = self.emulation.build_system(hardware.device)
-        models = {role: folder / "models" / f"{model}.safetensors" for role, model in spec["models"].items()}
         self._scale = self.emulation.scale(hardware.device)
+        if spec.get("anchor_frame") == "resampled" and not list(manifest.parent.glob("train_*.npy")):
+            raise UserError(
+                f"{folder}: keeps no training frames, from which {method!r} draws its anchors; make the run first"
+            )
         self._method = build_method(
             spec,
-            models,
+            {role: folder / "models" / f"{model}.safetensors" for role, model in spec["models"].items()},
             self.emulation,
             system=self.system,
             hardware=hardware,
-            training_frames=lambda: true_frames(manifest, seed=0),
-        )
-        if hasattr(self._method, "frames"):
+            training_frames=lambda: true_frames(manifest, seed),
             # Here the states are frames already, in physical units.
-            scaled = lambda frames: (frames / self._scale).contiguous()  # noqa: E731
-            self._method.frames = dataclasses.replace(self._method.frames, observe=scaled)
+            frames=FrameSpace(lambda frames: (frames / self._scale).contiguous(), self.system.admissible),
+        )
+        if not isinstance(self._method, FrameMethod | Solver):
+            raise UserError(f"{spec['kind']}: derive it from sns_core.methods.FrameMethod to start it from frames")
         self.step, self.units, self.time_units = self.emulation.step, self.system.units, self.system.time_units
         points = self.emulation.resolution
         self.grid = (self.system.channels, points, points)
@@ -138,14 +174,16 @@ class Emulator:
         Returns (members, C, H, W) float32 on the `state_grid`, in physical units. Raises UserError where the run kept
         fewer members or none.
         """
+        members = _whole(members, "members", 1)
         files = sorted((self.folder / "data").glob("test*.nc"))
         if not files:
             raise UserError(f"{self.folder / 'data'}: holds no test trajectories; give a state of your own")
         states = torch.from_numpy(open_members(files, "final_state")["final_state"].values).to(self._device)
-        if not 1 <= members <= len(states):
+        if members > len(states):
             raise UserError(f"{self.folder}: keeps {len(states)} states, {members} were asked for")
         if self.state_grid == self.grid:
-            states = self.system.observe(states, self.emulation.resolution)
+            with self._computing():
+                states = self.system.observe(states, self.emulation.resolution)
         return states[:members].cpu().numpy()
 
     def rollout(self, x0, steps: int, *, every: int = 1, seed: int = 0) -> xr.Dataset:
@@ -153,40 +191,58 @@ class Emulator:
 
         `x0`: state in physical units, a numpy array, a torch tensor or a DataArray of the shape (C, H, W), (B, C, H, W), or
         (H, W) where there is one channel; `steps`: emulator steps; `every`: steps between the frames that are returned;
-        `seed`: of the method's random numbers. The same seed gives the same bits as the run's own rollout of as many
-        members from the same states.
+        `seed`: of the method's random numbers. On a CPU the same seed gives the same bits as the run's own rollout of as
+        many members from the same states.
 
-        The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0 (seen on
-        the grid of the frames). `levels` (member, step, frame) are the noise levels at which each pair stood, -1 where none
-        was examined; `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a number of steps or an
-        interval that does not fit.
+        The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0 (for the
+        solver, x0 on the grid of the frames). `levels` (member, step, frame) are the noise levels at which each pair
+        stood, -1 where none was examined; `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a
+        number of steps, an interval or a seed that does not fit.
         """
-        if steps < 1 or every < 1 or steps % every:
-            raise UserError(f"steps {steps} must be a positive multiple of every, {every}")
-        carry, streams = self._start(x0, seed)
-        frames, records = _Frames(self._method, carry, self._scale, every), _Records()
-        roll(self._method, carry, streams, range(1, steps + 1), [frames, records])
+        steps, every = _whole(steps, "steps", 1), _whole(every, "every", 1)
+        if steps % every:
+            raise UserError(f"steps {steps} must be a multiple of every, {every}")
+        states, streams = self._states(x0), self._streams(x0, seed)
+        with self._computing():
+            carry = self._method.start(torch.from_numpy(states).to(self._device))
+            first = states if self.state_grid == self.grid else (self._method.frame(carry) * self._scale).cpu().numpy()
+            frames, records = _Frames(first, self._scale, every), _Records()
+            roll(self._method, carry, streams(len(states)), range(1, steps + 1), [frames, records])
         return self._dataset(np.stack(frames.stored, 1), records, steps, every, seed)
 
     def stream(self, x0, *, seed: int = 0) -> Iterator[tuple[float, np.ndarray]]:
-        """Yield (time, frames) after each step, for ever; frames are (B, C, H, W) float32 in physical units.
+        """Return an iterator of (time, frames) after each step, without end; frames are (B, C, H, W) float32 in physical
+        units. The arguments are those of `rollout`. Memory does not grow with the number of steps."""
+        states, streams = self._states(x0), self._streams(x0, seed)
 
-        The arguments are those of `rollout`. Memory does not grow with the number of steps.
-        """
-        carry, streams = self._start(x0, seed)
-        for step, (_, frame, _) in enumerate(iterate(self._method, carry, streams, itertools.count(1)), 1):
-            yield step * self.step, (frame * self._scale).cpu().numpy()
+        def endless() -> Iterator[tuple[float, np.ndarray]]:
+            with self._computing():
+                carry = self._method.start(torch.from_numpy(states).to(self._device))
+            steps = iterate(self._method, carry, streams(len(states)), itertools.count(1))
+            for step in itertools.count(1):
+                with self._computing():
+                    _, frame, _ = next(steps)
+                yield step * self.step, (frame * self._scale).cpu().numpy()
 
-    def _start(self, x0, seed: int):
-        states = torch.from_numpy(self._states(x0)).to(self._device)
-        streams = MemberStreams(seed, "rollout", self.method, members=range(len(states)), device=self._device)
-        return self._method.start(states), streams
+        return endless()
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Compute with the emulator's number of threads, and leave torch as it was: sums over more threads round otherwise."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _streams(self, x0, seed):
+        seed = _whole(seed, "seed", 0)
+        return lambda members: MemberStreams(seed, "rollout", self.method, members=range(members), device=self._device)
 
     def _states(self, x0) -> np.ndarray:
         """Check x0 and return it as (B, C, H, W) float32."""
-        if isinstance(x0, xr.DataArray):
-            x0 = self._values(x0)
-        values = x0.detach().cpu().numpy() if isinstance(x0, torch.Tensor) else np.asarray(x0)
+        values = self._values(x0)
         if values.dtype.kind not in "fiu":
             raise UserError(f"x0: values of the type {values.dtype} are no real numbers")
         channels, height, width = self.state_grid
@@ -195,26 +251,45 @@ class Emulator:
         if values.ndim == 3:
             values = values[None]
         if values.ndim != 4 or values.shape[1:] != self.state_grid or not len(values):
+            units = "" if self.units == "1" else f", in {self.units}"
             raise UserError(
-                f"x0: shape {np.shape(x0)} does not fit; {self.method!r} takes ({channels}, {height}, {width}) or a batch "
-                f"(B, {channels}, {height}, {width}) in {self.units}"
+                f"x0: shape {values.shape} does not fit; {self.method!r} takes ({channels}, {height}, {width}) or a batch "
+                f"(B, {channels}, {height}, {width}){units}"
             )
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values, dtype=np.float32)
         if not np.isfinite(values).all():
-            raise UserError("x0: holds NaN or infinite values")
-        return np.ascontiguousarray(values, dtype=np.float32)
+            raise UserError("x0: holds NaN, infinite values, or values beyond single precision")
+        return values
 
-    def _values(self, x0: xr.DataArray) -> np.ndarray:
-        """Values of a DataArray with its axes in our order; UserError for other names, units or directions."""
-        strange = [dim for dim in x0.dims if dim not in AXES]
-        if strange or len(x0.dims) < 2:
-            raise UserError(f"x0: has the dimensions {x0.dims}; name them {AXES} (rename with x0.rename)")
+    def _values(self, x0) -> np.ndarray:
+        """The values of x0, with the axes of a DataArray in our order."""
+        if isinstance(x0, xr.Dataset):
+            raise UserError(f"x0: is a Dataset; give one of its variables, for example x0[{next(iter(x0), '...')!r}]")
+        if isinstance(x0, xr.DataArray):
+            return self._values_by_name(x0)
+        if isinstance(x0, torch.Tensor):
+            x0 = x0.detach().cpu()
+            return (x0.float() if x0.dtype == torch.bfloat16 else x0).numpy()
+        if np.ma.is_masked(x0):
+            raise UserError("x0: has masked values; fill them first (x0.filled(...))")
+        try:
+            return np.asarray(x0)
+        except ValueError as error:
+            raise UserError(f"x0: is no array ({error})") from None
+
+    def _values_by_name(self, x0: xr.DataArray) -> np.ndarray:
+        """Values (member, layer, y, x) of a DataArray; UserError for other names, units or directions of its axes."""
+        names = ", ".join(AXES)
+        if [dim for dim in x0.dims if dim not in AXES] or not {"y", "x"} <= set(x0.dims):
+            raise UserError(f"x0: has the dimensions {', '.join(map(str, x0.dims))}; name them {names} (x0.rename)")
         units = x0.attrs.get("units", self.units)
         if units != self.units:
             raise UserError(f"x0: is in {units!r}, this emulator works in {self.units!r}; convert it first")
         for axis in ("y", "x"):
             if axis in x0.coords and x0.sizes[axis] > 1 and float(x0[axis][1]) < float(x0[axis][0]):
                 raise UserError(f"x0: its coordinate {axis!r} descends; sort it first (x0.sortby({axis!r}))")
-        return x0.transpose(*[axis for axis in AXES if axis in x0.dims]).values
+        return x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES).values
 
     def _dataset(self, frames: np.ndarray, records: "_Records", steps: int, every: int, seed: int) -> xr.Dataset:
         system, points = self.system, self.emulation.resolution
@@ -261,11 +336,10 @@ class Emulator:
 
 
 class _Frames(Observer):
-    """Keeps the initial frame and every `every`-th one in physical units, as numpy arrays."""
+    """Keeps the first frame and every `every`-th one in physical units, as numpy arrays (B, C, H, W)."""
 
-    def __init__(self, method: Method, carry, scale: torch.Tensor, every: int):
-        self.scale, self.every = scale, every
-        self.stored = [(method.frame(carry) * scale).cpu().numpy()]
+    def __init__(self, first: np.ndarray, scale: torch.Tensor, every: int):
+        self.scale, self.every, self.stored = scale, every, [first]
 
     def after(self, step: int, frame: torch.Tensor, record) -> None:
         if step % self.every == 0:

@@ -11,6 +11,7 @@ import functools
 import importlib
 import sys
 import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,19 @@ from sns_core.catalogue import METHODS
 
 Definition = ast.ClassDef | ast.FunctionDef
 PACKAGE = Path(__file__).parent
+ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a method: its type, as `sns_core.options` understands it, and whether it must be given."""
+    """One option of a method: its type, as `sns_core.options` understands it, and whether it must be given.
+
+    `default`: the value of an option that is left out; ABSENT where the file does not state it as a literal.
+    """
 
     hint: object
     required: bool
+    default: object = ABSENT
 
 
 def is_own(name: str) -> bool:
@@ -41,26 +47,61 @@ def source(module: str) -> Path | None:
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
 
 
+def parse(path: Path, parser: Callable[[str], ast.Module] = ast.parse) -> ast.Module:
+    """Return the syntax tree of a file. Raises ValueError, which names the file, where it is no Python in UTF-8."""
+    try:
+        return parser(path.read_text(encoding="utf-8-sig"))
+    except SyntaxError as error:
+        raise ValueError(f"{path.name}, line {error.lineno or 1}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name}: is not UTF-8 text, byte {error.start + 1} is none; save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{path.name}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a file with null bytes
+        raise ValueError(f"{path.name}: {error}") from None
+
+
 @functools.lru_cache(maxsize=64)
 def _parsed(text: str) -> ast.Module:
-    """The syntax tree of a file's text: a configuration of many methods asks for few files again and again."""
+    """Return the syntax tree of a file's text: a configuration of many methods asks for few files again and again."""
     return ast.parse(text)
 
 
 def definition(name: str) -> Definition:
     """The class or function that `module.Name` stands for."""
     module, _, wanted = name.rpartition(".")
+    if not module or not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{name!r}: is not module.Name, of a file in the working directory")
     path = source(module)
     if path is None:
         raise ValueError(f"{name!r}: there is no {module.replace('.', '/')}.py in {Path.cwd()}")
     try:
-        nodes = {node.name: node for node in _parsed(path.read_text()).body if isinstance(node, Definition)}
-    except SyntaxError as error:
-        raise ValueError(f"{name!r}: {path.name}, line {error.lineno}: {error.msg}") from None
+        nodes = {node.name: node for node in parse(path, _parsed).body if isinstance(node, Definition)}
+    except ValueError as error:
+        raise ValueError(f"{name!r}: {error}") from None
     if wanted not in nodes:
         close = difflib.get_close_matches(wanted, nodes, 1, 0.5) or sorted(nodes)
         raise ValueError(f"{name!r}: {path.name} defines no {wanted!r}; it defines {', '.join(close) or 'nothing'}")
     return nodes[wanted]
+
+
+def check_files(name: str) -> None:
+    """Raise ValueError, which names the file, where a file of the user's own behind a name cannot be read.
+
+    These are the file of the name and the files of the working directory that it imports: their code is fingerprinted.
+    """
+    waiting, done = [name.rpartition(".")[0]], set()
+    while waiting:
+        module = waiting.pop()
+        path = source(module)
+        if path is None or module in done or module.split(".")[0] == PACKAGE.name:
+            continue
+        done.add(module)
+        for node in ast.walk(parse(path, _parsed)):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
 
 
 def load(name: str):
@@ -100,25 +141,43 @@ def class_of(kind: str) -> str:
 
 def needs_of(kind: str) -> dict[str, tuple[str, ...]]:
     """Role of each model that a kind of method needs -> objectives, from the class attribute `needs` or its base's."""
-    name = class_of(kind)
-    for node in definition(name).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name) and target.id == "needs":
-            return ast.literal_eval(node.value)
-    base = _base(name)
-    return needs_of(base) if base else {}
+    for name in _lineage(class_of(kind)):
+        for node in definition(name).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if isinstance(target, ast.Name) and target.id == "needs" and node.value is not None:
+                return _needs(name, node.value)
+    return {}
+
+
+def _needs(name: str, node: ast.expr) -> dict[str, tuple[str, ...]]:
+    value = _literal(node)
+    if not isinstance(value, dict) or not all(
+        isinstance(role, str)
+        and isinstance(objectives, tuple | list)
+        and all(isinstance(objective, str) for objective in objectives)
+        for role, objectives in value.items()
+    ):
+        raise ValueError(
+            f"{name!r}: needs must be a literal dict, of roles and tuples of objectives, such as "
+            '{"surrogate": ("pointwise",)}'
+        )
+    return {role: tuple(objectives) for role, objectives in value.items()}
 
 
 def options_of(kind: str) -> dict[str, Option]:
     """Options of a kind of method: the keyword-only arguments of its `build`, and its base's where `build` passes
     `**options` on or is inherited."""
-    name = class_of(kind)
-    build, base = _function(definition(name), "build"), _base(name)
-    inherits = build is None or build.args.kwarg is not None
-    taken = dict(options_of(base)) if base and inherits else {}
-    if build is not None:
-        arguments = zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True)
-        taken |= {a.arg: Option(_hint(a.annotation), default is None) for a, default in arguments}
+    taken = {}
+    for name in _lineage(class_of(kind)):
+        build = _function(definition(name), "build")
+        if build is None:
+            continue
+        hint_of = Annotations(name.rpartition(".")[0]).hint
+        for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
+            value = ABSENT if default is None else _literal(default)
+            taken.setdefault(argument.arg, Option(hint_of(argument.annotation), default is None, value))
+        if build.args.kwarg is None:
+            break
     return taken
 
 
@@ -127,52 +186,205 @@ def check_option(kind: str, name: str, value, where: str):
     return options.check(value, options_of(kind)[name].hint, where)
 
 
+def default_of(option: Option):
+    """Return the value of an option that is left out, as the configuration would state it; ABSENT where it is unknown."""
+    try:
+        return options.check(option.default, option.hint, "default")
+    except (ValueError, OverflowError):  # `factor: float = None` says more than its annotation
+        return option.default
+
+
+def _literal(node: ast.expr):
+    """Return the value of an expression of constants; ABSENT for any other expression."""
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ABSENT
+
+
 def _function(node: Definition, name: str) -> ast.FunctionDef | None:
     body = node.body if isinstance(node, ast.ClassDef) else []
     return next((inner for inner in body if isinstance(inner, ast.FunctionDef) and inner.name == name), None)
 
 
-def _base(name: str) -> str | None:
-    """`module.Name` of the method from which a class is derived: one of its own file, or one of the catalogue."""
+def _lineage(name: str) -> list[str]:
+    """Return `module.Name` of a class and of the classes that it is derived from, in the order of inheritance.
+
+    Bases from elsewhere are left out. Raises ValueError where `name` is a function or the bases lead in a circle.
+    """
+
+    def ancestors(name: str, above: tuple[str, ...]) -> Iterator[str]:
+        if name in above:
+            raise ValueError(f"{above[0]!r}: its bases lead in a circle: {', '.join((*above, name))}")
+        yield name
+        for base in _bases(name):
+            yield from ancestors(base, (*above, name))
+
+    if not isinstance(definition(name), ast.ClassDef):
+        raise ValueError(f"{name!r}: is a function, and a method is a class")
+    names = list(ancestors(name, ()))
+    return [each for index, each in enumerate(names) if each not in names[index + 1 :]]
+
+
+def _bases(name: str) -> Iterator[str]:
+    """Give `module.Name` of the bases of a class whose definition can be read."""
     module = name.rpartition(".")[0]
-    for base in definition(name).bases:
-        word = ast.unparse(base).rpartition(".")[2]
-        try:
-            definition(f"{module}.{word}")
-        except ValueError:
-            pass
-        else:
-            return f"{module}.{word}"
-        for path in METHODS.values():
-            if path.rpartition(".")[2] == word and path != name:
-                return path
-    return None
+    node = definition(name)
+    names, origin = _classes(module), imported_names(module)
+    for base in getattr(node, "bases", ()):
+        word = ast.unparse(base)
+        target = origin(word)
+        # A class may derive from an imported class of its own name; only a class of the file above it comes before imports.
+        if word in names and names[word] is not node and (target is None or names[word].lineno < node.lineno):
+            yield f"{module}.{word}"
+        elif target and (target := _class_behind(target)) and target != name:
+            yield target
+
+
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in parse(source(module), _parsed).body if isinstance(node, ast.ClassDef)}
+
+
+def _class_behind(target: str, above: tuple[str, ...] = ()) -> str | None:
+    """Return `module.Name` of an imported class, through files that import it from another one.
+
+    The methods of this project stand in the catalogue by their names. `above`: names that led to this one.
+    """
+    module, _, word = target.rpartition(".")
+    if module == "sns_core.methods" or module.startswith("sns_core.methods."):
+        catalogued = next((path for path in METHODS.values() if path.rpartition(".")[2] == word), None)
+        if catalogued:
+            return catalogued
+    if not module or not source(module):
+        return None
+    if word in _classes(module):
+        return target
+    origin = imported_names(module)(word)
+    return _class_behind(origin, (*above, target)) if origin and origin not in (*above, target) else None
+
+
+def imported_names(module: str) -> Callable[[str], str | None]:
+    """Return a function: a name as a module writes it, perhaps with dots -> its full name where it was imported.
+
+    `Base` is `sns_core.methods.Surrogate` after `from sns_core.methods import Surrogate as Base`. For a name that was not
+    imported, the function returns None.
+    """
+    path = source(module)
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    names, whole = {}, []
+    waiting = list(parse(path, _parsed).body)
+    for node in waiting:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                head = alias.name.partition(".")[0]
+                names[alias.asname or head] = alias.name if alias.asname else head
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                if alias.name == "*":
+                    whole.append(origin)
+                else:
+                    names[alias.asname or alias.name] = f"{origin}.{alias.name}"
+        elif isinstance(node, ast.Assign):  # an alias of the file's own
+            for target in node.targets:
+                names.pop(getattr(target, "id", None), None)
+        elif isinstance(node, ast.If | ast.Try | ast.With):  # not into functions and classes, whose names are their own
+            waiting += [inner for inner in ast.walk(node) if isinstance(inner, ast.Import | ast.ImportFrom)]
+
+    def origin_of(word: str) -> str | None:
+        head, dot, rest = word.partition(".")
+        if head in names:
+            return f"{names[head]}{dot}{rest}"
+        return next((f"{origin}.{word}" for origin in whole if _offers(origin, head)), None)
+
+    return origin_of
+
+
+def _offers(module: str, word: str) -> bool:
+    """Return whether `from module import *` brings a name of this project: a method, or a type of options."""
+    if module == "sns_core.options":
+        return word in vars(options)
+    return module.split(".")[0] == PACKAGE.name and any(path.rpartition(".")[2] == word for path in METHODS.values())
 
 
 PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple}
+TYPING = ("Annotated", "Any", "Literal", "Optional", "Union")
+TYPES = {
+    name: hint
+    for name, hint in vars(options).items()
+    if typing.get_origin(hint) is not None or typing.is_typeddict(hint)
+}
 
 
-def _hint(node: ast.expr | None):
-    """The type that an annotation names, from the names of `sns_core.options`; Any for everything else. Nothing is run."""
-    try:
-        return _hint_of(node)
-    except (KeyError, TypeError, AttributeError):
+class Annotations:
+    """The types that the annotations of a file name. Nothing is run.
+
+    Understood are plain types, `X | None` and other alternatives, `list[...]`, `tuple[...]`, `dict[...]`, `Literal` and
+    `Annotated` with `Bounds`, names imported from `sns_core.options`, and all of these in quotes. Everything else is Any.
+    """
+
+    def __init__(self, module: str):
+        self.origin, self.classes = imported_names(module), _classes(module)
+
+    def hint(self, node: ast.expr | None):
+        """Return the type of an annotation."""
+        try:
+            return self._hint(node)
+        except (ValueError, TypeError, IndexError, SyntaxError, RecursionError):
+            return typing.Any
+
+    def _hint(self, node):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return self.hint(ast.parse(node.value.strip(), mode="eval").body)
+        if isinstance(node, ast.Constant) and node.value is None:
+            return None
+        if isinstance(node, ast.Name | ast.Attribute):
+            hint = self._named(node)
+            return typing.Any if hint in (typing.Literal, typing.Annotated, typing.Optional, typing.Union) else hint
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            return typing.Union[self.hint(node.left), self.hint(node.right)]  # noqa: UP007
+        if isinstance(node, ast.Subscript):
+            return self._generic(
+                self._named(node.value), node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+            )
         return typing.Any
 
+    def _named(self, node: ast.expr):
+        """Return the type behind a name, without its arguments in brackets."""
+        word = ast.unparse(node)
+        if origin := self.origin(word):
+            module, _, name = origin.rpartition(".")
+            if module in ("typing", "typing_extensions") and name in TYPING:
+                return getattr(typing, name)
+            return TYPES.get(name, typing.Any) if module == "sns_core.options" else typing.Any
+        return typing.Any if word in self.classes else PLAIN.get(word, typing.Any)
 
-def _hint_of(node):
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name):
-        return PLAIN[node.id] if node.id in PLAIN else vars(options)[node.id]
-    if isinstance(node, ast.Attribute):
-        return vars(options)[node.attr]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return typing.Union[_hint_of(node.left), _hint_of(node.right)]  # noqa: UP007
-    if isinstance(node, ast.Subscript):
-        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        return _hint_of(node.value)[tuple(map(_hint_of, inner))]
-    if isinstance(node, ast.Call):  # Bounds(0, 1)
-        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-        return {"Bounds": options.Bounds}[node.func.id](*map(ast.literal_eval, node.args), **keywords)
-    raise KeyError(ast.dump(node) if node else "no annotation")
+    def _generic(self, outer, inner: list[ast.expr]):
+        if outer is typing.Literal:
+            return typing.Literal[tuple(map(ast.literal_eval, inner))]
+        if outer is typing.Annotated:
+            hint, bounds = self.hint(inner[0]), [b for b in map(self._bounds, inner[1:]) if b]
+            return functools.reduce(lambda hint, bound: typing.Annotated[hint, bound], bounds, hint)
+        if outer is dict:
+            return dict[tuple(map(self.hint, inner))]
+        if outer is tuple:
+            if len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...:
+                return tuple[self.hint(inner[0]), ...]
+            return tuple[tuple(map(self.hint, inner))] if inner else tuple
+        if outer is list:
+            return list[self.hint(inner[0])]
+        if outer is typing.Optional or outer is typing.Union:
+            empty = [None] if outer is typing.Optional else []
+            return typing.Union[tuple([*map(self.hint, inner), *empty])]  # noqa: UP007
+        return typing.Any
+
+    def _bounds(self, node: ast.expr):
+        """Return the bounds that a call states, `Bounds(0, 1)`; None for anything else."""
+        if not isinstance(node, ast.Call) or self.origin(ast.unparse(node.func)) != "sns_core.options.Bounds":
+            return None
+        values = [_literal(value) for value in node.args]
+        named = {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+        if not all(isinstance(value, int | float) for value in [*values, *named.values()]):
+            return None
+        return options.Bounds(*values, **named)

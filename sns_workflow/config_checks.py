@@ -117,8 +117,7 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
         training = resolved["models"].get(model, {}).get("training")
         if training:
             _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
-    fields, explorer = figures["fields"], figures["explorer"]
-    longest = max(method.get("steps", steps) for method in resolved["methods"].values())
+    fields = figures["fields"]
     if fields["member"] >= rollout["members"]:
         raise ConfigurationError(
             f"figures.fields.member: {fields['member']} is not among the {rollout['members']} of rollout.members, counted from 0"
@@ -128,8 +127,35 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
             raise ConfigurationError(
                 f"figures.fields.steps: {step} is not stored; use multiples of rollout.frame_stride {stride}"
             )
-        _at_most("figures.fields.steps", step, longest, "the steps of every rollout")
-    _at_most("figures.explorer.members", explorer["members"], rollout["members"], "rollout.members")
+
+
+def fit_figures(figures: dict, systems: dict[str, dict]) -> list[str]:
+    """Fit what pictures show to a run that is shorter or smaller than they ask for; return one line for each change.
+
+    `figures` is changed in place. No score depends on it, so a short trial run needs no changes here.
+    """
+    lines, fields, explorer = [], figures["fields"], figures["explorer"]
+    longest = max(
+        method.get("steps", resolved["rollout"]["steps"])
+        for resolved in systems.values()
+        for method in resolved["methods"].values()
+    )
+    beyond = [step for step in fields["steps"] if step > longest]
+    if beyond:
+        stride = max(resolved["rollout"]["frame_stride"] for resolved in systems.values())
+        last = longest // stride * stride
+        fields["steps"] = sorted({step for step in fields["steps"] if step <= longest} | {0, last})
+        lines.append(
+            f"figures.fields.steps: {', '.join(map(str, beyond))} lie beyond the {longest} steps of every rollout; "
+            f"figure 1 shows {', '.join(map(str, fields['steps']))}"
+        )
+    members = min(resolved["rollout"]["members"] for resolved in systems.values())
+    if explorer["members"] > members:
+        lines.append(
+            f"figures.explorer.members: {explorer['members']} exceeds rollout.members; the explorer shows {members}"
+        )
+        explorer["members"] = members
+    return lines
 
 
 def _at_most(key: str, value: float | None, bound: float, name: str) -> None:

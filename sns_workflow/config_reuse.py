@@ -4,6 +4,7 @@ import copy
 import json
 from pathlib import Path
 
+from sns_workflow.config_methods import settings_of
 from sns_workflow.config_schema import default, resolve, schema, with_new_names
 from sns_workflow.config_values import ConfigurationError, conform, merge, plain
 
@@ -56,7 +57,7 @@ def _configuration_of(listing: dict) -> dict:
 
 def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
     """Return the settings on which the diagnosis of a method's denoiser depends; None for a method that is not used."""
-    methods = {name: _unlabelled(spec) for name, spec in resolved["methods"].items()}
+    methods = {name: settings_of(spec) for name, spec in resolved["methods"].items()}
     if method not in methods:
         return None
     surrogate = methods[method]["models"].get("surrogate")
@@ -67,11 +68,6 @@ def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
         "rollout": resolved["rollout"],
         "diagnose": resolved["metrics"]["diagnose"],
     }
-
-
-def _unlabelled(method: dict) -> dict:
-    """Return a method without its label, on which no result depends."""
-    return {key: value for key, value in method.items() if key != "label"}
 
 
 def _data_settings(config: dict, system: str, models: list[str]) -> dict:
@@ -92,7 +88,7 @@ def _solver_settings(config: dict, system: str) -> dict:
     return {
         "rollout": resolved["rollout"],
         "metrics": {"ensemble": resolved["metrics"]["ensemble"]},
-        "methods": {"solver": _unlabelled(resolved["methods"]["solver"])},
+        "methods": {"solver": settings_of(resolved["methods"]["solver"])},
     }
 
 

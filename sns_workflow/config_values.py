@@ -7,11 +7,12 @@ else. `conform` then gives each value the type that the schema asks for and fill
 import copy
 import datetime
 import functools
-import json
 import math
 import unicodedata
 
 from jsonschema import Draft202012Validator
+
+from sns_core.options import shown
 
 DEEPEST = 40  # mappings and lists inside each other
 MOST_VALUES = 200_000  # of a whole configuration
@@ -106,18 +107,6 @@ def _kind(value) -> str:
         (bytes, "binary data"), (set | frozenset, "a set"), (tuple, "a tuple"),
     )  # fmt: skip
     return next((word for kind, word in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
-
-
-def shown(value) -> str:
-    """A value as a message shows it: JSON where possible, on one line, cut where it is long."""
-    if isinstance(value, dict):
-        return "a mapping"
-    try:
-        text = json.dumps(value, ensure_ascii=any(0xD800 <= ord(c) < 0xE000 for c in str(value)))
-    except (TypeError, ValueError):
-        text = str(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def merge(base: dict, changes: dict) -> dict:

@@ -6,6 +6,7 @@ and what values say of each other (config_checks.py).
 """
 
 import contextlib
+import copy
 import json
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from sns_core import plugins
 from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods, nearest
 from sns_workflow.config_files import ConfigFiles
+from sns_workflow.config_methods import METHOD_KEYS, settle_options
 from sns_workflow.config_reuse import check_reuse, reused_results
 from sns_workflow.config_schema import (
     DEFAULT,
@@ -29,6 +31,7 @@ from sns_workflow.config_schema import (
 from sns_workflow.config_values import ConfigurationError, merge, plain
 
 __all__ = [
+    "METHOD_KEYS",
     "RENAMED",
     "SCHEMA",
     "ConfigFiles",
@@ -44,21 +47,20 @@ __all__ = [
     "with_new_names",
 ]
 
-# Keys of a method that are no options of its class.
-METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
-
 
 @dataclass(frozen=True)
 class Configuration:
     """A configuration that has passed all checks.
 
     `whole`: the mapping with types settled and defaults filled in; `systems`: name -> what holds for this system (see
-    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run.
+    `resolve`); `reused`: name of a file below the run's folder -> kind, for results that are copied from another run;
+    `notes`: lines that a reader should see, about values that were fitted to the run.
     """
 
     whole: dict
     systems: dict[str, dict]
     reused: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
@@ -76,11 +78,21 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         systems = {}
         for system in whole["use"]["systems"]:
             systems[system] = _check_system(system, whole, files_must_exist)
+        _settle_shared_methods(whole, systems)
         if whole["reuse"] is not None:
             check_reuse(whole)
-        return Configuration(whole, systems, reused_results(whole))
+        notes = config_checks.fit_figures(whole["figures"], systems)
+        return Configuration(whole, systems, reused_results(whole), tuple(notes))
     except ConfigurationError as error:
         raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
+
+
+def _settle_shared_methods(whole: dict, systems: dict[str, dict]) -> None:
+    """Give the methods of the whole configuration, which is recorded, the values of options that hold for all systems."""
+    overridden = {name for system in systems for name in whole["systems"][system]["override"].get("methods", {})}
+    for name, method in next(iter(systems.values()))["methods"].items():
+        if name not in overridden:
+            whole["methods"][name] = copy.deepcopy(method)
 
 
 def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Configuration:
@@ -90,10 +102,14 @@ def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Conf
     """
     files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
     try:
-        return read(config, files, files_must_exist)
+        configuration = read(config, files, files_must_exist)
     except ConfigurationError as error:
         print(f"Configuration: {error}", file=sys.stderr)
         sys.exit(1)
+    if workflow.is_main_process:  # every job reads the configuration again
+        for note in configuration.notes:
+            print(f"Configuration: {note}", file=sys.stderr)
+    return configuration
 
 
 def validate(config: dict) -> None:
@@ -198,6 +214,7 @@ def _name_checked(where: str):
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
         taken = plugins.parameters(name)
+        plugins.check_files(name)
     if taken is None:
         return
     accepted, required = taken
@@ -214,6 +231,7 @@ def _check_user_metrics(names: list[str]) -> None:
     for name in names:
         with _name_checked("metrics.user"):
             plugins.definition(name)
+            plugins.check_files(name)
         if short.count(name.rpartition(".")[2]) > 1:
             raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
 
@@ -251,6 +269,7 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
+        plugins.check_files(plugins.class_of(kind))
     for role, objectives in needs.items():
         if role not in models:
             raise ConfigurationError(
@@ -268,22 +287,7 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
     for role in models:
         if role not in needs:
             raise ConfigurationError(f"{where}.models: a method of the kind {kind!r} has no use for a {role}")
-    for key in spec:
-        if key in METHOD_KEYS:
-            continue
-        if key not in options:
-            renamed = RENAMED.get(f"methods.*.{key}")
-            hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
-            raise ConfigurationError(
-                f"{where}.{key}: a method of the kind {kind!r} has no such option{hint}; it takes {', '.join(options) or 'none'}"
-            )
-        try:
-            spec[key] = plugins.check_option(kind, key, spec[key], f"{where}.{key}")
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from None
-    for name, option in options.items():
-        if option.required and name not in spec:
-            raise ConfigurationError(f"{where}: the key {name!r} is missing; a method of the kind {kind!r} needs it")
+    spec |= settle_options(where, spec, options)
     leads = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
         if lead not in leads:

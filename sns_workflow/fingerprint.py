@@ -16,8 +16,9 @@ from sns_core.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "sns_core"
-# Which of their entries a stage uses stands in its parameters.
-TABLES = {"sns_core.catalogue", "sns_core.plugins", "sns_core.stages"}
+# Which of their entries a stage uses stands in its parameters. So do the values of options: their annotations and checks
+# change no number.
+TABLES = {"sns_core.catalogue", "sns_core.options", "sns_core.plugins", "sns_core.stages"}
 
 
 def _file(module: str) -> Path | None:
@@ -33,7 +34,7 @@ def _file(module: str) -> Path | None:
 
 @functools.cache
 def syntax_tree(module: str) -> ast.Module:
-    tree = ast.parse(_file(module).read_text())
+    tree = plugins.parse(_file(module))
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -93,7 +93,7 @@ class _Examined:
 
     def estimated_levels(self, z_prev, z_next, z_anchor, streams) -> np.ndarray:
         """Levels (B, 2) that the heads give, read as the method reads them (by argmax where it estimates none)."""
-        rule = self.method.levels if isinstance(self.method.levels, EstimatedLevels) else EstimatedLevels()
+        rule = self.method.level_rule if self.estimates else EstimatedLevels()
         denoiser = self.method.denoiser
         return rule.of_pair(
             lambda: denoiser.logits(denoiser.encode_pair(z_prev, z_next, z_anchor)), streams, None
@@ -102,7 +102,7 @@ class _Examined:
     @property
     def estimates(self) -> bool:
         """Whether the method refines by estimated levels; a blind control cannot be asked about one pair."""
-        return isinstance(self.method.levels, EstimatedLevels)
+        return isinstance(self.method.level_rule, EstimatedLevels)
 
 
 def _condition_error(examined: _Examined, levels, stream) -> dict:

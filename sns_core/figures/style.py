@@ -155,10 +155,11 @@ def page(output: Path, dpi: int, width: float, height: float, **options) -> Iter
     """Yield a figure of `width` x `height` inches in the shared style; save it as `output` (PNG) and as PDF."""
     output = Path(output)
     with shared_style():
-        figure = Figure(figsize=(width, height), **options)
+        figure = Figure(figsize=(width, height), dpi=dpi, **options)
         if options.get("layout") == "constrained":
             figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         yield figure
+        _fix_layout(figure)
         without_dates = {"CreationDate": None, "Creator": None, "Producer": None}
         for path, kind, metadata in (
             (output, "png", {"Software": None}),
@@ -167,7 +168,23 @@ def page(output: Path, dpi: int, width: float, height: float, **options) -> Iter
             with whole_file(path) as temporary:
                 # The temporary file has another suffix, so savefig needs the format.
                 figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
-            figure.set_layout_engine("none")  # the layout of the PNG is used for the PDF, so that both files agree
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Lay out a figure once for all its files, with places that are the same in every call.
+
+    The solver of the constrained layout gives places whose last bits differ from call to call, and the PDF shows them. A
+    millionth of the page is less than a pixel.
+    """
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
+    for axis in figure.axes:
+        axis.set_position(np.round(axis.get_position(original=True).bounds, 6), which="original")
 
 
 # Words

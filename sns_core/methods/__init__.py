@@ -16,6 +16,7 @@ __all__ = [
     "BlindLevels",
     "EstimatedLevels",
     "External",
+    "FrameMethod",
     "FrameSpace",
     "Generation",
     "Hardware",
@@ -38,7 +39,7 @@ def __getattr__(name: str):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sns_core.methods.acdm import ACDM
     from sns_core.methods.anchors import InitialAnchor, ResampledAnchor
-    from sns_core.methods.base import FrameSpace, Hardware, Method, Parts, StepRecord
+    from sns_core.methods.base import FrameMethod, FrameSpace, Hardware, Method, Parts, StepRecord
     from sns_core.methods.build import build_method
     from sns_core.methods.denoising import WalkBack
     from sns_core.methods.external import External

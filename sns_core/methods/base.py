@@ -71,7 +71,8 @@ class Parts:
 
     `emulation` and `system`: which frames, and of what; `models`: role -> TrainedModel, one for each role of
     `Method.needs`; `hardware`; `training_frames`: a function that gives true frames (n, C, m, m), for methods that draw
-    from them.
+    from them; `frames`: how the states that a rollout starts from become frames. A method's `start` must observe states
+    by `frames.observe`, because the library's door passes frames where the workflow passes solver states.
     """
 
     emulation: Emulation
@@ -79,12 +80,7 @@ class Parts:
     models: dict = field(default_factory=dict)
     hardware: Hardware = Hardware()
     training_frames: Callable[[], torch.Tensor] | None = None
-
-    @property
-    def frames(self) -> FrameSpace:
-        """The frames of the emulation."""
-        scale = self.emulation.scale(self.hardware.device)
-        return FrameSpace.of_system(self.system, self.emulation.resolution, scale)
+    frames: FrameSpace = FrameSpace()
 
     @property
     def surrogate(self) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from sns_core.data.emulation import Emulation
 from sns_core.errors import UserError
-from sns_core.methods.base import Hardware, Method, Parts
+from sns_core.methods.base import FrameSpace, Hardware, Method, Parts
 from sns_core.plugins import class_of, load, needs_of, options_of
 from sns_core.systems import System
 from sns_core.training import load_model
@@ -21,12 +21,14 @@ def build_method(
     system: System | None = None,
     hardware: Hardware | None = None,
     training_frames: Callable[[], torch.Tensor] | None = None,
+    frames: FrameSpace | None = None,
 ) -> Method:
     """Compose the method of a configuration.
 
     `method`: {"kind": a name of the catalogue or `module.Name` of a user's class, and options of its `build`}; keys that are
     no options (label, lengths) are ignored. `models`: file of each role that the method needs. `system`: the solver on
     the device (None: built here). `training_frames`: gives true frames (n, C, m, m), from which resampled anchors are drawn.
+    `frames`: how states become frames (None: the system's own observation, divided by the standard deviations).
 
     Raises UserError for an unknown kind and for a model that is missing or does not fit.
     """
@@ -44,5 +46,7 @@ def build_method(
         for role, objectives in needs.items()
     }
     system = system or emulation.build_system(hardware.device)
-    parts = Parts(emulation, system, loaded, hardware, training_frames)
+    if frames is None:
+        frames = FrameSpace.of_system(system, emulation.resolution, emulation.scale(hardware.device))
+    parts = Parts(emulation, system, loaded, hardware, training_frames, frames)
     return load(class_of(kind)).build(parts, **{name: method[name] for name in options if name in method})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sns_core.diffusion import Denoiser, NoiseColour, NoiseSchedule, Path, Sampler, walk
+from sns_core.diffusion import PATHS, Denoiser, NoiseColour, NoiseSchedule, Path, Sampler, walk
+from sns_core.errors import UserError
 from sns_core.methods.anchors import InitialAnchor, ResampledAnchor
 from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, Streams
 from sns_core.streams import normal
@@ -21,6 +22,10 @@ class WalkBack:
     path: str = "left_then_down"
     stride: int = 1
     sampler: Sampler = Sampler()
+
+    def __post_init__(self):
+        if self.path not in PATHS:
+            raise ValueError(f"unknown path {self.path!r}; known: {', '.join(PATHS)}")
 
     def route(self, s_prev: torch.Tensor, s_next: torch.Tensor) -> Path:
         """The path of each member from its start (s_prev, s_next), both (B,)."""
@@ -63,7 +68,12 @@ class StagedDenoiser:
         return BarePair(x_prev, x_next, anchor)
 
     def logits(self, pair: BarePair) -> torch.Tensor:
-        """Logits (B, 2, S + 1) of the levels of a pair; AttributeError where the denoiser estimates none."""
+        """Logits (B, 2, S + 1) of the levels of a pair. Raises UserError where the denoiser estimates none."""
+        if not hasattr(self.denoiser, "level_logits"):
+            raise UserError(
+                f"the denoiser {type(self.denoiser).__name__} has no level_logits(x_prev, x_next, anchor), so no level can be "
+                "estimated; use BlindLevels"
+            )
         return self.denoiser.level_logits(pair.x_prev, pair.x_next, pair.anchor)
 
     def decode_pair(self, pair: BarePair, s_prev, s_next) -> tuple[torch.Tensor, torch.Tensor]:

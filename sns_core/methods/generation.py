@@ -25,7 +25,11 @@ class Generation(DenoisingMethod):
         self, denoiser: Denoiser, schedule: NoiseSchedule, *, levels: EstimatedLevels | None = None, **diffusion
     ):
         super().__init__(denoiser, schedule, **diffusion)
-        self.levels = levels or EstimatedLevels()
+        self.level_rule = levels or EstimatedLevels()
+        if self.level_rule.shared or self.level_rule.max_level:
+            raise ValueError(
+                "generation starts at level S: of a level rule it takes the read-out and condition_level alone"
+            )
 
     @classmethod
     def build(
@@ -58,7 +62,7 @@ class Generation(DenoisingMethod):
 
     def condition_levels(self, z_prev, z_next, anchor, streams: Streams) -> torch.Tensor:
         """Levels (B,) of the previous frames."""
-        if self.levels.condition_level is not None:
-            return torch.full((len(z_prev),), self.levels.condition_level)
+        if self.level_rule.condition_level is not None:
+            return torch.full((len(z_prev),), self.level_rule.condition_level)
         logits = lambda: self.denoiser.logits(self.denoiser.encode_pair(z_prev, z_next, anchor))  # noqa: E731
-        return self.levels.of_pair(logits, streams, None)[:, 0]
+        return self.level_rule.of_pair(logits, streams, None)[:, 0]

@@ -26,7 +26,15 @@ class LevelRule:
     max_level: int | None = None
     condition_level: int | None = None
 
-    def start(self, levels: torch.Tensor) -> torch.Tensor:
+    def of_pair(self, logits: Callable[[], torch.Tensor], streams, step: torch.Tensor) -> torch.Tensor:
+        """Levels (B, 2) of pairs, on the CPU, where paths are made. A subclass defines this.
+
+        `logits`: function that gives the heads' logits (B, 2, S + 1); `streams`: one generator per member; `step` (B,): the
+        step of the rollout.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no of_pair; use EstimatedLevels or BlindLevels")
+
+    def walk_start(self, levels: torch.Tensor) -> torch.Tensor:
         """Start (B, 2) of the walk for pairs at `levels` (B, 2), previous frame first."""
         bounded = levels.clamp(max=self.max_level) if self.max_level else levels
         s_prev, s_next = bounded.unbind(1)
@@ -44,12 +52,8 @@ class EstimatedLevels(LevelRule):
     readout: LevelReadout = LevelReadout()
 
     def of_pair(self, logits: Callable[[], torch.Tensor], streams, step: torch.Tensor) -> torch.Tensor:
-        """Levels (B, 2) of pairs, on the CPU, where paths are made.
-
-        `logits`: function that gives the heads' logits (B, 2, S + 1); `streams`: one generator per member; `step` (B,): the
-        step of the rollout. A member that has become NaN gets level 0: it cannot be refined, and must not cost the
-        others a full walk.
-        """
+        """Levels (B, 2) of pairs. A member that has become NaN gets level 0: it cannot be refined, and must not cost the others
+        a full walk."""
         values = logits().cpu()
         uniform = None
         if self.readout.kind == "sample":
@@ -66,7 +70,7 @@ class BlindLevels(LevelRule):
     random: bool = False
 
     def of_pair(self, logits, streams, step: torch.Tensor) -> torch.Tensor:
-        """Levels (B, 2); the arguments are those of `EstimatedLevels.of_pair`, and `logits` is never called."""
+        """Levels (B, 2) of the control; `logits` is never called."""
         if self.random:
             draws = torch.cat([torch.rand(1, generator=g, device=g.device) for g in streams]).cpu()
             due = draws * self.every < 1

@@ -50,7 +50,7 @@ class Refinement(DenoisingMethod):
         **diffusion,
     ):
         super().__init__(denoiser, schedule, **diffusion)
-        self.surrogate, self.levels = surrogate, levels or EstimatedLevels()
+        self.surrogate, self.level_rule = surrogate, levels or EstimatedLevels()
         self.renoise, self.gain, self.refine_every = renoise, gain, refine_every
 
     @classmethod
@@ -97,15 +97,16 @@ class Refinement(DenoisingMethod):
         return {**carry, "step": step, "frame": self.frames.admissible(frame)}, record
 
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
-        """Walk a pair back.
+        """Walk a pair back; return the refined candidate and the record.
 
-        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion; `step` (B,): step of the
-        rollout. Returns the refined candidate and the record. Members that need no walk keep the candidate's exact bits.
+        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` (B,): step
+        of the rollout (None: 0). Members that need no walk keep the candidate's exact bits.
         """
+        step = torch.zeros(len(candidate), dtype=torch.int64) if step is None else step
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
         encode = functools.cache(lambda: self.encode(z_prev, z_next, anchor, streams))
-        levels = self.levels.of_pair(lambda: self.denoiser.logits(encode()), streams, step)
-        s_prev, s_next = self.begin(levels).unbind(1)
+        levels = self.level_rule.of_pair(lambda: self.denoiser.logits(encode()), streams, step)
+        s_prev, s_next = self.walk_start(levels).unbind(1)
         # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
         path = self.walk.route(torch.where(s_next > 0, s_prev, 0), s_next)
         record = StepRecord(levels, self.walk.sampler.calls(path) * (s_next > 0))
@@ -120,7 +121,9 @@ class Refinement(DenoisingMethod):
             self.place_condition(z_prev[where], s_prev[rows], walking),
             self.place(z_next[where], s_next[rows], walking),
         )
-        refined = self.walk_back(Path(path.levels[:, rows], path.renoise), *start, anchor[where], walking, first)
+        refined = self.walk_back(
+            Path(path.levels[:, rows], path.renoise), *start, None if anchor is None else anchor[where], walking, first
+        )
         if self.gain is not None:
             factor = _gain_factor(tuple(self.gain), refined.shape[-1], refined.device)
             refined = candidate[where] + filtered(refined - candidate[where], factor)
@@ -130,9 +133,9 @@ class Refinement(DenoisingMethod):
         """The pair as the denoiser's encoder sees it."""
         return self.denoiser.encode_pair(z_prev, z_next, anchor)
 
-    def begin(self, levels: torch.Tensor) -> torch.Tensor:
+    def walk_start(self, levels: torch.Tensor) -> torch.Tensor:
         """The points (B, 2) of the plane where the walk of pairs at `levels` (B, 2) begins."""
-        return self.levels.start(levels)
+        return self.level_rule.walk_start(levels)
 
     def place(self, z: torch.Tensor, level: torch.Tensor, streams: Streams) -> torch.Tensor:
         """A frame at the start of its walk: noised to its level, or in place taken to stand there already."""

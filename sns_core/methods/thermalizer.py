@@ -49,8 +49,8 @@ class Thermalizer(Refinement):
     def encode(self, z_prev, z_next, anchor, streams: Streams):
         return super().encode(normal(streams, z_prev.shape[1:], z_prev), z_next, anchor, streams)
 
-    def begin(self, levels: torch.Tensor) -> torch.Tensor:
-        s_next = super().begin(levels)[:, 1]
+    def walk_start(self, levels: torch.Tensor) -> torch.Tensor:
+        s_next = super().walk_start(levels)[:, 1]
         s_next = torch.where(s_next >= self.min_level, s_next, 0)
         return torch.stack([torch.full_like(s_next, self.schedule.levels), s_next], 1)
 

@@ -83,8 +83,9 @@ def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
 def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (value, low, high) of a statistic (1 + RESAMPLES, ...) that was computed from the means of `pooled`.
 
-    `kind`: "linear"; "positive", a statistic that cannot be below 0; "ratio", a positive factor. The interval is widened
-    where it does not hold the value itself. It is NaN where one of the resampled values is not finite.
+    `kind`: "linear"; "positive", a statistic that cannot be below 0; "share", from 0 to 1; "ratio", a positive factor. The
+    interval is widened where it does not hold the value itself. It is NaN where one of the resampled values is not
+    finite.
     """
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         scaled = np.log(values) if kind == "ratio" else values
@@ -92,4 +93,5 @@ def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.n
         low, high = np.minimum(low, scaled[0]), np.maximum(high, scaled[0])
         finite = np.isfinite(scaled).all(0)
         low, high = (np.where(finite, np.exp(end) if kind == "ratio" else end, np.nan) for end in (low, high))
-    return values[0], np.maximum(low, 0.0) if kind == "positive" else low, high
+    least, most = {"positive": (0.0, np.inf), "share": (0.0, 1.0)}.get(kind, (-np.inf, np.inf))
+    return values[0], np.maximum(low, least), np.minimum(high, most)

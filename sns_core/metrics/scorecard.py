@@ -68,6 +68,9 @@ SCORES = {
 SIGNED = ("zonal_error", "zonal_strength", "zonal_amplitude")  # scores that may be negative, with linear intervals
 
 
+SHARES = ("out_of_range", "refined_share")  # scores from 0 to 1
+
+
 # The means of a rollout and of the solver's ensemble
 
 
@@ -275,7 +278,8 @@ def _rows(values: xr.Dataset) -> pd.DataFrame:
     for name, score in values.items():
         axes = [d for d in score.dims if d != "resample"]
         score = score.transpose("resample", *axes)
-        triple = interval(score.values, "ratio" if SCORES[name][2] == 1.0 else "positive")
+        kind = "share" if name in SHARES else "ratio" if SCORES[name][2] == 1.0 else "positive"
+        triple = interval(score.values, kind)
         for index in np.ndindex(score.shape[1:]):
             place = {d: score[d].values[i] for d, i in zip(axes, index, strict=True)}
             value, low, high = (float(part[index]) for part in triple)

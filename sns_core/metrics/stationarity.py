@@ -17,8 +17,9 @@ import numpy as np
 from sns_core.metrics.zonal import student_quantile
 
 LIMIT = 2.0  # standard errors of a large ensemble within which a drift counts as none
-SCAN_LIMIT = 3.0  # the same where many windows are tried, so that noise in one of them is no drift
-STARTS = 48  # windows that `stationary_from` tries
+SCAN_LIMIT = 3.5  # the same where many windows are tried, so that noise in one of them is no drift
+STARTS = 64  # windows of each width that `stationary_from` tries
+WIDTHS = (0.1, 0.05, 0.025)  # of these windows, as shares of the series
 
 
 def thirds_difference(series: np.ndarray) -> np.ndarray:
@@ -46,16 +47,24 @@ def is_drifting(differences: np.ndarray, limit: float = LIMIT) -> np.ndarray:
 def stationary_from(time: np.ndarray, series: np.ndarray) -> float:
     """Return the time from which an ensemble (member, time) stays at the mean of its last third.
 
-    Windows of a tenth of the series slide up to that last third. The result is the start of the first window after the last
-    one whose mean differs from the mean of the last third by more than SCAN_LIMIT standard errors. So a series that passes its
-    later mean and comes back is not stationary in between. NaN where the last window differs: the series is too short.
+    Windows of several widths slide up to that last third. The result is the start of the first window after the last
+    one whose mean differs from the mean of the last third by more than SCAN_LIMIT standard errors, the latest of all
+    widths. So a series that passes its later mean and comes back is not stationary in between. Short windows see an
+    undershoot that long ones average out; long windows see a small one. NaN where the last window differs: the series
+    is too short.
     """
     count = len(time)
-    width, late = max(1, count // 10), series[:, -max(1, count // 3) :].mean(1)
-    starts = np.unique(np.linspace(0, count - max(1, count // 3) - width, STARTS).clip(0).astype(int))
-    differ = [bool(is_drifting(late - series[:, s : s + width].mean(1), SCAN_LIMIT)) for s in starts]
-    first = max((i + 1 for i, failed in enumerate(differ) if failed), default=0)
-    return float(time[starts[first]]) if first < len(starts) else math.nan
+    end, late = count - max(1, count // 3), series[:, -max(1, count // 3) :].mean(1)
+    latest = 0
+    for share in WIDTHS:
+        width = max(1, int(share * count))
+        starts = np.unique(np.linspace(0, max(0, end - width), STARTS).astype(int))
+        failed = [is_drifting(late - series[:, s : s + width].mean(1), SCAN_LIMIT) for s in starts]
+        first = int(np.max(np.flatnonzero(failed), initial=-1)) + 1
+        if first == len(starts):
+            return math.nan
+        latest = max(latest, starts[first])
+    return float(time[latest])
 
 
 def mser(time: np.ndarray, series: np.ndarray, batch: int = 5) -> float:

@@ -15,7 +15,7 @@ from sns_core.streams import MemberStreams
 
 
 class Observer:
-    """Is told of every step of a rollout."""
+    """Sees every step of a rollout."""
 
     def before(self, step: int) -> None:
         """Called before the method makes `step`."""
@@ -34,8 +34,9 @@ def iterate(
     for step in steps:
         for observer in observers:
             observer.before(step)
-        carry, record = method.step(carry, streams.at(step))
-        frame = method.frame(carry)
+        with torch.no_grad():  # a surrogate of the user's own may have parameters
+            carry, record = method.step(carry, streams.at(step))
+            frame = method.frame(carry)
         for observer in observers:
             observer.after(step, frame, record)
         yield carry, frame, record
@@ -51,8 +52,9 @@ def roll(
 
 
 class Clock(Observer):
-    """Wall time of the method's own steps, summed over blocks of `block` steps; other observers are left out if it is
-    the first of them.
+    """Wall time of the method's own steps, summed over blocks of `block` steps.
+
+    As the first observer, the clock leaves out what other observers do after a step.
 
     `seconds` (steps / block,): of each block, the first one ending at step `first_step` + `block`.
     """

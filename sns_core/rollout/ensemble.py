@@ -62,7 +62,7 @@ def rollout_ensemble(
     use_threads(threads)
     hardware, emulation = Hardware(select_device(device), precision, compile), Emulation.read(manifest)
     system = emulation.build_system(hardware.device)
-    rolled = build_method(
+    composed = build_method(
         method, models, emulation, system=system, hardware=hardware, training_frames=lambda: true_frames(manifest, seed)
     )
     states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
@@ -70,13 +70,13 @@ def rollout_ensemble(
         raise UserError(
             f"metrics.ensemble.starts: {starts} states of the {len(states)} in {initial[0].parent}; raise data.splits.test"
         )
-    truth, leads = isinstance(rolled, Solver), sorted(leads)
+    truth, leads = isinstance(composed, Solver), sorted(leads)
     forecasts = []
     for start in progress(starts, f"ensembles of {name}"):
         # The last one is the truth.
         around = disturbed(states, start, members + 1, disturbance, seed)[: members + truth].to(hardware.device)
         streams = MemberStreams(seed, "ensemble", name, start, members=range(len(around)), device=hardware.device)
-        forecasts.append(forecast(rolled, around, streams, leads))
+        forecasts.append(forecast(composed, around, streams, leads))
     frames = np.stack(forecasts)
     dimensions = ("start", "member", "lead", "layer", "y", "x")
     variables = {"forecast": (dimensions, frames[:, :members])}

@@ -58,7 +58,7 @@ def rollout_segment(
     hardware = Hardware(select_device(device), precision, compile)
     emulation = Emulation.read(manifest)
     system = emulation.build_system(hardware.device)
-    rolled = build_method(
+    composed = build_method(
         method, models, emulation, system=system, hardware=hardware, training_frames=lambda: true_frames(manifest, seed)
     )
     scale = emulation.scale(hardware.device)
@@ -67,8 +67,8 @@ def rollout_segment(
     statistics = StreamingStatistics(system, scale, units, emulation.step, block, lags)
     identity = digest([name, method, emulation.identity, members, seed, block, lags])
     if first_step == 0:
-        carry = start_carry(rolled, states, members, hardware.device)
-        statistics.begin(rolled.frame(carry))
+        carry = start_carry(composed, states, members, hardware.device)
+        statistics.begin(composed.frame(carry))
     else:
         if previous is None:
             raise UserError(f"rollout of {name}: a segment from step {first_step} needs the restart file before it")
@@ -85,16 +85,16 @@ def rollout_segment(
         series = BlockStatistics(writer, statistics, first_step, emulation.resolution)
         frames = StoredFrames(writer, scale, frame_stride, first_step)
         if first_step == 0:
-            frames.store(rolled.frame(carry))
+            frames.store(composed.frame(carry))
         streams = MemberStreams(seed, "rollout", name, members=members, device=hardware.device)
         numbers = (index + 1 for index in progress(first_step + steps, f"rollout of {name}", start=first_step))
-        carry = roll(rolled, carry, streams, numbers, [clock, series, frames])
+        carry = roll(composed, carry, streams, numbers, [clock, series, frames])
         frames.close()
         writer.variable("lost_step", ("member",), kind="i8")[:] = statistics.lost_step.numpy()
         settings = {"method": method, "rollout": {"first_step": first_step, "steps": steps, "members": members}}
         record = provenance(settings, seed, str(hardware.device), wall_seconds=time.monotonic() - began)
         # Wall times stand among the attributes, because as variables they would make two equal rollouts differ.
-        seconds = clock.seconds if rolled.timed else clock.seconds * np.nan
+        seconds = clock.seconds if composed.timed else clock.seconds * np.nan
         writer.annotate(provenance=record, first_step=first_step, steps=steps, seconds_of_blocks=seconds)
     tensors = {f"{PREFIX}{key}": tensor for key, tensor in carry.items()} | statistics.carry()
     write_tensors(restart, tensors, {"format": FORMAT, "identity": identity, "step": first_step + steps})

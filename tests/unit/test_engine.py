@@ -2,7 +2,7 @@
 
 import torch
 
-from sns_core.methods import Method, StepRecord
+from sns_core.methods import Method, StepRecord, Surrogate
 from sns_core.rollout import Observer, iterate, roll
 from sns_core.rollout.engine import Clock
 from sns_core.streams import MemberStreams
@@ -80,3 +80,9 @@ def test_the_clock_leaves_out_the_other_observers(monkeypatch):
     clock = Clock(10, 6, 3, torch.device("cpu"))
     rolled(11, 16, observers=[clock, Slow()])
     assert clock.seconds.tolist() == [3, 3]
+
+
+def test_a_surrogate_with_parameters_keeps_no_graph():
+    method = Surrogate(torch.nn.Linear(3, 3))
+    carry = roll(method, method.start(torch.ones(2, 3)), MemberStreams(0, "engine", members=[0, 1]), range(1, 4))
+    assert not carry["frame"].requires_grad

@@ -10,7 +10,7 @@ import xarray as xr
 from test_scorecard import BLOCK, LAGS, MEMBERS, STEP, STEPS, WINDOW, autoregressive, reference, synthetic
 
 from sns_core.metrics.aggregate import _range
-from sns_core.metrics.bootstrap import pooled_products
+from sns_core.metrics.bootstrap import interval, pooled_products
 from sns_core.metrics.distances import BINS, correlation_pairs, share_at_the_ends, weighted_correlation
 from sns_core.metrics.lost import is_out_of_range
 from sns_core.metrics.rollout_metrics import spectrum_error_interval, window_table
@@ -141,6 +141,11 @@ def test_a_step_is_out_of_range_where_the_solver_never_is():
     assert row == {"out_of_range_step": 1000, "out_of_range_share": 1001 / STEPS}
     assert _range(xr.zeros_like(outside), 1) == {"out_of_range_step": -1, "out_of_range_share": 0.0}
     assert is_out_of_range(result, ensemble.drop_vars("max_abs")) is None and _range(None, 0) == {}
+
+
+def test_the_interval_of_a_share_ends_at_one():
+    values = np.concatenate([[0.95], np.linspace(0.7, 1.0, 400)])
+    assert interval(values, "share")[2] == 1.0 < interval(values, "positive")[2]
 
 
 # --- windows ---

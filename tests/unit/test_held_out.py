@@ -25,7 +25,7 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
     def refine(prev, nxt, anchor, streams):
         return nxt - share * (nxt - following) + bias, None
 
-    examined = _Examined(SimpleNamespace(levels=EstimatedLevels(), refine=refine), None, previous, following)
+    examined = _Examined(SimpleNamespace(level_rule=EstimatedLevels(), refine=refine), None, previous, following)
     found = _restoring(examined, seed=0)["restored"][1]
     assert found == pytest.approx([share] * len(DRIFTS), abs=1e-5)
 
@@ -35,7 +35,7 @@ def test_the_error_of_one_step_obeys_parseval_whichever_way_it_runs(axis):
     truth = torch.zeros(3, 1, 8, 8)
     wave = torch.cos(2 * torch.pi * torch.arange(8) / 8).view(*[-1 if a == axis else 1 for a in (-2, -1)])
     method = SimpleNamespace(
-        levels=EstimatedLevels(),
+        level_rule=EstimatedLevels(),
         surrogate=lambda previous: truth + 0.3 * wave,
         refine=lambda previous, candidate, anchor, streams: (truth + 0.1 * wave, None),
     )

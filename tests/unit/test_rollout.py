@@ -199,9 +199,9 @@ class Known(EstimatedLevels):
 
 def with_levels(refinement, levels):
     """The method with the same rule of starts, for pairs at `levels` (B, 2)."""
-    rule = Known(**{name: getattr(refinement.levels, name) for name in ("shared", "max_level", "condition_level")})
+    rule = Known(**{name: getattr(refinement.level_rule, name) for name in ("shared", "max_level", "condition_level")})
     object.__setattr__(rule, "chosen", levels)
-    refinement.levels = rule
+    refinement.level_rule = rule
     return refinement
 
 

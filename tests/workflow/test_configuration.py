@@ -148,7 +148,11 @@ def test_the_options_of_a_method_are_those_that_its_class_takes():
             # What the syntax tree says is what Python itself makes of the annotation.
             assert option.hint == taken[name].annotation, (kind, name)
             if not option.required:
-                assert plugins.check_option(kind, name, taken[name].default, name) == taken[name].default
+                default = taken[name].default
+                assert option.default == default
+                value = plugins.check_option(kind, name, default, name)
+                # A mapping gets those of its own defaults that the default of the option leaves out.
+                assert value == default or value.items() >= default.items()
         assert plugins.needs_of(kind) == load(path).needs
     # ACDM walks along a path of its own.
     assert set(typing.get_args(options_module.PathName)) == set(PATHS) - {"acdm"}
@@ -161,16 +165,16 @@ def test_the_options_of_a_method_are_those_that_its_class_takes():
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     {
-        "no number": ("stride", "two", "methods.sns.stride: 'two' is not a whole number"),
+        "no number": ("stride", "two", 'methods.sns.stride: "two" is not a whole number'),
         "a fraction": ("stride", 1.5, "methods.sns.stride: 1.5 is not a whole number"),
         "below the least": ("max_level", 0, "methods.sns.max_level: 0 must be at least 1"),
         "not a number at all": ("gain", [math.nan, 1], "methods.sns.gain.0: nan is not a finite number"),
         "too few values": ("gain", [1.0], r"methods.sns.gain: \[1.0\] must have 2 values"),
-        "an unknown path": ("path", "diagnal", "methods.sns.path: 'diagnal' is none of .*; did you mean 'diagonal'"),
-        "an unknown read-out": ("readout", {"kind": "mode"}, "methods.sns.readout.kind: 'mode' is none of"),
+        "an unknown path": ("path", "diagnal", "methods.sns.path: \"diagnal\" is none of .*; did you mean 'diagonal'"),
+        "an unknown read-out": ("readout", {"kind": "mode"}, 'methods.sns.readout.kind: "mode" is none of'),
         "a read-out without its share": ("readout", {"kind": "quantile"}, "the key 'quantile' is missing"),
-        "an unknown key": ("sampler", {"clipped": 1}, "methods.sns.sampler: unknown key 'clipped'"),
-        "a word for true": ("renoise", "no", "methods.sns.renoise: 'no' is not true or false"),
+        "an unknown key": ("sampler", {"clipped": 1}, 'methods.sns.sampler: unknown key "clipped"'),
+        "a word for true": ("renoise", "no", 'methods.sns.renoise: "no" is not true or false'),
         "an old name": ("joint", True, "is called 'shared_level' now"),
     }.values(),
 )

@@ -46,7 +46,7 @@ def test_a_rollout_describes_itself(emulator):
     x0 = emulator.initial_state(members=2)
     rollout = emulator.rollout(x0, steps=4, every=2)
     assert rollout["vorticity"].dims == ("member", "time", "layer", "y", "x")
-    np.testing.assert_allclose(rollout["vorticity"].values[:, 0], x0, rtol=1e-6)
+    np.testing.assert_array_equal(rollout["vorticity"].values[:, 0], x0)
     assert all("long_name" in v.attrs for v in rollout.variables.values())
     assert (
         rollout["time"].values.tolist() == pytest.approx([0.0, 0.2, 0.4]) and rollout.attrs["Conventions"] == "CF-1.10"
@@ -77,12 +77,28 @@ def test_a_state_comes_in_many_forms(emulator):
         np.testing.assert_array_equal(emulator.rollout(form, steps=1)["vorticity"].values, reference)
     for form in (x0[0], x0[0, 0], array[0, 0]):
         assert emulator.rollout(form, steps=1).sizes["member"] == 1
+    assert emulator.rollout(array[:, 0], steps=1).sizes["member"] == 2, "axes count by their names"
+
+
+def test_the_number_of_threads_of_the_caller_changes_nothing(emulator):
+    x0 = emulator.initial_state(members=2)
+    reference = emulator.rollout(x0, steps=3)["vorticity"].values
+    torch.set_num_threads(2)
+    try:
+        np.testing.assert_array_equal(emulator.rollout(x0, steps=3)["vorticity"].values, reference)
+        assert torch.get_num_threads() == 2, "the caller's setting comes back"
+    finally:
+        torch.set_num_threads(1)
 
 
 MISTAKES = {
     "another grid": (lambda x: x[..., :8], r"x0: shape \(2, 1, 16, 8\) does not fit; 'sns' takes \(1, 16, 16\)"),
     "another channel": (lambda x: np.repeat(x, 2, 1), "x0: shape"),
     "a complex state": (lambda x: x + 1j, "x0: values of the type complex64 are no real numbers"),
+    "too large for single precision": (lambda x: x.astype(np.float64) * 1e39, "beyond single precision"),
+    "masked": (lambda x: np.ma.masked_array(x, np.arange(x.size).reshape(x.shape) == 3), "x0: has masked values"),
+    "a whole dataset": (lambda x: xr.Dataset({"w": (("member", "layer", "y", "x"), x)}), r"give one of its variables.*'w'"),
+    "ragged": (lambda x: [[1.0, 2.0], [3.0]], "x0: is no array"),
     "a text": (lambda x: "x0", "x0: values of the type"),
     "not a number": (lambda x: x * np.nan, "x0: holds NaN"),
     "no member": (lambda x: x[:0], "x0: shape"),
@@ -104,9 +120,17 @@ def test_a_state_that_does_not_fit_is_one_line(emulator, mistake):
 
 def test_steps_that_do_not_fit_are_one_line(emulator):
     x0 = emulator.initial_state()
-    for arguments in ({"steps": 0}, {"steps": 3, "every": 2}, {"steps": 4, "every": 0}):
-        with pytest.raises(UserError, match="must be a positive multiple of every"):
-            emulator.rollout(x0, **arguments)
+    with pytest.raises(UserError, match="steps 3 must be a multiple of every, 2"):
+        emulator.rollout(x0, steps=3, every=2)
+    for name, value in {"steps": 0, "every": 0, "seed": -1}.items():
+        for wrong in (value, True, 2.0, "3", None):
+            with pytest.raises(UserError, match=f"{name}: .* is not a whole number of at least"):
+                emulator.rollout(x0, **{"steps": 4, name: wrong})
+    assert emulator.rollout(x0, steps=np.int64(2), seed=np.int32(1)).sizes["time"] == 3
+    with pytest.raises(UserError, match="members: 0 is not a whole number"):
+        emulator.initial_state(members=0)
+    with pytest.raises(UserError, match="x0: shape"):
+        emulator.stream(x0[..., :3])
     with pytest.raises(UserError, match="keeps 4 states, 5 were asked for"):
         emulator.initial_state(members=5)
 
@@ -114,6 +138,12 @@ def test_steps_that_do_not_fit_are_one_line(emulator):
 def test_folders_without_a_finished_run_are_one_line(run, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         sns_core.load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=f"no finished run.*; give {run}"):
+        sns_core.load(run / "kolmogorov")
+    with pytest.raises(UserError, match="is a file"):
+        sns_core.load(run / "report.html")
+    with pytest.raises(UserError, match="device: 'gpu' is none of"):
+        sns_core.load(run, device="gpu")
     with pytest.raises(UserError, match="no finished run"):
         sns_core.load(tmp_path)
     with pytest.raises(UserError, match=r"no method .snss.; did you mean .sns."):

@@ -50,10 +50,8 @@ UNFIT = {
     "a lead longer than the rollout": ("metrics.ensemble.leads", [1, 2, 5, 10, 20, 10**8], "exceeds rollout.steps, 3000"),
     "lags longer than a rollout": ("rollout.lags", 600, "rollout.lags: 600 exceeds the 500 steps of the method"),
     "warm-up longer than training": ("models.pointwise.training.warmup", 2001, "warmup: 2001 exceeds training.steps, 2000"),
-    "a figure beyond the end": ("figures.fields.steps", [0, 4000], "figures.fields.steps: 4000 exceeds the steps"),
     "groups above members": ("rollout.group_members", 9, "rollout.group_members: 9 exceeds rollout.members, 8"),
     "groups above all splits": (f"{DATA}.group_members", 65, "group_members: 65 exceeds the members of every split, 64"),
-    "members of the explorer": ("figures.explorer.members", 9, "figures.explorer.members: 9 exceeds rollout.members, 8"),
     "the finest of no grid": ("metrics.cost.finest_forecast", 3, "3 is neither 1 nor among metrics.cost.grids"),
     "a stride above S": ("methods.sns.stride", 101, "methods.sns.stride: 101 exceeds the 100 noise levels"),
     "a bound above S": ("methods.sns.max_level", 101, "methods.sns.max_level: 101 exceeds the 100 noise levels"),
@@ -236,3 +234,16 @@ def test_a_damaged_list_of_a_collected_run_is_one_line(config, tmp_path, text):
     (tmp_path / "given.json").write_text(text)
     config["reuse"] = {"folder": str(tmp_path), "solver": False}
     assert "reuse.folder" in refused(config)
+
+
+def test_pictures_are_fitted_to_a_short_run_with_a_word(config):
+    config["rollout"] |= {"steps": 500, "segment_steps": 500, "members": 2}
+    for method in config["methods"].values():
+        method.pop("steps", None), method.pop("segment_steps", None)
+    configuration_read = configuration.read(config)
+    figures = configuration_read.whole["figures"]
+    assert figures["fields"]["steps"] == [0, 200, 500] and figures["explorer"]["members"] == 2
+    assert [line.split(":")[0] for line in configuration_read.notes] == [
+        "figures.fields.steps",
+        "figures.explorer.members",
+    ]

@@ -174,7 +174,7 @@ def test_levels_are_estimated_where_pairs_were_noised():
     rule = EstimatedLevels(readout=LevelReadout("mean"))
     levels = rule.of_pair(lambda: oracle.level_logits(*noised), [None] * 24, None)
     assert levels.double().mean(0).tolist() == pytest.approx([2, 7], abs=0.4)
-    assert EstimatedLevels(shared=True, max_level=5).start(levels).unique().tolist() == [5]
+    assert EstimatedLevels(shared=True, max_level=5).walk_start(levels).unique().tolist() == [5]
 
 
 def test_true_pairs_are_left_alone_and_noised_ones_are_refined():

@@ -1,0 +1,73 @@
+"""The options of a method, held against the class of its kind: values as the class means them, and its defaults."""
+
+import contextlib
+
+from sns_core import plugins
+from sns_core.options import check
+from sns_workflow.config_schema import RENAMED
+from sns_workflow.config_values import ConfigurationError, plain
+
+# Keys of a method that are no options of its class.
+METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
+
+
+def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -> dict:
+    """Return a method in which each option has its value as the class means it, or the default where it is left out.
+
+    So an option that is left out is the same setting as one that repeats its default, and 8 is the same as 8.0. Defaults
+    that a configuration could not state stay out. Raises ConfigurationError for an option that the class does not take.
+    """
+    kind = spec["kind"]
+    if clash := sorted(set(METHOD_KEYS) & options.keys()):
+        raise ConfigurationError(
+            f"{where}.kind: {kind!r} has an option {clash[0]!r}, which every method has as a key of its own; give the "
+            "argument of its build another name"
+        )
+    settled = {key: spec[key] for key in spec if key in METHOD_KEYS}
+    for key in spec:
+        if key not in METHOD_KEYS and key not in options:
+            renamed = RENAMED.get(f"methods.*.{key}")
+            hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
+            raise ConfigurationError(
+                f"{where}.{key}: a method of the kind {kind!r} has no such option{hint}; it takes {', '.join(options) or 'none'}"
+            )
+    for key, option in options.items():
+        if key in spec:
+            try:
+                settled[key] = check(spec[key], option.hint, f"{where}.{key}")
+            except ValueError as error:
+                raise ConfigurationError(f"{error}{_renamed_inside(key, spec[key], str(error))}") from None
+        elif option.required:
+            raise ConfigurationError(f"{where}: the key {key!r} is missing; a method of the kind {kind!r} needs it")
+        else:
+            settled |= _default(key, option)
+    return settled
+
+
+def _default(key: str, option: plugins.Option) -> dict:
+    """Return {key: default}; nothing for a default that a configuration could not state: an expression, a set, a tuple
+    without an annotation."""
+    try:
+        return plain({key: plugins.default_of(option)})
+    except ConfigurationError:
+        return {}
+
+
+def _renamed_inside(key: str, value, message: str) -> str:
+    """Return a hint for a message about a missing key inside an option, where the key stands there under its old name."""
+    for old, new in RENAMED.items():
+        head, _, old_word = old.removeprefix("methods.*.").rpartition(".")
+        new_word = new.rpartition(".")[2]
+        if head == key and isinstance(value, dict) and old_word in value and f"{new_word!r} is missing" in message:
+            return f"; {key}.{old_word} was renamed to {key}.{new_word}"
+    return ""
+
+
+def settings_of(spec: dict) -> dict:
+    """Return the settings of a method on which results depend: all but its label, with defaults, as far as they are known.
+
+    A method of a collected run may be of a class that is no longer there. Its settings stay as they were written.
+    """
+    with contextlib.suppress(ValueError, ConfigurationError):
+        spec = settle_options("", spec, plugins.options_of(spec["kind"]))
+    return {key: value for key, value in spec.items() if key != "label"}
