@@ -36,9 +36,9 @@ def waves(n: int) -> torch.Tensor:
     ]
 
 
-@pytest.mark.parametrize(("here", "there"), [(16, 24), (16, 64), (24, 16), (16, 16)])
-def test_the_same_waves_stand_on_another_grid(here, there):
-    assert torch.allclose(regridded(waves(here), there), waves(there), atol=1e-12)
+@pytest.mark.parametrize(("resolution", "target"), [(16, 24), (16, 64), (24, 16), (16, 16)])
+def test_the_same_waves_stand_on_another_grid(resolution, target):
+    assert torch.allclose(regridded(waves(resolution), target), waves(target), atol=1e-12)
 
 
 def on_grid(resolution: int, dt: float):
@@ -53,8 +53,8 @@ def test_the_longest_step_is_the_fewest_that_go_through():
         tried.append(flow.dt)
         return {"end": flow.advance(state, round(0.1 / flow.dt))}
 
-    substeps, found = longest_step(EMULATION, 32, CPU, run)
-    assert substeps > 1 and found["end"].isfinite().all() and tried[-1] == 0.1 / substeps
+    substeps, result = longest_step(EMULATION, 32, CPU, run)
+    assert substeps > 1 and result["end"].isfinite().all() and tried[-1] == 0.1 / substeps
     with pytest.raises(InstabilityError):
         on_grid(32, 0.1 / (substeps - 1)).advance(state, substeps - 1)
     with pytest.raises(InstabilityError):
@@ -77,24 +77,26 @@ def test_forecasts_on_other_grids_start_where_those_of_methods_do(tiny, grids, t
         name="solver", method={"kind": "solver"}, models={}, manifest=tiny.manifest, initial=[tiny.test], starts=2,
         members=2, leads=[1, 3], disturbance=0.01, seed=5, output=output, device="cpu",
     )  # fmt: skip
-    known, own = xr.load_dataset(grids), xr.load_dataset(output)["forecast"]
-    assert known["forecast"].dims == ("grid", *own.dims) and known["lead"].values.tolist() == [1, 3]
-    error = abs(known["forecast"] - own).max(("start", "member", "lead", "layer", "y", "x")) / abs(own).max()
+    on_grids, forecast = xr.load_dataset(grids), xr.load_dataset(output)["forecast"]
+    assert on_grids["forecast"].dims == ("grid", *forecast.dims) and on_grids["lead"].values.tolist() == [1, 3]
+    error = (
+        abs(on_grids["forecast"] - forecast).max(("start", "member", "lead", "layer", "y", "x")) / abs(forecast).max()
+    )
     same, coarser = error.sel(grid=32), error.sel(grid=[16, 24])
     assert float(same) < 0.01 * float(coarser.min()), "the solver's own grid differs by its longer step alone"
     assert float(error.sel(grid=16)) > float(error.sel(grid=24))
-    assert np.isnan(known["forecast"].sel(grid=64)).all(), "finer than `finest`"
-    assert known["stable_steps"].values.tolist() == [3, 3, 3, 3, 1]
-    assert (known["substeps"] <= 2 * math.ceil(0.1 / 0.02) * known["grid"] / 32).all()
+    assert np.isnan(on_grids["forecast"].sel(grid=64)).all(), "finer than `finest`"
+    assert on_grids["stable_steps"].values.tolist() == [3, 3, 3, 3, 1]
+    assert (on_grids["substeps"] <= 2 * math.ceil(0.1 / 0.02) * on_grids["grid"] / 32).all()
 
 
 def test_long_runs_give_spectra_of_each_part_on_grids_up_to_the_solver_s_own(tiny, grids):
-    known = xr.load_dataset(grids)
-    energy = known["energy_spectrum"]
+    on_grids = xr.load_dataset(grids)
+    energy = on_grids["energy_spectrum"]
     assert energy.dims == ("grid", "unit", "layer", "wavenumber") and energy.sizes["unit"] == 3 * 4
     assert np.isfinite(energy.sel(grid=[16, 24, 32])).all() and np.isnan(energy.sel(grid=[48, 64])).all()
     # 25 steps: 5 to settle, then four parts of 5, every second step of which counts; Parseval.
-    substeps = int(known["substeps"].sel(grid=24))
+    substeps = int(on_grids["substeps"].sel(grid=24))
     flow = on_grid(24, 0.1 / substeps)
     states = torch.from_numpy(xr.load_dataset(tiny.test)["final_state"].values)
     carry, energies = flow.start(regridded(states, 24)), {}
@@ -118,10 +120,10 @@ def test_stretches_are_of_equal_length_and_their_median_counts(monkeypatch):
         clock[0] += 0.1 * count * next(slow)
 
     monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
-    found = timed(advance, 2, 100, 3, 3.0, CPU)
+    times = timed(advance, 2, 100, 3, 3.0, CPU)
     assert counts == [2, 2, 10, 10, 10]
-    assert found["seconds"] == pytest.approx(0.1) and found["steps"] == 10
-    assert (found["low"], found["high"]) == (pytest.approx(0.09), pytest.approx(0.15))
+    assert times["seconds"] == pytest.approx(0.1) and times["steps"] == 10
+    assert (times["low"], times["high"]) == (pytest.approx(0.09), pytest.approx(0.15))
     slow = iter([1.0] * 5)
     assert timed(advance, 2, 5, 3, 30.0, CPU)["steps"] == 4 and counts[-3:] == [4, 4, 4], "a multiple of the least"
 
@@ -191,13 +193,13 @@ def test_methods_and_grids_are_measured_with_what_they_depend_on(tiny, grids, tm
         methods=methods, manifest=tiny.manifest, initial=[tiny.test], grids=grids, members=2, steps=3, repeats=2, seconds=0.01,
         seed=0, output=output, device="cpu", precision="float32",
     )  # fmt: skip
-    found = read_json(output)
-    assert list(found["methods"]) == ["generation", "solver"] and set(found["grids"]) == {"16", "24", "32", "48", "64"}
-    assert found["methods"]["solver"]["calls"] == 0 and found["methods"]["generation"]["calls"] >= 4
-    for spec in (*found["methods"].values(), *found["grids"].values()):
+    costs = read_json(output)
+    assert list(costs["methods"]) == ["generation", "solver"] and set(costs["grids"]) == {"16", "24", "32", "48", "64"}
+    assert costs["methods"]["solver"]["calls"] == 0 and costs["methods"]["generation"]["calls"] >= 4
+    for spec in (*costs["methods"].values(), *costs["grids"].values()):
         assert 0 < spec["low"] <= spec["seconds"] <= spec["high"] and spec["memory_mb"] > 50
-    assert found["grids"]["32"]["dt"] * found["grids"]["32"]["substeps"] == pytest.approx(found["step"])
-    assert found["machine"]["threads"] == 1 and found["machine"]["processor"]
+    assert costs["grids"]["32"]["dt"] * costs["grids"]["32"]["substeps"] == pytest.approx(costs["step"])
+    assert costs["machine"]["threads"] == 1 and costs["machine"]["processor"]
 
 
 # --- the table ---
@@ -241,17 +243,17 @@ def table(tmp_path) -> pd.DataFrame:
     ).to_netcdf(tmp_path / "grids.nc")  # fmt: skip
     xr.Dataset({"truth": (dims, truth)}, coordinates).to_netcdf(tmp_path / "solver.nc")
     members = ("member", "layer")
-    known = {"energy_spectrum": ((*members, "wavenumber"), np.broadcast_to(spectrum(), (5, 1, 6))),
+    reference = {"energy_spectrum": ((*members, "wavenumber"), np.broadcast_to(spectrum(), (5, 1, 6))),
              "zonal_velocity": ((*members, "y"), np.zeros((5, 1, 4))),
              "zonal_velocity_square": ((*members, "y"), np.zeros((5, 1, 4))),
              "map": (("map_lag", "distance"), np.zeros((2, 2)))}  # fmt: skip
-    known |= {
+    reference |= {
         f"{name}_counts": ((*members, "bin"), np.ones((5, 1, 3))) for name in ("vorticity", "velocity", "gradient")
     }
-    known |= {name: (members, np.ones((5, 1))) for name in ("kinetic_energy", "enstrophy")}
-    known |= {f"{name}_square": (members, np.ones((5, 1))) for name in ("kinetic_energy", "enstrophy")}
-    known |= {name: ("member", np.ones(5)) for name in ("rate_of_change", "relative_change")}
-    xr.Dataset({**known, "correlation": (("member", "lag"), np.ones((5, 2)))}).to_netcdf(tmp_path / "reference.nc")
+    reference |= {name: (members, np.ones((5, 1))) for name in ("kinetic_energy", "enstrophy")}
+    reference |= {f"{name}_square": (members, np.ones((5, 1))) for name in ("kinetic_energy", "enstrophy")}
+    reference |= {name: ("member", np.ones(5)) for name in ("rate_of_change", "relative_change")}
+    xr.Dataset({**reference, "correlation": (("member", "lag"), np.ones((5, 2)))}).to_netcdf(tmp_path / "reference.nc")
     rows = []
     for method, crps, error, lost in (
         ("solver", 0.01, 0.01, 0), ("fast", 0.02, 0.15, 0), ("slow", 0.05, 0.4, 0), ("lost", 0.3, 0.05, 2),
@@ -317,20 +319,24 @@ def test_errors_of_grids_are_by_the_same_scores_as_those_of_methods(table):
 
 
 def test_a_method_gains_where_the_solver_takes_longer_for_the_same_error(table):
-    one, five, spectrum = (entry(table, "fast", *score) for score in (("crps", 1), ("crps", 5), ("spectrum_error",)))
-    assert one["verdict"] == five["verdict"] == "gains" and one["beaten_by"] == five["beaten_by"] == ""
-    assert one["speed_up"] == pytest.approx(4.0) and five["speed_up"] == pytest.approx(2.0)
-    assert one["break_even"] == pytest.approx(100 / 3) and one["break_even_configured"] == pytest.approx(100 / 7)
+    lead_1, lead_5, spectrum = (
+        entry(table, "fast", *score) for score in (("crps", 1), ("crps", 5), ("spectrum_error",))
+    )
+    assert lead_1["verdict"] == lead_5["verdict"] == "gains" and lead_1["beaten_by"] == lead_5["beaten_by"] == ""
+    assert lead_1["speed_up"] == pytest.approx(4.0) and lead_5["speed_up"] == pytest.approx(2.0)
+    assert lead_1["break_even"] == pytest.approx(100 / 3) and lead_1["break_even_configured"] == pytest.approx(100 / 7)
     between = 2 * 2 ** (math.log(0.3 / 0.15) / math.log(0.3 / 0.1))
     assert spectrum["solver_seconds"] == pytest.approx(between) and not spectrum["at_most"]
 
 
 def test_a_method_loses_where_a_grid_of_the_solver_is_cheaper_and_better(table):
-    one, spectrum = entry(table, "slow", "crps", 1), entry(table, "slow", "spectrum_error")
-    for row in (one, spectrum):
+    forecast, spectrum = entry(table, "slow", "crps", 1), entry(table, "slow", "spectrum_error")
+    for row in (forecast, spectrum):
         assert row["verdict"] == "loses" and row["beaten_by"] == "16" and row["at_most"]
         assert row["speed_up"] == pytest.approx(2 / 3) and row["break_even"] == math.inf
-    assert one["speed_up_configured"] == pytest.approx(8 / 3) and one["break_even_configured"] == pytest.approx(200 / 5)
+    assert forecast["speed_up_configured"] == pytest.approx(8 / 3) and forecast[
+        "break_even_configured"
+    ] == pytest.approx(200 / 5)
 
 
 def test_a_method_that_loses_members_has_no_spectrum_to_be_compared(table):

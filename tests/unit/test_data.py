@@ -145,9 +145,9 @@ def test_frames_are_the_solvers_states_an_emulator_step_apart(originals, frames)
 
 
 def test_splits_share_no_initial_state(frames):
-    for one in frames["train"][:, 0]:
-        for other in frames["validation"][:, 0]:
-            assert np.corrcoef(one.ravel(), other.ravel())[0, 1] < 0.9
+    for left in frames["train"][:, 0]:
+        for right in frames["validation"][:, 0]:
+            assert np.corrcoef(left.ravel(), right.ravel())[0, 1] < 0.9
 
 
 QG = {"name": "TwoLayerQG", "parameters": {"resolution": 32, "dt": 7200.0}}
@@ -215,8 +215,8 @@ def test_more_members_leave_the_others_as_they_were(frames, tmp_path):
 
 
 def test_another_seed_gives_other_frames(frames, tmp_path):
-    other = values(simulate(tmp_path / "train.nc", seed=SEED + 1))
-    assert np.abs(other - frames["train"]).mean() > 0.1 * other.std()
+    reseeded = values(simulate(tmp_path / "train.nc", seed=SEED + 1))
+    assert np.abs(reseeded - frames["train"]).mean() > 0.1 * reseeded.std()
 
 
 class Killed(BaseException):
@@ -294,16 +294,16 @@ def test_a_call_resumed_with_another_chunk_length_gives_the_same(frames, tmp_pat
 
 
 def test_only_the_last_carries_are_kept(tmp_path, monkeypatch):
-    kept, write = [], trajectories_module.write_tensors
+    listings, write = [], trajectories_module.write_tensors
 
     def watched(path, *arguments):
         write(path, *arguments)
-        kept.append(sorted(p.name[:11] for p in path.parent.glob("c*.safetensors")))
+        listings.append(sorted(p.name[:11] for p in path.parent.glob("c*.safetensors")))
 
     monkeypatch.setattr(trajectories_module, "write_tensors", watched)
     simulate(tmp_path / "train.nc")
-    assert kept[6] == ["carry_00001", "carry_00002", *(f"chunk_0000{n}" for n in range(4))]
-    assert max(sum(name.startswith("carry") for name in names) for names in kept) == 3
+    assert listings[6] == ["carry_00001", "carry_00002", *(f"chunk_0000{n}" for n in range(4))]
+    assert max(sum(name.startswith("carry") for name in names) for names in listings) == 3
 
 
 def test_after_a_damaged_carry_the_one_before_is_taken_up(tmp_path, monkeypatch):
@@ -341,8 +341,8 @@ def test_steps_in_a_frame_are_counted_in_spite_of_rounding(step, dt, count):
 def test_a_broken_number_of_steps_in_a_frame_is_refused(step, dt, nearest):
     with pytest.raises(UserError) as caught:
         steps_per_frame(step, dt)
-    for told in (f"{step:g}", f"{dt:g}", f"nearest: {nearest:g}"):
-        assert told in str(caught.value)
+    for words in (f"{step:g}", f"{dt:g}", f"nearest: {nearest:g}"):
+        assert words in str(caught.value)
 
 
 # --- damaged and foreign trajectory files ---
@@ -452,8 +452,8 @@ def test_a_trajectory_with_nan_is_named(copies, tmp_path):
 
 
 def test_a_trajectory_of_another_configuration_is_named(copies, tmp_path):
-    other = {**SYSTEM, "parameters": {**SYSTEM["parameters"], "viscosity": 2e-2}}
-    odd = simulate(tmp_path / "test.nc", system=other)
+    changed = {**SYSTEM, "parameters": {**SYSTEM["parameters"], "viscosity": 2e-2}}
+    odd = simulate(tmp_path / "test.nc", system=changed)
     with pytest.raises(UserError) as caught:
         shard([copies["train"], odd], tmp_path / "shards" / "manifest.json")
     assert_names(caught, odd, copies["train"])
@@ -703,6 +703,6 @@ def test_a_model_may_learn_from_the_first_frames_of_the_first_trajectories():
     cut = dataset.first(3, 2)
     assert [shard[:, :, 0, 0, 0].tolist() for shard in cut.shards] == [[[0, 1], [5, 6]], [[100, 101]]]
     assert (cut.members, cut.frames) == (3, 2)
-    one = dataset.first(1)
-    assert (one.members, one.frames) == (1, 5) and len(one.shards) == 1
+    single = dataset.first(1)
+    assert (single.members, single.frames) == (1, 5) and len(single.shards) == 1
     assert (dataset.first().members, dataset.first(frames=4).frames) == (5, 4)

@@ -181,8 +181,8 @@ def test_a_plane_wave_decays_by_the_crank_nicolson_factors(mode, viscosity, drag
     x, rate = axis(32), -viscosity * (mode[0] ** 2 + mode[1] ** 2) - drag
     wave = torch.cos(mode[0] * x[:, None] + mode[1] * x[None, :] + 0.3)[None, None]
     factor = 1.0
-    for here, there in itertools.pairwise(ALPHA):
-        mu = 0.5 * dt * (there - here)
+    for start, end in itertools.pairwise(ALPHA):
+        mu = 0.5 * dt * (end - start)
         factor *= (1 + mu * rate) / (1 - mu * rate)
     assert abs(factor - math.exp(rate * dt)) < 0.1  # the right factor, not merely the scheme's own
     for count in (1, 10):
@@ -292,20 +292,20 @@ def test_steps_keep_the_spectrum_exactly_that_of_a_real_field():
 def test_a_step_leaves_its_carry_alone():
     flow = KolmogorovFlow(32, dt=5e-3)
     carry = flow.start(random_state(flow, 2, seed=7))
-    kept = carry["spectrum"].clone()
+    before = carry["spectrum"].clone()
     flow.step(carry)
-    assert torch.equal(carry["spectrum"], kept)
+    assert torch.equal(carry["spectrum"], before)
 
 
 @needs_gpu
 @pytest.mark.parametrize(("dtype", "count", "tolerance"), [(torch.float64, 50, 1e-12), (torch.float32, 10, 3e-6)])
 def test_gpu_equals_cpu(dtype, count, tolerance):
-    here, there = (KolmogorovFlow(64, dt=1e-3, dtype=dtype, device=device) for device in ("cpu", "cuda"))
-    w = random_state(here, 3, seed=9)
-    assert relative(random_state(there, 3, seed=9).cpu(), w) < max(1e-12, float(torch.finfo(dtype).eps) * 10)
-    result = there.advance(w.to("cuda"), count)
+    on_cpu, on_gpu = (KolmogorovFlow(64, dt=1e-3, dtype=dtype, device=device) for device in ("cpu", "cuda"))
+    w = random_state(on_cpu, 3, seed=9)
+    assert relative(random_state(on_gpu, 3, seed=9).cpu(), w) < max(1e-12, float(torch.finfo(dtype).eps) * 10)
+    result = on_gpu.advance(w.to("cuda"), count)
     assert result.is_cuda
-    assert relative(result.cpu(), here.advance(w, count)) < tolerance
+    assert relative(result.cpu(), on_cpu.advance(w, count)) < tolerance
 
 
 # --- symmetries ---
@@ -334,13 +334,13 @@ def symmetries_drawn(flow, n, symmetries):
     """The set of (x, y of the pixel that came to the corner, flipped in x, flipped in y) among many samples."""
     x, y = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="xy")
     frame = 1.0 + x + n * y  # every pixel tells where it came from
-    seen = set()
+    drawn = set()
     for sample in flow.augment(frame.expand(4000, 1, 1, n, n), seeded(1), symmetries)[:, 0, 0]:
         corner, right, up = (int(sample[j].abs()) - 1 for j in ((0, 0), (0, 1), (1, 0)))
         flipped_x, flipped_y = (right - corner) % n != 1, (up // n - corner // n) % n != 1
         assert bool((sample < 0).all()) == (flipped_x != flipped_y)
-        seen.add((corner % n, corner // n, flipped_x, flipped_y))
-    return seen
+        drawn.add((corner % n, corner // n, flipped_x, flipped_y))
+    return drawn
 
 
 WHOLE_PERIODS, HALF_PERIODS = (0, 4, 8, 12), (2, 6, 10, 14)  # of forcing wavenumber 4 on 16 points
@@ -443,8 +443,8 @@ def test_a_broken_cfl_bound_names_member_step_number_and_a_time_step_that_would_
     error = caught.value
     assert (error.member, error.step) == (2, 1)
     assert error.cfl > CFL_LIMIT
-    for told in ("member 2", "step 1", f"{error.cfl:.3g}", f"{error.suggested_dt:g}"):
-        assert told in str(error)
+    for words in ("member 2", "step 1", f"{error.cfl:.3g}", f"{error.suggested_dt:g}"):
+        assert words in str(error)
     assert KolmogorovFlow(32, dt=error.suggested_dt).advance(w, round(1.0 / error.suggested_dt)).isfinite().all()
 
 

@@ -48,14 +48,14 @@ def frames_of(*shape: int, dtype=torch.float32) -> torch.Tensor:
 
 def test_landmarks_tell_a_network_where_it_is():
     still = frames_of(1, 8, 8)
-    plain, told = network_of(), network_of(landmarks=still)
+    plain, located = network_of(), network_of(landmarks=still)
     x, shift = frames_of(3, 2, 1, 8, 8), (2, 4)
-    for network, commutes in ((plain, True), (told, False)):
+    for network, commutes in ((plain, True), (located, False)):
         moved = network(x.roll(shift, (-2, -1)))[0] - network(x)[0].roll(shift, (-2, -1))
         assert (moved.abs().max() < 1e-5) == commutes
-    again = network_of(landmarks=still.roll(shift, (-2, -1)))
-    again.load_state_dict({**told.state_dict(), "landmarks": again.landmarks})
-    torch.testing.assert_close(again(x.roll(shift, (-2, -1)))[0], told(x)[0].roll(shift, (-2, -1)))
+    relocated = network_of(landmarks=still.roll(shift, (-2, -1)))
+    relocated.load_state_dict({**located.state_dict(), "landmarks": relocated.landmarks})
+    torch.testing.assert_close(relocated(x.roll(shift, (-2, -1)))[0], located(x)[0].roll(shift, (-2, -1)))
 
 
 @pytest.mark.parametrize("shift", [(1, 0), (0, 3), (-2, 5)])
@@ -117,9 +117,9 @@ def test_the_decoder_carries_a_signal_across_the_border():
         skips = [torch.zeros_like(skip) for skip in skips]
         centre, corner = torch.zeros_like(bottom), torch.zeros_like(bottom)
         centre[..., 4, 4], corner[..., 0, 0] = 1.0, 1.0
-        quiet, seen, wrapped = (network.decode(skips, h, None) for h in (torch.zeros_like(bottom), centre, corner))
-    size = seen.abs().max().item()
-    torch.testing.assert_close(wrapped, seen.roll((-16, -16), (-2, -1)), rtol=0, atol=1e-12 * size)
+        quiet, central, wrapped = (network.decode(skips, h, None) for h in (torch.zeros_like(bottom), centre, corner))
+    size = central.abs().max().item()
+    torch.testing.assert_close(wrapped, central.roll((-16, -16), (-2, -1)), rtol=0, atol=1e-12 * size)
     assert (wrapped - quiet)[..., -1, -1].abs().max() > 1e-3 * size  # the far corner hears of it
 
 
@@ -215,9 +215,9 @@ def test_the_output_depends_on_every_input_frame_and_channel():
             for channel in range(2):
                 changed = x.clone()
                 changed[:, frame, channel] += 0.5 * frames_of(16, 16)
-                output, other = network(changed)
+                output, changed_logits = network(changed)
                 assert ((output - reference).flatten(3).abs().amax(-1) > 1e-3).all()
-                assert (other - logits).abs().amax(-1).min() > 1e-5
+                assert (changed_logits - logits).abs().amax(-1).min() > 1e-5
 
 
 def test_the_encoder_alone_makes_the_logits_and_the_decoder_listens_to_them():
@@ -231,10 +231,10 @@ def test_the_encoder_alone_makes_the_logits_and_the_decoder_listens_to_them():
         same_levels = network.decode(skips, bottom, (logits + torch.tensor([[[3.0], [-2.0]]])).softmax(-1))
         torch.testing.assert_close(same_levels, output, rtol=1e-4, atol=1e-4 * output.abs().max().item())
         for side in range(2):
-            told = logits.softmax(-1)
-            told[:, side] = 0.0
-            told[:, side, 7] = 1.0
-            assert (network.decode(skips, bottom, told) - output).abs().max() > 1e-2 * output.abs().max()
+            probabilities = logits.softmax(-1)
+            probabilities[:, side] = 0.0
+            probabilities[:, side, 7] = 1.0
+            assert (network.decode(skips, bottom, probabilities) - output).abs().max() > 1e-2 * output.abs().max()
 
 
 def test_heads_see_the_encoder_only_where_they_are_asked_to():
@@ -352,9 +352,9 @@ def test_networks_of_the_published_size_can_be_built_without_memory():
     assert parameters_of(frames_in=3) == plain == 5_334_530
     # Heads on 2 x 128 pooled features, the embedding of 2 x 1001 probabilities, and 7 modulations of 128 features.
     heads = conv(256, 128, 1) + conv(128, 128, 1) + conv(128, 2 * 1001, 1)
-    told = conv(2 * 1001, 128, 1) + conv(128, 128, 1) + 7 * conv(128, 2 * 128, 1)
+    embedding = conv(2 * 1001, 128, 1) + conv(128, 128, 1) + 7 * conv(128, 2 * 128, 1)
     with_heads = parameters_of(frames_in=3, levels=1000)
-    assert with_heads == plain + heads + told == 6_146_260
+    assert with_heads == plain + heads + embedding == 6_146_260
     # A frame more costs its share of the first convolution alone: 3 x 3 weights for each of 64 features.
     assert with_heads - parameters_of(frames_in=2, levels=1000) == 9 * 64
     with torch.device("meta"):
@@ -480,9 +480,9 @@ def test_the_gradient_of_circular_padding_is_that_of_torch_bit_for_bit(dtype, ma
     x = frames_of(3, 4, 6, 8).to(dtype).requires_grad_()
     padded = F.pad(x, (margin,) * 4, mode="circular")
     gradient = frames_of(*padded.shape).to(dtype)
-    own = _CircularPad.apply(x, margin)
-    assert torch.equal(own, padded)
-    assert torch.equal(*(torch.autograd.grad(y, x, gradient)[0] for y in (own, padded)))
+    result = _CircularPad.apply(x, margin)
+    assert torch.equal(result, padded)
+    assert torch.equal(*(torch.autograd.grad(y, x, gradient)[0] for y in (result, padded)))
 
 
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="torch.compile finds no C++ compiler")
@@ -495,5 +495,5 @@ def test_a_compiled_network_gives_the_same_to_rounding_for_any_number_of_members
     with torch.no_grad():
         for rows in (4, 3):  # the latter filled up: no further graph
             frames = frames_of(rows, 3, 1, 8, 8)
-            for one, other in zip(plain(frames), fast(frames), strict=True):
-                torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+            for expected, compiled in zip(plain(frames), fast(frames), strict=True):
+                torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)

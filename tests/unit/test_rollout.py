@@ -87,12 +87,12 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
     whole, end = roll(tiny, tmp_path, name, 0, 15)
     first, restart = roll(tiny, tmp_path, name, 0, 5)
     second, final = roll(tiny, tmp_path, name, 5, 10, previous=restart)
-    one, parts = read(whole), [read(first), read(second)]
+    unbroken, parts = read(whole), [read(first), read(second)]
     for variable in (*SERIES, "vorticity"):
-        axis = next(a for a in ("time", "step", "block") if a in one[variable].dims)
-        joined = np.concatenate([p[variable].values for p in parts], one[variable].dims.index(axis))
-        np.testing.assert_array_equal(joined, one[variable].values, err_msg=variable)
-    np.testing.assert_array_equal(np.concatenate([p["time"].values for p in parts]), one["time"].values)
+        axis = next(a for a in ("time", "step", "block") if a in unbroken[variable].dims)
+        joined = np.concatenate([p[variable].values for p in parts], unbroken[variable].dims.index(axis))
+        np.testing.assert_array_equal(joined, unbroken[variable].values, err_msg=variable)
+    np.testing.assert_array_equal(np.concatenate([p["time"].values for p in parts]), unbroken["time"].values)
     tensors, others = read_tensors(end)[0], read_tensors(final)[0]
     assert all(torch.equal(tensors[key].nan_to_num(7.0), others[key].nan_to_num(7.0)) for key in tensors)
 
@@ -167,10 +167,10 @@ def test_the_time_of_the_steps_is_told_beside_the_results(tiny, tmp_path):
 
 
 def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, monkeypatch):
-    one = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
+    default = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
     monkeypatch.setattr(observers, "FRAME_BATCH", 2)
-    other = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
-    xr.testing.assert_equal(one["vorticity"], other["vorticity"])
+    in_pairs = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
+    xr.testing.assert_equal(default["vorticity"], in_pairs["vorticity"])
 
 
 def build(tiny, name, models=None, **changes):
@@ -230,10 +230,10 @@ def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
     anchors, streams = ResampledAnchor(true_frames(tiny.manifest, 5)), MemberStreams("t", members=range(3))
     first, second = (anchors.of_step({}, streams.at(step)) for step in (1, 2))
     everything = load_dataset(tiny.manifest, "train")
-    known = torch.cat([torch.from_numpy(shard.copy()).flatten(0, 1) for shard in everything.shards])
-    known = known / everything.statistics["std"][0]
+    truth = torch.cat([torch.from_numpy(shard.copy()).flatten(0, 1) for shard in everything.shards])
+    truth = truth / everything.statistics["std"][0]
     for frame in (*first, *second):
-        assert ((frame - known).abs().amax((1, 2, 3)) < 1e-6).any()
+        assert ((frame - truth).abs().amax((1, 2, 3)) < 1e-6).any()
     assert not torch.equal(first, second) and len({float(frame.sum()) for frame in first}) == 3
     assert torch.equal(first, anchors.of_step({}, streams.at(1)))
 
@@ -246,10 +246,10 @@ def test_a_gain_scales_the_change_of_each_wavenumber(method, states):
         carry = refinement.start(states)
         frames.append(refinement.step(carry, MemberStreams("t", members=range(3)).at(1))[0]["frame"])
     surrogate = plain.surrogate(carry["frame"])
-    one, other = (torch.fft.rfft2(frame - surrogate) for frame in frames)
+    change, scaled = (torch.fft.rfft2(frame - surrogate) for frame in frames)
     shells = torch.from_numpy(shell_index(16))
     for shell in (1, 2, 5):
-        ratio = (other / one)[:2, :, shells == shell]
+        ratio = (scaled / change)[:2, :, shells == shell]
         assert torch.allclose(ratio, torch.full_like(ratio, 0.5 + 1 / shell), rtol=1e-2)
     assert torch.equal(frames[1][2], surrogate[2])
 
@@ -327,29 +327,29 @@ def test_a_missing_model_is_named(tiny):
 
 
 @pytest.fixture
-def foreign(tiny, tmp_path):
+def external(tiny, tmp_path):
     """A rollout of the surrogate, every step of it, in the words of another program: (file, the rollout's own file)."""
-    own = roll(tiny, tmp_path, "pointwise", 0, 10, frame_stride=1)[0]
-    field = read(own)["vorticity"].isel(layer=0, drop=True).astype("f8")
+    rollout = roll(tiny, tmp_path, "pointwise", 0, 10, frame_stride=1)[0]
+    field = read(rollout)["vorticity"].isel(layer=0, drop=True).astype("f8")
 
     def written(change=lambda field: field, name="vorticity"):
-        path = tmp_path / "foreign.nc"
+        path = tmp_path / "external.nc"
         change(field).rename(name).transpose("time", "member", ...).to_netcdf(path)
-        return path, own
+        return path, rollout
 
     return written
 
 
-def score_foreign(tiny, folder, path, first=0, steps=10, **more):
+def score_external(tiny, folder, path, first=0, steps=10, **more):
     return roll(tiny, folder, "mine", first, steps, method={"kind": "external", "file": str(path)}, **more)
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["with the initial frame", "without"])
-def test_a_foreign_rollout_is_scored_like_ones_own(tiny, tmp_path, foreign, first):
-    path, own = foreign(lambda field: field.isel(time=slice(first, None)))
-    one, restart = score_foreign(tiny, tmp_path, path, 0, 5)
-    other, _ = score_foreign(tiny, tmp_path, path, 5, 5, previous=restart)
-    expected, parts = read(own), [read(one), read(other)]
+def test_an_external_rollout_is_scored_like_ones_own(tiny, tmp_path, external, first):
+    path, rollout = external(lambda field: field.isel(time=slice(first, None)))
+    first_part, restart = score_external(tiny, tmp_path, path, 0, 5)
+    second_part, _ = score_external(tiny, tmp_path, path, 5, 5, previous=restart)
+    expected, parts = read(rollout), [read(first_part), read(second_part)]
     for name in (
         "kinetic_energy",
         "rate_of_change",
@@ -367,14 +367,14 @@ def test_a_foreign_rollout_is_scored_like_ones_own(tiny, tmp_path, foreign, firs
     assert int(parts[1]["calls"].sum()) == 0
 
 
-def test_members_of_a_foreign_rollout_are_known_by_their_number(tiny, tmp_path, foreign):
-    path, own = foreign(lambda field: field.sel(member=[2, 0]))
-    found = read(score_foreign(tiny, tmp_path, path, members=(0, 2))[0])
+def test_members_of_an_external_rollout_are_known_by_their_number(tiny, tmp_path, external):
+    path, rollout = external(lambda field: field.sel(member=[2, 0]))
+    scored = read(score_external(tiny, tmp_path, path, members=(0, 2))[0])
     np.testing.assert_allclose(
-        found["vorticity"].values, read(own)["vorticity"].sel(member=[0, 2], time=found["time"]), rtol=1e-5
+        scored["vorticity"].values, read(rollout)["vorticity"].sel(member=[0, 2], time=scored["time"]), rtol=1e-5
     )
-    with pytest.raises(UserError, match=r"foreign\.nc: holds no member 1, only 2, 0"):
-        score_foreign(tiny, tmp_path, path)
+    with pytest.raises(UserError, match=r"external\.nc: holds no member 1, only 2, 0"):
+        score_external(tiny, tmp_path, path)
 
 
 @pytest.mark.parametrize(
@@ -388,12 +388,12 @@ def test_members_of_a_foreign_rollout_are_known_by_their_number(tiny, tmp_path, 
         (lambda f: f.drop_vars("time"), "vorticity", "no coordinate 'time'"),
     ],
 )  # fmt: skip
-def test_a_foreign_rollout_that_does_not_fit_is_one_line(tiny, tmp_path, foreign, change, name, words):
-    path, _ = foreign(change, name)
+def test_an_external_rollout_that_does_not_fit_is_one_line(tiny, tmp_path, external, change, name, words):
+    path, _ = external(change, name)
     with pytest.raises(UserError, match=words):
-        score_foreign(tiny, tmp_path, path)
+        score_external(tiny, tmp_path, path)
     with pytest.raises(UserError, match=r"nowhere\.nc: missing"):
-        score_foreign(tiny, tmp_path, tmp_path / "nowhere.nc")
+        score_external(tiny, tmp_path, tmp_path / "nowhere.nc")
 
 
 # --- ensembles ---
@@ -432,17 +432,17 @@ def test_ensembles_start_at_one_state_and_part_by_their_own_noise(tiny, tmp_path
     scale = float(alone["forecast"].std())
     assert float(spread[0].max()) < 1e-4 * scale < 1e-2 * scale < float(spread[1].min())
     # The forecast from the end of the test split is the rollout from there.
-    own = read(roll(tiny, tmp_path, "pointwise", 0, 5, frame_stride=1)[0])["vorticity"]
-    ratio = own.isel(member=slice(2), time=[1, 3]).values / alone["forecast"].isel(member=0).values
+    rollout = read(roll(tiny, tmp_path, "pointwise", 0, 5, frame_stride=1)[0])["vorticity"]
+    ratio = rollout.isel(member=slice(2), time=[1, 3]).values / alone["forecast"].isel(member=0).values
     assert ratio == pytest.approx(np.median(ratio), rel=1e-2)
 
 
 def test_the_truth_is_one_more_member_of_the_solver_s_ensemble(tiny, tmp_path):
-    found = ensembles(tiny, tmp_path, "solver", disturbance=0.01)
-    apart = (found["forecast"] - found["truth"]).isel(lead=0).std(("layer", "y", "x"))
-    scale = float(found["truth"].std())
+    ensemble = ensembles(tiny, tmp_path, "solver", disturbance=0.01)
+    apart = (ensemble["forecast"] - ensemble["truth"]).isel(lead=0).std(("layer", "y", "x"))
+    scale = float(ensemble["truth"].std())
     assert float(apart.min()) > 1e-3 * scale and float(apart.max()) < 0.1 * scale
-    assert float(abs(ensembles(tiny, tmp_path, "solver")["forecast"] - found["truth"]).max()) > 0
+    assert float(abs(ensembles(tiny, tmp_path, "solver")["forecast"] - ensemble["truth"]).max()) > 0
 
 
 def test_disturbances_are_a_share_of_the_difference_of_two_states(states):
@@ -464,13 +464,13 @@ class Watched:
     def __init__(self, tiny, name, **changes):
         self.method = build(tiny, name, **changes)
         self.states = torch.from_numpy(open_frames(tiny.test, "final_state")["final_state"].values)
-        self.asked, denoiser = [], self.method.denoiser
+        self.queries, denoiser = [], self.method.denoiser
 
         class Spy(type(denoiser)):
-            asked = self.asked
+            queries = self.queries
 
             def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
-                self.asked.append((x_prev.clone(), x_next.clone(), s_prev.tolist(), s_next.tolist()))
+                self.queries.append((x_prev.clone(), x_next.clone(), s_prev.tolist(), s_next.tolist()))
                 return super().__call__(x_prev, x_next, s_prev, s_next, anchor)
 
         denoiser.__class__ = Spy
@@ -496,19 +496,19 @@ def test_clean_conditioning_shows_the_previous_frame_as_it_is(tiny):
     watched = Watched(tiny, "clean")
     shown = watched.method.whiten(watched.method.start(watched.states)["frame"])
     _, (record,) = watched.run()
-    assert len(watched.asked) == 4 and record.levels.tolist() == [[0, 20]] * 3
-    assert all(torch.equal(x_prev, shown) and s_prev == [0] * 3 for x_prev, _, s_prev, _ in watched.asked)
+    assert len(watched.queries) == 4 and record.levels.tolist() == [[0, 20]] * 3
+    assert all(torch.equal(x_prev, shown) and s_prev == [0] * 3 for x_prev, _, s_prev, _ in watched.queries)
 
 
 @pytest.mark.parametrize("name", ["acdm", "acdm of pairs"])
 def test_acdm_shows_both_frames_at_one_level_with_fresh_noise(tiny, name):
     watched = Watched(tiny, name)
     watched.run()
-    levels = [s_prev for _, _, s_prev, _ in watched.asked]
-    assert levels == [s_next for *_, s_next in watched.asked] == [[s] * 3 for s in (20, 15, 10, 5)]
-    noise = [x_prev - x_next for x_prev, x_next, *_ in watched.asked]
+    levels = [s_prev for _, _, s_prev, _ in watched.queries]
+    assert levels == [s_next for *_, s_next in watched.queries] == [[s] * 3 for s in (20, 15, 10, 5)]
+    noise = [x_prev - x_next for x_prev, x_next, *_ in watched.queries]
     assert all(float(a.std()) > 0.1 for a in noise)
-    first, second = (x_prev for x_prev, *_ in watched.asked[:2])
+    first, second = (x_prev for x_prev, *_ in watched.queries[:2])
     assert not torch.allclose(first, second, atol=0.05)
 
 
@@ -518,7 +518,7 @@ def test_acdm_may_begin_at_the_noised_previous_frame(tiny):
     method.schedule = type(method.schedule)(torch.tensor([1.0, 0.9], dtype=torch.float64))  # one level, little noise
     method.step(carry, MemberStreams(0, "watched", members=range(3)).at(0))
     z = method.whiten(carry["frame"])
-    assert float((watched.asked[0][1] - z).std()) < 0.5 * float(z.std())
+    assert float((watched.queries[0][1] - z).std()) < 0.5 * float(z.std())
 
 
 @pytest.mark.parametrize("name", ["thermalizer", "thermalizer of pairs"])
@@ -529,8 +529,8 @@ def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
     _, without, _ = watched.refine(levels, previous=torch.zeros_like(frame))
     assert torch.equal(frame, without)
     assert record.calls.tolist() == [3, 1, 2]
-    assert {s for _, _, s_prev, _ in watched.asked for s in s_prev} == {20}
-    assert float(watched.asked[0][0].std()) == pytest.approx(1.0, abs=0.1)
+    assert {s for _, _, s_prev, _ in watched.queries for s in s_prev} == {20}
+    assert float(watched.queries[0][0].std()) == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_thermalizer_leaves_alone_what_is_below_its_threshold(tiny):
@@ -557,14 +557,14 @@ def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(
 def test_heun_asks_twice_but_where_a_move_ends_at_a_clean_frame(tiny):
     watched = Watched(tiny, "heun")
     _, _, record = watched.refine([[6, 6]] * 3)
-    assert [s_next[0] for *_, s_next in watched.asked] == [6, 4, 4, 2, 2]
+    assert [s_next[0] for *_, s_next in watched.queries] == [6, 4, 4, 2, 2]
     assert record.calls.tolist() == [5] * 3
 
 
 def test_in_place_a_pair_is_encoded_once_and_moved_as_the_walk_would_move_it(tiny):
     watched = Watched(tiny, "in place")
     candidate, frame, record = watched.refine([[4, 4], [0, 0], [2, 2]])
-    assert not watched.asked and record.calls.tolist() == [1, 0, 1]
+    assert not watched.queries and record.calls.tolist() == [1, 0, 1]
     assert torch.equal(frame[1], candidate[1])
     # One deterministic step to level 0: x - sigma / sqrt(a) times the noise that the network sees in the pair.
     method, carry = watched.method, watched.method.start(watched.states)
@@ -582,7 +582,7 @@ def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_ot
     method.walk = WalkBack(method.walk.path, method.walk.stride, Sampler(eta=0.0))
     level = torch.tensor([6, 3, 6])
     candidate, frame, record = watched.refine(level[:, None].expand(-1, 2).tolist())
-    assert record.calls.tolist() == [2, 1, 2] and len(watched.asked) == 1, "only the second move encodes again"
+    assert record.calls.tolist() == [2, 1, 2] and len(watched.queries) == 1, "only the second move encodes again"
     z = [method.whiten(x) for x in (carry["frame"], candidate)]
     noise = method.denoiser(*z, level, level, carry["anchor"])
     placed = [per_member(method.schedule.signal(level), x) * x for x in z]
@@ -590,8 +590,8 @@ def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_ot
         method.walk.sampler.step(method.schedule, *both, level, level - 3, [None] * 3)
         for both in zip(placed, noise, strict=True)
     ]
-    for asked, end in zip(watched.asked[0][:2], ends, strict=True):
-        assert torch.allclose(asked, end[[0, 2]], atol=1e-4)
+    for frames, end in zip(watched.queries[0][:2], ends, strict=True):
+        assert torch.allclose(frames, end[[0, 2]], atol=1e-4)
     assert torch.allclose(frame[1], method.unwhiten(ends[1])[1], atol=1e-4)
 
 

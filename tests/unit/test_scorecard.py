@@ -79,8 +79,8 @@ def test_few_units_have_the_full_variance_of_their_mean():
 
 def test_stretches_count_by_their_length_and_unknown_values_nowhere():
     sample = xr.Dataset({"value": ("unit", [1.0, 4.0, np.nan, 9.0]), "size": ("unit", [1.0, 2.0, 5.0, 0.0])})
-    found = pooled(sample)["value"].values
-    assert found[0] == pytest.approx(3.0) and np.nanmin(found) >= 1.0 and np.nanmax(found) <= 4.0
+    means = pooled(sample)["value"].values
+    assert means[0] == pytest.approx(3.0) and np.nanmin(means) >= 1.0 and np.nanmax(means) <= 4.0
     empty = pooled(sample.assign(size=0 * sample["size"]))["value"]
     assert np.isnan(interval(empty.values)).all()
 
@@ -90,11 +90,11 @@ def test_stretches_count_by_their_length_and_unknown_values_nowhere():
 
 def test_the_score_of_a_large_gaussian_ensemble_is_the_closed_form():
     rng, truth = np.random.default_rng(2), np.array([-1.5, 0.0, 0.3, 2.0])
-    found = fair_crps(1 + 2 * rng.normal(size=(200_000, 1)) * np.ones(4), truth)
+    score = fair_crps(1 + 2 * rng.normal(size=(200_000, 1)) * np.ones(4), truth)
     z = (truth - 1) / 2
     density, below = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi), [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in z]
     exact = 2 * (z * (2 * np.array(below) - 1) + 2 * density - 1 / math.sqrt(math.pi))
-    assert found == pytest.approx(exact, abs=0.01)
+    assert score == pytest.approx(exact, abs=0.01)
 
 
 def test_the_score_is_the_mean_over_pairs_of_different_members():
@@ -120,18 +120,18 @@ def ensemble(rng, spread, members=5, starts=30, size=16, error=1.0):
     truth = error * rng.normal(size=(starts, 2, 1, size, size))
     forecast = spread * rng.normal(size=(starts, members, 2, 1, size, size))
     coordinates = {"lead": [1, 5], "layer": ["flow"]}
-    kept = {"forecast": (dims, forecast), "truth": ((dims[0], *dims[2:]), truth)}
-    return xr.Dataset(kept, coordinates, {"method": "solver"})
+    variables = {"forecast": (dims, forecast), "truth": ((dims[0], *dims[2:]), truth)}
+    return xr.Dataset(variables, coordinates, {"method": "solver"})
 
 
 @pytest.mark.parametrize("members", [2, 5])
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
 def test_spread_and_error_of_a_forecast_are_those_of_its_law(spread, members):
-    found = ensemble_scores(*(ensemble(np.random.default_rng(5), spread, members)[n] for n in ("forecast", "truth")))
-    assert found["variance"].mean() == pytest.approx(spread**2, rel=0.02)
+    scores = ensemble_scores(*(ensemble(np.random.default_rng(5), spread, members)[n] for n in ("forecast", "truth")))
+    assert scores["variance"].mean() == pytest.approx(spread**2, rel=0.02)
     # The mean of members around 0 against a truth of variance 1: 1, whatever their number.
-    assert found["squared_error"].mean() == pytest.approx(1.0, rel=0.05)
-    assert found["crps"].dims == ("start", "lead", "layer")
+    assert scores["squared_error"].mean() == pytest.approx(1.0, rel=0.05)
+    assert scores["crps"].dims == ("start", "lead", "layer")
 
 
 # --- rollouts of known departure ---
@@ -193,19 +193,21 @@ def synthetic(
 
 def reference(rng, members):
     """The solver's ensemble as `compute_reference` writes it, of the law of `synthetic` without departure."""
-    one = synthetic(rng, members, STEPS)
-    square = (one["zonal_velocity"] ** 2).mean("time")
-    energy, constant = one["kinetic_energy"], one["zonal_direction"].mean("time")
-    known = one[[n for n in one if n not in ("levels", "calls", "lost_step", "zonal_velocity", "zonal_direction")]]
-    known = known.rename(zonal_profile="zonal_velocity").assign(zonal_velocity_square=square)
+    result = synthetic(rng, members, STEPS)
+    square = (result["zonal_velocity"] ** 2).mean("time")
+    energy, constant = result["kinetic_energy"], result["zonal_direction"].mean("time")
+    moments = result[
+        [n for n in result if n not in ("levels", "calls", "lost_step", "zonal_velocity", "zonal_direction")]
+    ]
+    moments = moments.rename(zonal_profile="zonal_velocity").assign(zonal_velocity_square=square)
     for name in ("kinetic_energy", "enstrophy"):
-        known[f"{name}_square"] = known[name] ** 2
-    known = known.mean(["step", "block"])
-    known = known.assign(kinetic_energy_min=energy.min("step"), kinetic_energy_max=energy.max("step"))
-    known["zonal_direction"] = constant
+        moments[f"{name}_square"] = moments[name] ** 2
+    moments = moments.mean(["step", "block"])
+    moments = moments.assign(kinetic_energy_min=energy.min("step"), kinetic_energy_max=energy.max("step"))
+    moments["zonal_direction"] = constant
     for name in ("vorticity", "velocity", "gradient"):
-        known[f"{name}_counts"] = 1000 * known[f"{name}_counts"]
-    return known.assign(map=(("member", "map_lag", "distance"), np.ones((members, 2, 2))))
+        moments[f"{name}_counts"] = 1000 * moments[f"{name}_counts"]
+    return moments.assign(map=(("member", "map_lag", "distance"), np.ones((members, 2, 2))))
 
 
 @pytest.fixture(scope="module")
@@ -297,25 +299,25 @@ def test_a_score_is_what_the_departure_makes_it(card, method, score, expected, t
 
 def test_intervals_and_floors_tell_what_differs_from_what_does_not(card):
     for score in ("kinetic_energy", "enstrophy", "kinetic_energy_variance"):
-        twin, other = entry(card, "twin", score), entry(card, "stronger", score)
-        assert twin["low"] < 1 < twin["high"] and other["low"] > max(1, other["floor_high"])
+        twin, stronger = entry(card, "twin", score), entry(card, "stronger", score)
+        assert twin["low"] < 1 < twin["high"] and stronger["low"] > max(1, stronger["floor_high"])
         assert twin["floor_low"] < 1 < twin["floor_high"]
         assert twin["ideal"] == 1 and 0 < twin["high"] - twin["low"] < 1
 
 
 def test_windows_tell_all_members_or_none():
     rng = np.random.default_rng(3)
-    result, known = synthetic(rng, MEMBERS, STEPS), reference(rng, MEMBERS)
-    whole = window_table(result, known, WINDOW, (1, 5), [], STEP)
+    result, solver = synthetic(rng, MEMBERS, STEPS), reference(rng, MEMBERS)
+    whole = window_table(result, solver, WINDOW, (1, 5), [], STEP)
     for name in ("kinetic_energy", "enstrophy", "relative_change"):
         result[name][1, 450:] = np.nan
     result["energy_spectrum"][1, 450 // BLOCK :] = np.nan
     result["lost_step"][1] = 451
-    table = window_table(result, known, WINDOW, (1, 5), [], STEP)
+    table = window_table(result, solver, WINDOW, (1, 5), [], STEP)
     assert table["members_lost"].tolist() == [0, 0] + [1] * 8
-    told = ["window_spectrum_error", "kinetic_energy", "enstrophy", "relative_change", "vorticity_distance"]
-    pd.testing.assert_frame_equal(table[told][:2], whole[told][:2])
-    assert table[told][2:].isna().all(axis=None)
+    columns = ["window_spectrum_error", "kinetic_energy", "enstrophy", "relative_change", "vorticity_distance"]
+    pd.testing.assert_frame_equal(table[columns][:2], whole[columns][:2])
+    assert table[columns][2:].isna().all(axis=None)
 
 
 def test_every_method_has_every_score_and_forecasts_where_there_are_ensembles(card):
@@ -328,18 +330,18 @@ def test_every_method_has_every_score_and_forecasts_where_there_are_ensembles(ca
 
 
 def test_the_forecasts_of_the_solver_are_the_floor_of_the_others(card):
-    solver, other = entry(card, "solver", "spread_skill", 5), entry(card, "shifted", "spread_skill", 5)
+    solver, shifted = entry(card, "solver", "spread_skill", 5), entry(card, "shifted", "spread_skill", 5)
     assert solver["value"] == pytest.approx(1.0, abs=0.1) and solver["low"] < 1 < solver["high"]
-    assert other["value"] == pytest.approx(0.5, abs=0.05) and other["floor"] == solver["value"]
+    assert shifted["value"] == pytest.approx(0.5, abs=0.05) and shifted["floor"] == solver["value"]
     assert entry(card, "solver", "crps", 1)["value"] == pytest.approx(1 / math.sqrt(math.pi), rel=0.05)
 
 
 def test_the_halves_of_the_solver_share_no_member():
     rng = np.random.default_rng(7)
-    result, known = synthetic(rng, 4, 100), reference(rng, 8)
-    mine, others = halves(result, known.assign_coords(name=("member", np.arange(8))))
+    result, solver = synthetic(rng, 4, 100), reference(rng, 8)
+    mine, others = halves(result, solver.assign_coords(name=("member", np.arange(8))))
     assert mine["member"].values.tolist() == [0, 1, 2, 3] and others["name"].values.tolist() == [4, 5, 6, 7]
-    mine, others = halves(result, known.isel(member=slice(4)).assign_coords(name=("member", np.arange(4))))
+    mine, others = halves(result, solver.isel(member=slice(4)).assign_coords(name=("member", np.arange(4))))
     assert mine["member"].values.tolist() == [0, 1] and others["name"].values.tolist() == [2, 3]
 
 
