@@ -194,8 +194,8 @@ class Emulator:
         `seed`: of the method's random numbers. On a CPU the same seed gives the same bits as the run's own rollout of as
         many members from the same states.
 
-        The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0 (for the
-        solver, x0 on the grid of the frames). `levels` (member, step, frame) are the noise levels at which each pair
+        The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0, to
+        rounding (for the solver, x0 on the grid of the frames). `levels` (member, step, frame) are the noise levels at which each pair
         stood, -1 where none was examined; `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a
         number of steps, an interval or a seed that does not fit.
         """
@@ -205,7 +205,7 @@ class Emulator:
         states, streams = self._states(x0), self._streams(x0, seed)
         with self._computing():
             carry = self._method.start(torch.from_numpy(states).to(self._device))
-            first = states if self.state_grid == self.grid else (self._method.frame(carry) * self._scale).cpu().numpy()
+            first = (self._method.frame(carry) * self._scale).cpu().numpy()
             frames, records = _Frames(first, self._scale, every), _Records()
             roll(self._method, carry, streams(len(states)), range(1, steps + 1), [frames, records])
         return self._dataset(np.stack(frames.stored, 1), records, steps, every, seed)
