@@ -146,7 +146,8 @@ def test_splits_of_equal_size_share_no_entry_of_snakemakes_cache(root, tmp_path,
     """The cache ignores wildcards: only a parameter tells the two splits apart."""
     monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
-    splits = "systems: {kolmogorov: {data: {splits: {validation: {members: 2, frames: 24}, test: {members: 2, frames: 24}}}}}\nmetrics: {ensemble: {starts: 2}}"
+    splits = "systems: {kolmogorov: {data: {splits: {validation: {members: 2, frames: 24}, test: {members: 2, frames: 24}}}}}"
+    splits += "\nmetrics: {ensemble: {starts: 2}}"
     names = [str(SYSTEM / f"data/{split}.nc") for split in ("validation", "test")]
     for _ in range(2):  # the second time from the cache
         call = snakemake(root, tmp_path, *names, flags=("--cache", "simulate_trajectories"), overlay=splits)
