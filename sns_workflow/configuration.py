@@ -9,7 +9,7 @@ import contextlib
 import copy
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sns_core import plugins
 from sns_workflow import config_checks
@@ -60,7 +60,7 @@ class Configuration:
     whole: dict
     systems: dict[str, dict]
     reused: dict[str, str]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
