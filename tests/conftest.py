@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(1)
 
-# A test is slow if it uses one of these fixtures, which train networks or start a cluster or a browser, or if its module
+# A test is slow if it uses one of these fixtures, which train networks, run the workflow, or start a cluster or a browser, or if its module
 # imports a helper that runs the workflow. Other slow tests carry the mark themselves.
-SLOW_FIXTURES = {"tiny", "cluster", "browser"}
+SLOW_FIXTURES = {"tiny", "finished", "cluster", "browser"}
 SLOW_HELPERS = {"snakemake_calls", "warm_python"}
 # Files that take more than half a minute, longest first.
 LONG = ("test_slurm.py", "test_faults.py", "test_how_to_add.py", "test_rollout.py")

@@ -18,6 +18,8 @@ from sns_core.metrics.reference import compute_reference
 from sns_core.metrics.rollout_metrics import compute_metrics
 from sns_core.rollout import rollout_segment
 
+pytestmark = pytest.mark.slow  # starts processes
+
 SYSTEM = {"name": "KolmogorovFlow", "parameters": {"resolution": 64, "viscosity": 2e-3, "dt": 0.01}}
 EMULATOR = {"resolution": 64, "step": 0.04}
 MEMBERS, STEPS = 2, 20

@@ -393,6 +393,7 @@ def test_figure_is_a_picture_and_a_page(drawn, name):
     assert b"CreationDate" not in page and b"Matplotlib" not in page
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_byte_for_byte(source, drawn, tmp_path):
     repeated = draw(source, tmp_path)
     for name, path in drawn.items():
@@ -409,6 +410,7 @@ def test_the_user_s_own_settings_change_nothing(source, drawn, tmp_path):
     assert (tmp_path / "temporal.png").read_bytes() == drawn["temporal"].read_bytes()
 
 
+@pytest.mark.slow
 def test_layers_are_blocks_of_rows(source, drawn, tmp_path):
     layered = Synthetic(tmp_path / "layered", layers=("upper", "lower"))
     tall = draw(layered, tmp_path / "figures", ("fields", "spectra", "scorecard"))
@@ -427,6 +429,7 @@ def test_a_failed_figure_leaves_nothing(source, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_method_that_loses_every_member_at_once_is_drawn(source, tmp_path):
     metrics = dict(source.metrics)
     with xr.open_dataset(metrics["published"]) as result:

@@ -231,6 +231,7 @@ def test_fingerprint_follows_imports_to_the_defining_module():
     assert "sns_core.training.train" not in modules("simulate_trajectories", "KolmogorovFlow")
 
 
+@pytest.mark.slow
 def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, root):
     import shutil
 
