@@ -1,4 +1,4 @@
-"""What all tests share: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
+"""Shared by all tests: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
 
 import copy
 import inspect

@@ -8,7 +8,7 @@
     ACDM             both frames at one level (Kohl et al. 2023)
     External         a rollout that was made elsewhere
 
-`options` is read without torch, to check configurations; all other names are loaded when they are first used.
+The names are loaded when they are first used, because most of them need torch.
 """
 
 __all__ = [

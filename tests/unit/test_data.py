@@ -220,7 +220,7 @@ def test_another_seed_gives_other_frames(frames, tmp_path):
 
 
 class Killed(BaseException):
-    """What no handler of ordinary errors may swallow."""
+    """An exception that no handler of ordinary errors may swallow."""
 
 
 def kill_at_call(monkeypatch, owner, name, call):

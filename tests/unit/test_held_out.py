@@ -1,4 +1,4 @@
-"""What held-out frames tell of a denoiser: exact answers for methods whose refinement is known."""
+"""Measures of a denoiser on held-out frames: exact values for methods whose refinement is known."""
 
 from types import SimpleNamespace
 

@@ -103,7 +103,7 @@ def configurations(draw) -> dict:
 
 
 def outcome(config: dict) -> configuration.Configuration | None:
-    """What a configuration is read as; None where it is refused, after a look at the message."""
+    """Read a configuration; return None where it is refused, after a check of the message."""
     started = time.perf_counter()
     try:
         checked = read(config)

@@ -1,4 +1,4 @@
-"""What a value of the configuration means, and what its values say of each other; each mistake is one line with its place."""
+"""The meaning of a value of the configuration, and values held against each other; each mistake is one line with its place."""
 
 import copy
 import datetime
