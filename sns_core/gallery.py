@@ -26,6 +26,7 @@ TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
 KINDS = {
     "data": ("shards/manifest.json", "data/*.nc", "metrics/reference.nc"),
     "models": ("models/*.safetensors", "models/*.json", "models/*.csv"),
+    "calibrations": ("calibrations/*.json",),
     "diagnostics": ("diagnostics/*.nc",),
     "solver": ("rollouts/solver/*/segment_*.nc", "ensembles/solver.nc"),
 }
@@ -52,7 +53,7 @@ def _results(run: Path, system: str, models: dict) -> dict[str, str]:
     for kind, patterns in KINDS.items():
         for pattern in patterns:
             paths = sorted((run / system).glob(pattern))
-            if not paths and kind != "diagnostics":
+            if not paths and kind not in ("calibrations", "diagnostics"):
                 raise missing(run / system / pattern)
             kinds |= {str(path.relative_to(run)): kind for path in paths if kind != "models" or path.stem in models}
     return kinds

@@ -27,8 +27,9 @@ from sns_core.device import select_device
 from sns_core.errors import UserError
 from sns_core.files import read_json
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
-from sns_core.methods.build import build_method
+from sns_core.methods.build import CALIBRATION, build_method
 from sns_core.methods.solver import Solver
+from sns_core.plugins import is_calibrated
 from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.streams import MemberStreams
 from sns_core.systems import System
@@ -148,7 +149,7 @@ class Emulator:
             )
         self._method = build_method(
             spec,
-            {role: folder / "models" / f"{model}.safetensors" for role, model in spec["models"].items()},
+            self._model_files(),
             self.emulation,
             system=self.system,
             hardware=hardware,
@@ -163,6 +164,15 @@ class Emulator:
         self.grid = (self.system.channels, points, points)
         solver = isinstance(self._method, Solver)
         self.state_grid = (self.system.channels, *[self.system.resolution] * 2) if solver else self.grid
+
+    def _model_files(self) -> dict[str, Path]:
+        """Role -> file of each model, and of the calibration of a method that has one."""
+        files = {
+            role: self.folder / "models" / f"{model}.safetensors" for role, model in self.options["models"].items()
+        }
+        if is_calibrated(self.options["kind"]):
+            files[CALIBRATION] = self.folder / "calibrations" / f"{self.method}.json"
+        return files
 
     def __repr__(self) -> str:
         units = "" if self.time_units == "1" else f" {self.time_units}"

@@ -4,6 +4,7 @@ STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",
     "shard_dataset": "sns_core.data.shards",
     "train_model": "sns_core.training.train",
+    "calibrate_refinement": "sns_core.evaluation.calibration",
     "rollout_segment": "sns_core.rollout.segment",
     "rollout_ensemble": "sns_core.rollout.ensemble",
     "rollout_grids": "sns_core.evaluation.coarse_solver",

@@ -37,6 +37,14 @@ def get_model_roles(system, method) -> dict:
     return {role: f"{folder}/{roles[role]}.safetensors" for role in sorted(roles)}
 
 
+def get_measured_roles(system, method) -> dict:
+    """Role -> file of each model of a method, and of its calibration if it has one."""
+    roles = get_model_roles(system, method)
+    if is_calibrated(get_methods(system)[method]["kind"]):
+        roles["calibration"] = f"{RESULTS}/{system}/calibrations/{method}.json"
+    return roles
+
+
 def get_method_options(system, method) -> dict:
     """What a method is built from; labels and lengths are no part of it."""
     apart = set(configuration.METHOD_KEYS) - {"kind"}
@@ -69,7 +77,7 @@ def get_surrogate_method(system, method) -> str:
 METHOD = {
     "name": lambda wildcards: wildcards.method,
     "method": lambda wildcards: get_method_options(wildcards.system, wildcards.method),
-    "models": lambda wildcards: get_model_roles(wildcards.system, wildcards.method),
+    "models": lambda wildcards: get_measured_roles(wildcards.system, wildcards.method),
     "seed": config["seed"],
     "device": config["hardware"]["device"],
     "precision": config["hardware"]["precision"],
@@ -108,7 +116,7 @@ def get_model_files(wildcards) -> list[str]:
     """Files of the models that a method needs; of an external method, the file that it is read from."""
     method = get_methods(wildcards.system)[wildcards.method]
     external = [method["file"]] if method["kind"] == "external" else []
-    return external + list(get_model_roles(wildcards.system, wildcards.method).values())
+    return external + list(get_measured_roles(wildcards.system, wildcards.method).values())
 
 
 def list_spans(system, method) -> list[tuple[int, int]]:
@@ -217,7 +225,7 @@ def get_timed_methods(wildcards) -> dict:
     """Method -> its options and the files of its models, for each method that is timed."""
     system = wildcards.system
     return {
-        name: {"method": get_method_options(system, name), "models": get_model_roles(system, name)}
+        name: {"method": get_method_options(system, name), "models": get_measured_roles(system, name)}
         for name in get_restartable_methods(system)
     }
 

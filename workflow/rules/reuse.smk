@@ -9,6 +9,7 @@ if REUSED:
         > simulate_trajectories
         > shard_dataset
         > train_model
+        > calibrate_refinement
         > rollout_segment
         > rollout_ensemble
         > compute_reference
