@@ -75,7 +75,7 @@ def aggregate_metrics(
     shells: list,
     output: Path,
     output_windows: Path,
-    extra: list[str],
+    user_metrics: list[str],
 ) -> None:
     """Join the results of all methods into one table of members and one table of windows.
 
@@ -88,12 +88,12 @@ def aggregate_metrics(
     `reference`: result of `compute_reference`.
     `system`: the name of the system.
     `shells`: first and last shell of the spectrum error.
-    `extra`: the user's own metrics, as module.function.
+    `user_metrics`: the user's own metrics, as module.function.
     `output`: the CSV file with one row per method, member and layer.
     `output_windows`: the CSV file with one row per method, window and layer.
     """
     ensemble = xr.open_dataset(reference).load()
-    rows = [row for path in metrics for row in _member_rows(path, ensemble, system, tuple(shells), extra)]
+    rows = [row for path in metrics for row in _member_rows(path, ensemble, system, tuple(shells), user_metrics)]
     with whole_file(output) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     joined = pd.concat([pd.read_csv(path) for path in windows], ignore_index=True)

@@ -33,14 +33,14 @@ def compute_reference(
     frame_stride: int,
     map_lags: int,
     output: Path,
-    extra: list[str] = (),
+    user_metrics: list[str] = (),
     threads: int = 1,
 ) -> None:
     """Write the time-mean statistics of each member of the test split as netCDF.
 
     `trajectories`: files of the test split; `manifest`: of the data; `lags`: how many steps C(tau) looks back;
-    `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau); `extra`: the user's own metrics. One member is
-    held in memory at a time.
+    `frame_stride`, `map_lags`: spacing and number of the lags of C(r, tau); `user_metrics`: the user's own
+    metrics. One member is held in memory at a time.
     """
     use_threads(threads)
     content = read_json(manifest)
@@ -58,7 +58,7 @@ def compute_reference(
         means["map"] = ("map_lag", "distance"), space_time_correlation(frames.numpy()[::frame_stride], map_lags)
         members.append(xr.Dataset(means))
     result = xr.concat(members, "member")
-    for name, series in measured_by_user(extra, dataset[system.variable], system).items():
+    for name, series in measured_by_user(user_metrics, dataset[system.variable], system).items():
         result[name] = series.mean("time")
     resolution = dataset.sizes["x"]
     result = result.assign_coords(

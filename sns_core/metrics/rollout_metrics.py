@@ -37,7 +37,7 @@ def compute_metrics(
     map_lags: int,
     output: Path,
     output_windows: Path,
-    extra: list[str] = (),
+    user_metrics: list[str] = (),
     dask: dict = ONE_THREAD,
 ) -> None:
     """Compute the metrics of one method's rollout.
@@ -45,15 +45,15 @@ def compute_metrics(
     `segments`: all segments of the rollout. `solver`: the segments of the solver's rollout from the same initial
     states, for the squared error. `reference`: result of `compute_reference`. `manifest`: the data manifest. `window`:
     number of steps per window. `shells`: first and last shell of the spectrum error. `map_lags`: number of lags of C(r,
-    tau). `extra`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean squared
-    error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per window
-    and layer. `dask`: where dask computes, as the arguments of `computed_by`.
+    tau). `user_metrics`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean
+    squared error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per
+    window and layer. `dask`: where dask computes, as the arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):
         try:
             system = emulated_system(read_json(manifest))
-            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
+            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, user_metrics)
             write_results(result, system, output)
         except DamagedFile:
             raise

@@ -117,9 +117,9 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     names = [path for paths in segments.values() for path in paths]
     files["input"] = SimpleNamespace(segments=names, solver=names, reference="reference.nc", manifest="manifest.json")
     files["output"] = SimpleNamespace(output="metrics.nc", output_windows="windows.csv")
-    params.settings = commands.settings("compute_metrics", {"window": 1, "shells": [1, 2], "map_lags": 1, "extra": []})(
-        None
-    )
+    params.settings = commands.settings(
+        "compute_metrics", {"window": 1, "shells": [1, 2], "map_lags": 1, "user_metrics": []}
+    )(None)
     params.dask, params.call = "{}", f"{commands.python(False)} -m sns_core compute_metrics"
     with pytest.raises(subprocess.CalledProcessError):
         shell(commands.command("compute_metrics"), params=params, threads=1, log="metrics.log", **files)

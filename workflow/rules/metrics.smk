@@ -21,7 +21,7 @@ rule compute_reference:
             lags=config_slice("rollout", "lags"),
             frame_stride=config_slice("rollout", "frame_stride"),
             map_lags=config_slice("metrics", "map_lags"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
     shell:
         command("compute_reference")
@@ -48,7 +48,7 @@ rule diagnose_denoiser:
             "diagnose_denoiser",
             **METHOD,
             pairs=config_slice("metrics", "diagnose", "pairs"),
-            grid=config_slice("metrics", "diagnose", "levels"),
+            levels=config_slice("metrics", "diagnose", "levels"),
         ),
     shell:
         command("diagnose_denoiser")
@@ -78,7 +78,7 @@ rule compute_metrics:
             window=config_slice("metrics", "window"),
             shells=config_slice("metrics", "shells"),
             map_lags=config_slice("metrics", "map_lags"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
         # A function of `output`, so Snakemake does not compare it: the numbers do not depend on where dask computes.
         dask=lambda wildcards, output: configuration.as_parameter(RESOLVED[wildcards.system]["metrics"]["dask"]),
@@ -105,7 +105,7 @@ rule aggregate_metrics:
             "aggregate_metrics",
             system=lambda wildcards: wildcards.system,
             shells=config_slice("metrics", "shells"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
         order=ORDER,
     shell:
