@@ -3,7 +3,7 @@
 A record holds the stage and its arguments (the slice of the configuration, the seed), a fingerprint of the code, the
 commit, versions, the host, the wall time, and the checksums of all files that the stage read and wrote. The job writes
 the record, not Snakemake. So the content of a folder can be compared with a configuration wherever the folder lies
-(`snakemake verify`).
+(`snakemake verify`), and no stage reads a file that has changed since it was written (`hold`).
 """
 
 import contextlib
@@ -11,9 +11,10 @@ import json
 import os
 import platform
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from sns_core.errors import DamagedFile
 from sns_core.files import FileTree, provenance, read_json, sha256, write_json
 
 FORMAT = "sns-record-1"
@@ -21,6 +22,12 @@ RUN_FORMAT = "sns-provenance-1"
 
 # Arguments of stages that name a file to be written, besides all those whose names start with "output".
 WRITTEN = ("history", "restart")
+# The end of the name of a file that a stage writes beside its output without an argument of its own.
+BESIDE = {"train_model": ".json", "plot_movie": "_small.mp4"}
+
+# Bytes up to which a file is read to be compared with its record. A larger file with the size and the time in its record is
+# taken for the same: the large files, trajectories and segments, hold checksums of their own.
+READ_ALWAYS = 2**26
 
 
 def record_path(result: Path) -> Path:
@@ -46,6 +53,13 @@ def outputs_of(arguments: dict) -> list[Path]:
     """Return the files that a stage writes: the arguments in WRITTEN, or named `output...`, whose value is one path."""
     names = {name for name in arguments if name.startswith("output")}.union(WRITTEN)
     return [path for name, path in arguments.items() if name in names and isinstance(path, Path)]
+
+
+def beside(stage: str, output: Path) -> list[Path]:
+    """Return the files that a stage writes beside its output: a model's note, the smaller movie, the PDF of a figure."""
+    ending = BESIDE.get(stage, ".pdf" if stage.startswith("plot_") else None)
+    path = output.with_name(f"{output.stem}{ending}")
+    return [path] if ending and path.exists() else []
 
 
 def inputs_of(stage: Callable, arguments: dict) -> list[Path]:
@@ -94,24 +108,45 @@ def _file_entry(path: Path) -> dict:
     return {"sha256": sha256(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
-def checksum(path: Path) -> str:
-    """Return the sha256 of a file, from its record where the file still has the size and the time in the record."""
+def recorded_entry(path: Path) -> dict | None:
+    """Return what the record of a file holds of the file (see `_file_entry`); None without a record of it."""
     try:
         entry = json.loads(record_path(path).read_text())["outputs"][path.name]
-        status = path.stat()
-        if (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns):
-            return entry["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return sha256(path)
+        return entry if {"sha256", "bytes", "modified_ns"} <= set(entry) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def checksum(path: Path, read_always: int = 0) -> str:
+    """Return the sha256 of a file, from its record where the file still has the size and the time in the record.
+
+    `read_always`: bytes up to which a file is read all the same.
+    """
+    entry, status = recorded_entry(path), path.stat()
+    same = entry and (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns)
+    return entry["sha256"] if same and status.st_size > read_always else sha256(path)
+
+
+def hold(paths: Iterable[Path]) -> None:
+    """Raise DamagedFile, which names all of them, for files that are not what their records say.
+
+    Files without a record are not compared: they come from elsewhere, or hold a checksum of their own.
+    """
+    entries = {path: recorded_entry(path) for path in map(Path, paths)}
+    altered = [path for path, entry in entries.items() if entry and checksum(path, READ_ALWAYS) != entry["sha256"]]
+    if altered:
+        also = f", and so are {', '.join(map(str, altered[1:4]))}" if len(altered) > 1 else ""
+        reason = f"not what its job wrote (its checksum differs from its record, {record_path(altered[0])}){also}"
+        raise DamagedFile(altered[0], reason, *altered[1:])
 
 
 @contextlib.contextmanager
 def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, clock) -> Iterator[None]:
-    """Mark the outputs of a stage as being made while the block runs, and write their records when it ends well.
+    """Hold the inputs of a stage, mark its outputs as being made while the block runs, and write records when it ends well.
 
     `code`: the fingerprint of the code. `log`: the log of the job. `clock`: a function that returns seconds.
     """
+    hold(inputs_of(stage, arguments))
     outputs = outputs_of(arguments)
     marker = {"pid": os.getpid(), "host": platform.node(), "log": str(log) if log else None}
     for path in outputs:
@@ -132,9 +167,10 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
             "fingerprint": code,
             "wall_seconds": clock() - began,
             "inputs": {str(path): checksum(path) for path in inputs_of(stage, arguments)},
-            "outputs": {path.name: _file_entry(path) for path in outputs},
         }
-        for path in outputs:
+        made = [*outputs, *beside(stage.__name__, arguments["output"])]
+        record["outputs"] = {path.name: _file_entry(path) for path in made}
+        for path in made:
             # The keys are not sorted, because the order of methods is part of what made a table.
             write_json(record_path(path), record, sort_keys=False)
     finally:
@@ -159,7 +195,9 @@ def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, 
         for split, paths in files["data"].items():
             jobs.append(("simulate_trajectories", split, [_record_in(path) for path in paths]))
         for model, path in files["models"].items():
-            note = read_json(Path(path).with_suffix(".json"))
+            note_path = Path(path).with_suffix(".json")
+            hold([note_path])
+            note = read_json(note_path)
             jobs.append(("train_model", model, [note["provenance"]]))
             models[model] = {"sha256": sha256(path), "data": note["data"]}
         for method, paths in files["segments"].items():
