@@ -7,32 +7,23 @@ the record, not Snakemake. So the content of a folder can be compared with a con
 """
 
 import contextlib
+import glob
 import json
 import os
 import platform
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sns_core.errors import DamagedFile
-from sns_core.files import FileTree, provenance, read_json, sha256, write_json
+from sns_core.files import FileTree, checksum, file_entry, hold, provenance, read_json, record_path, sha256, write_json
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
 
 # Arguments of stages that name a file to be written, besides all those whose names start with "output".
 WRITTEN = ("history", "restart")
-# The end of the name of a file that a stage writes beside its output without an argument of its own.
-BESIDE = {"train_model": ".json", "plot_movie": "_small.mp4"}
-
-# Bytes up to which a file is read to be compared with its record. A larger file with the size and the time in its record is
-# taken for the same: the large files, trajectories and segments, hold checksums of their own.
-READ_ALWAYS = 2**26
-
-
-def record_path(result: Path) -> Path:
-    """Return the path of the record of a result."""
-    return Path(result).parent / "provenance" / f"{Path(result).name}.json"
+# Names of files that a stage writes beside its output without an argument of their own; {stem}: of the output's name.
+BESIDE = {"train_model": "{stem}.json", "plot_movie": "{stem}_small.mp4", "shard_dataset": "*.npy"}
 
 
 def running_path(result: Path) -> Path:
@@ -56,10 +47,9 @@ def outputs_of(arguments: dict) -> list[Path]:
 
 
 def beside(stage: str, output: Path) -> list[Path]:
-    """Return the files that a stage writes beside its output: a model's note, the smaller movie, the PDF of a figure."""
-    ending = BESIDE.get(stage, ".pdf" if stage.startswith("plot_") else None)
-    path = output.with_name(f"{output.stem}{ending}")
-    return [path] if ending and path.exists() else []
+    """Return the files that a stage writes beside its output: shards, a model's note, the smaller movie, a figure's PDF."""
+    pattern = BESIDE.get(stage, "{stem}.pdf" if stage.startswith("plot_") else "")
+    return sorted(output.parent.glob(pattern.format(stem=glob.escape(output.stem)))) if pattern else []
 
 
 def inputs_of(stage: Callable, arguments: dict) -> list[Path]:
@@ -102,44 +92,6 @@ def _leaves(value) -> Iterator[Path]:
         yield Path(value)
 
 
-def _file_entry(path: Path) -> dict:
-    """Return the checksum, the size and the time of a file, as a record holds them."""
-    status = path.stat()
-    return {"sha256": sha256(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-
-
-def recorded_entry(path: Path) -> dict | None:
-    """Return what the record of a file holds of the file (see `_file_entry`); None without a record of it."""
-    try:
-        entry = json.loads(record_path(path).read_text())["outputs"][path.name]
-        return entry if {"sha256", "bytes", "modified_ns"} <= set(entry) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def checksum(path: Path, read_always: int = 0) -> str:
-    """Return the sha256 of a file, from its record where the file still has the size and the time in the record.
-
-    `read_always`: bytes up to which a file is read all the same.
-    """
-    entry, status = recorded_entry(path), path.stat()
-    same = entry and (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns)
-    return entry["sha256"] if same and status.st_size > read_always else sha256(path)
-
-
-def hold(paths: Iterable[Path]) -> None:
-    """Raise DamagedFile, which names all of them, for files that are not what their records say.
-
-    Files without a record are not compared: they come from elsewhere, or hold a checksum of their own.
-    """
-    entries = {path: recorded_entry(path) for path in map(Path, paths)}
-    altered = [path for path, entry in entries.items() if entry and checksum(path, READ_ALWAYS) != entry["sha256"]]
-    if altered:
-        also = f", and so are {', '.join(map(str, altered[1:4]))}" if len(altered) > 1 else ""
-        reason = f"not what its job wrote (its checksum differs from its record, {record_path(altered[0])}){also}"
-        raise DamagedFile(altered[0], reason, *altered[1:])
-
-
 @contextlib.contextmanager
 def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, clock) -> Iterator[None]:
     """Hold the inputs of a stage, mark its outputs as being made while the block runs, and write records when it ends well.
@@ -168,11 +120,11 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
             "wall_seconds": clock() - began,
             "inputs": {str(path): checksum(path) for path in inputs_of(stage, arguments)},
         }
-        made = [*outputs, *beside(stage.__name__, arguments["output"])]
-        record["outputs"] = {path.name: _file_entry(path) for path in made}
-        for path in made:
+        entries = {path: file_entry(path) for path in [*outputs, *beside(stage.__name__, arguments["output"])]}
+        for path in entries:
+            named = {each.name: entry for each, entry in entries.items() if each in outputs or each == path}
             # The keys are not sorted, because the order of methods is part of what made a table.
-            write_json(record_path(path), record, sort_keys=False)
+            write_json(record_path(path), {**record, "outputs": named}, sort_keys=False)
     finally:
         for path in outputs:
             running_path(path).unlink(missing_ok=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sns_core.errors import DamagedFile
-from sns_core.files import FileTree
-from sns_core.record import beside, checksum, hold, inputs_of, outputs_of, record_path, recorded
+from sns_core.files import FileTree, checksum, hold, record_path
+from sns_core.record import beside, inputs_of, outputs_of, recorded
 from sns_core.stages import STAGES
 
 # Arguments of stages that are plain mappings, without names of files.
@@ -110,7 +110,7 @@ def test_a_large_file_of_the_recorded_size_and_time_is_not_read(tmp_path, monkey
     path.write_bytes(b"Made")
     with pytest.raises(DamagedFile):
         hold([path])
-    monkeypatch.setattr("sns_core.record.READ_ALWAYS", 3)
+    monkeypatch.setattr("sns_core.files.READ_ALWAYS", 3)
     with pytest.raises(DamagedFile):
         hold([path])  # its time is another one
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
