@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sns_core.arguments import COMMON
-from sns_core.files import sha256
-from sns_core.record import FORMAT, checksum, record_path, running_path
+from sns_core.files import checksum, record_path, sha256
+from sns_core.record import FORMAT, running_path
 from sns_core.stages import STAGES
 from sns_workflow.command import arguments_of
 
@@ -195,7 +195,7 @@ def check_shards(jobs: list[Job]) -> None:
         if job.stage == "shard_dataset" and job.state == "done":
             for split in ("train", "validation", "test"):
                 try:
-                    load_dataset(job.outputs[0], split)
+                    load_dataset(job.outputs[0], split, thorough=True)
                 except UserError as error:
                     job.state, job.why = "damaged", str(error)
 

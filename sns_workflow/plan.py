@@ -97,11 +97,14 @@ def _network_call(shape: str, channels: int, side: int) -> OperationCount:
 
 
 def denoiser_calls(method: dict, levels: int) -> float:
-    """Calls of the denoiser in one step of a method. A pair whose level is estimated before it is noised needs one more."""
+    """Calls of the denoiser in a step of a method, on average over its steps.
+
+    A pair whose level is estimated before it is noised needs one more; a method that refines every n-th step makes its calls then.
+    """
     kind, stride = method["kind"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
     if kind in ("refinement", "thermalizer"):
         walked = method["max_level"] if method.get("max_level") else RATES["walk"] * levels
-        return math.ceil(walked / stride) + method.get("renoise", True)
+        return (math.ceil(walked / stride) + method.get("renoise", True)) / method.get("refine_every", 1)
     if kind == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated

@@ -45,7 +45,7 @@ def diagnose_denoiser(
     """
     use_threads(threads)
     hardware = Hardware(select_device(device), precision)
-    dataset = load_dataset(manifest, "test", verify=False)
+    dataset = load_dataset(manifest, "test")
     emulation = Emulation.from_manifest(dataset.manifest)
     system = emulation.build_system(hardware.device)
     refinement = build_method(method, models, emulation, system=system, hardware=hardware)

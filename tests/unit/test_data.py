@@ -24,8 +24,9 @@ from sns_core.data import (
     simulate_trajectories,
 )
 from sns_core.data import trajectories as trajectories_module
+from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, steps_per_frame
-from sns_core.errors import UserError
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import code_state, read_tensors, write_tensors
 from sns_core.systems import InstabilityError, KolmogorovFlow
 
@@ -576,6 +577,56 @@ def test_a_foreign_manifest_is_named(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UserError) as caught:
         load_dataset(path, "train")
+    assert_names(caught, path)
+
+
+def without(key):
+    return lambda content: content.pop(key)
+
+
+def with_shard(**changes):
+    return lambda content: content["splits"]["train"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    "spoil", [without("splits"), without("statistics"), without("identity"), lambda content: content.update(splits=[]),
+              lambda content: content["splits"]["train"][0].pop("file"), lambda content: content["splits"].update(train=3),
+              with_shard(file="../test.npy"), with_shard(file="/etc/hostname"), with_shard(file=["a"])],
+)  # fmt: skip
+def test_a_manifest_that_is_not_whole_or_points_elsewhere_is_refused(manifest, spoil):
+    content = json.loads(manifest.read_text())
+    spoil(content)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DamagedFile) as caught:
+        load_dataset(manifest, "train")
+    assert_names(caught, manifest)
+    with pytest.raises(DamagedFile):
+        Emulation.read(manifest)
+
+
+def as_float64(block):
+    return block.astype(np.float64).tobytes(), {"descr": "<f8", "shape": block.shape}
+
+
+@pytest.mark.parametrize(
+    "lie", [as_float64, lambda block: (block.tobytes(), {"shape": (10**6, *block.shape[1:])}),
+            lambda block: (block.tobytes(), {"shape": block.shape[::-1]}), lambda block: (b"", {"descr": "|O"})],
+    ids=["float64", "longer than the file", "other axes", "objects"],
+)  # fmt: skip
+def test_a_shard_that_is_another_array_than_its_manifest_says_is_refused(manifest, lie):
+    content = json.loads(manifest.read_text())
+    entry = content["splits"]["train"][0]
+    path = manifest.parent / entry["file"]
+    block = np.load(path)
+    data, header = lie(block)
+    with path.open("wb") as handle:
+        standard = {"descr": "<f4", "fortran_order": False, "shape": block.shape}
+        np.lib.format.write_array_header_1_0(handle, {**standard, **header})
+        handle.write(data)
+    entry["sha256"] = sha256_of(path)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DamagedFile) as caught:
+        load_dataset(manifest, "train")
     assert_names(caught, path)
 
 

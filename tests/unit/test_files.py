@@ -115,7 +115,7 @@ def test_json_comes_back_as_it_went(tmp_path):
     assert json.loads(path.read_text()) == value
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_file_of_no_json_object_is_named_with_the_way_out(tmp_path, content):
     path = tmp_path / "value.json"
     if content is not None:

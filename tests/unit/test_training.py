@@ -17,7 +17,7 @@ from tiny_models import SPECS, train
 from sns_core.data import load_dataset
 from sns_core.device import can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
-from sns_core.errors import UserError
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.processes import ProcessGroup
 from sns_core.streams import generator
@@ -311,6 +311,25 @@ def test_model_files_that_do_not_fit_are_refused_with_the_reason(tiny, tmp_path)
         load_model(cut, "pointwise")
     with pytest.raises(UserError, match=r"none\.safetensors: missing"):
         load_model(tmp_path / "none.safetensors", "pointwise")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda note: note.pop("spec"), "lacks spec"),
+        (lambda note: note.pop("data"), "lacks data"),
+        (lambda note: note.pop("statistics"), "lacks statistics"),
+        (lambda note: note["spec"].pop("network"), r"lacks spec\.network"),
+        (lambda note: note["spec"]["network"].update(blocks=10**6), "1000000 blocks in"),
+        (lambda note: note["spec"]["network"].update(width=10**6), "a checkpoint of another shape"),
+        (lambda note: note["spec"]["network"].update(width="wide"), "describes no network"),
+        (lambda note: note["spec"]["network"].update(colour=3), "describes no network"),
+    ],
+)
+def test_a_model_whose_note_is_not_whole_is_refused_before_anything_is_allocated(tiny, tmp_path, change, words):
+    copy = damaged(tiny.models["surrogate"], tmp_path, lambda _, note: change(note))
+    with pytest.raises(DamagedFile, match=words):
+        load_model(copy, "pointwise")
 
 
 def test_a_model_may_be_told_where_the_forcing_stands(tiny, tmp_path, specs, monkeypatch):

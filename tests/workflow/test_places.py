@@ -15,9 +15,11 @@ from types import SimpleNamespace
 import pytest
 from snakemake.shell import shell
 from snakemake_calls import SYSTEM, command, environment, planned, snakemake, started, wait_for
+from test_reruns import merged
 
 from sns_workflow import command as commands
 from sns_workflow.failures import describe_stop
+from sns_workflow.inspect_run import graph_of_jobs
 
 PROJECT = ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs")
 
@@ -72,24 +74,50 @@ def served(folder: Path):
         server.shutdown()
 
 
-def test_another_workflow_may_use_this_one_from_an_address(root, tmp_path):
-    """There is no folder beside the Snakefile then: the packages are those that are installed."""
-    with served(root) as address:
-        (tmp_path / "Snakefile").write_text(f"""
+def call_from_another_workflow(root: Path, folder: Path, address: str, more: str = ""):
+    """A dry run of a workflow in `folder` that has this one as a module; `more`: further lines of the module."""
+    (folder / "Snakefile").write_text(f"""
 configfile: "{root}/config/config.yaml"
 configfile: "{root}/config/smoke.yaml"
 
 module sns:
     snakefile: "{address}/Snakefile"
     config: config
+    {more}
 
 use rule * from sns as sns_*
 """)
-        words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--", "results/smoke/report.html"]
-        path = {**environment(), "PYTHONPATH": str(root)}
-        call = subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=200)
+    words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--", "results/smoke/report.html"]
+    path = {**environment(), "PYTHONPATH": str(root)}
+    return subprocess.run(words, cwd=folder, env=path, capture_output=True, text=True, timeout=200)
+
+
+def test_another_workflow_may_use_this_one_from_an_address(root, tmp_path):
+    """There is no folder beside the Snakefile then: the packages are those that are installed."""
+    with served(root) as address:
+        call = call_from_another_workflow(root, tmp_path, address)
     assert call.returncode == 0, call.stdout + call.stderr
     assert "sns_train_model" in call.stdout + call.stderr and "sns_plot_fields" in call.stdout + call.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "folder"), [('prefix: "a/"', "a/results"), ('replace_prefix: {"results/": "b/"}', "b")]
+)
+def test_the_prefix_of_a_module_is_refused_with_the_way_out(root, tmp_path, more, folder):
+    call = call_from_another_workflow(root, tmp_path, str(root), more)
+    line = next(line for line in call.stderr.splitlines() if line.startswith("Configuration: "))
+    assert call.returncode == 1 and line.endswith(f"give the module's config `results: {folder}`"), call.stderr
+
+
+def test_jobs_in_a_group_add_up_what_they_ask_for(root, tmp_path, monkeypatch):
+    """A resource that is a text, or of another kind from job to job, would end a call with `--groups`."""
+    monkeypatch.chdir(tmp_path)
+    with graph_of_jobs(str(root / "Snakefile"), merged(root), ["all"]) as graph:
+        jobs = [job for job in graph.jobs if not job.is_local]
+        group = graph.group_job_factory.new("all", jobs, graph.workflow.global_resources)
+        group.toposorted = [[job] for job in jobs]
+        assert len(jobs) > 40 and group.resources["runtime"] == sum(job.resources["runtime"] for job in jobs)
+        assert group.resources["gpu"] == max(job.resources.get("gpu", 0) for job in jobs)
 
 
 def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):

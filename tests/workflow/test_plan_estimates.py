@@ -56,6 +56,9 @@ def test_the_calls_of_a_step_follow_the_method():
     assert plan.denoiser_calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
     assert plan.denoiser_calls({**walk, "renoise": True}, 100) == 2
     assert plan.denoiser_calls({**walk, "stride": 2, "renoise": False}, 100) == 4
+    every_second = {"renoise": False, "refine_every": 2}
+    assert plan.denoiser_calls({**walk, **every_second}, 100) == 0.5, "one call in two steps"
+    assert plan.denoiser_calls({**walk, "kind": "thermalizer", "refine_every": 4, "renoise": True}, 100) == 0.5
     assert plan.denoiser_calls({"kind": "acdm", "stride": 4}, 200) == 50
     assert plan.denoiser_calls({"kind": "generation", "stride": 2, "condition_level": 0}, 100) == 50
     assert plan.denoiser_calls({"kind": "pointwise"}, 0) == 1

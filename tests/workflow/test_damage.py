@@ -1,0 +1,123 @@
+"""Bits flipped and bytes cut in every file that a run makes: each reader names the file and sets it aside, or `verify` does.
+
+The changed file keeps its time, as on a failing disk.
+"""
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import equal
+from snakemake_calls import SYSTEM
+from test_reruns import merged
+
+from sns_core.__main__ import main
+from sns_core.files import record_path
+from sns_workflow.inspect_run import Job, expected_jobs, judge_all
+
+UNREAD = ("logs", "provenance", ".work")  # folders: what jobs say, what they record, what they go on from
+
+
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory) -> Path:
+    """A copy of the finished run that is the working directory of each test; the times of its files are kept."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("damage") / "run"))
+
+
+@pytest.fixture(scope="module")
+def jobs(root, run) -> list[Job]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run)
+        return expected_jobs(str(root / "Snakefile"), merged(root), ["all"])
+
+
+@pytest.fixture
+def readers(jobs, run, monkeypatch) -> dict[Path, list[Job]]:
+    """File of the run -> a job of each stage that reads it. Shards are read with their manifest."""
+    monkeypatch.chdir(run)
+    readers = defaultdict(dict)
+    for job in jobs:
+        for path in job.inputs:
+            readers[path][job.stage] = job
+    of_manifest = readers[SYSTEM / "shards/manifest.json"]
+    for path in (run / SYSTEM / "shards").glob("*.npy"):
+        stage = "diagnose_denoiser" if path.name.startswith("test") else "train_model"
+        readers[path.relative_to(run)][stage] = of_manifest[stage]
+    files = [path.relative_to(run) for path in (run / "results").rglob("*") if path.is_file()]
+    made = [path for path in files if not set(UNREAD) & set(path.parts)]
+    return {path: list(readers[path].values()) for path in sorted(made)}
+
+
+def words(job: Job) -> list[str]:
+    return [job.stage, "--code", job.code, "--log", "job.log", "--from-json", json.dumps(job.arguments)]
+
+
+def flip(content: bytes, generator: np.random.Generator) -> bytes:
+    changed = bytearray(content)
+    changed[generator.integers(len(changed))] ^= 1 << generator.integers(8)
+    return bytes(changed)
+
+
+def cut(content: bytes, generator: np.random.Generator) -> bytes:
+    return content[: generator.integers(len(content))]
+
+
+def spoil(path: Path, change, generator: np.random.Generator) -> None:
+    """Change the content of a file and keep its time."""
+    status, content = path.stat(), path.read_bytes()
+    path.write_bytes(change(content, generator))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_changed_file_is_named_by_each_stage_that_reads_it(readers, tmp_path):
+    generator, calls, unnamed = np.random.default_rng(1), 0, []
+    for path, jobs in readers.items():
+        kept = shutil.copy2(path, tmp_path / "kept")
+        for job in jobs:
+            for change in (flip, flip, cut):
+                spoil(path, change, generator)
+                code = main(words(job))
+                last = Path("job.log").read_text().strip().splitlines()[-1]
+                calls += 1
+                if code != 1 or f"{path}: " not in last or "set aside as" not in last or path.exists():
+                    unnamed.append(f"{job.stage} of {path}: {last}")
+                shutil.copy2(kept, path)
+                Path(f"{path}.damaged").unlink(missing_ok=True)
+    assert not unnamed, "\n".join(unnamed)
+    assert calls > 300
+
+
+def test_verify_names_changed_files_that_no_stage_reads(readers, jobs, tmp_path):
+    generator = np.random.default_rng(2)
+    unread = [path for path, jobs_of_path in readers.items() if not jobs_of_path]
+    assert {path.suffix for path in unread} >= {".pdf", ".mp4", ".csv", ".html"}
+    for index, path in enumerate(unread):
+        shutil.copy2(path, tmp_path / str(index))
+        spoil(path, flip, generator)
+    judge_all(jobs, thorough=True)
+    named = {job.why.split(" is not what")[0] for job in jobs if job.state == "damaged"}
+    for index, path in enumerate(unread):
+        shutil.copy2(tmp_path / str(index), path)
+    damaged = {job.outputs[0] for job in jobs if job.state == "damaged"}
+    made_by = {path: job.outputs[0] for job in jobs for path in job.outputs}
+    assert {made_by[path] for path in unread} == damaged
+    assert named <= set(map(str, unread))
+
+
+def test_a_changed_record_changes_no_number(readers, run, tmp_path):
+    job = next(job for job in readers[SYSTEM / "metrics/reference.nc"] if job.stage == "aggregate_metrics")
+    generator, record = np.random.default_rng(3), record_path(SYSTEM / "metrics/reference.nc")
+    kept, told = record.read_bytes(), 0
+    before = [shutil.copy2(path, tmp_path / path.name) for path in job.outputs]
+    for change in (flip,) * 30 + (cut,) * 3:
+        spoil(record, change, generator)
+        told += main(words(job))
+        if Path(f"{SYSTEM}/metrics/reference.nc.damaged").exists():
+            os.replace(f"{SYSTEM}/metrics/reference.nc.damaged", SYSTEM / "metrics/reference.nc")
+        record.write_bytes(kept)
+        assert all(equal(path, copy) for path, copy in zip(job.outputs, before, strict=True))
+    assert told < 10, "most flips in a record are not in the checksum of the file"
