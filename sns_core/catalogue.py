@@ -14,3 +14,4 @@ METHODS = {
     "acdm": "sns_core.methods.acdm.ACDM",
     "external": "sns_core.methods.external.External",
 }
+REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser

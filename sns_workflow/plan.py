@@ -18,6 +18,8 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sns_core.data.frames import steps_per_frame
+from sns_core.evaluation.calibration import MEMBERS as LOOP_MEMBERS
+from sns_core.evaluation.calibration import STEPS as LOOP_STEPS
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
@@ -129,6 +131,8 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             learning.kernels *= 4  # and three times as many kernels, the optimiser's among them
             validation = forwards.times(rows, VALIDATION_BATCHES * steps // training["log_every"])
             return Estimate({"training": learning, "inference": validation})
+        case "calibrate_refinement":
+            return Estimate(scale.steps(resolved["methods"][arguments["name"]], LOOP_MEMBERS, LOOP_STEPS))
         case "rollout_segment":
             members, steps = len(arguments["members"]), arguments["steps"]
             frames = members * (steps // arguments["frame_stride"] + (arguments["first_step"] == 0))

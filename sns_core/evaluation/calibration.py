@@ -14,13 +14,13 @@ import torch
 
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import Dataset, load_dataset
-from sns_core.diffusion.schedule import per_member
 from sns_core.device import select_device, use_threads
+from sns_core.diffusion.schedule import per_member
 from sns_core.files import FileTree, sha256, write_json
 from sns_core.methods.base import Carry, FrameSpace, Hardware
 from sns_core.methods.build import CALIBRATION, CALIBRATION_FORMAT, build_method
-from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.methods.calibrated import CalibratedRefinement, Calibration
+from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.progress import progress
 from sns_core.shells import shell_power
 from sns_core.streams import MemberStreams

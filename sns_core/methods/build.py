@@ -14,7 +14,6 @@ from sns_core.plugins import class_of, is_calibrated, load, needs_of, options_of
 from sns_core.systems import System
 from sns_core.training import load_model
 
-
 CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
 CALIBRATION_FORMAT = "sns-calibration-1"
 

@@ -139,17 +139,23 @@ class CalibratedRefinement(DenoisingMethod):
         self.returned = balance.clamp(min=0).sqrt() if (balance > 0).any() else None
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
-        anchor = self.anchors.of_step(carry, streams)
-        frame = carry["frame"]
-        z_prev, candidate = self.whiten(torch.stack([frame, self.surrogate(frame)])).unbind(0)
-        completed = self.signal * candidate + shell_noise(self.completion, candidate, streams)
+        previous = carry["frame"]
+        frame, record = self.refine(previous, self.surrogate(previous), self.anchors.of_step(carry, streams), streams)
+        return {**carry, "frame": self.frames.admissible(frame)}, record
+
+    def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
+        """Complete a candidate, estimate the clean frame and give power back; return that frame and the record.
+
+        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` is not used.
+        """
+        z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
+        completed = self.signal * z_next + shell_noise(self.completion, z_next, streams)
         z, levels = self.clean_estimate(z_prev, completed, anchor, streams)
         if self.damping is not None:
             z = scale_shells(z, self.damping)
         if self.returned is not None:
             z = z + shell_noise(self.returned, z, streams)
-        record = StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
-        return {**carry, "frame": self.frames.admissible(self.unwhiten(z))}, record
+        return self.unwhiten(z), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
 
     def clean_estimate(self, z_prev, z_next, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
         """The clean estimate of the next frames (B, C, m, m), and the levels (B, 2) at which the pairs stand."""

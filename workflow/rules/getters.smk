@@ -14,6 +14,7 @@ def get_user_metrics(wildcards) -> list[str]:
 # Methods and their models
 
 
+
 def get_methods(system) -> dict:
     """The methods of this run, in the configuration's order."""
     return RESOLVED[system]["methods"]
@@ -57,7 +58,7 @@ def get_refinements(system) -> list[str]:
     examined = {}
     for name, method in get_methods(system).items():
         # Reused data hold no frames to examine a denoiser with: a diagnosis that is not reused is left out.
-        if method["kind"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
+        if method["kind"] in REFINEMENTS and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
             examined.setdefault(configuration.as_parameter([method["models"], method.get("readout")]), name)
     return list(examined.values())
 
