@@ -15,8 +15,11 @@ from helpers import equal
 from snakemake_calls import SYSTEM
 from test_reruns import merged
 
+import sns_core
 from sns_core.__main__ import main
+from sns_core.errors import DamagedFile
 from sns_core.files import record_path
+from sns_core.gallery import collect_run
 from sns_workflow.inspect_run import Job, expected_jobs, judge_all
 
 UNREAD = ("logs", "provenance", ".work")  # folders: what jobs say, what they record, what they go on from
@@ -106,6 +109,21 @@ def test_verify_names_changed_files_that_no_stage_reads(readers, jobs, tmp_path)
     made_by = {path: job.outputs[0] for job in jobs for path in job.outputs}
     assert {made_by[path] for path in unread} == damaged
     assert named <= set(map(str, unread))
+
+
+@pytest.mark.parametrize("name", ["kolmogorov/shards/manifest.json", "provenance.json", "kolmogorov/metrics.csv"])
+def test_a_changed_file_is_neither_loaded_nor_collected(readers, run, tmp_path, name):
+    folder, generator = Path("results/smoke"), np.random.default_rng(4)
+    kept = shutil.copy2(folder / name, tmp_path / "kept")
+    spoil(folder / name, flip, generator)
+    try:
+        with pytest.raises(DamagedFile, match=name):
+            collect_run(run=folder, output=tmp_path / "collected" / "given.json", megabytes=100.0)
+        if name != "kolmogorov/metrics.csv":
+            with pytest.raises(DamagedFile, match=name):
+                sns_core.load(folder, "sns", device="cpu")
+    finally:
+        shutil.copy2(kept, folder / name)
 
 
 def test_a_changed_record_changes_no_number(readers, run, tmp_path):
