@@ -96,6 +96,7 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         )
     kinds = {}
     for system, described in record["systems"].items():
+        hold([run / system / "shards/manifest.json"])
         manifest = read_json(run / system / "shards/manifest.json")
         for model in described["models"]:
             check_model(run / system / "models" / f"{model}.safetensors", manifest)
