@@ -120,20 +120,21 @@ def checksum(path: Path, read_always: int = 0) -> str:
     `read_always`: bytes up to which a file is read all the same.
     """
     entry, status = recorded_entry(path), path.stat()
-    same = entry and (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns)
-    return entry["sha256"] if same and status.st_size > read_always else sha256(path)
+    unchanged = entry and (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns)
+    return entry["sha256"] if unchanged and status.st_size > read_always else sha256(path)
 
 
 def hold(paths: Iterable[Path]) -> None:
     """Raise DamagedFile, which names all of them, for files that are not what their records say.
 
-    Files without a record are not compared: they come from elsewhere, or hold a checksum of their own.
+    Files without a record are not compared: they come from elsewhere, or hold a checksum of their own. Nor are files that do
+    not exist: who reads them says so.
     """
-    entries = {path: recorded_entry(path) for path in map(Path, paths)}
+    entries = {path: recorded_entry(path) for path in map(Path, paths) if os.path.isfile(path)}
     altered = [path for path, entry in entries.items() if entry and checksum(path, READ_ALWAYS) != entry["sha256"]]
     if altered:
-        also = f", and so are {', '.join(map(str, altered[1:4]))}" if len(altered) > 1 else ""
-        reason = f"not what its job wrote (its checksum differs from its record, {record_path(altered[0])}){also}"
+        others = f", and so are {', '.join(map(str, altered[1:4]))}" if len(altered) > 1 else ""
+        reason = f"not what its job wrote (its checksum differs from its record, {record_path(altered[0])}){others}"
         raise DamagedFile(altered[0], reason, *altered[1:])
 
 

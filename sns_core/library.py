@@ -25,7 +25,7 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
-from sns_core.files import read_json
+from sns_core.files import hold, read_json
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
 from sns_core.methods.build import CALIBRATION, build_method
 from sns_core.methods.solver import Solver
@@ -95,6 +95,7 @@ def _record_of(folder: Path) -> dict:
             else "run `snakemake` to its end, or give the folder that holds one of them"
         )
         raise UserError(f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; {way_out}")
+    hold([listing])
     record = read_json(listing)
     if "provenance" in record:  # of the gallery
         record = {**record["provenance"], "configuration": record["configuration"]}
@@ -140,6 +141,7 @@ class Emulator:
         manifest = folder / "shards" / "manifest.json"
         self.folder, self.method, self.options = folder, method, spec
         self._device, self._threads = hardware.device, threads
+        hold([manifest])
         self.emulation = Emulation.read(manifest)
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)

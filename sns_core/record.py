@@ -122,9 +122,10 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
         }
         entries = {path: file_entry(path) for path in [*outputs, *beside(stage.__name__, arguments["output"])]}
         for path in entries:
-            named = {each.name: entry for each, entry in entries.items() if each in outputs or each == path}
+            # A file beside the outputs has a record of itself and the outputs, without the other shards of a data set.
+            record["outputs"] = {each.name: entries[each] for each in dict.fromkeys([*outputs, path])}
             # The keys are not sorted, because the order of methods is part of what made a table.
-            write_json(record_path(path), {**record, "outputs": named}, sort_keys=False)
+            write_json(record_path(path), record, sort_keys=False)
     finally:
         for path in outputs:
             running_path(path).unlink(missing_ok=True)

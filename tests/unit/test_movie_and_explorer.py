@@ -3,11 +3,14 @@
 import base64
 import json
 import math
+import os
 import re
+import resource
 import warnings
 import zlib
 
 import av
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -158,6 +161,35 @@ def test_rollouts_are_read_by_member_and_step(source):
         assert rollout.frame(1, 41) is None
         with pytest.raises(UserError, match="7 is no member of the rollouts; known: 0, 1, 2"):
             rollout.frame(7, 0)
+
+
+@pytest.fixture
+def few_open_files():
+    """At most 140 more files may be open than are open now; a rollout of more segments must close some."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 140, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_rollout_may_have_more_segments_than_files_may_be_open(source, tmp_path, few_open_files):
+    """Segments of one step each, as many as a chain of 200 has; ten thousand names reach a stage by tests/workflow/test_places.py."""
+    with xr.open_dataset(source.segments["solver"][0]) as dataset:
+        first = dataset.isel(time=[0])[["vorticity"]].load()
+    first.attrs = {"first_step": 0, "steps": 1}
+    first.to_netcdf(tmp_path / "0.nc")
+    content = (tmp_path / "0.nc").read_bytes()
+    paths = [tmp_path / f"{index}.nc" for index in range(200)]
+    for index, path in enumerate(paths):
+        path.write_bytes(content)
+        with netCDF4.Dataset(path, "a") as file:
+            file["time"][:], file["vorticity"][:] = index * SIZE, index
+            file.setncattr("first_step", index)
+    with Rollout(paths, SIZE) as rollout:
+        assert rollout.steps.tolist() == list(range(200))
+        for step in (0, 199, 0, 100):
+            stored, frame = rollout.frame(2, step)
+            assert stored == step and (frame == step).all()
 
 
 def test_every_grid_point_is_a_square_of_whole_pixels(movie):

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import logging
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from snakemake_calls import SYSTEM, command, environment, planned, snakemake, st
 from test_reruns import merged
 
 from sns_workflow import command as commands
-from sns_workflow.failures import describe_stop
+from sns_workflow.failures import HideCommands, describe_failures, describe_stop
 from sns_workflow.inspect_run import graph_of_jobs
 
 PROJECT = ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs")
@@ -169,6 +170,21 @@ def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
     assert len(text[text.index("Terminating processes") :].splitlines()) < 10, text
     again = snakemake(root, tmp_path, str(model))
     assert again.returncode == 0, again.stdout
+
+
+def test_a_failed_job_is_told_by_the_end_of_its_log_and_without_its_command(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("\n".join(f"line {index}" for index in range(50)))
+    job = SimpleNamespace(rule=SimpleNamespace(name="train_model"), output=["a.safetensors"], log=[log])
+    lost = SimpleNamespace(rule=SimpleNamespace(name="plot_error"), output=["b.png"], log=[tmp_path / "none.log"])
+    inspection = SimpleNamespace(rule=SimpleNamespace(name="verify"), output=[], log=[])
+    text = describe_failures([lost, job, inspection])
+    assert "train_model failed to make a.safetensors" in text and "    line 49" in text and "line 30" not in text
+    assert "plot_error failed to make b.png\nits log is empty" in text and "verify" not in text
+    assert text.endswith("Once the cause is mended, the same call again goes on from what is done.")
+    commands_of_snakemake = "RuleException:\nCalledProcessError in file x: Command 'python -m sns_core plot_error'"
+    shown = [HideCommands().filter(logging.makeLogRecord({"msg": text})) for text in (commands_of_snakemake, "other")]
+    assert shown == [False, True]
 
 
 def test_nothing_is_said_of_a_call_without_jobs():
