@@ -26,8 +26,8 @@ from sns_core.shells import shell_power
 from sns_core.streams import MemberStreams
 
 PAIRS = 512  # at most, on which the residual is measured
-MEMBERS = 32  # of the ensemble in the loop
-STEPS = 1000
+BATCH = 64  # frames in one call of the surrogate
+REPEATS = 4  # the loop has this many times the members and the steps of the validation split
 WINDOW = 10  # steps between two corrections of the balance
 LARGEST_GAIN = 0.2  # of a correction, as a share of the missing power
 
@@ -47,15 +47,16 @@ def calibrate_refinement(
     """
     use_threads(threads)
     hardware = Hardware(select_device(device), precision)
-    dataset = load_dataset(manifest, "validation", verify=False)
+    dataset = load_dataset(manifest, "validation")
     emulation = Emulation.from_manifest(dataset.manifest)
     refinement = build_method(method, {**models, CALIBRATION: None}, emulation, hardware=hardware)
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
     previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
     refinement.calibrate(residual_spectrum(refinement, previous, true_next), data_power(refinement, emulation))
-    starts = previous[torch.linspace(0, len(previous) - 1, min(MEMBERS, len(previous))).long()]
+    starts = previous[torch.linspace(0, len(previous) - 1, min(REPEATS * dataset.members, len(previous))).long()]
     streams = MemberStreams(seed, "closed loop", name, members=range(len(starts)), device=hardware.device)
-    calibration, history, levels = find_balance(refinement, starts, streams, loop_gain(refinement, previous, true_next))
+    steps, gain = REPEATS * dataset.frames, loop_gain(refinement, previous, true_next)
+    calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
     content = {
         "format": CALIBRATION_FORMAT,
         "method": name,
@@ -63,7 +64,7 @@ def calibrate_refinement(
         "models": {role: sha256(path) for role, path in models.items()},
         **calibration.to_dict(),
         "condition_levels": levels,
-        "loop": {"members": len(starts), "steps": STEPS, "power": [window.tolist() for window in history]},
+        "loop": {"members": len(starts), "steps": steps, "power": [window.tolist() for window in history]},
     }
     write_json(output, content)
 
@@ -90,7 +91,7 @@ def residual_spectrum(method: CalibratedRefinement, previous: torch.Tensor, true
     error = torch.cat(
         [
             method.whiten(method.surrogate(x)) - method.whiten(y)
-            for x, y in zip(previous.split(MEMBERS), true_next.split(MEMBERS), strict=True)
+            for x, y in zip(previous.split(BATCH), true_next.split(BATCH), strict=True)
         ]
     )
     return mean_power(error)
@@ -118,8 +119,7 @@ def find_balance(
     starts: torch.Tensor,
     streams: MemberStreams,
     gain: torch.Tensor,
-    *,
-    steps: int = STEPS,
+    steps: int,
     window: int = WINDOW,
 ) -> tuple[Calibration, list[torch.Tensor], list[float]]:
     """Return the calibration whose balance keeps the power of every shell, and the power (C, K) and the mean level of the

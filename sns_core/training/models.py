@@ -25,11 +25,12 @@ OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = None) -> PeriodicUNet:
     """Build the network of a model's specification. The objective decides which frames the network sees.
 
-    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input. Raises UserError for
+    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have none. Raises UserError for
     an unknown objective.
     """
     shape = {"channels": channels, **spec["network"]}
-    shape["landmarks"] = landmarks if shape.get("landmarks") else None
+    shown = shape.get("landmarks") and landmarks is not None and len(landmarks)
+    shape["landmarks"] = landmarks if shown else None
     if spec["objective"] == "pointwise":
         return PeriodicUNet(frames_in=1, frames_out=1, levels=None, **shape)
     if spec["objective"] not in OBJECTIVES:
