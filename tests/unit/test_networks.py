@@ -498,3 +498,13 @@ def test_a_compiled_network_gives_the_same_to_rounding_for_any_number_of_members
             frames = frames_of(rows, 3, 1, 8, 8)
             for expected, compiled in zip(plain(frames), fast(frames), strict=True):
                 torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_centred_features_have_a_gradient_however_far_below_zero_they_lie(centred):
+    network = network_of(centred=centred)
+    torch.nn.init.constant_(network.decoder[-1][-1].skip.bias, -100.0)
+    frames = torch.randn(2, network.frames_in, network.channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    output, _ = network(frames)
+    output.sum().backward()
+    assert bool(network.leave.weight.grad.abs().max() > 0) == centred
