@@ -76,13 +76,13 @@ def by_one(rollout, tmp_path_factory):
 
 @pytest.mark.parametrize("dask", [{"scheduler": "threads", "workers": 3}, {"scheduler": "local", "workers": 2}])
 def test_threads_and_processes_give_the_same_bits(rollout, by_one, tmp_path, dask):
-    one, long = by_one
+    expected, long = by_one
     compute_metrics(**arguments(rollout, [long], tmp_path), dask={**ONE_THREAD, **dask})
-    with xr.open_dataset(one / "metrics.nc") as a, xr.open_dataset(tmp_path / "metrics.nc") as b:
+    with xr.open_dataset(expected / "metrics.nc") as a, xr.open_dataset(tmp_path / "metrics.nc") as b:
         assert a.identical(b) and a.sizes["time"] == 20 * STEPS
         numbers = [name for name in a.variables if a[name].dtype.kind != "O"]
         assert all(a[name].values.tobytes() == b[name].values.tobytes() for name in numbers)
-    assert (one / "windows.csv").read_text() == (tmp_path / "windows.csv").read_text()
+    assert (expected / "windows.csv").read_text() == (tmp_path / "windows.csv").read_text()
 
 
 def peak(rollout, segment, folder) -> float:
@@ -107,8 +107,8 @@ def test_memory_does_not_grow_with_the_file(rollout, tmp_path):
 
 def test_the_workers_are_processes_of_their_own():
     with computed_by(**{**ONE_THREAD, "scheduler": "local", "workers": 2}):
-        found = each(os.getpid, [(), (), ()])
-    assert os.getpid() not in found
+        process_ids = each(os.getpid, [(), (), ()])
+    assert os.getpid() not in process_ids
 
 
 def test_a_worker_without_enough_memory_is_told():

@@ -328,8 +328,8 @@ def test_a_truncated_checkpoint_is_told_and_computed_again(originals, tmp_path, 
     simulate(tmp_path / "train.nc")
     # A carry that is older than the last is not looked at.
     assert (f"{spoiled}: truncated" in capsys.readouterr().err) == (which > 0)
-    whole, again = (xr.open_dataset(path) for path in (originals["train"], tmp_path / "train.nc"))
-    xr.testing.assert_equal(whole, again)
+    whole, resumed = (xr.open_dataset(path) for path in (originals["train"], tmp_path / "train.nc"))
+    xr.testing.assert_equal(whole, resumed)
 
 
 @pytest.mark.parametrize(("step", "dt", "count"), [(0.03, 0.01, 3), (0.3, 0.1, 3), (0.2, 0.0125, 16), (1e-3, 1e-3, 1)])

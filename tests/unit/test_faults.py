@@ -78,12 +78,12 @@ DISTURBED = ("simulate", "shard", "train", "rollout on", "metrics")
 
 def words(call: str) -> list[str]:
     stage, arguments = CALLS[call]
-    found = [stage, "--threads", "1", "--log", f"{call}.log"]
+    words_of_call = [stage, "--threads", "1", "--log", f"{call}.log"]
     for name, value in arguments.items():
-        told = value if isinstance(value, str) else json.dumps(value)
+        word = value if isinstance(value, str) else json.dumps(value)
         paths = isinstance(value, list) and isinstance(value[0], str)
-        found += [f"--{name.replace('_', '-')}", *(value if paths else [told])]
-    return found
+        words_of_call += [f"--{name.replace('_', '-')}", *(value if paths else [word])]
+    return words_of_call
 
 
 def leaves(call: str) -> list[str]:
@@ -205,8 +205,8 @@ def test_a_quota_is_told_in_one_line(server, whole, folder, call):
     forget(folder, call)
     size = max((whole / name).stat().st_size for name in leaves(call))
     assert server(folder, call, "quota", min(3000, size // 2)) == 1
-    told = said(folder)
-    assert len(told) == 1 and told[0].startswith(f"{CALLS[call][0]}: ") and "space" in told[0], told
+    messages = said(folder)
+    assert len(messages) == 1 and messages[0].startswith(f"{CALLS[call][0]}: ") and "space" in messages[0], messages
     assert server(folder, call) == 0, said(folder)
     assert_whole(folder, whole, call)
 
@@ -236,8 +236,8 @@ def test_a_full_disk_is_told_in_one_line(server, whole, small_disk, call):
     with ballast.open("r+b") as handle:  # room for the marker and the log
         handle.truncate(ballast.stat().st_size - 4 * 4096)
     assert server(folder, call) == 1
-    told = said(folder)
-    assert len(told) == 1 and told[0].startswith(f"{CALLS[call][0]}: ") and "space" in told[0], told
+    messages = said(folder)
+    assert len(messages) == 1 and messages[0].startswith(f"{CALLS[call][0]}: ") and "space" in messages[0], messages
     ballast.unlink()
     assert server(folder, call) == 0, said(folder)
     assert_whole(folder, whole, call)
@@ -276,8 +276,8 @@ def test_a_damaged_file_is_set_aside_and_made_anew(server, whole, folder, name, 
     forget(folder, reader)
     spoil(folder / name)
     assert server(folder, reader) == 1
-    told = said(folder)
-    assert len(told) == 1 and Path(name).name in told[0] and "set aside as" in told[0], told
+    messages = said(folder)
+    assert len(messages) == 1 and Path(name).name in messages[0] and "set aside as" in messages[0], messages
     assert not (folder / name).exists() and (folder / f"{name}.damaged").exists()
     # What Snakemake does on the next call: the file is not there, so its maker runs, then the reader.
     assert server(folder, maker) == 0, said(folder)
@@ -304,8 +304,8 @@ def test_every_result_has_a_record_of_what_made_it(whole):
     assert record["configuration"]["spec"] == SPEC
     assert set(record["inputs"]) == {"shards/manifest.json"} and record["wall_seconds"] > 0
     assert {"commit", "dirty"} == set(record["code"]) and "torch" in record["versions"]
-    told = read_json(whole / "provenance" / "sns_1.nc.json")
-    assert {"denoiser.safetensors", "sns_0.safetensors"} <= {Path(name).name for name in told["inputs"]}
+    record_of_rollout = read_json(whole / "provenance" / "sns_1.nc.json")
+    assert {"denoiser.safetensors", "sns_0.safetensors"} <= {Path(name).name for name in record_of_rollout["inputs"]}
     for call in CALLS:
         for name in leaves(call):
             if not name.endswith(".npy"):

@@ -113,15 +113,15 @@ def test_rooms_take_nothing_from_the_door_but_the_version():
 
 def loads(module: str, package: str) -> bool:
     """Return whether the import of a module of `sns_core` leads to the import of another package."""
-    waiting, seen = [module], set()
+    waiting, visited = [module], set()
     while waiting:
         name = waiting.pop()
-        seen.add(name)
+        visited.add(name)
         for target in imports_of(MODULES[name], at_import=True):
             if target.split(".")[0] == package:
                 return True
-            waiting.extend({module_of(target)} - seen - {None})
-        waiting.extend({name.rpartition(".")[0]} - seen - {""})  # Python imports the package of a module, too
+            waiting.extend({module_of(target)} - visited - {None})
+        waiting.extend({name.rpartition(".")[0]} - visited - {""})  # Python imports the package of a module, too
     return False
 
 

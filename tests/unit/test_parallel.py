@@ -34,12 +34,12 @@ def together(tiny, folder, name, processes=2, **training):
     return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
 
 
-def assert_close(one, other, tolerance):
-    first, second = (pd.read_csv(path.with_suffix(".csv")) for path in (one, other))
+def assert_close(left, right, tolerance):
+    first, second = (pd.read_csv(path.with_suffix(".csv")) for path in (left, right))
     np.testing.assert_allclose(first, second, rtol=tolerance)
-    weights, others = read_tensors(one)[0], read_tensors(other)[0]
+    weights, right_weights = read_tensors(left)[0], read_tensors(right)[0]
     for name in weights:
-        assert torch.allclose(weights[name], others[name], rtol=0, atol=tolerance), name
+        assert torch.allclose(weights[name], right_weights[name], rtol=0, atol=tolerance), name
 
 
 @pytest.mark.parametrize("name", ["denoiser", "pointwise"])
@@ -67,10 +67,10 @@ def test_what_two_processes_left_is_finished_by_one(tiny, tmp_path):
     assert 50 <= left < 400
     longer = {**SPECS["pointwise"]["training"], "steps": 400, "log_every": 100, "checkpoint_every": 50}
     spec = {**SPECS["pointwise"], "training": longer}
-    again = train(tmp_path, tiny.manifest, "pointwise", spec)
+    result = train(tmp_path, tiny.manifest, "pointwise", spec)
     alone = tmp_path / "alone"
     alone.mkdir()
-    assert_close(again, train(alone, tiny.manifest, "pointwise", spec), 5e-2)
+    assert_close(result, train(alone, tiny.manifest, "pointwise", spec), 5e-2)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):

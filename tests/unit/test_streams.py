@@ -55,9 +55,9 @@ def test_streams_differ_between_members_steps_and_runs():
 
 
 def test_one_generator_spawns_one_stream_a_member():
-    first, again = (spawn(generator(1), 3) for _ in range(2))
-    rows = [draw(stream) for stream in first]
-    assert all(torch.equal(row, draw(stream)) for row, stream in zip(rows, again, strict=True))
+    left, right = (spawn(generator(1), 3) for _ in range(2))
+    rows = [draw(stream) for stream in left]
+    assert all(torch.equal(row, draw(stream)) for row, stream in zip(rows, right, strict=True))
     assert len({tuple(row.tolist()) for row in rows}) == 3
 
 

@@ -67,9 +67,9 @@ def test_filter_is_that_of_pyqg(pyqg):
     filters, expected = TwoLayerQG().filter, pyqg["filtr"]
     k, l_ = np.meshgrid(pyqg["kk"].numpy(), pyqg["ll"].numpy())
     theta = np.sqrt((k * (1e6 / 64)) ** 2.0 + (l_ * (1e6 / 64)) ** 2.0)
-    here = np.exp(-23.6 * (theta - 0.65 * np.pi) ** 4.0)
-    here[theta <= 0.65 * np.pi] = 1.0
-    assert np.array_equal(filters.numpy(), here)
+    computed = np.exp(-23.6 * (theta - 0.65 * np.pi) ** 4.0)
+    computed[theta <= 0.65 * np.pi] = 1.0
+    assert np.array_equal(filters.numpy(), computed)
     assert torch.equal(filters == 1, expected == 1)
     assert float((filters - expected).abs().max()) < 1.2e-16
 
@@ -86,14 +86,14 @@ def test_inversion_velocity_and_tendency_are_those_of_pyqg(pyqg):
 
 def test_diagnostics_are_those_of_pyqg(pyqg):
     qg, state = TwoLayerQG(), pyqg["q_s200"][None]
-    found = qg.diagnostics(state)
+    diagnostics = qg.diagnostics(state)
     for name, key in {"kinetic_energy_spectrum": "diag_KEspec", "enstrophy_spectrum": "diag_Ensspec"}.items():
-        assert float((found[name][0] - pyqg[key]).abs().max() / pyqg[key].max()) < 1e-13
-    assert torch.allclose(found["eddy_kinetic_energy"][0], pyqg["diag_EKE"], rtol=1e-12)
-    assert float(found["drag_dissipation"]) == pytest.approx(float(pyqg["diag_EKEdiss"]), rel=1e-12)
-    assert float(found["energy_generation"]) == pytest.approx(float(pyqg["diag_APEgen"]), rel=1e-10)
+        assert float((diagnostics[name][0] - pyqg[key]).abs().max() / pyqg[key].max()) < 1e-13
+    assert torch.allclose(diagnostics["eddy_kinetic_energy"][0], pyqg["diag_EKE"], rtol=1e-12)
+    assert float(diagnostics["drag_dissipation"]) == pytest.approx(float(pyqg["diag_EKEdiss"]), rel=1e-12)
+    assert float(diagnostics["energy_generation"]) == pytest.approx(float(pyqg["diag_APEgen"]), rel=1e-10)
     share = torch.tensor(qg.depth_share, dtype=torch.float64)
-    assert float((share * found["eddy_kinetic_energy"][0]).sum()) == pytest.approx(float(pyqg["KE"]), rel=1e-12)
+    assert float((share * diagnostics["eddy_kinetic_energy"][0]).sum()) == pytest.approx(float(pyqg["KE"]), rel=1e-12)
 
 
 def test_growth_rates_are_those_of_pyqg_and_of_linear_theory(pyqg):
@@ -191,8 +191,8 @@ def test_energy_budget_closes():
     now = qg.step(before)
     after = qg.step(now)
     rate = float(qg.energy(qg.state(after)) - qg.energy(qg.state(before))) / (2 * qg.dt)
-    found = qg.diagnostics(qg.state(now))
-    expected = float(found["energy_generation"] - found["drag_dissipation"])
+    diagnostics = qg.diagnostics(qg.state(now))
+    expected = float(diagnostics["energy_generation"] - diagnostics["drag_dissipation"])
     assert rate == pytest.approx(expected, rel=1e-4)
 
 

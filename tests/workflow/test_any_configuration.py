@@ -86,9 +86,9 @@ def configurations(draw) -> dict:
         elif kind == "rename" and isinstance(holder, dict):
             holder[draw(WORDS)] = holder.pop(path[-1])
         elif kind == "copy":
-            other = draw(st.sampled_from(PLACES))
+            source = draw(st.sampled_from(PLACES))
             inner = BASE
-            for key in other:
+            for key in source:
                 inner = inner[key]
             holder[path[-1]] = copy.deepcopy(inner)
         elif kind == "itself":
@@ -149,17 +149,17 @@ def test_reading_takes_little_memory():
 def test_a_configuration_that_is_read_plans_its_run(tmp_path, monkeypatch):
     """Snakemake builds the graph of jobs of the first few drawn configurations that are read."""
     monkeypatch.chdir(tmp_path)
-    found = []
+    accepted = []
 
     @settings(OPTIONS, max_examples=250)
     @given(configurations())
     def collect(config):
-        if len(found) < 10 and outcome(config):
-            found.append(config)
+        if len(accepted) < 10 and outcome(config):
+            accepted.append(config)
 
     collect()
-    assert len(found) == 10
-    for config in found:
+    assert len(accepted) == 10
+    for config in accepted:
         with graph_of_jobs(str(ROOT / "Snakefile"), config, ["all"]) as graph:
             assert len(list(graph.jobs)) > 10
 

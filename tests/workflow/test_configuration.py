@@ -107,12 +107,12 @@ def test_every_configuration_is_valid_on_top_of_the_default(root, config):
 
 def test_no_two_models_of_the_default_are_one_object(root):
     """An overlay is merged in place: what an alias makes one object would change everywhere."""
-    seen = []
+    mappings = []
 
     def walk(value):
         if isinstance(value, dict):
-            assert id(value) not in [id(other) for other in seen]
-            seen.append(value)
+            assert id(value) not in [id(mapping) for mapping in mappings]
+            mappings.append(value)
             for inner in value.values():
                 walk(inner)
 

@@ -43,8 +43,8 @@ def test_called_by_its_path_without_the_environment_activated(root, tmp_path):
     assert "1 done" in verify.stdout + verify.stderr
     link = tmp_path / "elsewhere"
     link.symlink_to(Path(sys.executable).parents[1])  # the whole environment: its packages are found from there
-    again = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
-    call = subprocess.run(again, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
+    linked_words = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
+    call = subprocess.run(linked_words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert call.returncode == 0 and "Nothing to be done" in call.stdout + call.stderr
 
 
@@ -139,8 +139,8 @@ def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
     assert line in text.splitlines(), text
     assert "Traceback" not in text and "RuleException" not in text
     assert len(text[text.index("Terminating processes") :].splitlines()) < 10, text
-    again = snakemake(root, tmp_path, str(model))
-    assert again.returncode == 0, again.stdout
+    repeated = snakemake(root, tmp_path, str(model))
+    assert repeated.returncode == 0, repeated.stdout
 
 
 def test_nothing_is_said_of_a_call_without_jobs():

@@ -70,8 +70,8 @@ def test_another_number_of_devices_reruns_nothing_and_trains_by_torchrun(root, f
     assert result.returncode == 0, result.stdout[-3000:]
     note = json.loads((tmp_path / model).with_suffix(".json").read_text())
     assert note["provenance"]["processes"] == 2
-    (one, _), (two, _) = (read_tensors(folder / model) for folder in (finished, tmp_path))
-    assert all(torch.allclose(one[name], two[name], atol=5e-3) for name in one)
+    (by_one, _), (by_two, _) = (read_tensors(folder / model) for folder in (finished, tmp_path))
+    assert all(torch.allclose(by_one[name], by_two[name], atol=5e-3) for name in by_one)
 
 
 def test_raising_the_steps_runs_new_segments_only(root, finished):
@@ -105,8 +105,8 @@ def test_members_simulated_in_groups_give_the_same_data(root, finished, tmp_path
     more = grouped % ", splits: {test: {members: 8}}"
     assert simulations(snakemake(root, tmp_path, "data", flags=aloud, overlay=more)) == ["test_4-5", "test_6-7"]
     (tmp_path / SYSTEM / "data/train_2-3.nc").unlink()
-    again = snakemake(root, tmp_path, "data", flags=(*aloud, "--forcerun", "shard_dataset"), overlay=grouped % "")
-    assert simulations(again) == ["train_2-3"]
+    forced = snakemake(root, tmp_path, "data", flags=(*aloud, "--forcerun", "shard_dataset"), overlay=grouped % "")
+    assert simulations(forced) == ["train_2-3"]
 
 
 @pytest.mark.parametrize(
@@ -237,9 +237,9 @@ def test_failed_jobs_are_told_with_the_end_of_their_logs_and_the_way_out(root, t
         flags = ("--workflow-profile", str(root / "profiles" / profile), "--executor", "local", "--retries", "0")
         result = snakemake(root, tmp_path, str(SYSTEM / "data/test.nc"), flags=flags, overlay=unstable)
         assert result.returncode != 0
-        told = result.stdout[result.stdout.index("simulate_trajectories failed to make") :]
-        assert told.splitlines()[:2] == [
+        message = result.stdout[result.stdout.index("simulate_trajectories failed to make") :]
+        assert message.splitlines()[:2] == [
             f"simulate_trajectories failed to make {SYSTEM / 'data/test.nc'}",
             f"the end of {SYSTEM / 'logs/simulate_test.log'}:",
         ]
-        assert "a time step of" in told.splitlines()[2] and "the same call again" in told
+        assert "a time step of" in message.splitlines()[2] and "the same call again" in message

@@ -139,10 +139,10 @@ def test_equal_numbers_are_one_value(config):
     changed["rollout"] |= {"members": 8.0, "steps": 3e3}
     changed["systems"]["kolmogorov"]["data"]["spin_up"] = 12
     changed["metrics"]["cost"]["grids"] = [0.5, 0.625, 0.75, 1.0, 2.0, 4, 8.0]
-    one, two = read(config), read(changed)
-    assert one == two and repr(one) == repr(two)
-    assert isinstance(two.whole["rollout"]["members"], int)
-    assert isinstance(two.systems["kolmogorov"]["data"]["spin_up"], float)
+    before, after = read(config), read(changed)
+    assert before == after and repr(before) == repr(after)
+    assert isinstance(after.whole["rollout"]["members"], int)
+    assert isinstance(after.systems["kolmogorov"]["data"]["spin_up"], float)
 
 
 def test_what_is_left_out_has_its_default(config):

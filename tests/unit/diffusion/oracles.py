@@ -54,10 +54,10 @@ class Recorder:
     """A denoiser that keeps the arguments of every call and lets another denoiser answer."""
 
     def __init__(self, denoiser):
-        self.denoiser, self.asked = denoiser, []
+        self.denoiser, self.calls = denoiser, []
 
     def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
-        self.asked.append((x_prev.clone(), x_next.clone(), s_prev.clone(), s_next.clone(), anchor))
+        self.calls.append((x_prev.clone(), x_next.clone(), s_prev.clone(), s_next.clone(), anchor))
         return self.denoiser(x_prev, x_next, s_prev, s_next, anchor)
 
 

@@ -76,10 +76,11 @@ def test_the_residual_has_unit_variance_in_every_shell_and_nothing_in_common_wit
             clean
         )
         target = prediction.target(clean, noised, noise, levels)
-        given, seen = torch.fft.rfft2(target, norm="ortho"), torch.fft.rfft2(noised, norm="ortho")
+        target_modes, noised_modes = torch.fft.rfft2(target, norm="ortho"), torch.fft.rfft2(noised, norm="ortho")
         rows = [side for side in (0, 1) if pair[side]]
-        assert (given[:, rows].abs().square().mean((0, 2))[:, 1:].sub(1).abs() < 0.15).all()
-        common = (given[:, rows, None].conj() * seen[:, None]).mean(0).abs() / seen.abs().square().mean(0).sqrt()
+        assert (target_modes[:, rows].abs().square().mean((0, 2))[:, 1:].sub(1).abs() < 0.15).all()
+        covariance = (target_modes[:, rows, None].conj() * noised_modes[:, None]).mean(0).abs()
+        common = covariance / noised_modes.abs().square().mean(0).sqrt()
         assert float(common.max()) < 0.08
         assert torch.allclose(prediction.noise(target, noised, levels)[:, rows], noise[:, rows], atol=2e-3)
 

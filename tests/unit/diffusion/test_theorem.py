@@ -120,12 +120,12 @@ def test_where_a_sampler_is_exact_every_level_on_the_way_has_its_own_law(name, m
         path = getattr(Path, name)(6, 11, stride)
         mean, covariance = torch.zeros(4, dtype=F64), truth.noised_covariance(*path.levels[0].mT)[0]
         worst = 0.0
-        for here, there in zip(path.levels[:-1], path.levels[1:], strict=True):
+        for start, end in zip(path.levels[:-1], path.levels[1:], strict=True):
             # Arrival draws no fresh noise: with the forward variance exactness ends one move before it.
-            if sampler.variance == "forward" and (there == 0).any():
+            if sampler.variance == "forward" and (end == 0).any():
                 break
-            mean, covariance = oracle.propagate(Path(torch.stack([here, there])), mean, covariance, sampler)
-            worst = max(worst, (covariance - truth.noised_covariance(*there.mT)[0]).abs().max().item())
+            mean, covariance = oracle.propagate(Path(torch.stack([start, end])), mean, covariance, sampler)
+            worst = max(worst, (covariance - truth.noised_covariance(*end.mT)[0]).abs().max().item())
         return worst
 
     assert deviation(GaussianOracle, 1) < 1e-10

@@ -178,13 +178,13 @@ def test_paths_that_only_go_down_return_the_previous_frame_with_the_same_bits(na
 @pytest.mark.parametrize("name", PATHS)
 def test_the_walk_leaves_what_it_was_given_unmodified(name):
     oracle = field_oracle()
-    given = field_frames(oracle)
+    frames = field_frames(oracle)
     path = path_of(name, S_PREV, S_NEXT)
-    levels, kept = path.levels.clone(), [x.clone() for x in given]
-    ends = walk(oracle, path, *given, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)), anchor=given[0])
-    assert all(same_bits(x, y) for x, y in zip(given, kept, strict=True))
+    levels, copies = path.levels.clone(), [x.clone() for x in frames]
+    ends = walk(oracle, path, *frames, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)), anchor=frames[0])
+    assert all(same_bits(x, y) for x, y in zip(frames, copies, strict=True))
     assert torch.equal(path.levels, levels)
-    assert all(end.data_ptr() != x.data_ptr() for end in ends for x in given)
+    assert all(end.data_ptr() != x.data_ptr() for end in ends for x in frames)
 
 
 @pytest.mark.parametrize("stride", [1, 3])
@@ -197,14 +197,14 @@ def test_the_denoiser_is_asked_only_for_moving_members_at_the_levels_where_they_
     walk(
         recorder, path, x_prev, x_next, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)), anchor=anchor,
     )  # fmt: skip
-    asked = [[] for _ in range(MEMBERS)]
-    for _, _, s_prev, s_next, rows in recorder.asked:
-        for own, level_prev, level_next in zip(rows[:, 0, 0, 0].int().tolist(), s_prev, s_next, strict=True):
-            asked[own].append((int(level_prev), int(level_next)))
+    levels_of_member = [[] for _ in range(MEMBERS)]
+    for _, _, s_prev, s_next, rows in recorder.calls:
+        for member, level_prev, level_next in zip(rows[:, 0, 0, 0].int().tolist(), s_prev, s_next, strict=True):
+            levels_of_member[member].append((int(level_prev), int(level_next)))
     for member in range(MEMBERS):
         calls = int(path.calls[member])
-        assert asked[member] == visited(path, member)[:calls]
-    assert sum(map(len, asked)) > 0
+        assert levels_of_member[member] == visited(path, member)[:calls]
+    assert sum(map(len, levels_of_member)) > 0
 
 
 def test_a_strided_walk_takes_the_written_out_steps():
@@ -242,9 +242,9 @@ def test_acdm_noises_the_clean_condition_afresh_before_every_move():
     prev, _ = walk(
         recorder, Path.acdm(8, 8), x_prev, x_next, schedule=oracle.schedule, generator=streams_of(range(members))
     )
-    assert same_bits(prev, x_prev) and len(recorder.asked) == 8
+    assert same_bits(prev, x_prev) and len(recorder.calls) == 8
     noises = []
-    for level, (noised, _, s_prev, s_next, _) in zip(range(8, 0, -1), recorder.asked, strict=True):
+    for level, (noised, _, s_prev, s_next, _) in zip(range(8, 0, -1), recorder.calls, strict=True):
         assert (s_prev == level).all() and (s_next == level).all()
         a = oracle.schedule.alpha_bar[level].item()
         noises.append(((noised - math.sqrt(a) * 2.0) / math.sqrt(1 - a)).flatten())
@@ -305,11 +305,11 @@ def test_clean_conditioning_has_the_law_of_the_transition():
 def test_a_path_of_one_member_serves_the_whole_batch():
     oracle = field_oracle()
     x_prev, x_next = field_frames(oracle)
-    one, many = (
+    shared, many = (
         walk(oracle, path, x_prev, x_next, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)))
         for path in (Path.diagonal(3, 5), Path.diagonal(torch.full((MEMBERS,), 3), torch.full((MEMBERS,), 5)))
     )
-    assert all(same_bits(x, y) for x, y in zip(one, many, strict=True))
+    assert all(same_bits(x, y) for x, y in zip(shared, many, strict=True))
 
 
 def test_walks_that_do_not_fit_are_refused():

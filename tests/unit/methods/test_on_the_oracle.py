@@ -111,7 +111,7 @@ def test_a_drift_of_the_new_frame_shrinks_by_the_factor_that_theory_gives(oracle
     makes half of the displacement where that is small.
     """
     level, drift = 45, torch.tensor([1.0, -2.0, 1.5], dtype=torch.float64)
-    make, path, rule, seen = {
+    make, path, rule, variance = {
         "refinement": (Refinement, "fixed_condition", BlindLevels(level=level, condition_level=0), oracle.innovation),
         "thermalizer": (Thermalizer, "unconditional", BlindLevels(level=level), oracle.stationary),
     }[kind]
@@ -123,7 +123,7 @@ def test_a_drift_of_the_new_frame_shrinks_by_the_factor_that_theory_gives(oracle
         method = make(lambda x, shift=shift: pairs[1] + shift, oracle, SCHEDULE, walk=walk, levels=rule)
         moved.append(step(method, pairs[0], streams)[0])
     a2, identity = float(SCHEDULE.alpha_bar[level]), torch.eye(3, dtype=torch.float64)
-    factor = a2 * seen @ torch.linalg.inv(a2 * seen + (1 - a2) * identity)
+    factor = a2 * variance @ torch.linalg.inv(a2 * variance + (1 - a2) * identity)
     if sampler != "ancestral":
         values, vectors = torch.linalg.eigh((factor + factor.mT) / 2)
         factor = vectors @ values.sqrt().diag() @ vectors.mT
@@ -147,10 +147,11 @@ def test_acdm_has_the_law_that_its_steps_add_up_to(oracle, pairs, streams):
     d = oracle.size
     law = torch.block_diag(oracle.stationary, torch.eye(d, dtype=torch.float64))  # of (x_prev clean, x_next noised)
     for level in range(100, 0, -5):
-        here, there = torch.tensor([level]), torch.tensor([level - 5])
-        signal, sigma = float(SCHEDULE.signal(here)), float(SCHEDULE.sigma(here))
-        of_x, of_noise, fresh = (float(c) for c in SCHEDULE.reverse_coefficients(here, there))
-        predict = sigma * torch.linalg.inv(oracle.noised_covariance(here, here)[0])[d:]  # noise of x_next from the pair
+        start, end = torch.tensor([level]), torch.tensor([level - 5])
+        signal, sigma = float(SCHEDULE.signal(start)), float(SCHEDULE.sigma(start))
+        of_x, of_noise, fresh = (float(c) for c in SCHEDULE.reverse_coefficients(start, end))
+        # The linear prediction of the noise of x_next from the pair.
+        predict = sigma * torch.linalg.inv(oracle.noised_covariance(start, start)[0])[d:]
         of_prev, of_next = (
             of_noise * predict[:, :d],
             of_x * torch.eye(d, dtype=torch.float64) + of_noise * predict[:, d:],
