@@ -12,7 +12,7 @@ import sns_core
 
 ROOT = Path(__file__).parents[2]
 FLOOR = re.compile(r"^ +(\d+)  (\w.*)$", re.M)
-# Figures that compute what they show. All others read tables and fields that are finished.
+# Figures that compute their data. All other figures read finished tables and fields.
 COMPUTING_FIGURES = {"movie", "phase_space"}
 
 
@@ -145,7 +145,7 @@ def test_the_package_knows_nothing_of_the_workflow(package):
         ("import torch\n", None),
     ],
 )
-def test_an_import_that_leads_up_is_seen(tmp_path, text, complaint):
+def test_an_import_that_leads_up_is_detected(tmp_path, text, complaint):
     path = tmp_path / "edited.py"
     path.write_text(text)
     lines = upward_imports({"sns_core.data.edited": path}, FLOORS)

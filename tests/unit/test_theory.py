@@ -1,4 +1,4 @@
-"""The theorems on a Gaussian process: slopes, exact limits and what a level can be known from."""
+"""The theorems on a Gaussian process: slopes, exact limits, and the scales that reveal a level."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_the_best_level_of_a_condition_rises_with_its_drift():
     error, best = result["condition_error"][1], result["best_level"][1]
     assert error[0, 0] == pytest.approx(0, abs=1e-12) and best[0] == 0
     assert (np.diff(best) >= 0).all() and best[-1] > 0
-    assert np.allclose(error[:, -1], error[0, -1], rtol=0.05)  # under pure noise no drift is seen
+    assert np.allclose(error[:, -1], error[0, -1], rtol=0.05)  # pure noise hides the drift
     estimated = result["estimated_level"][1].mean(1)
     assert (np.diff(estimated) > 0).all()
 

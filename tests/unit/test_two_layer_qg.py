@@ -26,12 +26,12 @@ def seeded(seed):
 
 
 def relative(result, expected):
-    """Largest difference, a layer, in units of the layer's standard deviation."""
+    """Return the largest difference per layer, in units of the layer's standard deviation."""
     return [float((r - e).abs().max() / e.std()) for r, e in zip(result, expected, strict=True)]
 
 
 def smooth_state(qg, seed, amplitude=1e-6):
-    """Random fields of wavenumbers up to 4, far from the filter."""
+    """Return random fields of wavenumbers up to 4, far from the filter."""
     axis = torch.arange(qg.resolution, dtype=torch.float64) * 2 * math.pi / qg.resolution
     g, state = seeded(seed), torch.zeros(1, 2, qg.resolution, qg.resolution, dtype=torch.float64)
     for k in range(5):
@@ -62,8 +62,8 @@ def test_steps_in_float32_stay_near_pyqg(pyqg, steps, tolerance):
 
 
 def test_filter_is_that_of_pyqg(pyqg):
-    # Bit for bit that of pyqg with this numpy on this processor. The reference's last bits are those of the vector exp and
-    # pow of numpy 1.26 on AVX-512, from which the same numpy without AVX-512 differs by a unit in the last place too.
+    # The filter equals that of pyqg bit for bit with this numpy on this processor. The reference holds the bits of numpy
+    # 1.26 with AVX-512. Without AVX-512, exp and pow of the same numpy differ by a unit in the last place.
     filters, expected = TwoLayerQG().filter, pyqg["filtr"]
     k, l_ = np.meshgrid(pyqg["kk"].numpy(), pyqg["ll"].numpy())
     theta = np.sqrt((k * (1e6 / 64)) ** 2.0 + (l_ * (1e6 / 64)) ** 2.0)
@@ -136,7 +136,7 @@ def test_an_eigenmode_grows_at_its_rate_and_turns_at_its_frequency(options):
     end = qg.run({"spectrum": spectrum}, steps)["spectrum"][0, :, 0, k]
     expected = spectrum[0, :, 0, k] * torch.exp(values[best] * steps * qg.dt)
     assert float((end - expected).abs().max() / expected.abs().max()) < 1e-5
-    assert abs(end[0]) / abs(spectrum[0, 0, 0, k]) > 1.01  # it did grow
+    assert abs(end[0]) / abs(spectrum[0, 0, 0, k]) > 1.01  # the mode has grown
 
 
 @pytest.mark.parametrize("n", [64, 96])
@@ -167,8 +167,8 @@ def test_inversion_round_trip():
 def test_time_stepping_is_of_third_order():
     state, span = smooth_state(TwoLayerQG(32), 1, 5e-6), 64 * 3600.0
     exact = TwoLayerQG(32, 3600.0 / 16, filter_strength=0).advance(state, 64 * 16)
-    # The Euler start costs dt^2 once, which is of third order in the end only if the first step is as fine: give
-    # every run the same history, stored tendencies of an exact solution.
+    # The Euler start has an error of dt^2, which would hide the third order. Give every run the same history instead: the
+    # tendencies of a nearly exact solution.
     errors = []
     for dt in (7200.0, 3600.0, 1800.0):
         qg = TwoLayerQG(32, dt, filter_strength=0)
@@ -260,7 +260,7 @@ def test_frames_are_block_means_of_the_eddy_part():
     for system in (qg, whole):
         once = system.admissible(state)
         assert torch.allclose(system.admissible(once), once, atol=1e-20)
-    # Of the whole anomaly nothing is taken that moves the flow.
+    # `admissible` removes nothing from the whole anomaly that moves the flow.
     assert torch.allclose(whole.velocity(whole.admissible(state))[0], whole.velocity(state)[0], atol=1e-12)
     with pytest.raises(ValueError, match="32 points down to 12"):
         qg.observe(state, 12)
@@ -274,7 +274,7 @@ def test_the_filter_lets_large_scales_alone():
 # --- errors ---
 
 
-def test_a_time_step_too_long_is_told_with_one_that_would_do():
+def test_the_message_for_a_long_time_step_suggests_a_stable_one():
     qg = TwoLayerQG(32, 4e5)
     with pytest.raises(InstabilityError, match="a time step of") as caught:
         qg.advance(smooth_state(qg, 0, 2e-5), 400)
@@ -302,7 +302,7 @@ def test_a_state_of_another_shape_is_refused():
         TwoLayerQG(32).advance(torch.zeros(1, 1, 32, 32), 1)
 
 
-def test_it_is_built_by_its_name():
+def test_the_system_is_built_by_its_name():
     qg = build_system("TwoLayerQG", {"resolution": 32, "eddy_frames": False})
     assert (qg.channels, qg.resolution, qg.layers) == (2, 32, ("upper", "lower"))
 

@@ -1,4 +1,4 @@
-"""A finished run is collected, and another folder makes its figures and numbers again without data and without training."""
+"""Collect a finished run. Another folder then remakes its figures and numbers without data and without training."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ FEW = {"use": {"methods": ["solver", "pointwise", "sns"]}}
 
 @pytest.fixture(scope="module")
 def gallery(finished, tmp_path_factory) -> Path:
-    """A working directory with the smoke run collected under gallery/smoke, and nothing else."""
+    """A working directory that holds the smoke run, collected under gallery/smoke, and nothing else."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -33,19 +33,19 @@ def gallery(finished, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def gallery_copy(gallery, tmp_path, monkeypatch) -> Path:
-    """A copy of it to work in."""
+    """A copy of the gallery in which a test may work."""
     folder = Path(shutil.copytree(gallery, tmp_path / "here"))
     monkeypatch.chdir(folder)
     return folder
 
 
 def overlay(folder: Path, **changes) -> str:
-    """The configuration that was collected, with changes on top."""
+    """Return the collected configuration, with changes on top, as JSON."""
     return json.dumps({**read_json(folder / "gallery/smoke/config.json"), **changes})
 
 
 def without_times(path: Path, methods: list[str]) -> pd.DataFrame:
-    """A table's rows of such methods, and what does not depend on how busy the machine was."""
+    """Return the rows of the methods in a table, without times, which depend on how busy the machine was."""
     table = pd.read_csv(path)
     table = table[table["method"].isin(methods)]
     if "score" in table:
@@ -53,7 +53,7 @@ def without_times(path: Path, methods: list[str]) -> pd.DataFrame:
     return table.drop(columns="seconds_per_step", errors="ignore").reset_index(drop=True)
 
 
-def test_given_results_make_the_same_numbers_and_a_report_without_training(root, finished, gallery_copy):
+def test_collected_results_give_the_same_numbers_and_a_report_without_training(root, finished, gallery_copy):
     config = overlay(gallery_copy, **FEW)
     rules = planned(root, gallery_copy, "all", overlay=config)
     assert "take_result" in rules
@@ -105,7 +105,7 @@ def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
     assert (folder / "kolmogorov/scorecard.csv").read_bytes() == (finished / SYSTEM / "scorecard.csv").read_bytes()
 
 
-def test_what_is_too_large_leaves_the_solvers_rollout_to_whoever_takes_it_up(root, finished, gallery_copy):
+def test_a_limit_on_the_size_leaves_out_the_solvers_rollout_and_a_later_run_makes_it(root, finished, gallery_copy):
     listing = read_json(Path("gallery/smoke/given.json"))
     sizes = {
         kind: sum(e["bytes"] for e in listing["files"].values() if e["kind"] == kind) for kind in ("solver", "models")
@@ -126,7 +126,7 @@ def merged(config: dict, gallery_copy: Path, **changes) -> dict:
     return {**config, **json.loads(overlay(gallery_copy, **changes))}
 
 
-def test_a_longer_rollout_goes_on_from_given_models(root, config, gallery_copy):
+def test_a_longer_rollout_uses_the_collected_models(root, config, gallery_copy):
     stored = read_json(Path("gallery/smoke/config.json"))
     longer = merged(
         config,
@@ -136,7 +136,7 @@ def test_a_longer_rollout_goes_on_from_given_models(root, config, gallery_copy):
     )
     validate(longer)
     kinds = set(reused_results(longer).values())
-    assert kinds == {"data", "models"}, "denoisers were examined along rollouts of another length"
+    assert kinds == {"data", "models"}, "the collected diagnostics belong to rollouts of another length"
 
 
 def change(config: dict, key: str, value) -> dict:
@@ -162,7 +162,7 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("key", "value", "fragments"), UNFIT, ids=[key for key, *_ in UNFIT])
-def test_what_does_not_fit_is_named_before_anything_runs(config, gallery_copy, key, value, fragments):
+def test_a_key_that_does_not_fit_is_named_before_any_job_runs(config, gallery_copy, key, value, fragments):
     whole = change(merged(config, gallery_copy), key, value)
     whole["models"]["other"] = whole["models"]["pointwise"]
     with pytest.raises(ConfigurationError) as caught:
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_named_before_anything_runs(config, gallery_copy, k
         assert fragment in str(caught.value)
 
 
-def test_options_of_methods_may_differ_and_what_depends_on_them_is_left_out(config, gallery_copy):
+def test_options_of_methods_may_differ_and_results_that_depend_on_them_are_not_reused(config, gallery_copy):
     whole = change(merged(config, gallery_copy), "methods.sns.stride", 4)
     validate(whole)
     names = reused_results(whole)
@@ -182,7 +182,7 @@ def test_options_of_methods_may_differ_and_what_depends_on_them_is_left_out(conf
     assert resolve(whole, "kolmogorov")["methods"]["sns"]["stride"] == 4
 
 
-def test_a_key_that_came_later_has_its_usual_value_in_what_was_collected(config, gallery_copy):
+def test_a_newer_key_has_its_default_in_a_collected_configuration(config, gallery_copy):
     path = Path("gallery/smoke/given.json")
     listing = read_json(path)
     del listing["configuration"]["metrics"]["user"]
@@ -221,7 +221,7 @@ def test_a_model_of_other_data_is_not_collected(finished, tmp_path, key, value, 
         collect_run(run=run, output=tmp_path / "gallery/given.json")
 
 
-def test_an_unfinished_run_and_one_that_was_given_itself_are_not_collected(finished, tmp_path):
+def test_an_unfinished_run_and_a_run_of_reused_results_are_not_collected(finished, tmp_path):
     with pytest.raises(UserError, match=r"provenance\.json: missing"):
         collect_run(run=tmp_path, output=tmp_path / "gallery/given.json")
     run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
@@ -232,7 +232,7 @@ def test_an_unfinished_run_and_one_that_was_given_itself_are_not_collected(finis
         collect_run(run=run, output=tmp_path / "gallery/given.json")
 
 
-def test_what_is_kept_in_this_repository_is_whole_and_fits(root, config, monkeypatch):
+def test_the_gallery_of_this_repository_is_complete_and_valid(root, config, monkeypatch):
     monkeypatch.chdir(root)
     for path in root.glob("gallery/*/config.json"):
         validate({**config, **read_json(path)})

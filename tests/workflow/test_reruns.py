@@ -45,7 +45,7 @@ def jobs(root, tmp_path_factory) -> dict:
                 for job in graph.jobs:
                     if job.rule.name in STAGES:
                         printed = graph.workflow.persistence._params(job)
-                        assert job.shellcmd, "the string of settings names only parameters of the rule"
+                        assert job.shellcmd, "the shell command names only what the rule has"
                         by_rule[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
     return by_rule
 

@@ -1,4 +1,4 @@
-"""The whole DAG at the smoke scale, and what a user relies on: nothing is done twice, and extension is cheap."""
+"""The whole DAG at the smoke scale, and two promises to a user: nothing is done twice, and extension is cheap."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def test_run_leaves_report_provenance_and_tables(finished):
     assert record["configuration"]["run"] == "smoke" and record["seed"] == 0
     made = json.loads((finished / SYSTEM / "provenance/windows.csv.json").read_text())
     assert made["stage"] == "aggregate_metrics" and "windows.csv" in made["outputs"], (
-        "who read it has not signed for it"
+        "the record names the stage that made the file, not a stage that read it"
     )
     table = pd.read_csv(finished / SYSTEM / "metrics.csv")
     assert sorted(table.groupby("method").size().items()) == [
@@ -79,13 +79,13 @@ def test_raising_the_steps_runs_new_segments_only(root, finished):
     assert result.returncode == 0, result.stdout
     jobs = planned(root, finished, "rollouts", overlay="rollout: {steps: 90}")
     assert jobs == {"rollout_segment", "rollouts"}
-    # Five of the eight methods follow rollout.steps; each needs its third segment and no other.
+    # Five of the eight methods follow rollout.steps. Each needs only its third segment.
     line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
     assert line.split()[1] == "5"
 
 
 def simulations(result) -> list[str]:
-    """Files that a dry run would simulate."""
+    """Return the files that a dry run would simulate."""
     assert result.returncode == 0, result.stdout
     return sorted(re.findall(r"rule simulate_trajectories:\n    output: \S*/(\S+)\.nc", result.stdout))
 
@@ -98,7 +98,7 @@ def test_members_simulated_in_groups_give_the_same_data(root, finished, tmp_path
     manifests = [folder / SYSTEM / "shards/manifest.json" for folder in (finished, tmp_path)]
     assert manifests[0].read_text() == manifests[1].read_text()
 
-    # A rollout starts from the same states, a lost group is made again by itself, and more members are more groups.
+    # A rollout starts from the same states. A lost group reruns alone. More members make more groups.
     segment = SYSTEM / "rollouts/solver/0-1/segment_0000.nc"
     assert snakemake(root, tmp_path, str(segment), overlay=grouped % "").returncode == 0
     assert equal(tmp_path / segment, finished / segment)
@@ -138,7 +138,7 @@ def test_an_external_rollout_is_scored_beside_the_methods_of_the_run(root, finis
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     with xr.open_dataset(run / SYSTEM / "data/test.nc") as test:
         field = test["vorticity"].isel(time=slice(0, 41)).load()
-    field.to_netcdf(run / "mine.nc")  # the solver's own trajectories, from elsewhere
+    field.to_netcdf(run / "mine.nc")  # the solver's trajectories stand for an external rollout
     assert planned(root, run, f"{SYSTEM}/scorecard.csv", overlay=FOREIGN) <= {
         "rollout_segment", "compute_metrics", "score_methods",
     }  # fmt: skip
@@ -188,7 +188,7 @@ rule mine:
     assert done.returncode == 0, done.stdout + done.stderr
     assert int((run / "rows").read_text()) > 8
     assert "sns_" not in done.stderr.split("Job stats")[1].split("Select")[0], (
-        "results made by the workflow itself are taken up"
+        "the module reuses the results of the workflow"
     )
 
 
@@ -230,8 +230,8 @@ def test_a_configuration_error_is_one_clear_line(root, tmp_path):
     assert "Traceback" not in result.stdout
 
 
-def test_failed_jobs_are_told_with_the_end_of_their_logs_and_the_way_out(root, tmp_path):
-    """By default and as for a cluster; one fails by a mistake of the configuration, which its log tells."""
+def test_failed_jobs_are_listed_with_the_end_of_their_logs_and_the_remedy(root, tmp_path):
+    """With the default options and with those for a cluster. The log names the mistake of the configuration."""
     unstable = "systems: {kolmogorov: {solver: {dt: 0.1}}}"
     for profile in ("default", "slurm"):
         flags = ("--workflow-profile", str(root / "profiles" / profile), "--executor", "local", "--retries", "0")
