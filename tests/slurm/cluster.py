@@ -125,7 +125,7 @@ class Cluster:
         self.folder = Path(folder).resolve()
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which a process finds this SLURM: its configuration, and an `srun` that works inside jobs.
+        """Return the variables with which a process finds this SLURM: its configuration, and an `srun` that works inside jobs.
 
         Snakemake's jobs call `srun` without SLURM's variables, so also without SLURM_CONF.
         """
