@@ -1,4 +1,4 @@
-"""The record of a result: a stage's inputs are known by the annotations of its arguments."""
+"""The record of a result: the annotations of a stage's arguments say which arguments are files."""
 
 import importlib
 import json

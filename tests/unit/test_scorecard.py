@@ -129,7 +129,7 @@ def ensemble(rng, spread, members=5, starts=30, size=16, error=1.0):
 def test_spread_and_error_of_a_forecast_are_those_of_its_law(spread, members):
     scores = ensemble_scores(*(ensemble(np.random.default_rng(5), spread, members)[n] for n in ("forecast", "truth")))
     assert scores["variance"].mean() == pytest.approx(spread**2, rel=0.02)
-    # The mean of members around 0 against a truth of variance 1: 1, whatever their number.
+    # The mean of members around 0 against a truth of variance 1 gives 1 for any number of members.
     assert scores["squared_error"].mean() == pytest.approx(1.0, rel=0.05)
     assert scores["crps"].dims == ("start", "lead", "layer")
 
@@ -162,7 +162,7 @@ def synthetic(
     levels[:, 1::2] = -1  # not looked at
     layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
     y, kept_steps = np.arange(8) * 2 * math.pi / 8, np.arange(0, steps + 1, 4)
-    kept = {
+    variables = {
         "kinetic_energy": (layered, series[..., None]), "enstrophy": (layered, 5 * series[..., None]),
         "rate_of_change": (layered[:2], np.full((members, steps), 2.0 * rate)),
         "relative_change": (layered[:2], np.full((members, steps), 0.2 * rate)),
@@ -183,8 +183,8 @@ def synthetic(
         ),
     }  # fmt: skip
     for name in ("vorticity", "velocity", "gradient"):
-        kept[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
-    return xr.Dataset(kept, {
+        variables[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
+    return xr.Dataset(variables, {
         "member": np.arange(members), "step": np.arange(1, steps + 1), "block": np.arange(BLOCK, steps + 1, BLOCK),
         "lag": np.arange(LAGS + 1) * STEP, "bin": CENTRES, "layer": ["flow"], "wavenumber": np.arange(6.0), "y": y,
         "time": kept_steps * STEP,

@@ -24,7 +24,7 @@ from sns_workflow.fingerprint import fingerprint, modules
 
 SOLVER = "systems.kolmogorov.solver"
 
-# (key to set, value, what the message must hold); a value of None deletes the key.
+# (key to set, value, words of the message). The value None deletes the key.
 MISTAKES = {
     "misspelt top key": ("rolout", {}, ['unknown key "rolout"', "'rollout'"]),
     "misspelt deep key": ("models.pointwise.training.leraning_rate", 1.0, ["models.pointwise.training", "'learning_rate'"]),
@@ -106,13 +106,13 @@ def test_every_configuration_is_valid_on_top_of_the_default(root, config):
 
 
 def test_no_two_models_of_the_default_are_one_object(root):
-    """An overlay is merged in place: what an alias makes one object would change everywhere."""
-    seen = []
+    """An overlay is merged in place, so one object under two keys, as from a YAML alias, would change under both."""
+    mappings = []
 
     def walk(value):
         if isinstance(value, dict):
-            assert id(value) not in [id(other) for other in seen]
-            seen.append(value)
+            assert id(value) not in [id(mapping) for mapping in mappings]
+            mappings.append(value)
             for inner in value.values():
                 walk(inner)
 
@@ -126,7 +126,7 @@ def test_an_override_of_one_model_leaves_the_others(config):
     assert models["pointwise"]["network"]["attention"] and not models["sns_white"]["network"]["attention"]
 
 
-def test_schema_and_code_offer_the_same_words():
+def test_schema_and_code_list_the_same_choices():
     definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
     model, diffusion = definitions["model"]["properties"], definitions["diffusion"]["properties"]
     assert set(diffusion["prediction"]["enum"]) == set(PREDICTIONS)
@@ -145,16 +145,16 @@ def test_the_options_of_a_method_are_those_that_its_class_takes():
             name for name, p in taken.items() if p.default is p.empty
         }
         for name, option in options.items():
-            # What the syntax tree says is what Python itself makes of the annotation.
+            # The type from the syntax tree equals the type that Python evaluates from the annotation.
             assert option.hint == taken[name].annotation, (kind, name)
             if not option.required:
                 default = taken[name].default
                 assert option.default == default
                 value = plugins.check_option(kind, name, default, name)
-                # A mapping gets those of its own defaults that the default of the option leaves out.
+                # A mapping gets the defaults of the keys that the default of the option leaves out.
                 assert value == default or value.items() >= default.items()
         assert plugins.needs_of(kind) == load(path).needs
-    # ACDM walks along a path of its own.
+    # ACDM always walks along the path `acdm`.
     assert set(typing.get_args(options_module.PathName)) == set(PATHS) - {"acdm"}
     kinds = [
         k for hint in typing.get_args(options_module.Readout) for k in typing.get_args(hint.__annotations__["kind"])
@@ -184,7 +184,7 @@ def test_an_option_that_its_method_cannot_take_is_one_line(config, name, value, 
         validate(config)
 
 
-def test_options_mean_what_they_say(config):
+def test_options_are_resolved_to_their_values(config):
     config["methods"]["sns"] |= {"stride": 8.0, "readout": {"kind": "argmax", "refine_share": 0.97}}
     validate(config)
     assert plugins.check_option("refinement", "stride", 8.0, "stride") == 8
@@ -271,8 +271,8 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
 
 
 @pytest.mark.parametrize("old", [old for old in configuration.RENAMED if not old.startswith("methods.")])
-def test_a_key_under_its_old_name_is_told_its_new_one(config, old):
-    """Keys of methods have a test of their own beside the check of methods."""
+def test_the_message_for_an_old_key_names_the_new_key(config, old):
+    """Another test, beside the check of methods, covers the keys of methods."""
     old, new = (key.replace("*", "acdm") for key in (old, configuration.RENAMED[old]))
     *parents, last = new.split(".")
     holder = config
@@ -284,7 +284,7 @@ def test_a_key_under_its_old_name_is_told_its_new_one(config, old):
         validate(config)
 
 
-def test_a_configuration_in_old_words_is_read_in_new_ones(config):
+def test_a_configuration_with_old_keys_is_read_with_new_keys(config):
     old = copy.deepcopy(config)
     hardware, old["given"] = old.pop("hardware"), old.pop("reuse")
     old |= hardware
@@ -301,7 +301,7 @@ def test_a_configuration_in_old_words_is_read_in_new_ones(config):
         if "refine_share" in method.get("readout", {}):
             method["readout"]["quantile"] = method["readout"].pop("refine_share")
         elif method.get("readout", {}).get("kind") == "argmax":
-            method["readout"]["quantile"] = 0.1  # it had to be said where nothing read it
+            method["readout"]["quantile"] = 0.1  # the old schema required this key even if the kind did not use it
     for model in old["models"].values():
         model["training"]["low_condition"] = model["training"].pop("low_condition_share")
     assert configuration.with_new_names(old) == config

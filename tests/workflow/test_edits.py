@@ -1,4 +1,4 @@
-"""Which edit reruns what: dry runs of a copy of the project over a finished run."""
+"""Dry runs of a copy of the project over a finished run: which edit reruns which rules."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ EVERYTHING = {
 
 @pytest.fixture(scope="module")
 def copied(root, finished, tmp_path_factory) -> tuple[Path, Path]:
-    """(project, run): copies that the tests may edit, with nothing left to do."""
+    """(project, run): copies that the tests may edit. The run is complete."""
     project = tmp_path_factory.mktemp("project")
     for name in ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs"):
         source = root / name
@@ -40,7 +40,7 @@ def append(text: str):
 
 
 def reformat(content: str) -> str:
-    """Longer lines, other quotes' worth of white space, more comments; the same program."""
+    """Change the layout: longer lines, other white space, more comments. The program stays the same."""
     return "# a remark\n" + content.replace(" = ", "  =  ").replace("\n\n\n", "\n\n\n\n")
 
 

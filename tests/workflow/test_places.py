@@ -1,4 +1,4 @@
-"""The workflow called in other ways: by its path alone, from a copy, from an address, with very many files, and stopped."""
+"""Other calls of the workflow: by its path alone, from a copy, from an address, with very many files, and stopped."""
 
 import contextlib
 import functools
@@ -36,7 +36,7 @@ def copy_project(root: Path, folder: Path) -> Path:
 
 
 def test_called_by_its_path_without_the_environment_activated(root, tmp_path):
-    """Jobs use the interpreter in which Snakemake runs, and the code of the clone; another one of either reruns nothing."""
+    """Jobs use Snakemake's interpreter and the code of the clone. Another interpreter or clone reruns nothing."""
     bare = {"PATH": "/usr/bin:/bin"}
     words = command(root, tmp_path, str(SYSTEM / "data/test.nc"))
     call = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
@@ -45,14 +45,16 @@ def test_called_by_its_path_without_the_environment_activated(root, tmp_path):
     verify = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert "1 done" in verify.stdout + verify.stderr
     link = tmp_path / "elsewhere"
-    link.symlink_to(Path(sys.executable).parents[1])  # the whole environment: its packages are found from there
-    again = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
-    call = subprocess.run(again, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
+    link.symlink_to(
+        Path(sys.executable).parents[1]
+    )  # the link is to the whole environment, where Python looks for its packages
+    linked_words = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
+    call = subprocess.run(linked_words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert call.returncode == 0 and "Nothing to be done" in call.stdout + call.stderr
 
 
 def test_a_moved_checkout_with_its_results_is_as_it_was(root, finished, tmp_path):
-    """No absolute path is part of what made a result."""
+    """No absolute path is part of a job's settings."""
     clone = copy_project(root, tmp_path)
     shutil.copytree(finished / "results", clone / "results")
     shutil.copytree(finished / ".snakemake", clone / ".snakemake")
@@ -63,7 +65,7 @@ def test_a_moved_checkout_with_its_results_is_as_it_was(root, finished, tmp_path
 
 @contextlib.contextmanager
 def served(folder: Path):
-    """The address of a web server that gives the files of a folder."""
+    """Yield the address of a web server that serves the files of a folder."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *words):
@@ -156,7 +158,7 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     assert text[-1].startswith("compute_metrics: ") and "missing" in text[-1], text[-3:]
 
 
-def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
+def test_a_stopped_call_ends_with_one_line(root, tmp_path):
     longer = "models: {pointwise: {training: {steps: 30000}}}"
     model = SYSTEM / "models/pointwise.safetensors"
     with started(root, tmp_path, str(model), overlay=longer) as process:
@@ -168,11 +170,11 @@ def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
     assert line in text.splitlines(), text
     assert "Traceback" not in text and "RuleException" not in text
     assert len(text[text.index("Terminating processes") :].splitlines()) < 10, text
-    again = snakemake(root, tmp_path, str(model))
-    assert again.returncode == 0, again.stdout
+    repeated = snakemake(root, tmp_path, str(model))
+    assert repeated.returncode == 0, repeated.stdout
 
 
-def test_a_failed_job_is_told_by_the_end_of_its_log_and_without_its_command(tmp_path):
+def test_a_failed_job_is_described_by_the_end_of_its_log_and_without_its_command(tmp_path):
     log = tmp_path / "train.log"
     log.write_text("\n".join(f"line {index}" for index in range(50)))
     job = SimpleNamespace(rule=SimpleNamespace(name="train_model"), output=["a.safetensors"], log=[log])
@@ -187,5 +189,5 @@ def test_a_failed_job_is_told_by_the_end_of_its_log_and_without_its_command(tmp_
     assert shown == [False, True]
 
 
-def test_nothing_is_said_of_a_call_without_jobs():
+def test_a_call_without_jobs_prints_nothing():
     assert describe_stop([]) == ""
