@@ -160,8 +160,10 @@ def _check_shapes(path: Path, note: dict, tensors: dict[str, torch.Tensor]) -> N
     blocks, so a wrong number of blocks is known before any block is built.
     """
     try:
-        if int(note["spec"]["network"].get("blocks", 1)) > len(tensors):
-            raise ValueError(f"{note['spec']['network']['blocks']} blocks in {len(tensors)} tensors")
+        shape = note["spec"]["network"]
+        blocks = int(shape.get("blocks", 1)) * max(1, len(shape.get("multipliers", ())))
+        if blocks > len(tensors):
+            raise ValueError(f"{blocks} blocks in {len(tensors)} tensors")
         with torch.device("meta"):
             network = build_network(note["spec"], note["channels"], tensors.get("landmarks"))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

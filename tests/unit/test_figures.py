@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from docutils.core import publish_doctree
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,7 +36,18 @@ from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
-from sns_core.figures.style import DARK_PAGE, LIGHT_PAGE, MUTED, PALETTE, contrast, method_styles, readable, wrapped
+from sns_core.figures.style import (
+    DARK_PAGE,
+    LIGHT_PAGE,
+    MUTED,
+    OTHER_COLOURS,
+    PALETTE,
+    SPLIT_COLOURS,
+    contrast,
+    method_styles,
+    readable,
+    wrapped,
+)
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
 from sns_core.metrics.distances import CENTRES
@@ -481,6 +493,8 @@ def test_colours_are_stable_and_distinct():
     assert len({style["color"] for style in styles.values()}) == 1 + len(PALETTE) == 9
     assert len({(style["color"], str(style["linestyle"])) for style in styles.values()}) == len(many)
     assert method_styles({"m0": "M0", "solver": "S"})["m0"] == styles["m0"]
+    apart = [MUTED, *PALETTE, *OTHER_COLOURS, *SPLIT_COLOURS.values()]
+    assert len(set(apart)) == len(apart), "a colour of a method, a split and a frame of a pair means one thing"
 
 
 @pytest.mark.parametrize("background", ["#ffffff", LIGHT_PAGE, DARK_PAGE])
@@ -751,6 +765,11 @@ def test_every_figure_of_the_workflow_has_a_caption():
     for name in names:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
         assert re.match(r"Figure \d+\. \w", title) and paragraphs
+
+
+@pytest.mark.parametrize("path", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
+def test_captions_are_read_by_snakemakes_report_without_a_complaint(path):
+    publish_doctree(path.read_text(), settings_overrides={"halt_level": 2, "report_level": 5})
 
 
 def test_seconds_are_shown_as_days_and_metres_as_kilometres():

@@ -20,7 +20,8 @@ from sns_core.__main__ import main
 from sns_core.errors import DamagedFile
 from sns_core.files import record_path
 from sns_core.gallery import collect_run
-from sns_workflow.inspect_run import Job, expected_jobs, judge_all
+from sns_core.record import FORMAT
+from sns_workflow.inspect_run import Job, expected_jobs, judge, judge_all
 
 UNREAD = ("logs", "provenance", ".work")  # folders: what jobs say, what they record, what they go on from
 
@@ -127,6 +128,20 @@ def test_a_changed_file_is_neither_loaded_nor_collected(readers, tmp_path, name)
                 sns_core.load(folder, "sns", device="cpu")
     finally:
         restore(folder / name, backup)
+
+
+def test_verify_survives_a_changed_record(readers, jobs):
+    job = next(job for job in jobs if job.stage == "aggregate_metrics")
+    generator, record = np.random.default_rng(5), record_path(job.outputs[0])
+    content = record.read_bytes()
+    for change in (flip,) * 20 + (cut,) * 5:
+        spoil(record, change, generator)
+        judge(job, [], thorough=True)
+        assert job.state in ("done", "stale", "unrecorded", "damaged") and "\n" not in job.why
+    record.write_text(json.dumps({"format": FORMAT}))
+    judge(job, [], thorough=True)
+    record.write_bytes(content)
+    assert job.state == "unrecorded"
 
 
 def test_a_changed_record_changes_no_number(readers, tmp_path):
