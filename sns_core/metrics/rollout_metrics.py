@@ -12,9 +12,9 @@ from sns_core.data.segments import open_segments
 from sns_core.device import use_threads
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, whole_file
-from sns_core.metrics.bootstrap import interval, resampling_weights
+from sns_core.metrics.bootstrap import distance_interval, resampling_weights
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
-from sns_core.metrics.distances import share_at_the_ends, spectrum_error, wasserstein
+from sns_core.metrics.distances import log_ratio, share_at_the_ends, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
@@ -206,5 +206,5 @@ def spectrum_error_interval(
     weights = resampling_weights(np.repeat([len(group) for group in groups], len(spectra)))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         means = weights @ drawn / weights.sum(1, keepdims=True)
-        value, low, high = interval(spectrum_error(means, truth, shells), "positive")
+        value, low, high = distance_interval(log_ratio(means, truth, shells))
     return float(value), float(low), float(high)

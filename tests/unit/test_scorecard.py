@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from sns_core.errors import UserError
-from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
+from sns_core.metrics.bootstrap import RESAMPLES, distance_interval, interval, pooled, resampling_weights
 from sns_core.metrics.distances import CENTRES, decorrelation_time
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
 from sns_core.metrics.rollout_metrics import window_table
@@ -58,15 +58,31 @@ def test_intervals_cover_a_ratio_of_variances():
     assert 0.8 < np.mean(covered) < 0.97
 
 
-def test_the_interval_of_a_distance_lies_below_what_noise_has_raised_it_to():
-    rng, covered = np.random.default_rng(1), []
-    for trial in range(100):
-        sample = xr.Dataset({"value": (("unit", "k"), rng.normal(0.1, 1, (40, 20))), "size": ("unit", np.ones(40))})
-        distance = np.abs(pooled(sample, trial)["value"]).mean("k")
-        value, low, high = interval(distance.values, "positive")
-        assert 0 <= low <= value <= high
-        covered.append(low <= 0.1 <= high)
-    assert 0.78 < np.mean(covered) <= 0.95  # put around the value, the intervals would cover 0.1 once in thirty
+@pytest.mark.parametrize(("distance", "low", "high"), [(0.0, 0.83, 0.96), (0.05, 0.85, 1.0), (0.3, 0.85, 1.0)])
+def test_the_interval_of_a_distance_holds_it_at_zero_and_away_from_it(distance, low, high):
+    rng, covered, zero = np.random.default_rng(1), [], []
+    signs = np.resize([1.0, -1.0], 20)
+    for trial in range(150):
+        values = rng.normal(distance * signs, 1, (40, 20))
+        sample = xr.Dataset({"value": (("unit", "k"), values), "size": ("unit", np.ones(40))})
+        value, least, most = distance_interval(pooled(sample, trial)["value"].values)
+        assert 0 <= least <= value <= most
+        covered.append(least <= distance <= most)
+        zero.append(least == 0)
+    assert low < np.mean(covered) <= high
+    # 0 is inside where the truth is 0, and outside where 20 shells are each 0.3 = 2 standard errors off.
+    assert np.mean(zero) == pytest.approx(
+        np.mean(covered) if distance == 0 else {0.05: 0.9, 0.3: 0.0}[distance], abs=0.1
+    )
+
+
+def test_the_interval_of_a_distance_leaves_out_points_that_are_unknown_and_is_unknown_with_a_lost_resample():
+    difference = np.array([[0.3, -0.1, np.nan]] + [[0.3 + d, -0.1 - d, 1.0] for d in np.linspace(-0.2, 0.2, 400)])
+    value, low, high = distance_interval(difference)
+    assert (value, low, high) == (pytest.approx(0.2), pytest.approx(0.02, abs=1e-3), pytest.approx(0.38, abs=1e-3))
+    difference[7] = np.inf
+    value, low, high = distance_interval(difference)
+    assert value == pytest.approx(0.2) and np.isnan([low, high]).all()
 
 
 def test_few_units_have_the_full_variance_of_their_mean():
