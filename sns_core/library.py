@@ -25,16 +25,16 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
-from sns_core.files import hold, read_json
+from sns_core.files import hold
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
 from sns_core.methods.build import CALIBRATION, build_method
 from sns_core.methods.solver import Solver
 from sns_core.plugins import is_calibrated
+from sns_core.record import read_run
 from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.streams import MemberStreams
 from sns_core.systems import System
 
-RUN, GALLERY = "provenance.json", "given.json"  # the file of a folder that lists its systems and their methods
 AXES = ("member", "layer", "y", "x")
 
 
@@ -79,26 +79,8 @@ def load(
 
 
 def _record_of(folder: Path) -> dict:
-    """The record of a run or of the gallery: its seed, configuration, and systems with their methods."""
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file; give the folder of a run, for example results/demo")
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; give the folder of a run, for example results/demo, or of the gallery"
-        )
-    listing = next((folder / name for name in (RUN, GALLERY) if (folder / name).exists()), None)
-    if listing is None:
-        above = any((folder.parent / name).exists() for name in (RUN, GALLERY))
-        way_out = (
-            f"give {folder.parent}"
-            if above
-            else "run `snakemake` to its end, or give the folder that holds one of them"
-        )
-        raise UserError(f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; {way_out}")
-    hold([listing])
-    record = read_json(listing)
-    if "provenance" in record:  # of the gallery
-        record = {**record["provenance"], "configuration": record["configuration"]}
+    """The record of a run or of the gallery, with those systems whose methods it lists."""
+    record = read_run(folder)
     systems = record.get("systems") or {}
     systems = {
         name: entry
@@ -106,7 +88,9 @@ def _record_of(folder: Path) -> dict:
         if all("kind" in m for m in entry.get("methods", {"": {}}).values())
     }
     if not systems:
-        raise UserError(f"{listing}: lists no methods, so it comes from an older version; run `snakemake` again")
+        raise UserError(
+            f"{folder}: its record lists no methods, so it comes from an older version; run `snakemake` again"
+        )
     return {**record, "systems": systems}
 
 

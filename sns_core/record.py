@@ -15,10 +15,12 @@ import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from sns_core.errors import UserError
 from sns_core.files import FileTree, checksum, file_entry, hold, provenance, read_json, record_path, sha256, write_json
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
+RUN, GALLERY = "provenance.json", "given.json"  # the record of a run, in its own folder and in a folder of the gallery
 
 # Arguments of stages that name a file to be written, besides all those whose names start with "output".
 WRITTEN = ("history", "restart")
@@ -175,6 +177,47 @@ def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, 
     record = provenance(configuration, seed, ", ".join(sorted(devices)))
     record |= {"format": RUN_FORMAT, "systems": entries, "code_of_results": [json.loads(c) for c in sorted(commits)]}
     write_json(output, record)
+
+
+def read_run(folder: Path) -> dict:
+    """Return what `record_provenance` wrote of a finished run, or of one that is kept in the gallery.
+
+    Raises UserError for a folder without such a record.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the folder of a run, for example results/demo")
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; give the folder of a run, for example results/demo, or of the gallery"
+        )
+    listing = next((folder / name for name in (RUN, GALLERY) if (folder / name).exists()), None)
+    if listing is None:
+        above = any((folder.parent / name).exists() for name in (RUN, GALLERY))
+        way_out = (
+            f"give {folder.parent}"
+            if above
+            else "run `snakemake` to its end, or give the folder that holds one of them"
+        )
+        raise UserError(f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; {way_out}")
+    hold([listing])
+    record = read_json(listing)
+    if "provenance" in record:  # of the gallery
+        record = {**record["provenance"], "configuration": record["configuration"]}
+    return record
+
+
+def records_below(folder: Path) -> dict[str, dict]:
+    """Return the name of each result below a folder -> its record, in the order of the names.
+
+    Files that are no records are left out. Raises DamagedFile for a record that is not readable.
+    """
+    folder, records = Path(folder), {}
+    for path in sorted(folder.glob("**/provenance/*.json")):
+        record = read_json(path)
+        if record.get("format") == FORMAT:
+            records[str((path.parents[1] / path.name.removesuffix(".json")).relative_to(folder))] = record
+    return records
 
 
 def _record_in(path) -> dict:

@@ -1,4 +1,4 @@
-"""The module of each stage. The workflow's rules, the command line and the code fingerprints read this table."""
+"""The module of each stage and command. The rules, the command line and the code fingerprints read these tables."""
 
 STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",
@@ -39,4 +39,10 @@ STAGES = {
     "record_provenance": "sns_core.record",
     "collect_run": "sns_core.gallery",
     "take_result": "sns_core.gallery",
+}
+
+# Commands that a person gives on finished runs. No rule calls them. They write no records and return the
+# text that is printed.
+COMMANDS = {
+    "compare": "sns_core.comparison",
 }

@@ -508,7 +508,7 @@ def test_text_in_the_colour_of_a_method_can_be_read(background):
 
 def test_the_pages_have_the_backgrounds_that_their_colours_are_made_for():
     package = CAPTIONS.parents[1] / "sns_core"
-    for page in (package / "report.html.j2", package / "figures/explorer/explorer.css"):
+    for page in (package / "page.css", package / "figures/explorer/explorer.css"):
         light, dark = page.read_text().split("prefers-color-scheme: dark")
         assert f"--paper: {LIGHT_PAGE}" in light and f"--card: {DARK_PAGE}" in dark
         for colours, backgrounds in ((light, ("paper", "card")), (dark, ("paper", "card"))):
