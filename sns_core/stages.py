@@ -33,6 +33,7 @@ STAGES = {
     "plot_scorecard": "sns_core.figures.scorecard",
     "plot_held_out": "sns_core.figures.held_out",
     "plot_cost": "sns_core.figures.cost",
+    "plot_calibration": "sns_core.figures.calibration",
     "plot_movie": "sns_core.figures.movie",
     "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",

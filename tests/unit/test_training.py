@@ -343,7 +343,9 @@ def test_a_model_may_get_the_position_of_the_forcing(tiny, tmp_path, specs, monk
     model = load_model(train(tmp_path, tiny.manifest, "with_landmarks", specs["denoiser"]), "denoiser")
     system = load_dataset(tiny.manifest, "train").system
     assert torch.equal(model.network.landmarks, system.landmarks(16)) and model.note["spec"]["network"]["landmarks"]
-    assert pd.read_csv(tmp_path / "with_landmarks.csv")["step"].tolist() == [4], "fewer steps than a row of the history has"
+    assert pd.read_csv(tmp_path / "with_landmarks.csv")["step"].tolist() == [4], (
+        "fewer steps than a row of the history has"
+    )
     whole = load_model(tiny.models["denoiser"], "denoiser")
     assert whole.network.landmarks is None
     monkeypatch.setattr(type(system), "landmarks", System.landmarks)

@@ -14,7 +14,6 @@ def get_user_metrics(wildcards) -> list[str]:
 # Methods and their models
 
 
-
 def get_methods(system) -> dict:
     """The methods of this run, in the configuration's order."""
     return RESOLVED[system]["methods"]
@@ -38,10 +37,21 @@ def get_model_roles(system, method) -> dict:
     return {role: f"{folder}/{roles[role]}.safetensors" for role in sorted(roles)}
 
 
+def list_calibrated(system) -> list[str]:
+    """Methods of this run that are calibrated."""
+    return [name for name, method in get_methods(system).items() if is_calibrated(method["kind"])]
+
+
+def get_calibrations(wildcards) -> dict:
+    """Calibrated method -> its calibration."""
+    folder = f"{RESULTS}/{wildcards.system}/calibrations"
+    return {method: f"{folder}/{method}.json" for method in list_calibrated(wildcards.system)}
+
+
 def get_measured_roles(system, method) -> dict:
     """Role -> file of each model of a method, and of its calibration if it has one."""
     roles = get_model_roles(system, method)
-    if is_calibrated(get_methods(system)[method]["kind"]):
+    if method in list_calibrated(system):
         roles["calibration"] = f"{RESULTS}/{system}/calibrations/{method}.json"
     return roles
 
@@ -270,7 +280,12 @@ def get_table(name):
 def list_figures(system) -> list[str]:
     """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four of them or more."""
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
-    return [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
+    calibrated = bool(list_calibrated(system))
+    return [
+        name
+        for name in FIGURES
+        if len(get_refinements(system)) >= least.get(name, 0) and (calibrated or name != "calibration")
+    ]
 
 
 # Movie and explorer
