@@ -25,8 +25,8 @@ OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = None) -> PeriodicUNet:
     """Build the network of a model's specification. The objective decides which frames the network sees.
 
-    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have none. Raises UserError for
-    an unknown objective.
+    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have none.
+    Raises UserError for an unknown objective.
     """
     shape = {"channels": channels, **spec["network"]}
     shown = shape.get("landmarks") and landmarks is not None and len(landmarks)

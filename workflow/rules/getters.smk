@@ -3,7 +3,7 @@ import json
 
 
 def get_method_class(wildcards) -> list[str]:
-    """The class of a method, whose code its rollouts depend on."""
+    """The class of a method, on whose code its results depend."""
     return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 
@@ -12,7 +12,6 @@ def get_user_metrics(wildcards) -> list[str]:
 
 
 # Methods and their models
-
 
 
 def get_methods(system) -> dict:
