@@ -124,8 +124,9 @@ class Emulator:
     def __init__(self, folder: Path, method: str, spec: dict, hardware: Hardware, seed: int, threads: int):
         manifest = folder / "shards" / "manifest.json"
         self.folder, self.method, self.options = folder, method, spec
+        files = self._model_files()
         self._device, self._threads = hardware.device, threads
-        hold([manifest])
+        hold([manifest, *files.values()])
         self.emulation = Emulation.read(manifest)
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
@@ -135,7 +136,7 @@ class Emulator:
             )
         self._method = build_method(
             spec,
-            self._model_files(),
+            files,
             self.emulation,
             system=self.system,
             hardware=hardware,

@@ -19,7 +19,8 @@ from sns_core.diffusion.schedule import per_member
 from sns_core.files import FileTree, sha256, write_json
 from sns_core.methods.base import Carry, FrameSpace, Hardware
 from sns_core.methods.build import CALIBRATION, CALIBRATION_FORMAT, build_method
-from sns_core.methods.calibrated import CalibratedRefinement, Calibration
+from sns_core.methods.calibrated import CalibratedRefinement
+from sns_core.methods.calibration import Calibration
 from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.progress import progress
 from sns_core.shells import shell_power
@@ -127,7 +128,7 @@ def find_balance(
 
     The method rolls on from `starts` (B, C, m, m). After each window of steps the balance moves by `gain` (C, K) times the
     power that a shell lacks. The result is the mean balance over the second half, in which its fluctuations cancel. A member that is
-    lost starts again, so that an untrained denoiser gets a calibration, too.
+    lost starts again, so that an untrained denoiser gets a calibration, too. A method that gives no power back keeps the balance 0.
     """
     carry, power = method.start(starts), method.calibration.power
     balances, history, levels, level = [], [], [], 0.0
@@ -140,8 +141,9 @@ def find_balance(
         total += mean_power(method.whiten(carry["frame"]))
         if (step + 1) % window == 0:
             balance = method.calibration.balance + gain * (power - total / window)
-            balance = torch.minimum(torch.maximum(balance, -power / 2), power)
-            method.calibration = replace(method.calibration, balance=balance)
+            if method.balances:
+                balance = torch.minimum(torch.maximum(balance, -power / 2), power)
+                method.calibration = replace(method.calibration, balance=balance)
             balances.append(method.calibration.balance)
             history.append(total / window)
             levels.append(level / window)

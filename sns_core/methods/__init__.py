@@ -44,7 +44,8 @@ def __getattr__(name: str):
     from sns_core.methods.anchors import InitialAnchor, ResampledAnchor
     from sns_core.methods.base import FrameMethod, FrameSpace, Hardware, Method, Parts, StepRecord
     from sns_core.methods.build import build_method
-    from sns_core.methods.calibrated import CalibratedRefinement, Calibration
+    from sns_core.methods.calibrated import CalibratedRefinement
+    from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
     from sns_core.methods.external import External
     from sns_core.methods.generation import Generation

@@ -9,7 +9,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json
 from sns_core.methods.base import FrameSpace, Hardware, Method, Parts
-from sns_core.methods.calibrated import Calibration
+from sns_core.methods.calibration import Calibration
 from sns_core.plugins import class_of, is_calibrated, load, needs_of, options_of
 from sns_core.systems import System
 from sns_core.training import load_model
@@ -62,10 +62,13 @@ def build_method(
 
 
 def read_calibration(path: Path, emulation: Emulation) -> Calibration:
-    """Read the file that `calibrate_refinement` made. Raises DamagedFile where it is none, or of other data."""
+    """Read the file that `calibrate_refinement` made. Raises DamagedFile where it is none, not whole, or of other data."""
     content = read_json(path)
     if content.get("format") != CALIBRATION_FORMAT:
         raise DamagedFile(path, f"not a calibration of this project (its format is not {CALIBRATION_FORMAT!r})")
-    if content["data"] != emulation.identity:
-        raise DamagedFile(path, f"measured on other data than this run's (manifest {content['data'][:12]})")
-    return Calibration.from_dict(content)
+    if content.get("data") != emulation.identity:
+        raise DamagedFile(path, f"measured on other data than this run's (manifest {str(content.get('data'))[:12]})")
+    try:
+        return Calibration.from_dict(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(path, f"no whole calibration ({error!r})") from None

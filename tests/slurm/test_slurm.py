@@ -16,12 +16,13 @@ from snakemake_calls import SYSTEM, snakemake, wait_for
 from submitted import MODEL, OVERLAY, Submitter, Watch, stages, without_surrogate
 
 RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
-           "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
+           "models/sns_residual.safetensors", "calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
            "metrics/sns_windows.csv"]  # fmt: skip
 SURROGATE = ["models/pointwise.safetensors", "models/pointwise.csv"]
 ON_GPUS = {
     "simulate_trajectories",
     "train_model",
+    "calibrate_refinement",
     "rollout_segment",
     "rollout_ensemble",
     "rollout_grids",
@@ -97,8 +98,8 @@ def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter
     jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
     began = stages(folder)
     assert {stage for stage, *_ in began} == {
-        "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "rollout_ensemble", "compute_reference",
-        "compute_metrics", "aggregate_metrics", "score_methods", "rollout_grids", "measure_cost", "tabulate_cost",
+        "simulate_trajectories", "shard_dataset", "train_model", "calibrate_refinement", "rollout_segment", "rollout_ensemble",
+        "compute_reference", "compute_metrics", "aggregate_metrics", "score_methods", "rollout_grids", "measure_cost", "tabulate_cost",
     }  # fmt: skip
     assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
     for stage, number, *_ in began:

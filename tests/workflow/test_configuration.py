@@ -36,8 +36,8 @@ MISTAKES = {
     "odd grid": (f"{SOLVER}.resolution", 63, ["resolution", "a multiple of 2"]),
     "unknown system class": (f"{SOLVER}.class", "KolmogorovFlo", ["class", "did you mean 'KolmogorovFlow'"]),
     "unknown objective": ("models.pointwise.objective", "pointwse", ["objective", "did you mean 'pointwise'"]),
-    "unknown path": ("methods.sns.path", "left", ["methods.sns.path", "left_then_down"]),
-    "share out of range": ("methods.sns.readout.refine_share", 1.5, ["readout.refine_share", "between 0 and 1"]),
+    "unknown path": ("methods.sns_published.path", "left", ["methods.sns_published.path", "left_then_down"]),
+    "share out of range": ("methods.thermalizer_of_pairs.readout.refine_share", 1.5, ["readout.refine_share", "between 0 and 1"]),
     "emulator step": ("systems.kolmogorov.emulator.step", 0.053, ["emulator.step", "not a multiple of solver.dt", "0.05"]),
     "emulator finer than the solver": ("systems.kolmogorov.emulator.resolution", 128, ["emulator.resolution", "finer"]),
     "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
@@ -63,7 +63,9 @@ MISTAKES = {
     "more training frames than there are": ("models.pointwise.training.frames", 500, ["training.frames", "the 400 of"]),
     "more trajectories than there are": ("models.pointwise.training.trajectories", 65, ["training.trajectories", "the 64 of"]),
     "an option of another method": ("methods.pointwise.stride", 2, ["methods.pointwise.stride", "has no such option"]),
-    "order of the sampler": ("methods.sns.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
+    "an option of refinement in place": ("methods.sns.gain", [1.8, 1.0], ["methods.sns.gain", "has no such option"]),
+    "level 0 for the next frame": ("methods.sns.level", 0, ["methods.sns.level", "at least 1"]),
+    "order of the sampler": ("methods.sns_published.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
     "more starts than the test split": ("metrics.ensemble.starts", 17, ["metrics.ensemble.starts", "16 members"]),
     "a lead without truth": ("methods.sns.leads", [1, 3], ["methods.sns.leads", "3 is not among 1, 2, 5, 10, 20"]),
     "an external method without a file": ("methods.sns", {"label": "x", "kind": "external", "models": {}}, ["methods.sns", "'file'"]),
@@ -165,31 +167,35 @@ def test_the_options_of_a_method_are_those_that_its_class_takes():
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     {
-        "no number": ("stride", "two", 'methods.sns.stride: "two" is not a whole number'),
-        "a fraction": ("stride", 1.5, "methods.sns.stride: 1.5 is not a whole number"),
-        "below the least": ("max_level", 0, "methods.sns.max_level: 0 must be at least 1"),
-        "not a number at all": ("gain", [math.nan, 1], "methods.sns.gain.0: nan is not a finite number"),
-        "too few values": ("gain", [1.0], r"methods.sns.gain: \[1.0\] must have 2 values"),
-        "an unknown path": ("path", "diagnal", "methods.sns.path: \"diagnal\" is none of .*; did you mean 'diagonal'"),
-        "an unknown read-out": ("readout", {"kind": "mode"}, 'methods.sns.readout.kind: "mode" is none of'),
+        "no number": ("stride", "two", 'methods.sns_published.stride: "two" is not a whole number'),
+        "a fraction": ("stride", 1.5, "methods.sns_published.stride: 1.5 is not a whole number"),
+        "below the least": ("max_level", 0, "methods.sns_published.max_level: 0 must be at least 1"),
+        "not a number at all": ("gain", [math.nan, 1], "methods.sns_published.gain.0: nan is not a finite number"),
+        "too few values": ("gain", [1.0], r"methods.sns_published.gain: \[1.0\] must have 2 values"),
+        "an unknown path": (
+            "path",
+            "diagnal",
+            "methods.sns_published.path: \"diagnal\" is none of .*; did you mean 'diagonal'",
+        ),
+        "an unknown read-out": ("readout", {"kind": "mode"}, 'methods.sns_published.readout.kind: "mode" is none of'),
         "a read-out without its share": ("readout", {"kind": "quantile"}, "the key 'quantile' is missing"),
-        "an unknown key": ("sampler", {"clipped": 1}, 'methods.sns.sampler: unknown key "clipped"'),
-        "a word for true": ("renoise", "no", 'methods.sns.renoise: "no" is not true or false'),
+        "an unknown key": ("sampler", {"clipped": 1}, 'methods.sns_published.sampler: unknown key "clipped"'),
+        "a word for true": ("renoise", "no", 'methods.sns_published.renoise: "no" is not true or false'),
         "an old name": ("joint", True, "is called 'shared_level' now"),
     }.values(),
 )
 def test_an_option_that_its_method_cannot_take_is_one_line(config, name, value, words):
-    config["methods"]["sns"][name] = value
+    config["methods"]["sns_published"][name] = value
     with pytest.raises(ConfigurationError, match=words):
         validate(config)
 
 
 def test_options_are_resolved_to_their_values(config):
-    config["methods"]["sns"] |= {"stride": 8.0, "readout": {"kind": "argmax", "refine_share": 0.97}}
+    config["methods"]["sns_published"] |= {"stride": 8.0, "readout": {"kind": "argmax", "refine_share": 0.97}}
     validate(config)
     assert plugins.check_option("refinement", "stride", 8.0, "stride") == 8
     # An overlay that changes the kind of a read-out leaves the old kind's keys behind.
-    readout = config["methods"]["sns"]["readout"]
+    readout = config["methods"]["sns_published"]["readout"]
     assert plugins.check_option("refinement", "readout", readout, "readout") == {"kind": "argmax"}
 
 
@@ -253,6 +259,7 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
     changed = {stage for stage, value in prints().items() if value != before[stage]}
     assert changed == {
         "train_model",
+        "calibrate_refinement",
         "rollout_segment",
         "rollout_ensemble",
         "rollout_grids",

@@ -15,7 +15,15 @@ PAGES = {
 COST = {"tabulate_cost", "plot_cost"}
 SCORES = {"score_methods", "plot_scorecard", *COST}
 BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report", *SCORES}
-BELOW_MODELS = {"rollout_segment", "rollout_ensemble", "measure_cost", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
+BELOW_CALIBRATIONS = {
+    "rollout_segment",
+    "rollout_ensemble",
+    "measure_cost",
+    "diagnose_denoiser",
+    *PAGES,
+    *BELOW_METRICS,
+}
+BELOW_MODELS = {"calibrate_refinement", *BELOW_CALIBRATIONS}
 BELOW_ROLLOUTS = {"rollout_grids", *BELOW_MODELS}
 EVERYTHING = {
     "simulate_trajectories", "shard_dataset", "train_model", "compute_reference", "plot_spin_up", *BELOW_ROLLOUTS,
@@ -56,8 +64,10 @@ EDITS = [
     ("sns_core/systems/two_layer_qg.py", CODE, set()),
     ("sns_core/networks/unet.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
     ("sns_core/training/train.py", CODE, {"train_model", *BELOW_MODELS}),
-    ("sns_core/methods/refinement.py", CODE, BELOW_ROLLOUTS - {"rollout_grids"}),
-    ("sns_core/methods/acdm.py", CODE, BELOW_ROLLOUTS - {"rollout_grids", "diagnose_denoiser", "plot_condition_error"}),
+    ("sns_core/methods/refinement.py", CODE, BELOW_CALIBRATIONS),
+    ("sns_core/methods/calibrated.py", CODE, BELOW_MODELS),
+    ("sns_core/evaluation/calibration.py", CODE, BELOW_MODELS),
+    ("sns_core/methods/acdm.py", CODE, BELOW_CALIBRATIONS - {"diagnose_denoiser", "plot_condition_error"}),
     ("sns_core/evaluation/denoiser_diagnosis.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),

@@ -67,12 +67,11 @@ def test_collected_results_give_the_same_numbers_and_a_report_without_training(r
     result = snakemake(root, gallery_copy, "all", overlay=config)
     assert result.returncode == 0, result.stdout[-4000:]
     for name in ("metrics.csv", "windows.csv", "scorecard.csv"):
-        original, remade = (
-            without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, gallery_copy / RUN)
-        )
+        original, remade = (without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, gallery_copy / RUN))
         assert len(original) > 2
         pd.testing.assert_frame_equal(original, remade)
-    for name in ("rollouts/sns/0-1/segment_0001.nc", "ensembles/sns.nc", "diagnostics/sns.nc", "metrics/reference.nc"):
+    same = ("calibrations/sns.json", "rollouts/sns/0-1/segment_0001.nc", "ensembles/sns.nc", "diagnostics/sns.nc")
+    for name in (*same, "metrics/reference.nc"):
         assert equal(finished / SYSTEM / name, gallery_copy / RUN / name), name
     for name in ("spin_up", "levels", "condition_error"):
         assert (gallery_copy / RUN / f"figures/{name}.png").exists()
@@ -86,7 +85,7 @@ def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
     folder = gallery / "gallery/smoke"
     listing = read_json(folder / "given.json")
     kinds = {entry["kind"] for entry in listing["files"].values()}
-    assert kinds == {"data", "models", "diagnostics", "solver"}
+    assert kinds == {"data", "models", "calibrations", "diagnostics", "solver"}
     assert listing["provenance"]["systems"]["kolmogorov"]["wall_seconds"]
     with (
         xr.open_dataset(folder / "kolmogorov/data/test.nc") as test,
@@ -111,10 +110,11 @@ def test_a_limit_on_the_size_leaves_out_the_solvers_rollout_and_a_later_run_make
         kind: sum(e["bytes"] for e in listing["files"].values() if e["kind"] == kind) for kind in ("solver", "models")
     }
     whole = sum(entry["bytes"] for entry in listing["files"].values())
+    kinds = {entry["kind"] for entry in listing["files"].values()}
     output = Path("gallery/smoke/given.json")
     collect_run(run=finished / "results/smoke", output=output, megabytes=(whole - sizes["solver"] / 2) / 1e6)
     assert not list(Path("gallery/smoke/kolmogorov").glob("rollouts/*/*/*.nc"))
-    assert {entry["kind"] for entry in read_json(output)["files"].values()} == {"data", "models", "diagnostics"}
+    assert {entry["kind"] for entry in read_json(output)["files"].values()} == kinds - {"solver"}
     assert {"rollout_segment", "take_result"} <= planned(
         root, gallery_copy, str(RUN / "rollouts/solver/0-1/segment_0001.nc"), overlay=overlay(gallery_copy)
     )
@@ -136,7 +136,7 @@ def test_a_longer_rollout_uses_the_collected_models(root, config, gallery_copy):
     )
     validate(longer)
     kinds = set(reused_results(longer).values())
-    assert kinds == {"data", "models"}, "the collected diagnostics belong to rollouts of another length"
+    assert kinds == {"data", "models", "calibrations"}, "denoisers were examined along rollouts of another length"
 
 
 def change(config: dict, key: str, value) -> dict:
@@ -154,8 +154,9 @@ UNFIT = [
     ("systems.kolmogorov.solver.viscosity", 4e-3, ["viscosity is 0.004 here, 0.005"]),
     ("systems.kolmogorov.emulator.step", 0.2, ["emulator.step is 0.2 here, 0.1"]),
     ("models.pointwise.training.steps", 50, ["models.pointwise.training.steps is 50 here, 40"]),
-    ("models.sns_coloured.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"noise\""]),
+    ("models.sns_residual.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"residual\""]),
     ("methods.sns.anchor_frame", "resampled", ["methods.sns.anchor_frame", "training frames"]),
+    ("methods.sns.condition_level", 0, ["methods.sns", "no calibration of this method with these options"]),
     ("methods.sns.models.surrogate", "other", ["models.other", "holds no such model"]),
     ("reuse.folder", "gallery/nowhere", ["reuse.folder", "collect_run"]),
 ]  # fmt: skip
@@ -172,14 +173,15 @@ def test_a_key_that_does_not_fit_is_named_before_any_job_runs(config, gallery_co
 
 
 def test_options_of_methods_may_differ_and_results_that_depend_on_them_are_not_reused(config, gallery_copy):
-    whole = change(merged(config, gallery_copy), "methods.sns.stride", 4)
+    whole = change(merged(config, gallery_copy), "methods.sns_published.stride", 4)
     validate(whole)
     names = reused_results(whole)
-    assert "kolmogorov/diagnostics/sns.nc" not in names and "kolmogorov/diagnostics/sns_published.nc" in names
+    assert "kolmogorov/diagnostics/sns_published.nc" not in names and "kolmogorov/diagnostics/sns.nc" in names
+    assert "kolmogorov/calibrations/sns.json" in names
     assert len(names) == len(reused_results(merged(config, gallery_copy))) - 1
     relabelled = change(merged(config, gallery_copy), "methods.sns.label", "Ours")
     assert reused_results(relabelled) == reused_results(merged(config, gallery_copy))
-    assert resolve(whole, "kolmogorov")["methods"]["sns"]["stride"] == 4
+    assert resolve(whole, "kolmogorov")["methods"]["sns_published"]["stride"] == 4
 
 
 def test_a_newer_key_has_its_default_in_a_collected_configuration(config, gallery_copy):
@@ -191,7 +193,7 @@ def test_a_newer_key_has_its_default_in_a_collected_configuration(config, galler
 
 
 def test_an_altered_file_is_refused_and_left_alone(gallery_copy):
-    listing, name = Path("gallery/smoke/given.json"), "kolmogorov/models/sns_coloured.safetensors"
+    listing, name = Path("gallery/smoke/given.json"), "kolmogorov/models/sns_residual.safetensors"
     path = listing.parent / name
     take_result(listing=listing, name=name, output=Path("taken.safetensors"))
     assert Path("taken.safetensors").read_bytes() == path.read_bytes()

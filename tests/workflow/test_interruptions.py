@@ -14,9 +14,9 @@ import pytest
 from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake, started, wait_for
 
-RESULTS = ["shards/manifest.json", "models/pointwise.safetensors", "models/sns_coloured.safetensors", "models/sns_coloured.csv",
-           "rollouts/sns/0-1/segment_0000.nc", "rollouts/sns/0-1/segment_0001.nc", "metrics/sns.nc", "metrics/sns_windows.csv",
-           "metrics/reference.nc", "data/train.nc", "windows.csv"]  # fmt: skip
+RESULTS = ["shards/manifest.json", "models/pointwise.safetensors", "models/sns_residual.safetensors", "models/sns_residual.csv",
+           "calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc", "rollouts/sns/0-1/segment_0001.nc", "metrics/sns.nc",
+           "metrics/sns_windows.csv", "metrics/reference.nc", "data/train.nc", "windows.csv"]  # fmt: skip
 FEW = "use: {methods: [solver, pointwise, sns]}"
 
 
@@ -39,7 +39,8 @@ def at_work(folder: Path, pattern: str):
 def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finished, tmp_path):
     moments = [
         ("data/provenance/train.nc", signal.SIGKILL), ("shards/provenance/manifest.json", signal.SIGKILL),
-        ("models/.work/*/checkpoint.safetensors", signal.SIGKILL), ("models/provenance/sns_coloured.safetensors", signal.SIGTERM),
+        ("models/.work/*/checkpoint.safetensors", signal.SIGKILL), ("models/provenance/sns_residual.safetensors", signal.SIGTERM),
+        ("calibrations/provenance/sns.json", signal.SIGKILL),
         ("rollouts/sns/0-1/provenance/segment_0001.nc", signal.SIGKILL), ("metrics/provenance/sns.nc", signal.SIGKILL),
     ]  # fmt: skip
     for pattern, number in moments:
@@ -81,14 +82,14 @@ def test_without_snakemakes_memory_nothing_reruns_and_verify_still_finds_changes
     assert repeated.returncode == 0 and "Nothing to be done" in repeated.stdout
     assert "results of this configuration" in snakemake(root, run, "verify").stdout
     shutil.rmtree(run / ".snakemake")
-    change = "models: {sns_coloured: {training: {learning_rate: 1.0e-3}}}"
+    change = "models: {sns_residual: {training: {learning_rate: 1.0e-3}}}"
     assert planned(root, run, "all", overlay=change) <= {"all"}, (
         "Snakemake has forgotten the settings; the records of verify still hold them"
     )
     verified = snakemake(root, run, "verify", overlay=change)
     assert verified.returncode != 0
     assert (
-        "stale       results/smoke/kolmogorov/models/sns_coloured.safetensors: --spec was 0.002, not 0.001"
+        "stale       results/smoke/kolmogorov/models/sns_residual.safetensors: --spec was 0.002, not 0.001"
         in verified.stdout
     )
     assert "(training.learning_rate)" in verified.stdout
@@ -134,6 +135,7 @@ def test_verify_finds_files_that_are_missing_altered_unrecorded_or_made_by_other
             "rollouts/pointwise/0-1/segment_0001.nc",
         ),
         ("shards/train_0001.npy", "models/pointwise.safetensors", "models/pointwise.safetensors"),
+        ("calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc", "rollouts/sns/0-1/segment_0000.nc"),
         (
             "rollouts/sns/0-1/restart_0000.safetensors",
             "rollouts/sns/0-1/segment_0001.nc",

@@ -196,23 +196,23 @@ def test_an_annotation_of_a_users_build_is_checked_or_every_value_is_allowed(wri
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("gain", {}, "methods.sns.gain: a mapping is not a list"),
-        ("sampler", {"clip": {}}, "methods.sns.sampler.clip: a mapping is not a number"),
-        ("stride", None, "methods.sns.stride: null is not a whole number"),
-        ("stride", True, "methods.sns.stride: true is not a whole number"),
-        ("path", None, "methods.sns.path: null is none of left_then_down"),
-        ("readout", None, "methods.sns.readout: null is not a mapping with kind"),
-        ("readout", {"kind": None}, "methods.sns.readout.kind: null is none of argmax"),
-        ("gain", [None, 1], "methods.sns.gain.0: null is not a number"),
+        ("gain", {}, "methods.sns_published.gain: a mapping is not a list"),
+        ("sampler", {"clip": {}}, "methods.sns_published.sampler.clip: a mapping is not a number"),
+        ("stride", None, "methods.sns_published.stride: null is not a whole number"),
+        ("stride", True, "methods.sns_published.stride: true is not a whole number"),
+        ("path", None, "methods.sns_published.path: null is none of left_then_down"),
+        ("readout", None, "methods.sns_published.readout: null is not a mapping with kind"),
+        ("readout", {"kind": None}, "methods.sns_published.readout.kind: null is none of argmax"),
+        ("gain", [None, 1], "methods.sns_published.gain.0: null is not a number"),
         (
             "readout",
             {"kind": "calibrated", "quantile": 0.9},
-            "methods.sns.readout: the key 'refine_share' is missing; readout.quantile was renamed to readout.refine_share",
+            "methods.sns_published.readout: the key 'refine_share' is missing; readout.quantile was renamed to readout.refine_share",
         ),
     ],
 )
 def test_a_message_shows_values_as_yaml_writes_them(config, option, value, words):
-    config["methods"]["sns"][option] = value
+    config["methods"]["sns_published"][option] = value
     with pytest.raises(ConfigurationError) as caught:
         validate(config)
     assert str(caught.value).startswith(words)
@@ -235,12 +235,12 @@ def digest(value) -> str:
 
 def test_one_setting_is_one_value(config):
     whole, decimal = copy.deepcopy(config), copy.deepcopy(config)
-    whole["methods"]["sns"] |= {
+    whole["methods"]["sns_published"] |= {
         "stride": 8,
         "gain": [2, 1],
         "sampler": {"eta": 1, "variance": "posterior", "clip": 8, "order": 1},
     }
-    decimal["methods"]["sns"] |= {
+    decimal["methods"]["sns_published"] |= {
         "stride": 8.0,
         "gain": [2.0, 1.0],
         "sampler": {"eta": 1.0, "variance": "posterior", "clip": 8.0, "order": 1.0},
@@ -296,7 +296,9 @@ def test_an_option_cannot_have_the_name_of_a_key_of_every_method(config, write):
         validate(config)
 
 
-def test_an_edit_of_the_options_reruns_nothing_and_one_of_the_levels_does(root, tmp_path, monkeypatch):
+def test_an_edit_reruns_the_rollouts_of_methods_that_use_the_code_and_one_of_the_options_reruns_none(
+    root, tmp_path, monkeypatch
+):
     shutil.copytree(root / "sns_core", tmp_path / "sns_core", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(fingerprints, "ROOT", tmp_path)
 
@@ -319,5 +321,7 @@ def test_an_edit_of_the_options_reruns_nothing_and_one_of_the_levels_does(root, 
     assert after("options.py", "Count = Annotated[int, Bounds(1)]", "Count = Annotated[int, Bounds(2)]") == set()
     changed = after("methods/levels.py", "self.level * due", "self.level * 1 * due")
     assert "refinement" in changed and not changed & {"pointwise", "solver", "acdm"}
+    median = 'LevelReadout("quantile", 0.5)'
+    assert after("methods/calibrated.py", median, median.replace("5", "4")) == {"calibrated_refinement"}
     monkeypatch.undo()
     fingerprints.forget()

@@ -102,11 +102,14 @@ EDITS = [
     ("figures.explorer.megabytes", 5.0), ("hardware.device", "cpu"), ("hardware.devices", 2), ("hardware.precision", "float32"),
     ("hardware.compile", True), ("use.methods", ["solver", "pointwise", "sns"]),
     ("use.methods", ["solver", "sns", "pointwise", "sns_published", "sns_clean", "thermalizer", "acdm", "sns_generation"]),
-    ("methods.sns.label", "Ours"), ("methods.sns.stride", 2), ("methods.sns.max_level", 3), ("methods.sns.gain", [1.5, 1.0]),
-    ("methods.sns.path", "left_then_down"), ("methods.sns.sampler.eta", 0.5), ("methods.sns.models.denoiser", "sns_white"),
+    ("methods.sns.label", "Ours"), ("methods.sns_published.stride", 2), ("methods.sns_published.max_level", 3),
+    ("methods.sns_published.gain", [1.5, 1.0]), ("methods.sns_published.path", "diagonal"),
+    ("methods.sns_published.sampler.eta", 0.5), ("methods.sns_published.models.denoiser", "sns_residual"),
+    ("methods.sns.models.denoiser", "sns_white"), ("methods.sns.condition_level", 0), ("methods.sns.level", 2),
+    ("methods.sns.completion", False), ("methods.sns.balance", False),
     ("methods.pointwise.steps", 30), ("methods.acdm.stride", 2), ("methods.thermalizer.max_level", 4),
     ("models.pointwise.training.steps", 50), ("models.pointwise.network.width", 4), ("models.sns_white.diffusion.colour", 0.5),
-    ("models.sns_coloured.training.learning_rate", 0.001), ("models.sns_coloured.training.batch", 4),
+    ("models.sns_residual.training.learning_rate", 0.001), ("models.sns_residual.training.batch", 4),
     ("models.acdm.training.ema", 0.99), ("systems.kolmogorov.solver.viscosity", 0.006), ("systems.kolmogorov.solver.drag", 0.2),
     ("systems.kolmogorov.data.spin_up", 3.0), ("systems.kolmogorov.data.shard_members", 1),
     ("systems.kolmogorov.data.group_members", 2), ("systems.kolmogorov.data.splits.test.members", 5),
@@ -115,9 +118,12 @@ EDITS = [
 ]  # fmt: skip
 
 
+OF_ONE_METHOD = ("calibrate_refinement", "rollout_segment", "rollout_ensemble")
+
+
 def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root, finished):
     assert len(EDITS) >= 60
-    unlike, unchanged, rules = [], [], {}
+    unlike, unchanged, rules, rolled = [], [], {}, {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished)
         for key, value in EDITS:
@@ -125,6 +131,9 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
                 jobs = [(job, job_of(job)) for job in graph.jobs if job.rule.name in STAGES]
                 to_run = {str(mine.outputs[0]) for job, mine in jobs if graph.needrun(job)}
                 rules[key] = {mine.stage for job, mine in jobs if graph.needrun(job)}
+                rolled[key] = {
+                    job.wildcards.method for job, mine in jobs if graph.needrun(job) and mine.stage in OF_ONE_METHOD
+                }
             judge_all([mine for _, mine in jobs], thorough=False)
             stale = {str(mine.outputs[0]) for _, mine in jobs if mine.state != "done"}
             if stale != to_run:
@@ -138,6 +147,11 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
     )
     assert {"rollout_segment", "compute_reference", "compute_metrics"} <= rules["rollout.lags"]
     assert {"rollout_grids", "measure_cost"} <= rules["rollout.members"]
+    for option in ("condition_level", "level", "completion", "balance", "models.denoiser"):
+        assert {"calibrate_refinement", "rollout_segment"} <= rules[f"methods.sns.{option}"], option
+        assert rolled[f"methods.sns.{option}"] == {"sns"}, option
+    assert rolled["methods.sns_published.stride"] == {"sns_published"}
+    assert "calibrate_refinement" not in rules["methods.sns_published.stride"]
     assert "simulate_trajectories" in rules["systems.kolmogorov.data.spin_up"]
     assert unchanged == ["metrics.dask.workers", "metrics.dask.memory", "hardware.devices", "resources.train_model.mem_mb",
                          "theory.training_steps"]  # fmt: skip

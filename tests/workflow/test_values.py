@@ -48,14 +48,19 @@ UNFIT = {
     "shells beyond the grid": ("metrics.shells", [1, 100], "between 1 and 16"),
     "a window longer than the rollout": ("metrics.window", 3050, "metrics.window: 3050 exceeds rollout.steps, 3000"),
     "a lead longer than the rollout": ("metrics.ensemble.leads", [1, 2, 5, 10, 20, 10**8], "exceeds rollout.steps, 3000"),
-    "lags longer than a rollout": ("rollout.lags", 600, "rollout.lags: 600 exceeds the 500 steps of the method"),
+    "lags longer than a rollout": (
+        "systems.kolmogorov.override",
+        {"rollout": {"lags": 600}, "methods": {"sns_generation": {"steps": 500, "segment_steps": 500}}},
+        "rollout.lags: 600 exceeds the 500 steps of the method",
+    ),
     "warm-up longer than training": ("models.pointwise.training.warmup", 2001, "warmup: 2001 exceeds training.steps, 2000"),
     "groups above members": ("rollout.group_members", 9, "rollout.group_members: 9 exceeds rollout.members, 8"),
     "groups above all splits": (f"{DATA}.group_members", 65, "group_members: 65 exceeds the members of every split, 64"),
     "the finest of no grid": ("metrics.cost.finest_forecast", 3, "3 is neither 1 nor among metrics.cost.grids"),
-    "a stride above S": ("methods.sns.stride", 101, "methods.sns.stride: 101 exceeds the 100 noise levels"),
-    "a bound above S": ("methods.sns.max_level", 101, "methods.sns.max_level: 101 exceeds the 100 noise levels"),
-    "a blind level above S": ("methods.sns.blind", {"level": 101, "every": 2, "random": False}, "blind.level: 101 exceeds"),
+    "a stride above S": ("methods.sns_published.stride", 101, "methods.sns_published.stride: 101 exceeds the 100 noise levels"),
+    "a bound above S": ("methods.sns_published.max_level", 101, "methods.sns_published.max_level: 101 exceeds the 100 noise levels"),
+    "a level above S": ("methods.sns.level", 101, "methods.sns.level: 101 exceeds the 100 noise levels"),
+    "a blind level above S": ("methods.sns_published.blind", {"level": 101, "every": 2, "random": False}, "blind.level: 101 exceeds"),
     "levels that none refines": ("methods.thermalizer_of_pairs.min_level", 9, "min_level: 9 exceeds max_level 8"),
     "levels to examine": ("metrics.diagnose.levels", 102, "exceeds the 101 noise levels, 0 included"),
     "an empty label": ("methods.sns.label", " ", "methods.sns.label"),
@@ -63,7 +68,7 @@ UNFIT = {
     "two methods of one label": ("methods.sns.label", "Pointwise", "is the label of 'pointwise' too"),
     "a movie of another run": ("figures.movie.methods", ["solver", "acdm"], "'acdm' is not in use.methods"),
     "a surrogate that is not run alone": ("use.methods", ["solver", "sns"], "'sns' refines the surrogate 'pointwise'"),
-    "exponents for two channels": ("models.sns_coloured.diffusion.colour", [0.2, 0.3, 0.4], "3 exponents for 1 channels"),
+    "exponents for two channels": ("models.sns_residual.diffusion.colour", [0.2, 0.3, 0.4], "3 exponents for 1 channels"),
     "another method as the solver": ("methods.solver", {"label": "S", "kind": "pointwise", "models": {"surrogate": "pointwise"}},
                                      "methods.solver: every method is compared to this one"),
     "twice the same": ("use.methods", ["solver", "solver"], 'use.methods: "solver" stands twice'),
@@ -158,7 +163,7 @@ def test_a_key_that_is_left_out_has_its_default(config):
         "diffusion": {"levels": 10},
         "training": {"steps": 100, "batch": 4, "learning_rate": 1e-3},
     }
-    least["methods"]["sns"]["max_level"] = 8
+    least["use"]["methods"] = ["solver", "pointwise", "sns_in_place"]
     least["metrics"]["diagnose"]["levels"] = 11
     model = read(least).systems["kolmogorov"]["models"]["sns_coloured"]
     assert model["training"]["trajectories"] is None and model["diffusion"]["anchor"] is False

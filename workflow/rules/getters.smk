@@ -3,7 +3,7 @@ import json
 
 
 def get_method_class(wildcards) -> list[str]:
-    """The class of a method, whose code its rollouts depend on."""
+    """The class of a method, on whose code its results depend."""
     return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 

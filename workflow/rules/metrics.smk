@@ -46,6 +46,7 @@ rule diagnose_denoiser:
     params:
         **parameters(
             "diagnose_denoiser",
+            user_code=get_method_class,
             **METHOD,
             pairs=config_slice("metrics", "diagnose", "pairs"),
             levels=config_slice("metrics", "diagnose", "levels"),
