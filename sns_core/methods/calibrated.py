@@ -105,9 +105,9 @@ class CalibratedRefinement(DenoisingMethod):
         self._calibration, balance = calibration, calibration.balance
         level = torch.tensor(calibration.level)
         self.signal, self.sigma = float(self.schedule.signal(level)), float(self.schedule.sigma(level))
-        kept = 1 + torch.where(balance < 0, balance / calibration.power, 0.0)
+        share = 1 + torch.where(balance < 0, balance / calibration.power, 0.0)
         self.completion = (self.sigma**2 + self.signal**2 * calibration.residual).sqrt()
-        self.damping = kept.sqrt() if (kept < 1).any() else None
+        self.damping = share.sqrt() if (share < 1).any() else None
         self.returned = balance.clamp(min=0).sqrt() if (balance > 0).any() else None
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
