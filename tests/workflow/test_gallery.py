@@ -67,7 +67,9 @@ def test_collected_results_give_the_same_numbers_and_a_report_without_training(r
     result = snakemake(root, gallery_copy, "all", overlay=config)
     assert result.returncode == 0, result.stdout[-4000:]
     for name in ("metrics.csv", "windows.csv", "scorecard.csv"):
-        original, remade = (without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, gallery_copy / RUN))
+        original, remade = (
+            without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, gallery_copy / RUN)
+        )
         assert len(original) > 2
         pd.testing.assert_frame_equal(original, remade)
     same = ("calibrations/sns.json", "rollouts/sns/0-1/segment_0001.nc", "ensembles/sns.nc", "diagnostics/sns.nc")
