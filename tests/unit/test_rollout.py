@@ -51,6 +51,7 @@ METHODS = {
     "random": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": True}},
     "every third": {"kind": "refinement", **WALK, "refine_every": 3},
     "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
+    "calibrated": {"kind": "calibrated_refinement", "denoiser": "residual"},
     "generation": {"kind": "generation", **WALK, "stride": 5},
     "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
     "generation of residuals": {"kind": "generation", **WALK, "stride": 5, "denoiser": "residual"},
@@ -98,7 +99,7 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
-@pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "generation"])
+@pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "calibrated", "generation"])
 def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     whole, _ = roll(tiny, tmp_path, name, 0, 15, device="cuda")
     first, restart = roll(tiny, tmp_path, name, 0, 5, device="cuda")
@@ -108,7 +109,7 @@ def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     np.testing.assert_allclose(joined, read(whole)["vorticity"].values, atol=1e-3 * abs(joined).max())
 
 
-@pytest.mark.parametrize("name", ["published", "joint", "in place, several moves", "generation"])
+@pytest.mark.parametrize("name", ["published", "joint", "in place, several moves", "calibrated", "generation"])
 def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
     together = read(roll(tiny, tmp_path, name, 0, 5)[0])
     alone = read(roll(tiny, tmp_path, name, 0, 5, members=(1,))[0])
@@ -120,7 +121,7 @@ def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
 
 
 @pytest.mark.skipif(not bfloat16_is_fast(torch.device("cpu")), reason="this processor emulates bfloat16")
-@pytest.mark.parametrize("name", ["published", "in place", "generation", "thermalizer", "acdm"])
+@pytest.mark.parametrize("name", ["published", "in place", "calibrated", "generation", "thermalizer", "acdm"])
 def test_members_split_over_jobs_give_the_same_bits_in_bfloat16(tiny, tmp_path, name):
     together = read(roll(tiny, tmp_path, name, 0, 10, precision="bfloat16")[0])
     for group in ((0,), (1, 2)):
