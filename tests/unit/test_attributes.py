@@ -114,6 +114,23 @@ def test_a_file_says_what_it_is_and_what_made_it(files):
     assert stages_of(paths["metrics"]) == ["rollout_segment", "compute_metrics"]
 
 
+def test_the_page_of_files_lists_every_variable(files, root):
+    paths, system = files
+    rows = {
+        line.split("|")[1].strip(): line for line in (root / "docs/files.md").read_text().splitlines() if ".nc`" in line
+    }
+    names = {"test": "data/<split>", "segment": "segment_*", "reference": "reference", "ensemble": "ensembles/<method>"}
+    field = {True: "potential_vorticity", False: "vorticity"}[system is QG]
+    for name, part in names.items():
+        row = next(line for title, line in rows.items() if f"{part}.nc" in title)
+        with xr.open_dataset(paths[name]) as dataset:
+            missing = [v for v in dataset.data_vars if f"`{v.replace(field, 'vorticity')}`" not in row]
+        assert not missing, (part, missing)
+    row = next(line for title, line in rows.items() if title.startswith("`metrics/<method>"))
+    with xr.open_dataset(paths["metrics"]) as metrics, xr.open_dataset(paths["segment"]) as segment:
+        assert not [v for v in set(metrics.data_vars) - set(segment.data_vars) if f"`{v}`" not in row]
+
+
 def stages_of(path) -> list[str]:
     with xr.open_dataset(path) as dataset:
         return [line.split(": ")[1] for line in dataset.attrs["history"].split("\n")]
