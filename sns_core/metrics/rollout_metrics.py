@@ -54,7 +54,8 @@ def compute_metrics(
         try:
             system = emulated_system(read_json(manifest))
             result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, user_metrics)
-            write_results(result, system, output)
+            title = f"{type(system).__name__}: metrics of the rollout of {result.attrs['method']}"
+            write_results(result, system, output, title=title, stage="compute_metrics")
         except DamagedFile:
             raise
         except (RuntimeError, UserError) as error:  # netCDF4 raises RuntimeError for a checksum that does not hold

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sns_core.data.attributes import file_attributes
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, open_members
 from sns_core.data.pairs import true_frames
@@ -76,7 +77,8 @@ def rollout_segment(
 
     began = time.monotonic()
     clock = Clock(first_step, steps, block, hardware.device)
-    attributes = {"method": name, "dt": emulation.step}
+    title = f"{type(system).__name__}: rollout of {name}"
+    attributes = {**file_attributes(title, "rollout_segment"), "method": name, "dt": emulation.step}
     frame_step = emulation.step * frame_stride
     with (
         whole_file(output) as temporary,
