@@ -16,7 +16,7 @@ import pandas as pd
 
 from sns_core.data.frames import open_frames
 from sns_core.errors import UserError
-from sns_core.files import missing, read_json, read_tensors, sha256, whole_file, write_json
+from sns_core.files import hold, missing, read_json, read_tensors, sha256, whole_file, write_json
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import RUN_FORMAT
 from sns_core.wording import digits, interval
@@ -33,10 +33,12 @@ KINDS = {
         "reference/*/segment_*.nc",
     ),
     "models": ("models/*.safetensors", "models/*.json", "models/*.csv"),
+    "calibrations": ("calibrations/*.json",),
     "diagnostics": ("diagnostics/*.nc",),
     "solver": ("rollouts/solver/*/segment_*.nc", "ensembles/solver.nc"),
 }
-OPTIONAL = ("data/stationarity.csv", "reference/*/segment_*.nc", "diagnostics/*.nc")  # results that a run may lack
+# Results that a run may lack.
+OPTIONAL = ("data/stationarity.csv", "reference/*/segment_*.nc", "calibrations/*.json", "diagnostics/*.nc")
 
 
 def check_model(path: Path, manifest: dict) -> None:
@@ -86,13 +88,14 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
 
     If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew. Raises
     UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data, or whose
-    results pass the limit without the solver's rollout.
+    results pass the limit without the solver's rollout, and DamagedFile for a file that is not what its record says.
 
     `run`: the folder of the run.
     `output`: the listing `given.json` in the new folder.
     `megabytes`: limit of the results for further use.
     """
     run, folder = Path(run), Path(output).parent
+    hold([run / "provenance.json"])
     record = read_json(run / "provenance.json")
     if record.get("format") != RUN_FORMAT:
         raise UserError(f"{run / 'provenance.json'}: no record of a run (its format is not {RUN_FORMAT!r})")
@@ -103,10 +106,12 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         )
     kinds = {}
     for system, described in record["systems"].items():
+        hold([run / system / "shards/manifest.json"])
         manifest = read_json(run / system / "shards/manifest.json")
         for model in described["models"]:
             check_model(run / system / "models" / f"{model}.safetensors", manifest)
         kinds |= _results(run, system, described["models"])
+    hold(run / name for name in kinds)
     if output.exists():
         for name in read_json(output)["files"]:
             (folder / name).unlink(missing_ok=True)
@@ -131,7 +136,9 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     }
     for system in record["systems"]:
         tables = [run / system / name for name in TABLES if (run / system / name).exists()]
-        for path in [*tables, *sorted((run / system / "figures").glob("*.png"))]:
+        pictures = sorted((run / system / "figures").glob("*.png"))
+        hold([*tables, *pictures])
+        for path in [*tables, *pictures]:
             _copy(path, folder / path.relative_to(run))
     reuse = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
     overlay = {**configuration, "run": f"gallery-{configuration['run']}", "reuse": reuse}

@@ -4,7 +4,6 @@ The page is one file: it contains its styles and pictures and loads nothing. Its
 tables by the thresholds below.
 """
 
-import base64
 import io
 import itertools
 import json
@@ -13,7 +12,6 @@ import os
 from pathlib import Path
 
 import av
-import jinja2
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -28,7 +26,8 @@ from sns_core.metrics.floor_table import read_floors, reasons
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
 from sns_core.metrics.stationarity import drift, is_drifting, way_out
-from sns_core.wording import count_of, digits, duration, interval, listed, number, repaid, short
+from sns_core.pages import inline, render_page
+from sns_core.wording import count_of, listed, short
 
 TEMPLATE = "report.html.j2"
 DRIFT = 0.25  # decades: a window with a larger spectrum error has left the solver's statistics
@@ -394,16 +393,8 @@ def write_report(*, systems: FileTree, captions: dict, provenance: Path, output:
     record = read_json(provenance)
     texts = {name: _caption(text) for name, text in captions.items()}
     sections = [_section(name, files, record, texts, Path(output).parent) for name, files in systems.items()]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (number, digits, duration, repaid, interval)
-    environment.filters |= {each.__name__: each for each in filters}
-    page = environment.get_template(TEMPLATE).render(
+    page = render_page(
+        TEMPLATE,
         sections=sections,
         record=record,
         run=record["configuration"].get("run", ""),
@@ -476,7 +467,7 @@ def _poster(path: Path, losses: list[float]) -> str:
         raise DamagedFile(path, f"not readable as a movie ({error})") from None
     content = io.BytesIO()
     picture.save(content, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+    return inline(content.getvalue(), "image/jpeg")
 
 
 def _caption(text: str) -> dict:
@@ -485,4 +476,4 @@ def _caption(text: str) -> dict:
 
 
 def _inline(path, kind: str = "image/png") -> str:
-    return f"data:{kind};base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
+    return inline(Path(path).read_bytes(), kind)

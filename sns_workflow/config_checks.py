@@ -6,6 +6,7 @@ All of them take the configuration after types and defaults have been settled (c
 import difflib
 from pathlib import Path
 
+from sns_core.catalogue import REFINEMENTS
 from sns_workflow.config_values import ConfigurationError, shown
 
 # Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
@@ -203,7 +204,7 @@ def check_scales(where: str, resolved: dict) -> None:
 
 def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
     """Check what a method says of noise levels against the number of levels of its denoiser."""
-    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", "min_level")}
+    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", "min_level", "level")}
     for key, value in {**values, "blind.level": (method.get("blind") or {}).get("level")}.items():
         if isinstance(value, int) and value > levels:
             raise ConfigurationError(f"{where}.{key}: {value} exceeds the {levels} noise levels of its denoiser")
@@ -211,7 +212,7 @@ def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
         raise ConfigurationError(
             f"{where}.min_level: {values['min_level']} exceeds max_level {values['max_level']}, so that nothing would be refined"
         )
-    if method["kind"] == "refinement" and examined > levels + 1:
+    if method["kind"] in REFINEMENTS and examined > levels + 1:
         raise ConfigurationError(
             f"metrics.diagnose.levels: {examined} exceeds the {levels + 1} noise levels, 0 included, of the denoiser of {where}"
         )
@@ -223,7 +224,7 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
     alone = {method["models"].get("surrogate") for method in methods.values() if method["kind"] == "pointwise"}
     for name, method in methods.items():
         surrogate = method["models"].get("surrogate")
-        if method["kind"] == "refinement" and surrogate not in alone and not reuses:
+        if method["kind"] in REFINEMENTS and surrogate not in alone and not reuses:
             raise ConfigurationError(
                 f"use.methods: {name!r} refines the surrogate {surrogate!r}, and its denoiser is examined along that surrogate's "
                 "own rollout; use a method of the kind 'pointwise' with this surrogate, too"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sns_core.files import read_json
+from sns_core.data.shards import read_manifest
 from sns_core.systems import System, build_system
 
 
@@ -46,8 +46,8 @@ class Emulation:
 
     @classmethod
     def read(cls, manifest: Path) -> "Emulation":
-        """Read a manifest file. Raises UserError where it is missing, DamagedFile where it is no JSON object."""
-        return cls.from_manifest(read_json(manifest))
+        """Read a manifest file. Raises UserError where it is missing, DamagedFile where it is no whole manifest."""
+        return cls.from_manifest(read_manifest(manifest))
 
     def build_system(self, device="cpu", dtype=torch.float32, **changes) -> System:
         """The solver on `device`; `changes` replace its parameters, for example `resolution` or `dt`."""

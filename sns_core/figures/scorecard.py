@@ -16,6 +16,7 @@ from sns_core.figures.style import (
     empty_panel,
     method_styles,
     page,
+    wrapped,
 )
 from sns_core.metrics.scorecard import SCORES, SIGNED, read_scorecard
 from sns_core.wording import short
@@ -24,6 +25,7 @@ FORECASTS = ("crps", "spread_skill")
 KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # score of a perfect method -> kind of axis
 COUNTS = ("level_previous", "level_next", "calls_per_step")  # scores that run from 0 to hundreds
 COLUMNS = 4
+TITLE_WIDTH = 32  # characters of a title that fit over a panel
 NARROW, WIDE = 1.25, 10.0  # an axis of ratios spans at least and at most this factor to both sides of 1
 DECADES = 4  # a logarithmic axis spans so many at most
 
@@ -54,7 +56,7 @@ def _panel(axis, table: pd.DataFrame, score: str, styles: dict) -> None:
     title, _, ideal = SCORES[score]
     kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
     kind = "signed" if score in SIGNED else kind
-    axis.set_title(title, fontsize=8.5)
+    axis.set_title(wrapped(title, TITLE_WIDTH), fontsize=8.5)
     axes = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades, "signed": _signed}
     scale = axes[kind](axis, table)
     layers, methods = list(dict.fromkeys(table["layer"])), list(styles)

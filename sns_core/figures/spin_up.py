@@ -13,7 +13,7 @@ from sns_core.figures.style import (
     DOTTED,
     INK,
     MUTED,
-    OTHER_COLOURS,
+    SPLIT_COLOURS,
     corner,
     note_at,
     page,
@@ -25,7 +25,6 @@ from sns_core.files import FileTree
 from sns_core.metrics.stationarity import drift, mser, stationary_from, thirds_difference
 
 QUANTITIES = {"kinetic_energy": "energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
-COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=True))
 
 
 def plot_spin_up(*, trajectories: FileTree, stationarity: Path | None = None, dpi: int, output: Path) -> None:
@@ -54,10 +53,10 @@ def _layer(axis, results: dict, index: int, drifts: pd.DataFrame | None) -> None
     starts, detected = [], []
     for split, result in results.items():
         clock, energy = result["clock"].values, result["kinetic_energy"].isel(layer=index).values
-        axis.plot(clock, energy.T, color=COLOURS[split], linewidth=0.5, alpha=0.3)
+        axis.plot(clock, energy.T, color=SPLIT_COLOURS[split], linewidth=0.5, alpha=0.3)
         words = _drift_of_frames(result, energy) if drifts is None else _drifts_of(drifts[drifts["split"] == split])
         label = f"{split}, {len(energy)} members: last third of the frames less the first {words}"
-        axis.plot(clock, energy.mean(0), color=COLOURS[split], linewidth=1.8, label=label)
+        axis.plot(clock, energy.mean(0), color=SPLIT_COLOURS[split], linewidth=1.8, label=label)
         starts.append(stationary_from(clock, energy))
         detected.append(mser(clock, energy.mean(0)))
     frames_begin = first["clock"].values[-1] - first["time"].values[-1]

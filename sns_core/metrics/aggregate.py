@@ -95,7 +95,7 @@ def aggregate_metrics(
     shells: list,
     output: Path,
     output_windows: Path,
-    extra: list[str],
+    user_metrics: list[str],
 ) -> None:
     """Join the results of all methods into one table of members and one table of windows.
 
@@ -110,12 +110,13 @@ def aggregate_metrics(
     `floors`: result of `draw_floors`.
     `system`: the name of the system.
     `shells`: first and last shell of the spectrum error.
-    `extra`: the user's own metrics, as module.function.
+    `user_metrics`: the user's own metrics, as module.function.
     `output`: the CSV file with one row per method, member and layer.
     `output_windows`: the CSV file with one row per method, window and layer.
     """
     ensemble, floors = xr.open_dataset(reference).load(), read_floors(floors)
-    rows = pd.DataFrame([row for path in metrics for row in _member_rows(path, ensemble, system, tuple(shells), extra)])
+    rows = [row for path in metrics for row in _member_rows(path, ensemble, system, tuple(shells), user_metrics)]
+    rows = pd.DataFrame(rows)
     rows = _with_floor(rows, "member_spectrum_error", floors, 1, rows["steps"])
     with whole_file(output) as temporary:
         rows.to_csv(temporary, index=False)

@@ -4,9 +4,11 @@ A sample consists of independent units: stretches of a member that are longer th
 replacement, one fewer than there are, which gives a mean of few units its full variance. Each statistic is computed
 again from the means over the drawn units.
 
-The interval is the basic one, in logarithms for ratios. Noise raises a distance, and resampling raises it once more, so the
-resampled deviations are subtracted from the value instead of being put around it. That removes a part of the bias only. The
-interval of a distance between two samples of one law need not hold 0; the floor tells what noise alone makes of it.
+The interval is the basic one, in logarithms for ratios: the resampled deviations are subtracted from the value.
+
+A distance cannot be below 0, noise raises it, and no bootstrap of the distance itself is consistent where the truth is 0
+(Andrews 2000). So `distance_interval` resamples the difference of the two curves whose mean absolute value the distance is.
+Their noise has no boundary, and by the triangle inequality the distance is off by no more than the mean absolute noise.
 """
 
 import numpy as np
@@ -83,7 +85,7 @@ def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
 def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (value, low, high) of a statistic (1 + RESAMPLES, ...) that was computed from the means of `pooled`.
 
-    `kind`: "linear"; "positive", a statistic that cannot be below 0; "share", from 0 to 1; "ratio", a positive factor. The
+    `kind`: "linear"; "positive", a mean of positive numbers; "share", from 0 to 1; "ratio", a positive factor. The
     interval is widened where it does not hold the value itself. It is NaN where one of the resampled values is not
     finite.
     """
@@ -95,3 +97,23 @@ def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.n
         low, high = (np.where(finite, np.exp(end) if kind == "ratio" else end, np.nan) for end in (low, high))
     least, most = {"positive": (0.0, np.inf), "share": (0.0, 1.0)}.get(kind, (-np.inf, np.inf))
     return values[0], np.maximum(low, least), np.minimum(high, most)
+
+
+def distance_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (value, low, high) of a distance, the mean absolute value over the last axis of `difference` (1 + RESAMPLES, ..., P).
+
+    difference: of two curves, computed from the means of `pooled`. The interval reaches as far to either side of the value as
+    the mean absolute deviation of a resampled difference from the difference itself in nine of ten resamples, but not below
+    0. It holds a true distance of 0 in nine of ten cases, and a larger one more often, since noise in the direction of a
+    difference rarely adds up along the whole curve. So 0 lies below `low` exactly where a test at 10 % tells the two curves
+    apart. Points at which the difference is NaN are left out. The ends are NaN where another resampled value is not finite.
+    """
+    present = ~np.isnan(difference[0])
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.where(present, np.abs(values), 0.0).sum(-1) / present.sum(-1)
+
+    with np.errstate(invalid="ignore"):
+        value, noise = mean(difference[0]), mean(difference[1:] - difference[0])
+        reach = np.where(np.isfinite(noise).all(0), np.quantile(noise, SHARE, axis=0), np.nan)
+        return value, np.maximum(value - reach, 0.0), value + reach

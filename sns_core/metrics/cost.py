@@ -19,8 +19,8 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import FileTree, missing, read_json, whole_file
-from sns_core.metrics.bootstrap import interval, pooled
-from sns_core.metrics.distances import spectrum_error
+from sns_core.metrics.bootstrap import distance_interval, interval, pooled
+from sns_core.metrics.distances import log_ratio
 from sns_core.metrics.floor_table import bands_of, read_floors
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
 
@@ -166,25 +166,25 @@ def _of_grids(
         mine, rows = grids.sel(grid=points), []
         scores = forecast_scores(mine, truth)["crps"].mean("layer") if "forecast" in mine else None
         for lead in truth["lead"].values:
-            rows.append({"score": "crps", "lead": lead, **_triple(None if scores is None else scores.sel(lead=lead))})
-        error = None
+            ends = None if scores is None else interval(scores.sel(lead=lead).values, "positive")
+            rows.append({"score": "crps", "lead": lead, **_triple(ends)})
+        ends = None
         if "energy_spectrum" in mine and np.isfinite(mine["energy_spectrum"]).all():
             means = pooled(mine[["energy_spectrum"]].assign(size=("unit", np.ones(mine.sizes["unit"]))))
-            error = xr.apply_ufunc(
-                lambda energy, truth: spectrum_error(energy, truth, shells), means["energy_spectrum"], solver["energy_spectrum"],
-                input_core_dims=[["wavenumber"]] * 2,
-            ).mean("layer")  # fmt: skip
-        # A distance has no interval, but a floor.
-        ends = {"error_low": math.nan, "error_high": math.nan}
-        rows.append({"score": "spectrum_error", "lead": math.nan, **_triple(error), **ends})
+            curves = [
+                source["energy_spectrum"].transpose("resample", "layer", "wavenumber").values
+                for source in (means, solver)
+            ]
+            ends = distance_interval(log_ratio(*curves, shells).reshape(len(curves[0]), -1))  # the mean over layers
+        rows.append({"score": "spectrum_error", "lead": math.nan, **_triple(ends)})
         by_grid[str(points)] = [{**row, "members_lost": 0} for row in rows]
     return by_grid
 
 
-def _triple(values: xr.DataArray | None) -> dict:
-    """Return error and interval of a score (resample,); NaN without a score."""
-    ends = [math.nan] * 3 if values is None else [float(v) for v in interval(values.values, "positive")]
-    return dict(zip(("error", "error_low", "error_high"), ends, strict=True))
+def _triple(ends: tuple | None) -> dict:
+    """Return error and interval by the names of their columns; NaN without a score."""
+    values = [math.nan] * 3 if ends is None else [float(end) for end in ends]
+    return dict(zip(("error", "error_low", "error_high"), values, strict=True))
 
 
 def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:

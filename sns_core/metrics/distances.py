@@ -22,9 +22,13 @@ def spectrum_error(energy: np.ndarray, reference: np.ndarray, shells: tuple[int,
 
     The mean of absolute values is positive for two samples of one law; see docs/ruler.md for how much that is.
     """
+    return np.abs(log_ratio(energy, reference, shells)).mean(-1)
+
+
+def log_ratio(energy: np.ndarray, reference: np.ndarray, shells: tuple[int, int] = (1, 15)) -> np.ndarray:
+    """Return log10 E / E_reference in shells first .. last, in decades; arrays as in `spectrum_error`, (..., shells)."""
     first, last = shells[0], min(shells[1], energy.shape[-1] - 1)
-    ratio = energy[..., first : last + 1] / reference[..., first : last + 1]
-    return np.abs(np.log10(ratio)).mean(-1)
+    return np.log10(energy[..., first : last + 1] / reference[..., first : last + 1])
 
 
 def worst_window(errors: np.ndarray, skip: int = SKIPPED) -> np.ndarray:
@@ -82,6 +86,11 @@ def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
     It is the area between the two cumulative distributions. Values beyond the bins count as if they lay in the last one, so
     the distance is at most 2 * REACH. NaN for an empty histogram.
     """
+    return np.abs(cumulative_difference(counts, reference)).mean(-1)
+
+
+def cumulative_difference(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the difference of two cumulative distributions (..., BINS) times the width of all bins, in standard deviations."""
     with np.errstate(invalid="ignore"):
         first, second = (c.cumsum(-1) / c.sum(-1, keepdims=True) for c in (np.asarray(counts), np.asarray(reference)))
-    return np.abs(first - second).sum(-1) * 2 * REACH / BINS
+    return (first - second) * 2 * REACH

@@ -38,15 +38,15 @@ def compute_reference(
     map_lags: int,
     output: Path,
     ensemble: list[Path] = (),
-    extra: list[str] = (),
+    user_metrics: list[str] = (),
     threads: int = 1,
 ) -> None:
     """Write the time-mean statistics of each member of the reference as netCDF.
 
     `trajectories`: files of the test split; `ensemble`: segments of the reference ensemble (none: the test split is the
     reference); `manifest`: of the data; `lags`: how many steps C(tau) looks back; `frame_stride`, `map_lags`: spacing and
-    number of the lags of C(r, tau); `extra`: the user's own metrics. One member of the test split is held in memory at a
-    time. The attribute "source" tells which of the two the reference is.
+    number of the lags of C(r, tau); `user_metrics`: the user's own metrics. One member of the test split is held in memory
+    at a time. The attribute "source" tells which of the two the reference is.
     """
     use_threads(threads)
     content = read_json(manifest)
@@ -58,7 +58,7 @@ def compute_reference(
         frames = dataset[system.variable].isel(member=member).values / scale.numpy()
         maps.append(space_time_correlation(frames[::frame_stride], map_lags))
     needing_frames = {"map": xr.DataArray(np.stack(maps), dims=("member", "map_lag", "distance"))}
-    for name, series in measured_by_user(extra, dataset[system.variable], system).items():
+    for name, series in measured_by_user(user_metrics, dataset[system.variable], system).items():
         needing_frames[name] = series.mean("time").drop_vars("member", errors="ignore")
     if ensemble:
         result = means_of_series(open_segments(ensemble, system.variable)[1].load())

@@ -11,9 +11,9 @@ from sns_core.data.segments import open_segments
 from sns_core.device import use_threads
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, whole_file
-from sns_core.metrics.bootstrap import interval, resampling_weights
+from sns_core.metrics.bootstrap import distance_interval, resampling_weights
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
-from sns_core.metrics.distances import share_at_the_ends, spectrum_error, wasserstein
+from sns_core.metrics.distances import log_ratio, share_at_the_ends, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
@@ -36,7 +36,7 @@ def compute_metrics(
     map_lags: int,
     output: Path,
     output_windows: Path,
-    extra: list[str] = (),
+    user_metrics: list[str] = (),
     dask: dict = ONE_THREAD,
 ) -> None:
     """Compute the metrics of one method's rollout.
@@ -44,15 +44,15 @@ def compute_metrics(
     `segments`: all segments of the rollout. `solver`: the segments of the solver's rollout from the same initial
     states, for the squared error. `reference`: result of `compute_reference`. `manifest`: the data manifest. `window`:
     number of steps per window. `shells`: first and last shell of the spectrum error. `map_lags`: number of lags of C(r,
-    tau). `extra`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean squared
-    error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per window
-    and layer. `dask`: where dask computes, as the arguments of `computed_by`.
+    tau). `user_metrics`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean
+    squared error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per
+    window and layer. `dask`: where dask computes, as the arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):
         try:
             system = emulated_system(read_json(manifest))
-            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
+            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, user_metrics)
             write_results(result, system, output)
         except DamagedFile:
             raise
@@ -199,5 +199,5 @@ def spectrum_error_interval(
     weights = resampling_weights(np.repeat([len(group) for group in groups], len(spectra)))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         means = weights @ drawn / weights.sum(1, keepdims=True)
-        value, low, high = interval(spectrum_error(means, truth, shells), "positive")
+        value, low, high = distance_interval(log_ratio(means, truth, shells))
     return float(value), float(low), float(high)

@@ -3,8 +3,9 @@
 A rollout is cut into stretches of one member and one window of steps. Each stretch is reduced to means (of spectra, shares of
 histogram bins, energies and their squares, C(tau), ...) over the blocks in which the member is alive. Every score is a
 function of the mean over all stretches and of the means of the solver's members. Stretches are drawn with replacement, and
-so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`). Scores of the mean flow come from
-products of different members, with the interval of a jackknife over members (see `zonal`).
+so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`; those of distances come from the
+difference of two curves). Scores of the mean flow come from products of different members, with the interval of a jackknife
+over members (see `zonal`).
 
 The floor of a score is the band of what runs of the solver of the same members and steps score (see `floors`). Forecasts are
 no such runs: their floor is the interval of the solver's own forecasts, which start at the same states.
@@ -17,13 +18,21 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import missing, whole_file
-from sns_core.metrics.bootstrap import in_stretches, interval, pooled, pooled_products, resampling_weights
+from sns_core.metrics.bootstrap import (
+    distance_interval,
+    in_stretches,
+    interval,
+    pooled,
+    pooled_products,
+    resampling_weights,
+)
 from sns_core.metrics.distances import (
     correlation_pairs,
+    cumulative_difference,
     decorrelation_time,
     estimated_levels,
+    log_ratio,
     spectrum_error,
-    wasserstein,
     worst_window,
 )
 from sns_core.metrics.ensembles import ensemble_scores
@@ -67,14 +76,13 @@ SCORES = {
     "crps": ("CRPS of ensemble forecasts (σ)", "standard deviations", 0.0),
     "spread_skill": ("Spread / error of ensemble forecasts", "1", 1.0),
 }
+# Score -> the axis of the curves whose mean absolute difference it is.
+DISTANCES = {
+    "spectrum_error": "wavenumber", "vorticity_distance": "bin", "velocity_distance": "bin", "gradient_distance": "bin",
+    "correlation_error": "lag", "fluctuation_error": "lag",
+}  # fmt: skip
 SIGNED = ("zonal_error", "zonal_strength", "zonal_amplitude")  # scores that may be negative, with linear intervals
 SHARES = ("out_of_range", "refined_share")  # scores from 0 to 1
-# Distances of two means, which are positive for two samples of one law. The bootstrap is not consistent at their boundary
-# (Andrews 2000), so they have no interval: the floor and `p` tell what noise is.
-DISTANCES = (
-    "spectrum_error", "worst_window_spectrum_error", "vorticity_distance", "velocity_distance", "gradient_distance",
-    "correlation_error", "fluctuation_error",
-)  # fmt: skip
 
 
 # The means of a rollout and of the solver's ensemble
@@ -149,37 +157,56 @@ def solver_profiles(ensemble: xr.Dataset) -> Profiles:
 # The scores
 
 
+def differences(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.Dataset:
+    """Return the differences (resample[, layer], axis) of pooled curves, whose mean absolute values are the distances.
+
+    The axis of each is that of `DISTANCES`: shells of the spectrum in decades, bins of cumulative distributions, lags of
+    C(tau).
+    """
+
+    def compare(function, name: str, axis: str) -> xr.DataArray:
+        axes = {"input_core_dims": [[axis]] * 2, "output_core_dims": [[axis]], "exclude_dims": {axis}}
+        return xr.apply_ufunc(function, mine[name], solver[name], **axes)
+
+    curves = {
+        f"{name}_distance": compare(cumulative_difference, f"{name}_counts", "bin")
+        for name in ("vorticity", "velocity", "gradient")
+    }
+    curves["spectrum_error"] = compare(
+        lambda energy, reference: log_ratio(energy, reference, shells), "energy_spectrum", "wavenumber"
+    )
+    correlations = _correlations(mine, solver)
+    curves |= {f"{name}_error": left - right for name, (left, right) in correlations.items()}
+    return xr.Dataset(curves)
+
+
+def _correlations(mine: xr.Dataset, solver: xr.Dataset) -> dict[str, tuple[xr.DataArray, xr.DataArray]]:
+    """Return C(tau) of both, (resample, lag), as it is and, where the constant part is known, of fluctuations."""
+    whole = tuple(source["correlation"] / source["correlation_pairs"] for source in (mine, solver))
+    if "constant" not in mine or "constant" not in solver:
+        return {"correlation": whole}
+    parts = zip(whole, (mine["constant"], solver["constant"]), strict=True)
+    return {"correlation": whole, "fluctuation": tuple((c - m) / (1 - m) for c, m in parts)}
+
+
 def scores(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.Dataset:
     """Return scores (resample[, layer]) of pooled means against the solver's."""
-    correlation, truth = (source["correlation"] / source["correlation_pairs"] for source in (mine, solver))
-    values = {
-        "spectrum_error": xr.apply_ufunc(
-            lambda energy, reference: spectrum_error(energy, reference, shells),
-            mine["energy_spectrum"],
-            solver["energy_spectrum"],
-            input_core_dims=[["wavenumber"]] * 2,
-        ),
-        "decorrelation_time": _halved(correlation) / _halved(truth),
-        "correlation_error": abs(correlation - truth).mean("lag"),
+    times = {"correlation": "decorrelation_time", "fluctuation": "fluctuation_time"}
+    values = {name: abs(curve).mean(DISTANCES[name]) for name, curve in differences(mine, solver, shells).items()}
+    values |= {
+        times[name]: _halved(left) / _halved(right) for name, (left, right) in _correlations(mine, solver).items()
+    }
+    values |= {
         "rate_error": mine["rate_error"],
         "level_previous": mine["levels"].isel(frame=0),
         "level_next": mine["levels"].isel(frame=1),
         "refined_share": mine["refined_share"],
         "calls_per_step": mine["calls"],
     }
-    if "constant" in mine and "constant" in solver:
-        fluctuations = [(c - m) / (1 - m) for c, m in ((correlation, mine["constant"]), (truth, solver["constant"]))]
-        values["fluctuation_time"] = _halved(fluctuations[0]) / _halved(fluctuations[1])
-        values["fluctuation_error"] = abs(fluctuations[0] - fluctuations[1]).mean("lag")
     if "out_of_range" in mine:
         values["out_of_range"] = mine["out_of_range"]
     shown = _has_mean_flow(solver)
     values["zonal_variance"] = zonal_variance(mine).mean("y") / zonal_variance(solver).mean("y").where(shown)
-    for name in ("vorticity", "velocity", "gradient"):
-        counts = f"{name}_counts"
-        values[f"{name}_distance"] = xr.apply_ufunc(
-            wasserstein, mine[counts], solver[counts], input_core_dims=[["bin"]] * 2
-        )
     for name in ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change"):
         values[name] = mine[name] / solver[name]
     for name in ("kinetic_energy", "enstrophy"):
@@ -215,28 +242,32 @@ def seconds_per_step(seconds: np.ndarray, block: int) -> np.ndarray:
 
 def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
     """Return the rows of all scores of a rollout against the solver's ensemble."""
-    parts, members = stretches(result, ensemble, window), solver_members(ensemble)
+    members, seconds = solver_members(ensemble), np.atleast_1d(result.attrs["seconds_of_blocks"])
+    run = {
+        "stability_horizon": horizon(result["lost_step"].values, result.sizes["step"]),
+        "seconds_per_step": seconds_per_step(seconds, int(result["block"][0])),
+    }
+    shown = _has_mean_flow(members.mean("unit"))
+    energy = ensemble["kinetic_energy"].mean("member").values
+    return pd.concat([
+        score_stretches(stretches(result, ensemble, window), members, shells),
+        _rows(xr.Dataset({name: ("resample", values) for name, values in run.items()})),
+        _worst_window_rows(result, ensemble, window, shells),
+        _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown),
+    ])  # fmt: skip
+
+
+def score_stretches(parts: xr.Dataset, members: xr.Dataset, shells: tuple[int, int]) -> pd.DataFrame:
+    """Return the rows of all scores that come from means: parts as of `stretches` against members as of `solver_members`."""
     mine, solver = pooled(parts), pooled(members, seed=1)
     if "zonal_direction" in members:
         mine["constant"] = "resample", pooled_products(parts, "zonal_direction")
         solver["constant"] = "resample", pooled_products(members, "zonal_direction", seed=1)
-    values = scores(mine, solver, shells)
-    values["stability_horizon"] = ("resample", horizon(result["lost_step"].values, result.sizes["step"]))
-    seconds = np.atleast_1d(result.attrs["seconds_of_blocks"])
-    values["seconds_per_step"] = ("resample", seconds_per_step(seconds, int(result["block"][0])))
-    shown = _has_mean_flow(solver.isel(resample=0))
-    energy = ensemble["kinetic_energy"].mean("member").values
-    return pd.concat(
-        [
-            _rows(values),
-            _worst_window_rows(result, ensemble, window, shells),
-            _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown),
-        ]
-    )
+    return _rows(scores(mine, solver, shells), differences(mine, solver, shells))
 
 
 def _worst_window_rows(result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
-    """Return the largest `window_spectrum_error` of a rollout per layer."""
+    """Return the largest `window_spectrum_error` of a rollout per layer; it has no interval, but a floor."""
     spectra = result["energy_spectrum"].mean("member", skipna=False).transpose("block", "layer", "wavenumber")
     length = min(window // int(result["block"][0]), spectra.sizes["block"])
     windows = spectra.coarsen(block=length, boundary="trim").reduce(np.mean).values
@@ -285,18 +316,19 @@ def read_scorecard(path: Path) -> pd.DataFrame:
     return table.assign(layer=table["layer"].fillna(""))
 
 
-def _rows(values: xr.Dataset) -> pd.DataFrame:
-    """Return one row per score, layer and lead, with value and interval; distances have no interval."""
+def _rows(values: xr.Dataset, curves: xr.Dataset | None = None) -> pd.DataFrame:
+    """Return one row per score, layer and lead, with value and interval; curves: the `differences` of distances."""
     rows = []
     for name, score in values.items():
         axes = [d for d in score.dims if d != "resample"]
-        score = score.transpose("resample", *axes)
         kind = "share" if name in SHARES else "ratio" if SCORES[name][2] == 1.0 else "positive"
-        triple = interval(score.values, kind)
+        if name in DISTANCES:
+            triple = distance_interval(curves[name].transpose("resample", *axes, DISTANCES[name]).values)
+        else:
+            triple = interval(score.transpose("resample", *axes).values, kind)
         for index in np.ndindex(score.shape[1:]):
             place = {d: score[d].values[i] for d, i in zip(axes, index, strict=True)}
             value, low, high = (float(part[index]) for part in triple)
-            low, high = (np.nan, np.nan) if name in DISTANCES else (low, high)
             rows.append({"score": name, "layer": place.get("layer", ""), "lead": place.get("lead", -1),
                          "value": value, "low": low, "high": high})  # fmt: skip
     return pd.DataFrame(rows)

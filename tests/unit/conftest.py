@@ -34,9 +34,9 @@ def build_tiny(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> SimpleNamespace:
-    """folder, manifest, test (its frames file) and models (role -> file): the role of `pointwise` is `surrogate`.
+    """The tiny data set and models: folder, manifest, test (the file of its frames), and models (role -> file).
 
-    All workers share the files, so tests leave them as they are.
+    The role of `pointwise` is `surrogate`. All workers share the files, so tests must not change them.
     """
     folder = build_once(tmp_path_factory, "tiny", build_tiny)
     models = {name: folder / f"{name}.safetensors" for name in SPECS}

@@ -96,7 +96,7 @@ def test_long_runs_give_spectra_of_each_part_on_grids_up_to_the_solver_s_own(tin
     energy = on_grids["energy_spectrum"]
     assert energy.dims == ("grid", "unit", "layer", "wavenumber") and energy.sizes["unit"] == 3 * 4
     assert np.isfinite(energy.sel(grid=[16, 24, 32])).all() and np.isnan(energy.sel(grid=[48, 64])).all()
-    # 25 steps: 5 to settle, then four parts of 5, every second step of which counts; Parseval.
+    # 25 steps: 5 to settle, then four parts of 5 steps. Every second step counts. Parseval's identity gives the energy.
     substeps = int(on_grids["substeps"].sel(grid=24))
     flow = on_grid(24, 0.1 / substeps)
     states = torch.from_numpy(xr.load_dataset(tiny.test)["final_state"].values)

@@ -1,4 +1,4 @@
-"""Figures and report from synthetic results: an exploded member, a NaN member and a short generation run among them."""
+"""Figures and report from synthetic results, which include an exploded member, a NaN member and a short generation run."""
 
 import base64
 import hashlib
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from docutils.core import publish_doctree
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,7 +36,18 @@ from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
-from sns_core.figures.style import DARK_PAGE, LIGHT_PAGE, MUTED, PALETTE, contrast, method_styles, readable, wrapped
+from sns_core.figures.style import (
+    DARK_PAGE,
+    LIGHT_PAGE,
+    MUTED,
+    OTHER_COLOURS,
+    PALETTE,
+    SPLIT_COLOURS,
+    contrast,
+    method_styles,
+    readable,
+    wrapped,
+)
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
 from sns_core.metrics.distances import CENTRES
@@ -92,7 +104,7 @@ class Synthetic:
         return self.steps // self.block // 5 * self.block if name == "generation" else self.steps
 
     def growth(self, name, step):
-        """Amplitude of the field relative to the solver's."""
+        """Return the amplitude of the field relative to the solver's."""
         speed = {"pointwise": 3.0, "published": 0.6, "generation": -0.5}.get(name, 0.0)
         return np.exp(speed * (np.asarray(step) / self.steps) ** 2)
 
@@ -140,11 +152,11 @@ class Synthetic:
 
     @staticmethod
     def counts(spread):
-        """Histograms of normal values, as many as `spread` (..., 1) has rows."""
+        """Return histograms of normal values, one per row of `spread` (..., 1)."""
         return np.rint(1e6 * np.exp(-(CENTRES**2) / 2) * spread).astype("i8")
 
     def _trajectory(self, split):
-        """Energy that grows from noise and saturates, in the unit of a system with dimensions."""
+        """Write a trajectory whose energy grows from noise and saturates, in the unit of a system with dimensions."""
         clock = np.arange(1, 61) * 86400.0
         energy = 0.9 * (1 - np.exp(-clock / 6e5))[None, :, None] * np.ones((self.members, 1, len(self.layers)))
         path = self.folder / f"{split}.nc"
@@ -264,7 +276,7 @@ class Synthetic:
         pd.DataFrame(windows).to_csv(self.windows, index=False)
 
     def _scorecard(self):
-        """A value a score, layer and lead of each method; `published` beyond every axis, `generation` without forecasts."""
+        """One value per method, score, layer and lead. `published` lies beyond every axis; `generation` has no forecasts."""
         rows = []
         for index, name in enumerate(LABELS):
             for score, (_, _, ideal) in SCORES.items():
@@ -350,7 +362,7 @@ class Synthetic:
 
 
 def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
-    """Figures of a set of results; returns name -> PNG."""
+    """Draw the figures of a set of results, and return name -> PNG."""
     results = {"metrics": source.metrics, "reference": source.reference}
     special = {
         "fields": lambda **a: plot_fields(
@@ -399,7 +411,7 @@ def test_figure_is_a_picture_and_a_page(drawn, name):
     assert min(image.shape[:2]) > 100
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
     ink = (image < 250).any(-1)
-    # The page is used: the picture reaches into every ninth of it, but for the corners of the fields' columns.
+    # The picture fills the page: it reaches into every ninth of it, except for the corners of the fields' columns.
     thirds = [part for row in np.array_split(ink, 3) for part in np.array_split(row, 3, axis=1)]
     assert sum(part.mean() > 0.01 for part in thirds) >= 7
     page = drawn[name].with_suffix(".pdf").read_bytes()
@@ -464,9 +476,9 @@ def test_a_method_that_loses_every_member_at_once_is_drawn(source, tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 5
 
 
-def test_fields_says_what_is_lost_and_what_was_not_run(source):
+def test_the_figure_of_fields_marks_lost_and_missing_frames(source):
     size = 0.1
-    assert frame_at(source.segments["solver"], 0, 7, size)[0] == 6  # the stored frame before
+    assert frame_at(source.segments["solver"], 0, 7, size)[0] == 6  # the last stored frame before step 7
     assert frame_at(source.segments["generation"], 0, 40, size)[1] is None
     step, values, _ = frame_at(source.segments["published"], 0, 40, size)
     assert step == 40 and (values == np.float32(1e20)).all()
@@ -495,6 +507,8 @@ def test_colours_are_stable_and_distinct():
     assert len({style["color"] for style in styles.values()}) == 1 + len(PALETTE) == 9
     assert len({(style["color"], str(style["linestyle"])) for style in styles.values()}) == len(many)
     assert method_styles({"m0": "M0", "solver": "S"})["m0"] == styles["m0"]
+    apart = [MUTED, *PALETTE, *OTHER_COLOURS, *SPLIT_COLOURS.values()]
+    assert len(set(apart)) == len(apart), "a colour of a method, a split and a frame of a pair means one thing"
 
 
 @pytest.mark.parametrize("background", ["#ffffff", LIGHT_PAGE, DARK_PAGE])
@@ -508,7 +522,7 @@ def test_text_in_the_colour_of_a_method_can_be_read(background):
 
 def test_the_pages_have_the_backgrounds_that_their_colours_are_made_for():
     package = CAPTIONS.parents[1] / "sns_core"
-    for page in (package / "report.html.j2", package / "figures/explorer/explorer.css"):
+    for page in (package / "page.css", package / "figures/explorer/explorer.css"):
         light, dark = page.read_text().split("prefers-color-scheme: dark")
         assert f"--paper: {LIGHT_PAGE}" in light and f"--card: {DARK_PAGE}" in dark
         for colours, backgrounds in ((light, ("paper", "card")), (dark, ("paper", "card"))):
@@ -520,8 +534,8 @@ def test_the_pages_have_the_backgrounds_that_their_colours_are_made_for():
                 assert all(contrast(text, values[background]) >= 4.5 for text in texts), (page.name, background)
 
 
-def test_labels_are_written_as_they_stand(source, tmp_path):
-    """`$`, braces and an underscore mean something to matplotlib, `<` and `&` to HTML."""
+def test_labels_are_shown_literally(source, tmp_path):
+    """`$`, braces and underscores have a meaning in matplotlib, `<` and `&` in HTML."""
     labels = {"solver": "S", "pointwise": "a $x$ {max} <b>", "published": "_hidden & $", "coloured": r"$\\frac$"}
     output = tmp_path / "temporal.png"
     plot_temporal(metrics=source.metrics, reference=source.reference, labels=labels, dpi=40, output=output)
@@ -633,7 +647,7 @@ def report(source, drawn, provenance, tmp_path_factory):
 
 
 class Collector(HTMLParser):
-    """Tags that are open at the end, and every attribute that could load something."""
+    """Collect the tags that stay open, and every attribute that could load a file."""
 
     VOID = frozenset(("meta", "img", "br", "link", "hr", "input"))
 
@@ -662,7 +676,7 @@ def test_report_is_one_file_that_loads_nothing(report, drawn, source):
     assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(|https?://", report)
     inlined = {"img": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
     beside = [value for _, _, value in page.loads if value == "kolmogorov/explorer.html"]
-    assert len(beside) == 1, "the page to explore the run is linked to, and nothing else outside"
+    assert len(beside) == 1, "the report links to the page to explore the run, and to no other file"
     posters = [value for tag, name, value in page.loads if name == "poster"]
     for tag, name, value in page.loads:
         if name == "poster":
@@ -671,7 +685,7 @@ def test_report_is_one_file_that_loads_nothing(report, drawn, source):
         assert tag in inlined or value in beside or value[1:] in page.identifiers
     film = base64.b64encode((source.folder / "movie_small.mp4").read_bytes()).decode()
     assert ("video", "src", inlined["video"] + film) in page.loads
-    # Member 0 of `published` is lost at step 21 of 40: the poster is the next picture but one of 21.
+    # Member 0 of `published` is lost at step 21 of 40. The poster is the second of 21 pictures after the loss.
     with Image.open(io.BytesIO(base64.b64decode(posters[0].removeprefix("data:image/jpeg;base64,")))) as poster:
         assert len(posters) == 1 and np.abs(np.asarray(poster).astype(int) - (20 + 10 * 11)).max() < 12
     assert [base64.b64decode(image["src"].split(",")[1]) for image in page.images] == [
@@ -680,12 +694,12 @@ def test_report_is_one_file_that_loads_nothing(report, drawn, source):
     assert all(image["alt"] for image in page.images)
 
 
-def test_report_escapes_what_it_is_given(report):
+def test_report_escapes_its_input(report):
     assert "SNS &lt;published&gt; &amp; co" in report
     assert "<published>" not in report
 
 
-def test_report_tells_the_numbers(report):
+def test_report_shows_the_numbers(report):
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"base64,[^\"]*", "", report))))
     assert "Loses 2 of 3 members, the first at step 21." in text
     assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
@@ -706,7 +720,7 @@ def test_report_tells_the_numbers(report):
     assert "Spectrum error (decades) 0 to 0.03 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]" in text
     assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
     assert "CRPS of ensemble forecasts (σ), after 1 step " in text
-    # The cost of a method, and whether it is worth it.
+    # The cost of a method, and its gain over the solver.
     assert (
         "SNS coloured gains by 2 of 3 scores: at equal accuracy it costs between 4 times as much as the solver and 1/2 of it"
         in text
@@ -770,11 +784,18 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
 
 def test_every_figure_of_the_workflow_has_a_caption():
     rules = (CAPTIONS.parent / "rules" / "figures.smk").read_text()
-    names = re.findall(r'^    "(\w+)": \(', rules, re.M)  # the keys of the table of figures
+    names = re.findall(
+        r'^    "(\w+)": \(', rules, re.M
+    )  # the regular expression matches the keys of the table of figures
     assert [name for name in names if name in FIGURES] == list(FIGURES)
     for name in names:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
         assert re.match(r"Figure \d+\. \w", title) and paragraphs
+
+
+@pytest.mark.parametrize("path", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
+def test_captions_are_read_by_snakemakes_report_without_a_complaint(path):
+    publish_doctree(path.read_text(), settings_overrides={"halt_level": 2, "report_level": 5})
 
 
 def test_seconds_are_shown_as_days_and_metres_as_kilometres():
@@ -799,6 +820,6 @@ def test_a_density_integrates_to_one_and_nothing_counted_is_nan():
     assert densities[0].tolist() == [0.5, 1.0, 0.5] and np.isnan(densities[1]).all()
 
 
-def test_only_points_that_no_other_beats_are_best():
+def test_a_point_is_best_if_no_point_beats_it():
     points = {"cheap": (0.0, 0.5), "good": (2.0, 0.1), "worse": (3.0, 0.1), "dear": (9.0, 0.05), "twin": (2.0, 0.1)}
     assert best(points) == ["cheap", "good", "dear", "twin"]

@@ -1,4 +1,4 @@
-"""Rollouts: segments add up to the bit, members are on their own, and statistics are what they say."""
+"""Rollouts: segments give the bits of one run, members are independent, and statistics follow their definitions."""
 
 import copy
 import functools
@@ -63,7 +63,7 @@ METHODS = {
 
 
 def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, method=None, **more):
-    """One segment; its (netCDF, restart) paths."""
+    """Run one segment, and return its (netCDF, restart) paths."""
     tag = f"{name.replace(' ', '_')}_{first}_{steps}_{len(members)}"
     output, restart = folder / f"{tag}.nc", folder / f"{tag}.safetensors"
     method = dict(method or METHODS[name])
@@ -150,7 +150,7 @@ def test_statistics_are_those_of_the_frames(tiny, tmp_path):
     np.testing.assert_allclose(
         data["zonal_profile"][:, :, 0], u.mean((1, 3)).reshape(3, 2, 5, 16).mean(2), rtol=1e-3, atol=1e-5
     )
-    # Components of the gradient as differences of neighbours, in units that the file tells.
+    # Compute the gradient from differences of neighbours, in the units that the file holds.
     scale = data["gradient_scale"].item() * 2 * np.pi / 16
     steps = torch.stack([frames.roll(-1, axis) - frames for axis in (-1, -2)], 2)[:, 1:] / scale
     counts = np.stack(
@@ -160,7 +160,7 @@ def test_statistics_are_those_of_the_frames(tiny, tmp_path):
     assert abs(data["gradient_counts"].sum(("member", "layer")) - counts).sum() < 1e-3 * counts.sum()
 
 
-def test_the_time_of_the_steps_is_told_beside_the_results(tiny, tmp_path):
+def test_the_time_of_the_steps_is_an_attribute_of_the_results(tiny, tmp_path):
     with xr.open_dataset(roll(tiny, tmp_path, "pointwise", 0, 10)[0]) as data:
         assert len(data.attrs["seconds_of_blocks"]) == 2 and (data.attrs["seconds_of_blocks"] > 0).all()
         assert not [name for name in data.variables if "second" in name]
@@ -174,7 +174,7 @@ def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, m
 
 
 def build(tiny, name, models=None, **changes):
-    """A method of METHODS from the tiny models, with some options changed."""
+    """Build a method of METHODS from the tiny models, with changed options."""
     options = {**copy.deepcopy(METHODS[name]), **changes}
     models = models or {**tiny.models, "denoiser": tiny.models[options.pop("denoiser", "denoiser")]}
     return build_method(options, models, Emulation.read(tiny.manifest), hardware=Hardware(precision="float32"))
@@ -190,16 +190,18 @@ def states(tiny):
     return torch.from_numpy(open_frames(tiny.test)["final_state"].values)
 
 
-class Known(EstimatedLevels):
-    """Levels that the test chooses; all else as the rule of the method has it."""
+class ChosenLevels(EstimatedLevels):
+    """A rule with levels that the test chooses. The rest is the rule of the method."""
 
     def of_pair(self, logits, streams, step):
         return torch.tensor(self.chosen)
 
 
 def with_levels(refinement, levels):
-    """The method with the same rule of starts, for pairs at `levels` (B, 2)."""
-    rule = Known(**{name: getattr(refinement.level_rule, name) for name in ("shared", "max_level", "condition_level")})
+    """Return the method with the same rule of starts, for pairs at `levels` (B, 2)."""
+    rule = ChosenLevels(
+        **{name: getattr(refinement.level_rule, name) for name in ("shared", "max_level", "condition_level")}
+    )
     object.__setattr__(rule, "chosen", levels)
     refinement.level_rule = rule
     return refinement
@@ -259,7 +261,9 @@ def test_joint_levels_bound_and_stride_give_one_call(method, states):
     carry = refinement.start(states)
     _, record = refinement.step(carry, MemberStreams("t", members=range(3)).at(1))
     assert record.calls.tolist() == [1, 1, 0]
-    assert record.levels.tolist() == [[9, 0], [0, 2], [0, 0]], "what the heads said is recorded, not what was done"
+    assert record.levels.tolist() == [[9, 0], [0, 2], [0, 0]], (
+        "the record holds the levels of the heads, not the bounded levels"
+    )
 
 
 def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, monkeypatch):
@@ -328,7 +332,7 @@ def test_a_missing_model_is_named(tiny):
 
 @pytest.fixture
 def external(tiny, tmp_path):
-    """A rollout of the surrogate, every step of it, in the words of another program: (file, the rollout's own file)."""
+    """Every step of a surrogate's rollout in the format of another program: (external file, rollout file)."""
     rollout = roll(tiny, tmp_path, "pointwise", 0, 10, frame_stride=1)[0]
     field = read(rollout)["vorticity"].isel(layer=0, drop=True).astype("f8")
 
@@ -345,7 +349,7 @@ def score_external(tiny, folder, path, first=0, steps=10, **more):
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["with the initial frame", "without"])
-def test_an_external_rollout_is_scored_like_ones_own(tiny, tmp_path, external, first):
+def test_an_external_rollout_is_scored_like_a_rollout_of_the_workflow(tiny, tmp_path, external, first):
     path, rollout = external(lambda field: field.isel(time=slice(first, None)))
     first_part, restart = score_external(tiny, tmp_path, path, 0, 5)
     second_part, _ = score_external(tiny, tmp_path, path, 5, 5, previous=restart)
@@ -363,7 +367,7 @@ def test_an_external_rollout_is_scored_like_ones_own(tiny, tmp_path, external, f
         np.testing.assert_allclose(
             joined, expected[name].values, rtol=2e-5, atol=1e-6 * abs(expected[name]).max().item()
         )
-    assert np.isnan(parts[0].attrs["seconds_of_blocks"]), "no time was taken"
+    assert np.isnan(parts[0].attrs["seconds_of_blocks"]), "an external rollout has no measured time"
     assert int(parts[1]["calls"].sum()) == 0
 
 
@@ -455,11 +459,11 @@ def test_disturbances_are_a_share_of_the_difference_of_two_states(states):
     assert not torch.equal(around, disturbed(states, 1, 4, 0.02, seed=8))
 
 
-# --- the strategies: what each shows to the denoiser ---
+# --- the strategies: the inputs that each gives to the denoiser ---
 
 
 class Watched:
-    """A method of the tiny models, with every pair of frames and levels that its denoiser is asked about."""
+    """A method of the tiny models, with a record of every pair of frames and levels that its denoiser gets."""
 
     def __init__(self, tiny, name, **changes):
         self.method = build(tiny, name, **changes)
@@ -484,7 +488,7 @@ class Watched:
         return carry, records
 
     def refine(self, levels, previous=None):
-        """One refinement of a pair at `levels` (B, 2): candidate, refined frame and record."""
+        """Refine a pair at `levels` (B, 2). Return candidate, refined frame and record."""
         refinement, carry = with_levels(self.method, levels), self.method.start(self.states)
         candidate = refinement.surrogate(carry["frame"])
         previous = carry["frame"] if previous is None else previous
@@ -522,7 +526,7 @@ def test_acdm_may_begin_at_the_noised_previous_frame(tiny):
 
 
 @pytest.mark.parametrize("name", ["thermalizer", "thermalizer of pairs"])
-def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
+def test_the_thermalizer_does_not_use_the_previous_frame(tiny, name):
     watched = Watched(tiny, name, min_level=1)
     levels = [[0, 3], [0, 1], [0, 2]]
     _, frame, record = watched.refine(levels)
@@ -533,7 +537,7 @@ def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
     assert float(watched.queries[0][0].std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_the_thermalizer_leaves_alone_what_is_below_its_threshold(tiny):
+def test_the_thermalizer_keeps_frames_below_its_threshold(tiny):
     candidate, frame, record = Watched(tiny, "thermalizer").refine([[0, 1], [0, 5], [0, 0]])  # min_level is 2
     assert torch.equal(frame[0], candidate[0]) and torch.equal(frame[2], candidate[2])
     assert not torch.allclose(frame[1], candidate[1], atol=1e-3)
@@ -546,7 +550,7 @@ def test_the_periodic_control_refines_at_every_third_step_from_its_level(tiny):
     assert [record.calls.tolist() for record in records] == [[0] * 3, [0] * 3, [4] * 3] * 2 + [[0] * 3]
 
 
-def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(tiny):
+def test_the_random_control_refines_a_third_of_the_steps_drawn_per_member(tiny):
     streams, blind = MemberStreams(0, "watched", members=range(3)), BlindLevels(level=2, every=3, random=True)
     levels = torch.stack([blind.of_pair(None, streams.at(step), None)[:, 1] for step in range(600)])
     assert set(levels.unique().tolist()) == {0, 2}
@@ -554,7 +558,7 @@ def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(
     assert not torch.equal(levels[:, 0], levels[:, 1])
 
 
-def test_heun_asks_twice_but_where_a_move_ends_at_a_clean_frame(tiny):
+def test_heun_calls_twice_per_move_except_where_a_move_ends_at_a_clean_frame(tiny):
     watched = Watched(tiny, "heun")
     _, _, record = watched.refine([[6, 6]] * 3)
     assert [s_next[0] for *_, s_next in watched.queries] == [6, 4, 4, 2, 2]
@@ -576,13 +580,15 @@ def test_in_place_a_pair_is_encoded_once_and_moved_as_the_walk_would_move_it(tin
     assert torch.allclose(frame, expected, atol=1e-4)
 
 
-def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_others_need(tiny):
+def test_in_place_the_first_move_uses_the_encoded_pair_for_any_moves_of_other_members(tiny):
     watched = Watched(tiny, "in place, several moves")
     method, carry = watched.method, watched.method.start(watched.states)
     method.walk = WalkBack(method.walk.path, method.walk.stride, Sampler(eta=0.0))
     level = torch.tensor([6, 3, 6])
     candidate, frame, record = watched.refine(level[:, None].expand(-1, 2).tolist())
-    assert record.calls.tolist() == [2, 1, 2] and len(watched.queries) == 1, "only the second move encodes again"
+    assert record.calls.tolist() == [2, 1, 2] and len(watched.queries) == 1, (
+        "only the second move encodes the pair again"
+    )
     z = [method.whiten(x) for x in (carry["frame"], candidate)]
     noise = method.denoiser(*z, level, level, carry["anchor"])
     placed = [per_member(method.schedule.signal(level), x) * x for x in z]
@@ -598,7 +604,7 @@ def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_ot
 def test_an_alarm_is_the_first_step_outside_the_usual_range():
     usual, step = np.tile(np.r_[np.zeros(20), np.ones(20)], (2, 1)).T, np.arange(0, 200, 4)
     quiet, high, low, broken = np.full((4, 50), 0.5)
-    high[30:] = 3.0  # the mean over ten frames passes 1 when three of them are high
+    high[30:] = 3.0  # the mean over ten frames exceeds 1 if three of the frames are high
     low[20:], broken[40] = -2.0, np.nan
     series = np.stack([quiet, high, low, broken], 1)
     assert first_alarm(series, usual, step).tolist() == [-1, 32 * 4, 22 * 4, 160]

@@ -8,13 +8,12 @@ import pytest
 import xarray as xr
 
 from sns_core.errors import UserError
-from sns_core.metrics.bootstrap import RESAMPLES, interval, pooled, resampling_weights
+from sns_core.metrics.bootstrap import RESAMPLES, distance_interval, interval, pooled, resampling_weights
 from sns_core.metrics.distances import CENTRES, decorrelation_time
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
 from sns_core.metrics.floor_table import COLUMNS, QUANTILES
 from sns_core.metrics.rollout_metrics import window_table
 from sns_core.metrics.scorecard import (
-    DISTANCES,
     SCORES,
     _worst_window_rows,
     horizon,
@@ -67,15 +66,31 @@ def test_intervals_cover_a_ratio_of_variances():
     assert 0.8 < np.mean(covered) < 0.97
 
 
-def test_the_interval_of_a_distance_lies_below_what_noise_has_raised_it_to():
-    rng, covered = np.random.default_rng(1), []
-    for trial in range(100):
-        sample = xr.Dataset({"value": (("unit", "k"), rng.normal(0.1, 1, (40, 20))), "size": ("unit", np.ones(40))})
-        distance = np.abs(pooled(sample, trial)["value"]).mean("k")
-        value, low, high = interval(distance.values, "positive")
-        assert 0 <= low <= value <= high
-        covered.append(low <= 0.1 <= high)
-    assert 0.78 < np.mean(covered) <= 0.95  # put around the value, the intervals would cover 0.1 once in thirty
+@pytest.mark.parametrize(("distance", "low", "high"), [(0.0, 0.83, 0.96), (0.05, 0.85, 1.0), (0.3, 0.85, 1.0)])
+def test_the_interval_of_a_distance_holds_it_at_zero_and_away_from_it(distance, low, high):
+    rng, covered, zero = np.random.default_rng(1), [], []
+    signs = np.resize([1.0, -1.0], 20)
+    for trial in range(150):
+        values = rng.normal(distance * signs, 1, (40, 20))
+        sample = xr.Dataset({"value": (("unit", "k"), values), "size": ("unit", np.ones(40))})
+        value, least, most = distance_interval(pooled(sample, trial)["value"].values)
+        assert 0 <= least <= value <= most
+        covered.append(least <= distance <= most)
+        zero.append(least == 0)
+    assert low < np.mean(covered) <= high
+    # 0 is inside where the truth is 0, and outside where 20 shells are each 0.3 = 2 standard errors off.
+    assert np.mean(zero) == pytest.approx(
+        np.mean(covered) if distance == 0 else {0.05: 0.9, 0.3: 0.0}[distance], abs=0.1
+    )
+
+
+def test_the_interval_of_a_distance_leaves_out_points_that_are_unknown_and_is_unknown_with_a_lost_resample():
+    difference = np.array([[0.3, -0.1, np.nan]] + [[0.3 + d, -0.1 - d, 1.0] for d in np.linspace(-0.2, 0.2, 400)])
+    value, low, high = distance_interval(difference)
+    assert (value, low, high) == (pytest.approx(0.2), pytest.approx(0.02, abs=1e-3), pytest.approx(0.38, abs=1e-3))
+    difference[7] = np.inf
+    value, low, high = distance_interval(difference)
+    assert value == pytest.approx(0.2) and np.isnan([low, high]).all()
 
 
 def test_few_units_have_the_full_variance_of_their_mean():
@@ -138,7 +153,7 @@ def ensemble(rng, spread, members=5, starts=30, size=16, error=1.0):
 def test_spread_and_error_of_a_forecast_are_those_of_its_law(spread, members):
     scores = ensemble_scores(*(ensemble(np.random.default_rng(5), spread, members)[n] for n in ("forecast", "truth")))
     assert scores["variance"].mean() == pytest.approx(spread**2, rel=0.02)
-    # The mean of members around 0 against a truth of variance 1: 1, whatever their number.
+    # The mean of members around 0 against a truth of variance 1 gives 1 for any number of members.
     assert scores["squared_error"].mean() == pytest.approx(1.0, rel=0.05)
     assert scores["crps"].dims == ("start", "lead", "layer")
 
@@ -172,7 +187,7 @@ def synthetic(
     layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
     y = np.arange(8) * 2 * math.pi / 8
     flow = np.tile(np.sin(y) + shift, (members, count, 1, 1))
-    kept = {
+    variables = {
         "kinetic_energy": (layered, series[..., None]), "enstrophy": (layered, 5 * series[..., None]),
         "rate_of_change": (layered[:2], np.full((members, steps), 2.0 * rate)),
         "relative_change": (layered[:2], np.full((members, steps), 0.2 * rate)),
@@ -187,8 +202,8 @@ def synthetic(
         "zonal_direction": ((*blocks, "y"), np.full((members, count, 1, 8), math.sqrt(constant / 8))),
     }  # fmt: skip
     for name in ("vorticity", "velocity", "gradient"):
-        kept[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
-    return xr.Dataset(kept, {
+        variables[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
+    return xr.Dataset(variables, {
         "member": np.arange(members), "step": np.arange(1, steps + 1), "block": np.arange(BLOCK, steps + 1, BLOCK),
         "lag": np.arange(LAGS + 1) * STEP, "bin": CENTRES, "layer": ["flow"], "wavenumber": np.arange(6.0), "y": y,
         "time": np.arange(0, steps + 1, 4) * STEP,
@@ -303,10 +318,7 @@ EXACT = [
 def test_a_score_is_what_the_departure_makes_it(card, method, score, expected, tolerance):
     row = entry(card, method, score)
     assert row["value"] == pytest.approx(expected, abs=tolerance)
-    if score in DISTANCES:
-        assert np.isnan(row["low"]) and np.isnan(row["high"]), "the floor tells its noise"
-    else:
-        assert row["low"] * (1 - 1e-12) <= row["value"] <= row["high"] * (1 + 1e-12)
+    assert row["low"] * (1 - 1e-12) <= row["value"] <= row["high"] * (1 + 1e-12)
 
 
 def test_the_worst_window_is_the_largest_error_but_that_of_the_first_one():

@@ -44,6 +44,7 @@ FIGURES = {
         {},
     ),
     "cost": ("15 Cost", {"table": get_table("cost")}, {}),
+    "calibration": ("16 Calibration", {"calibrations": get_calibrations}, {}),
 }
 
 

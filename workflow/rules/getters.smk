@@ -3,7 +3,7 @@ import json
 
 
 def get_method_class(wildcards) -> list[str]:
-    """The class of a method, whose code its rollouts depend on."""
+    """The class of a method, on whose code its results depend."""
     return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 
@@ -37,6 +37,25 @@ def get_model_roles(system, method) -> dict:
     return {role: f"{folder}/{roles[role]}.safetensors" for role in sorted(roles)}
 
 
+def list_calibrated(system) -> list[str]:
+    """Methods of this run that are calibrated."""
+    return [name for name, method in get_methods(system).items() if is_calibrated(method["kind"])]
+
+
+def get_calibrations(wildcards) -> dict:
+    """Calibrated method -> its calibration."""
+    folder = f"{RESULTS}/{wildcards.system}/calibrations"
+    return {method: f"{folder}/{method}.json" for method in list_calibrated(wildcards.system)}
+
+
+def get_measured_roles(system, method) -> dict:
+    """Role -> file of each model of a method, and of its calibration if it has one."""
+    roles = get_model_roles(system, method)
+    if method in list_calibrated(system):
+        roles["calibration"] = f"{RESULTS}/{system}/calibrations/{method}.json"
+    return roles
+
+
 def get_method_options(system, method) -> dict:
     """What a method is built from; labels and lengths are no part of it."""
     apart = set(configuration.METHOD_KEYS) - {"kind"}
@@ -49,7 +68,7 @@ def get_refinements(system) -> list[str]:
     examined = {}
     for name, method in get_methods(system).items():
         # Reused data hold no frames to examine a denoiser with: a diagnosis that is not reused is left out.
-        if method["kind"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
+        if method["kind"] in REFINEMENTS and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
             examined.setdefault(configuration.as_parameter([method["models"], method.get("readout")]), name)
     return list(examined.values())
 
@@ -69,7 +88,7 @@ def get_surrogate_method(system, method) -> str:
 METHOD = {
     "name": lambda wildcards: wildcards.method,
     "method": lambda wildcards: get_method_options(wildcards.system, wildcards.method),
-    "models": lambda wildcards: get_model_roles(wildcards.system, wildcards.method),
+    "models": lambda wildcards: get_measured_roles(wildcards.system, wildcards.method),
     "seed": config["seed"],
     "device": config["hardware"]["device"],
     "precision": config["hardware"]["precision"],
@@ -144,7 +163,7 @@ def get_model_files(wildcards) -> list[str]:
     """Files of the models that a method needs; of an external method, the file that it is read from."""
     method = get_methods(wildcards.system)[wildcards.method]
     external = [method["file"]] if method["kind"] == "external" else []
-    return external + list(get_model_roles(wildcards.system, wildcards.method).values())
+    return external + list(get_measured_roles(wildcards.system, wildcards.method).values())
 
 
 def list_spans(system, method) -> list[tuple[int, int]]:
@@ -266,7 +285,7 @@ def get_timed_methods(wildcards) -> dict:
     """Method -> its options and the files of its models, for each method that is timed."""
     system = wildcards.system
     return {
-        name: {"method": get_method_options(system, name), "models": get_model_roles(system, name)}
+        name: {"method": get_method_options(system, name), "models": get_measured_roles(system, name)}
         for name in get_restartable_methods(system)
     }
 
@@ -310,7 +329,12 @@ def get_table(name):
 def list_figures(system) -> list[str]:
     """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four of them or more."""
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
-    return [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
+    calibrated = bool(list_calibrated(system))
+    return [
+        name
+        for name in FIGURES
+        if len(get_refinements(system)) >= least.get(name, 0) and (calibrated or name != "calibration")
+    ]
 
 
 # Movie and explorer

@@ -22,7 +22,7 @@ rule compute_reference:
             lags=config_slice("rollout", "lags"),
             frame_stride=config_slice("rollout", "frame_stride"),
             map_lags=config_slice("metrics", "map_lags"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
     shell:
         command("compute_reference")
@@ -71,9 +71,10 @@ rule diagnose_denoiser:
     params:
         **parameters(
             "diagnose_denoiser",
+            user_code=get_method_class,
             **METHOD,
             pairs=config_slice("metrics", "diagnose", "pairs"),
-            grid=config_slice("metrics", "diagnose", "levels"),
+            levels=config_slice("metrics", "diagnose", "levels"),
         ),
     shell:
         command("diagnose_denoiser")
@@ -103,7 +104,7 @@ rule compute_metrics:
             window=config_slice("metrics", "window"),
             shells=config_slice("metrics", "shells"),
             map_lags=config_slice("metrics", "map_lags"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
         # A function of `output`, so Snakemake does not compare it: the numbers do not depend on where dask computes.
         dask=lambda wildcards, output: configuration.as_parameter(RESOLVED[wildcards.system]["metrics"]["dask"]),
@@ -131,7 +132,7 @@ rule aggregate_metrics:
             "aggregate_metrics",
             system=lambda wildcards: wildcards.system,
             shells=config_slice("metrics", "shells"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
         order=ORDER,
     shell:

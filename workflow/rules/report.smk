@@ -49,6 +49,8 @@ rule write_report:
     resources:
         **small_job(),
     params:
-        **parameters("write_report", templates=["report.html.j2"], systems=get_report_files, captions=get_captions),
+        **parameters(
+            "write_report", templates=["report.html.j2", "page.css"], systems=get_report_files, captions=get_captions
+        ),
     shell:
         command("write_report")

@@ -10,6 +10,7 @@ if REUSED:
         > shard_dataset
         > check_stationarity
         > train_model
+        > calibrate_refinement
         > rollout_segment
         > rollout_reference
         > rollout_ensemble
