@@ -18,6 +18,7 @@ IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
 if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
 from sns_core.catalogue import REFINEMENTS
+from sns_core.evaluation.settling import counted_steps
 from sns_core.plugins import class_of, is_calibrated
 from sns_workflow import configuration
 from sns_workflow.command import (

@@ -1,16 +1,17 @@
 """Keep a finished run with the code in a small folder (`collect_run`), and use its results again (`take_result`).
 
 A gallery folder holds the tables and figures of a run, its configuration as an overlay, and the results that take long
-to make, under their paths in the run's folder: models, statistics and initial states of the data, scores and rollout of
-the solver, the diagnosis of denoisers. A run whose configuration names the folder (`reuse`) copies these results and
-makes everything else: every rollout of a model, its scores, the figures. `given.json` has the checksum of each file,
-and the configuration and provenance of the run that made them.
+to make, under their paths in the run's folder: models, statistics and initial states of the data, the reference
+ensemble, scores and rollout of the solver, the diagnosis of denoisers. A run whose configuration names the folder
+(`reuse`) copies these results and makes everything else: every rollout of a model, its scores, the figures.
+`given.json` has the checksum of each file, and the configuration and provenance of the run that made them.
 """
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sns_core.data.frames import open_frames
@@ -24,12 +25,20 @@ FORMAT = "sns-given-1"
 TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
 # Results of each system that the folder keeps, by kind. The rollout of the solver is the largest: it is left out first.
 KINDS = {
-    "data": ("shards/manifest.json", "data/*.nc", "metrics/reference.nc"),
+    "data": (
+        "shards/manifest.json",
+        "data/*.nc",
+        "data/stationarity.csv",
+        "metrics/reference.nc",
+        "reference/*/segment_*.nc",
+    ),
     "models": ("models/*.safetensors", "models/*.json", "models/*.csv"),
     "calibrations": ("calibrations/*.json",),
     "diagnostics": ("diagnostics/*.nc",),
     "solver": ("rollouts/solver/*/segment_*.nc", "ensembles/solver.nc"),
 }
+# Results that a run may lack.
+OPTIONAL = ("data/stationarity.csv", "reference/*/segment_*.nc", "calibrations/*.json", "diagnostics/*.nc")
 
 
 def check_model(path: Path, manifest: dict) -> None:
@@ -53,7 +62,7 @@ def _results(run: Path, system: str, models: dict) -> dict[str, str]:
     for kind, patterns in KINDS.items():
         for pattern in patterns:
             paths = sorted((run / system).glob(pattern))
-            if not paths and kind not in ("calibrations", "diagnostics"):
+            if not paths and pattern not in OPTIONAL:
                 raise missing(run / system / pattern)
             kinds |= {str(path.relative_to(run)): kind for path in paths if kind != "models" or path.stem in models}
     return kinds
@@ -107,7 +116,7 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         for name in read_json(output)["files"]:
             (folder / name).unlink(missing_ok=True)
     for name in kinds:
-        if "/data/" in name:
+        if "/data/" in name and name.endswith(".nc"):
             _without_frames(run / name, folder / name, states=Path(name).stem.startswith("test"))
         else:
             _copy(run / name, folder / name)
@@ -207,7 +216,7 @@ def _scores(path: Path) -> list[str]:
     """Return the scorecard as lines of a table, one row per score and one column per method."""
     table = pd.read_csv(path)
     methods = list(dict.fromkeys(table["method"]))
-    lines = [f"| score | {' | '.join(methods)} | solver against itself |", "|---" * (len(methods) + 2) + "|"]
+    lines = [f"| score | {' | '.join(methods)} | floor of the solver's rollout |", "|---" * (len(methods) + 2) + "|"]
     for place, rows in table.groupby(["score", "layer", "lead"], dropna=False, sort=False):
         by_method = rows.set_index("method")
         score, layer, lead = place
@@ -220,6 +229,7 @@ def _scores(path: Path) -> list[str]:
             value, low, high = (by_method.loc[method, end] for end in ("value", "low", "high"))
             return f"{digits(value)} {interval(low, high, value)}".strip()
 
-        floor = rows["floor"].iloc[0]
-        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {digits(floor)} |")
+        ends = rows[rows["method"] == "solver"][["floor_low", "floor_high"]].iloc[:1].to_numpy(dtype=float).ravel()
+        floor = " to ".join(map(digits, ends)) if np.isfinite(ends).any() else "–"
+        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {floor} |")
     return lines

@@ -100,7 +100,14 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
     _at_most("metrics.window", metrics["window"], steps, "rollout.steps")
     _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
     _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
-    most = max(split["members"] for split in splits.values())
+    reference, step = resolved["data"]["reference"], resolved["emulator"]["step"]
+    least = max(rollout["block_steps"], lags) * step
+    if reference and reference["duration"] < least * (1 - 1e-9):
+        raise ConfigurationError(
+            f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
+            f"rollout.lags; at least {least:g}"
+        )
+    most = max(part["members"] for part in (*splits.values(), *filter(None, [reference])))
     _at_most(f"{where}.data.group_members", resolved["data"]["group_members"], most, "the members of every split")
     for name, method in resolved["methods"].items():
         length = method.get("steps", steps)
@@ -279,6 +286,15 @@ def check_work(where: str, resolved: dict) -> None:
         hours(f"{where}.data.spin_up", data["spin_up"] / dt, f"solver steps (spin_up over solver.dt {dt:g})")
         hours(f"{key}.frames", part["frames"] * substeps, f"solver steps (emulator.step over solver.dt {dt:g} a frame)")
         stored += part["members"] * part["frames"] * frame
+    if reference := data["reference"]:
+        key, group = f"{where}.data.reference", data["group_members"] or reference["members"]
+        steps = reference["duration"] / resolved["emulator"]["step"]
+        chains = count(f"{key}.members", reference["members"] / group, "chains of jobs of the reference ensemble")
+        size(f"{key}.members", min(group, reference["members"]) * state, "of memory", MEMORY)
+        jobs += chains + count(
+            f"{key}.duration", chains * steps / rollout["segment_steps"], "segments of the reference ensemble"
+        )
+        hours(f"{key}.duration", min(steps, rollout["segment_steps"]) * substeps, "solver steps")
     chains = rollout["members"] / (rollout["group_members"] or rollout["members"])
     for name, method in methods.items():
         steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])

@@ -1,13 +1,12 @@
 """Results that a run copies from a collected run instead of making them (`reuse` in the configuration)."""
 
-import copy
 import json
 from pathlib import Path
 
 from sns_core.plugins import is_calibrated
 from sns_workflow.config_methods import METHOD_KEYS, settings_of
-from sns_workflow.config_schema import default, resolve, schema, with_new_names
-from sns_workflow.config_values import ConfigurationError, conform, merge, plain
+from sns_workflow.config_schema import complete, resolve, with_new_names
+from sns_workflow.config_values import ConfigurationError, plain
 
 
 def reused_results(config: dict) -> dict[str, str]:
@@ -52,8 +51,8 @@ def _listing(folder: str) -> dict:
 
 def _configuration_of(listing: dict) -> dict:
     """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
-    that were added later have their default values."""
-    return conform(merge(copy.deepcopy(default()), with_new_names(plain(listing["configuration"]))), schema())
+    that were added later have their default values; below names of the user's own, those of the schema."""
+    return complete(with_new_names(plain(listing["configuration"])))
 
 
 def _diagnosis_settings(resolved: dict, method: str) -> dict | None:

@@ -321,6 +321,21 @@ def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
     return [(start, min(length, total - start)) for start in range(0, total, length)]
 
 
+def reference_groups(resolved: dict) -> list[str]:
+    """Return the groups of members of the reference ensemble; none where the test split is the reference."""
+    data = resolved["data"]
+    return member_groups({**data["reference"], "group_members": data["group_members"]}) if data["reference"] else []
+
+
+def reference_spans(resolved: dict) -> list[tuple[int, int]]:
+    """Return (first step, steps) of each segment of the reference ensemble, whole blocks of steps."""
+    if not resolved["data"]["reference"]:
+        return []
+    block, rollout = resolved["rollout"]["block_steps"], resolved["rollout"]
+    steps = int(resolved["data"]["reference"]["duration"] / resolved["emulator"]["step"] * (1 + 1e-9)) // block * block
+    return segments({"steps": steps}, rollout)
+
+
 def member_groups(of: dict) -> list[str]:
     """Return the groups of members of a rollout or split, one group per job: "0-3", "4-7", …"""
     size, members = of["group_members"] or of["members"], of["members"]

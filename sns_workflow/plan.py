@@ -138,6 +138,8 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             frames = members * (steps // arguments["frame_stride"] + (arguments["first_step"] == 0))
             work = scale.steps(resolved["methods"][arguments["name"]], members, steps)
             return Estimate(work, frames * scale.frame_bytes)
+        case "rollout_reference":
+            return Estimate(scale.steps({"kind": "solver"}, len(arguments["members"]), arguments["steps"]))
         case "rollout_ensemble":
             members, leads = arguments["starts"] * arguments["members"], arguments["leads"]
             work = scale.steps(resolved["methods"][arguments["name"]], members, max(leads))

@@ -53,6 +53,10 @@ class Emulation:
         """The solver on `device`; `changes` replace its parameters, for example `resolution` or `dt`."""
         return build_system(self.system_name, {**self.system_parameters, **changes}, dtype, device)
 
+    def build_fastest_system(self, device="cpu", **changes) -> System:
+        """The solver in its fastest form, as its costs are measured; `changes` replace its parameters."""
+        return self.build_system(device, **{**dict(type(self.build_system()).fastest), **changes})
+
     def per_channel(self, name: str, device="cpu") -> torch.Tensor:
         """A statistic of the training split as (C, 1, 1) float32."""
         return torch.tensor(self.statistics[name], dtype=torch.float32, device=device)[:, None, None]

@@ -1,6 +1,5 @@
 """The stage that holds one method's rollout against the solver: its series, and its table of windows."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from sns_core.metrics.distances import log_ratio, share_at_the_ends, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
-from sns_core.metrics.temporal import space_time_correlation, zonal_direction
+from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user, window_means
 from sns_core.systems import System
 
@@ -98,7 +97,6 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
-    result["zonal_direction"] = _by_block(zonal_direction, (field / std).transpose(*field.dims)).compute()
     result = result.assign(measured_by_user(extra, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
@@ -123,14 +121,9 @@ def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
     frames: (member, time, layer, y, x) in the system's units.
     """
 
-    return _by_block(lambda block: system.frame_velocity(block)[0].mean(-1), frames)
-
-
-def _by_block(function: Callable[[torch.Tensor], torch.Tensor], frames: xr.DataArray) -> xr.DataArray:
-    """Apply a function (B, C, H, W) -> (B, C, H) to frames (member, time, layer, y, x), lazily where they are lazy."""
-
     def apply(block: np.ndarray) -> np.ndarray:
-        return function(torch.from_numpy(block).flatten(0, 1)).unflatten(0, block.shape[:2]).numpy()
+        u, _ = system.frame_velocity(torch.from_numpy(block).flatten(0, 1))
+        return u.mean(-1).unflatten(0, block.shape[:2]).numpy()
 
     return xr.apply_ufunc(
         apply,

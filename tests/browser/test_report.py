@@ -31,6 +31,8 @@ def report(tmp_path_factory):
         "windows": str(source.windows),
         "scorecard": str(source.scorecard),
         "cost": str(source.cost),
+        "reference": str(source.reference),
+        "floors": str(source.floors),
         "movie": str(tiny_movie(folder / "movie_small.mp4")),
         "explorer": str(folder / "explorer.html"),
         "methods": METHODS,

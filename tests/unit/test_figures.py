@@ -51,6 +51,7 @@ from sns_core.figures.style import (
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
 from sns_core.metrics.distances import CENTRES
+from sns_core.metrics.floor_table import COLUMNS
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
 from sns_core.report import headline, judge, price_words, write_report
@@ -92,7 +93,9 @@ class Synthetic:
             self._method(name)
         self.windows, self.table = folder / "windows.csv", folder / "metrics.csv"
         self._tables()
-        self.scorecard, self.cost = self._scorecard(), self._cost()
+        self.scorecard, self.cost, self.floors = self._scorecard(), self._cost(), folder / "floors.csv"
+        rows = [{"members": 3, "steps": steps, "reason": "3 members of 8 steps need a larger ensemble"}]
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(self.floors, index=False)
         for name in SURROGATES:
             self._diagnostics(name)
         self.trajectories = {split: self._trajectory(split) for split in ("train", "test")}
@@ -227,6 +230,15 @@ class Synthetic:
             map_late=(("map_lag", "distance"), maps if name != "published" else np.full_like(maps, np.nan)),
             zonal_velocity=(("member", "time", "layer", "y"), field.mean(-1)),
         )  # fmt: skip
+        by_block = (
+            result["zonal_velocity"].isel(time=slice(1, None)).groupby_bins("time", [0, *(block * self.step + 1e-6)])
+        )
+        for key, values in {
+            "zonal_profile": by_block.mean(),
+            "zonal_square": by_block.map(lambda part: (part**2).mean("time")),
+        }.items():
+            values = values.rename(time_bins="block").transpose("member", "block", "layer", "y")
+            result[key] = ("member", "block", "layer", "y"), values.values
         self.metrics[name] = str(self.folder / f"{name}.nc")
         result.assign_coords(map_lag=self.map_lag, distance=self.distance).to_netcdf(self.metrics[name])
 
@@ -254,7 +266,7 @@ class Synthetic:
                     windows.append({
                         "method": name, "first_step": start + 1, "last_step": start + width, "layer": layer,
                         "window_spectrum_error": error, "window_spectrum_error_low": 0.8 * error,
-                        "window_spectrum_error_high": 1.3 * error,
+                        "window_spectrum_error_high": 1.3 * error, "floor_low": 0.01, "floor_high": 0.03, "inside": error <= 0.03,
                         "kinetic_energy": 1e40 if gone else 0.9, "kinetic_energy_solver": 0.9,
                         "enstrophy": 9.0, "enstrophy_solver": 9.0, "relative_change": 0.17,
                         "relative_change_solver": 0.17,
@@ -271,7 +283,8 @@ class Synthetic:
                 forecast = score in ("crps", "spread_skill")
                 if forecast and name == "generation":
                     continue
-                layers = self.layers if forecast or score in ("spectrum_error", "kinetic_energy") else [""]
+                layered = ("spectrum_error", "worst_window_spectrum_error", "kinetic_energy")
+                layers = self.layers if forecast or score in layered else [""]
                 for place, (layer, lead) in enumerate((a, b) for a in layers for b in ((1, 5) if forecast else ("",))):
                     value = (0.02 if ideal == 0 else 1.0) * (1 + index + 0.1 * place)
                     value = {"published": 1e9, "pointwise": math.nan if score == "zonal_error" else value}.get(
@@ -281,9 +294,9 @@ class Synthetic:
                     rows.append({
                         "system": "kolmogorov", "method": name, "score": score, "layer": layer, "lead": lead, "value": value,
                         "low": 0.8 * value if shown else math.nan, "high": 1.3 * value if shown else math.nan,
-                        "floor": math.nan if ideal is None else 0.02 if ideal == 0 else 1.0,
                         "floor_low": math.nan if ideal is None else 0.0 if ideal == 0 else 0.9,
                         "floor_high": math.nan if ideal is None else 0.03 if ideal == 0 else 1.1,
+                        "inside": "" if ideal is None else value <= (0.03 if ideal == 0 else 1.1),
                         "ideal": ideal, "units": "1", "members_lost": int((self.lost(name) >= 0).sum()),
                         "members": self.members, "counted": 1.0,
                     })  # fmt: skip
@@ -306,6 +319,7 @@ class Synthetic:
                     "seconds": 0.1 * (1 + index), "seconds_low": 0.09 * (1 + index), "seconds_high": 0.2 * (1 + index),
                     "calls": 20.0, "memory_mb": 300.0, "joules": 1.5 if name == "coloured" else "", "score": score, "lead": lead,
                     "error": error, "error_low": 0.9 * error, "error_high": 1.2 * error,
+                    "floor": 0.03 if score == "spectrum_error" else 0.0,
                     "members_lost": 2 * (lost and score == "spectrum_error"), "solver_seconds": 0.5 if compared else "",
                     "at_most": lost, "speed_up": (2.0 if gains else 0.25) if compared else "",
                     "beaten_by": "" if gains or not compared else "32",
@@ -618,7 +632,7 @@ def report(source, drawn, provenance, tmp_path_factory):
         "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
         "movie": str(film), "explorer": str(folder / "kolmogorov" / "explorer.html"),
         "windows": str(source.windows), "scorecard": str(source.scorecard), "cost": str(source.cost),
-        "methods": METHODS,
+        "reference": str(source.reference), "floors": str(source.floors), "methods": METHODS,
     }}  # fmt: skip
     arguments = {
         "systems": systems,
@@ -689,19 +703,21 @@ def test_report_shows_the_numbers(report):
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"base64,[^\"]*", "", report))))
     assert "Loses 2 of 3 members, the first at step 21." in text
     assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
-    assert "its windows lie within 2 times the solver's own scatter" in text
+    assert "by its windows it cannot be told from a run of the solver of the same size" in text
+    assert "No floor: 3 members of 8 steps need a larger ensemble." in text
     assert "Figure 1. Fields along the rollouts" in text
     assert (
-        "SNS coloured stays nearest to the solver: it keeps all 3 members over 40 steps, and so does Pointwise alone."
+        "SNS coloured cannot be told from the solver by the spectrum of any window: it keeps all 3 members over 40 steps. "
+        "Pointwise alone keeps its members, too." in text
+    )
+    assert (
+        "≤ 0.03 decades: spectrum error of the worst window, inside the floor solver runs of this size: 0 to 0.03"
         in text
     )
     assert "3 of 3 members kept over 40 steps Pointwise: 3 of 3" in text
     assert "4 × dearer than the solver as configured" in text
     # The scorecard: title, floor, then one cell per method: within the floor, beyond it, lost, beyond, beyond.
-    assert (
-        "Spectrum error (decades) 0.02 [0, 0.03] 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]"
-        in text
-    )
+    assert "Spectrum error (decades) 0 to 0.03 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]" in text
     assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
     assert "CRPS of ensemble forecasts (σ), after 1 step " in text
     # The cost of a method, and its gain over the solver.
@@ -720,10 +736,12 @@ def test_report_shows_the_numbers(report):
 
 
 def test_report_words_follow_the_thresholds():
-    row = {"lost": 0, "members": 8, "steps": 10, "first_lost": None, "scatter": 0.05, "error_first": 0.05,
+    row = {"lost": 0, "members": 8, "steps": 10, "first_lost": None, "floor": (0.02, 0.09), "inside": True, "error_first": 0.05,
            "error_last": 0.06, "error_worst": 0.08, "energy_worst": 1.1}  # fmt: skip
     assert judge(row)[0] == "good"
-    assert judge(row | {"error_worst": 0.12})[0] == "fair"
+    assert judge(row | {"error_worst": 0.12, "inside": False})[1].endswith("decades, more than sampling explains.")
+    without = row | {"error_worst": 0.12, "inside": False, "floor": (math.nan, math.nan)}
+    assert judge(without) == ("fair", "Keeps all members; its spectrum is off by up to 0.12 decades.")
     assert judge(row | {"energy_worst": 0.5})[0] == "fair"
     assert "0.5 times" in judge(row | {"energy_worst": 0.5})[1]
     assert "drifts" in judge(row | {"error_last": 0.3, "error_worst": 0.3})[1]
@@ -733,7 +751,8 @@ def test_report_words_follow_the_thresholds():
 
 
 def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members():
-    row = {"kind": "refinement", "steps": 100, "members": 4, "lost": 0, "first_lost": None, "error_worst": 0.05}
+    row = {"kind": "refinement", "steps": 100, "members": 4, "lost": 0, "first_lost": None, "error_worst": 0.05,
+           "floor": (0.01, 0.03), "inside": False}  # fmt: skip
     rows = [
         row | {"name": "solver", "label": "Solver", "kind": "solver"},
         row
@@ -748,6 +767,13 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
         "while Alone alone loses every member, the first at step 9."
     )
     assert [item["value"] for item in result["numbers"]] == ["4 of 4", "0.04", "100 ×"]
+    equal = [*rows, row | {"name": "theirs", "label": "Theirs", "error_worst": 0.02, "inside": True}]
+    equal[2] = rows[2] | {"error_worst": 0.029, "inside": True}
+    result = headline(equal, prices)
+    assert result["sentence"].startswith(
+        "Ours and Theirs cannot be told from the solver by the spectrum of any window: they keep"
+    )
+    assert [item["value"] for item in result["numbers"]] == ["4 of 4", "≤ 0.03", "100 ×"], "nothing inside is ranked"
     lost = [rows[0], rows[1], rows[2] | {"lost": 1, "first_lost": 60}]
     sentence = headline(lost, prices)["sentence"]
     assert sentence.startswith(

@@ -12,7 +12,7 @@ from sns_core.record import inputs_of, outputs_of
 def scorecard(path, errors, lost, methods=("solver", "sns")):
     rows = [
         {"system": "kolmogorov", "method": method, "score": score, "layer": np.nan, "lead": np.nan, "value": value,
-         "floor": 0.01, "members_lost": lost if method == "sns" else 0, "members": 8}
+         "floor_low": 0.005, "floor_high": 0.025, "inside": value <= 0.025, "members_lost": lost if method == "sns" else 0, "members": 8}
         for method in methods for score, value in (("spectrum_error", errors[method]), ("kinetic_energy", 1e40 * lost + 1.0))
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(path, index=False)
@@ -26,7 +26,8 @@ def test_means_and_spreads_are_those_of_the_seeds(tmp_path):
     compare_seeds(scorecards=files, seeds=[4, 5, 6], **out)
     row = pd.read_csv(out["output"]).set_index(["method", "score"]).loc[("sns", "spectrum_error")]
     assert row["mean"] == pytest.approx(0.04) and row["deviation"] == pytest.approx(np.std([0.02, 0.03, 0.07], ddof=1))
-    assert (row["least"], row["greatest"], row["floor"]) == pytest.approx((0.02, 0.07, 0.01))
+    assert (row["least"], row["greatest"]) == pytest.approx((0.02, 0.07))
+    assert (row["floor_low"], row["floor_high"], row["inside"]) == pytest.approx((0.005, 0.025, 1))
     assert [row[f"seed_{seed}"] for seed in (4, 5, 6)] == [0.02, 0.03, 0.07]
     row = next(line for line in out["output_readable"].read_text().splitlines() if line.startswith("| sns"))
     assert row.split(" | ")[1:4] == ["3 of 24", "0.040 ± 0.026", "diverges"]

@@ -73,6 +73,9 @@ MISTAKES = {
     "a folder to reuse as text": ("reuse", "gallery/re1e4", ["reuse", "is not a mapping or null"]),
     "half of reuse": ("reuse.folder", "gallery/re1e4", ["reuse", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
+    "a reference of one member": ("systems.kolmogorov.data.reference.members", 1, ["reference.members", "at least 2"]),
+    "a short reference": ("systems.kolmogorov.data.reference.duration", 2.5, ["reference.duration", "rollout.lags; at least 3"]),
+    "a check in words": ("systems.kolmogorov.data.require_stationary", "yes", ["require_stationary", "true or false"]),
     "unknown precision": ("hardware.precision", "float16", ["hardware.precision", "none of auto"]),
     "compile in words": ("hardware.compile", "gpu", ["hardware.compile", "is not true or false"]),
 }  # fmt: skip

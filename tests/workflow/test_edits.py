@@ -14,6 +14,7 @@ PAGES = {
 }  # fmt: skip
 COST = {"tabulate_cost", "plot_cost"}
 SCORES = {"score_methods", "plot_scorecard", *COST}
+REFERENCE = {"rollout_reference", "compute_reference", "draw_floors"}
 BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report", *SCORES}
 BELOW_CALIBRATIONS = {
     "rollout_segment",
@@ -26,7 +27,7 @@ BELOW_CALIBRATIONS = {
 BELOW_MODELS = {"calibrate_refinement", *BELOW_CALIBRATIONS}
 BELOW_ROLLOUTS = {"rollout_grids", *BELOW_MODELS}
 EVERYTHING = {
-    "simulate_trajectories", "shard_dataset", "train_model", "compute_reference", "plot_spin_up", *BELOW_ROLLOUTS,
+    "simulate_trajectories", "shard_dataset", "check_stationarity", "train_model", "plot_spin_up", *REFERENCE, *BELOW_ROLLOUTS,
 }  # fmt: skip
 
 
@@ -72,7 +73,11 @@ EDITS = [
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
     ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", *REPORT}),
-    ("sns_core/metrics/scorecard.py", CODE, {*SCORES, *REPORT}),
+    ("sns_core/metrics/scorecard.py", CODE, {"draw_floors", "aggregate_metrics", "plot_ablation", "plot_spectra",
+                                             "record_provenance", *SCORES, *REPORT}),
+    ("sns_core/metrics/floors.py", CODE, {"draw_floors", "aggregate_metrics", "plot_ablation", "plot_spectra",
+                                          "record_provenance", *SCORES, *REPORT}),
+    ("sns_core/metrics/stationarity_check.py", CODE, {"check_stationarity", "plot_spin_up", *REPORT}),
     ("sns_core/rollout/ensemble.py", CODE, {"rollout_ensemble", "rollout_grids", "measure_cost", *SCORES, *REPORT}),
     ("sns_core/evaluation/timing.py", CODE, {"measure_cost", *COST, *REPORT}),
     ("sns_core/metrics/cost.py", CODE, {*COST, *REPORT}),

@@ -112,6 +112,8 @@ EDITS = [
     ("models.sns_residual.training.learning_rate", 0.001), ("models.sns_residual.training.batch", 4),
     ("models.acdm.training.ema", 0.99), ("systems.kolmogorov.solver.viscosity", 0.006), ("systems.kolmogorov.solver.drag", 0.2),
     ("systems.kolmogorov.data.spin_up", 3.0), ("systems.kolmogorov.data.shard_members", 1),
+    ("systems.kolmogorov.data.reference.members", 5), ("systems.kolmogorov.data.reference.duration", 7.0),
+    ("systems.kolmogorov.data.reference", None), ("systems.kolmogorov.data.require_stationary", True),
     ("systems.kolmogorov.data.group_members", 2), ("systems.kolmogorov.data.splits.test.members", 5),
     ("systems.kolmogorov.data.splits.train.frames", 31), ("systems.kolmogorov.override", {"rollout": {"lags": 3}}),
     ("resources.train_model.mem_mb", 1234), ("theory.training_steps", [10]),

@@ -75,6 +75,7 @@ rule tabulate_cost:
         ensemble=f"{RESULTS}/{{system}}/ensembles/solver.nc",
         scorecard=f"{RESULTS}/{{system}}/scorecard.csv",
         reference=get_reference,
+        floors=get_floors,
         # Trajectories that training has seen: what they cost is part of what a model costs.
         data=ancient(
             lambda wildcards: [

@@ -106,17 +106,53 @@ def get_reference(wildcards) -> str:
     return f"{RESULTS}/{wildcards.system}/metrics/reference.nc"
 
 
+def get_floors(wildcards) -> str:
+    return f"{RESULTS}/{wildcards.system}/metrics/floors.csv"
+
+
+def get_split(system, split) -> dict:
+    """Members and frames of a split; of the states of the reference ensemble, one frame is kept."""
+    data = RESOLVED[system]["data"]
+    return {**data["reference"], "frames": 1} if split == ENSEMBLE else data["splits"][split]
+
+
 def list_trajectories(system, split) -> list[str]:
     """Trajectories of a split: one file, or one for each group of its members."""
     data = RESOLVED[system]["data"]
-    groups = configuration.member_groups({**data["splits"][split], "group_members": data["group_members"]})
+    groups = configuration.member_groups({**get_split(system, split), "group_members": data["group_members"]})
     names = [f"{split}_{group}" for group in groups] if data["group_members"] else [split]
     return [f"{RESULTS}/{system}/data/{name}.nc" for name in names]
+
+
+def list_checks(system) -> list[str]:
+    """The check of the data's stationarity; none in reused data without frames that hold none."""
+    name = f"{system}/data/stationarity.csv"
+    return [f"{RESULTS}/{name}"] if not REUSED or name in REUSED else []
+
+
+def get_check(wildcards) -> list[str]:
+    return list_checks(wildcards.system)
+
+
+def get_required_check(wildcards) -> list[str]:
+    """The check, where training may begin only after it."""
+    return get_check(wildcards) if RESOLVED[wildcards.system]["data"]["require_stationary"] else []
 
 
 def get_trajectories(wildcards) -> dict:
     """Split -> its trajectories."""
     return {split: list_trajectories(wildcards.system, split) for split in SPLITS}
+
+
+def list_reference_segments(system) -> list[str]:
+    """Segments of the reference ensemble, a chain for each group of members; none where the test split is the reference."""
+    spans, groups = configuration.reference_spans(RESOLVED[system]), configuration.reference_groups(RESOLVED[system])
+    folder = f"{RESULTS}/{system}/{ENSEMBLE}"
+    return [f"{folder}/{group}/segment_{index:04d}.nc" for group in groups for index in range(len(spans))]
+
+
+def get_reference_segments(wildcards) -> list[str]:
+    return list_reference_segments(wildcards.system)
 
 
 def get_test_trajectories(wildcards) -> list[str]:
@@ -178,7 +214,7 @@ def get_members(wildcards) -> list[int]:
     """Members of a job of `simulate_trajectories`: a group, or all members of the split."""
     if wildcards.members:
         return configuration.members_of(wildcards.members.removeprefix("_"))
-    return list(range(RESOLVED[wildcards.system]["data"]["splits"][wildcards.split]["members"]))
+    return list(range(get_split(wildcards.system, wildcards.split)["members"]))
 
 
 # Rollouts
@@ -187,13 +223,19 @@ def get_members(wildcards) -> list[int]:
 def get_restart(wildcards) -> list[str]:
     """Restart file of the segment before; none for the first."""
     index = int(wildcards.index)
-    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}/{wildcards.group}"
+    chain = f"rollouts/{wildcards.method}" if hasattr(wildcards, "method") else ENSEMBLE
+    folder = f"{RESULTS}/{wildcards.system}/{chain}/{wildcards.group}"
     return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
 
 
 def get_span(wildcards) -> tuple[int, int]:
     """(first step, steps) of a segment."""
     return list_spans(wildcards.system, wildcards.method)[int(wildcards.index)]
+
+
+def get_reference_span(wildcards) -> tuple[int, int]:
+    """(first step, steps) of a segment of the reference ensemble."""
+    return configuration.reference_spans(RESOLVED[wildcards.system])[int(wildcards.index)]
 
 
 def get_leads(wildcards) -> list[int]:
@@ -203,6 +245,13 @@ def get_leads(wildcards) -> list[int]:
 
 
 # Metrics
+
+
+def get_lengths(wildcards) -> list[int]:
+    """Numbers of steps of the runs that have floors: the rollouts, and the runs of the solver on other grids."""
+    rollout, cost = (RESOLVED[wildcards.system][key] for key in ("rollout", "metrics"))
+    lengths = {method.get("steps", rollout["steps"]) for method in get_methods(wildcards.system).values()}
+    return sorted(lengths | {counted_steps(cost["cost"]["spectrum_steps"])})
 
 
 def count_dask_cores(wildcards) -> int:
@@ -314,12 +363,15 @@ def get_provenance_files(wildcards) -> dict:
     """System -> files that tell what made its results."""
     files = {}
     for system in SYSTEMS:
-        folder = f"{RESULTS}/{system}"
+        folder, ensemble = f"{RESULTS}/{system}", [ENSEMBLE] if list_reference_segments(system) else []
         files[system] = {
             "manifest": f"{folder}/shards/manifest.json",
-            "data": {split: list_trajectories(system, split) for split in SPLITS},
+            "data": {split: list_trajectories(system, split) for split in (*SPLITS, *ensemble)},
             "models": {model: f"{folder}/models/{model}.safetensors" for model in get_models(system)},
-            "segments": {method: list_segments(system, method) for method in METHODS},
+            "segments": {
+                **{method: list_segments(system, method) for method in METHODS},
+                **{name: list_reference_segments(system) for name in ensemble},
+            },
         }
     return files
 
@@ -339,6 +391,8 @@ def get_report_files(wildcards) -> dict:
         files[system] = {
             **{table: f"{folder}/{table}.csv" for table in TABLES},
             "reference": f"{folder}/metrics/reference.nc",
+            "floors": f"{folder}/metrics/floors.csv",
+            **{"stationarity": path for path in list_checks(system)},
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",

@@ -6,6 +6,7 @@ rule compute_reference:
     input:
         manifest=get_manifest,
         trajectories=ancient(get_test_trajectories),
+        ensemble=get_reference_segments,
     output:
         output=f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
@@ -25,6 +26,30 @@ rule compute_reference:
         ),
     shell:
         command("compute_reference")
+
+
+rule draw_floors:
+    input:
+        manifest=get_manifest,
+        ensemble=get_reference_segments,
+    output:
+        output=f"{RESULTS}/{{system}}/metrics/floors.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/floors.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **small_job(mem_mb=2000, runtime=30),
+    params:
+        **parameters(
+            "draw_floors",
+            members=config_slice("rollout", "members"),
+            steps=get_lengths,
+            window=config_slice("metrics", "window"),
+            shells=config_slice("metrics", "shells"),
+        ),
+    shell:
+        command("draw_floors")
 
 
 rule diagnose_denoiser:
@@ -90,6 +115,7 @@ rule compute_metrics:
 rule aggregate_metrics:
     input:
         reference=get_reference,
+        floors=get_floors,
         metrics=files_of(get_metrics),
         windows=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}_windows.csv", method=METHODS),
     output:
@@ -116,6 +142,7 @@ rule aggregate_metrics:
 rule score_methods:
     input:
         reference=get_reference,
+        floors=get_floors,
         metrics=files_of(get_metrics),
         ensembles=lambda wildcards: [
             f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc"
