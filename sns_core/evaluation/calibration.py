@@ -124,12 +124,13 @@ def find_balance(
     steps: int,
     window: int = WINDOW,
 ) -> tuple[Calibration, list[torch.Tensor], list[float]]:
-    """Return the calibration whose balance keeps the power of every shell, and the power (C, K) and the mean level of the
-    previous frame in each window.
+    """Return the calibration whose balance keeps the power of every shell, and of each window the power (C, K) and the
+    mean level of the previous frame.
 
     The method rolls on from `starts` (B, C, m, m). After each window of steps the balance moves by `gain` (C, K) times the
-    power that a shell lacks. The result is the mean balance after the first quarter, in which its fluctuations cancel. A member that is
-    lost starts again, so that an untrained denoiser gets a calibration, too. A method that gives no power back keeps the balance 0.
+    power that a shell lacks. The result is the mean balance after the first quarter, in which its fluctuations cancel. A
+    member that is lost starts again, so that an untrained denoiser gets a calibration, too. A method that gives no power
+    back keeps the balance 0.
     """
     carry, power = method.start(starts), method.calibration.power
     balances, history, levels, level = [], [], [], 0.0
