@@ -55,7 +55,7 @@ class Workers:
         self.cores, self.started = set(cores), []
 
     def start(self, *command: str) -> Worker:
-        os.sched_setaffinity(0, self.cores)  # inherited
+        os.sched_setaffinity(0, self.cores)  # the child inherits the cores
         self.started.append(Worker(*command))
         return self.started[-1]
 

@@ -25,9 +25,11 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
+from sns_core.files import hold
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
-from sns_core.methods.build import build_method
+from sns_core.methods.build import CALIBRATION, build_method
 from sns_core.methods.solver import Solver
+from sns_core.plugins import is_calibrated
 from sns_core.record import read_run
 from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.streams import MemberStreams
@@ -122,7 +124,9 @@ class Emulator:
     def __init__(self, folder: Path, method: str, spec: dict, hardware: Hardware, seed: int, threads: int):
         manifest = folder / "shards" / "manifest.json"
         self.folder, self.method, self.options = folder, method, spec
+        files = self._model_files()
         self._device, self._threads = hardware.device, threads
+        hold([manifest, *files.values()])
         self.emulation = Emulation.read(manifest)
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
@@ -132,7 +136,7 @@ class Emulator:
             )
         self._method = build_method(
             spec,
-            {role: folder / "models" / f"{model}.safetensors" for role, model in spec["models"].items()},
+            files,
             self.emulation,
             system=self.system,
             hardware=hardware,
@@ -147,6 +151,15 @@ class Emulator:
         self.grid = (self.system.channels, points, points)
         solver = isinstance(self._method, Solver)
         self.state_grid = (self.system.channels, *[self.system.resolution] * 2) if solver else self.grid
+
+    def _model_files(self) -> dict[str, Path]:
+        """Role -> file of each model, and of the calibration of a method that has one."""
+        files = {
+            role: self.folder / "models" / f"{model}.safetensors" for role, model in self.options["models"].items()
+        }
+        if is_calibrated(self.options["kind"]):
+            files[CALIBRATION] = self.folder / "calibrations" / f"{self.method}.json"
+        return files
 
     def __repr__(self) -> str:
         units = "" if self.time_units == "1" else f" {self.time_units}"

@@ -20,7 +20,6 @@ SHARED = {
     "dask": "where dask computes, as JSON",
     "device": "auto, cpu, or a GPU such as cuda:0",
     "dpi": "resolution of the figure, in dots per inch",
-    "extra": "the user's own metrics, as module.function",
     "initial": "trajectory files of a split, whose final solver states are the initial states",
     "labels": "method -> label",
     "manifest": "the data manifest",
@@ -34,6 +33,7 @@ SHARED = {
     "seed": "the run's seed",
     "system": "the name of the system",
     "threads": "number of threads",
+    "user_metrics": "the user's own metrics, as module.function",
 }
 KINDS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "bool": "true|false", "list": "JSON LIST", "dict": "JSON"}
 

@@ -3,6 +3,7 @@
     Solver           the truth
     Surrogate        a network that feeds on its own output
     Refinement       SNS around a surrogate (paper, algorithm 2)
+    CalibratedRefinement  SNS around a surrogate with nothing set by hand
     Generation       SNS alone, from pure noise (paper, algorithm 3)
     Thermalizer      the level of x_t alone (Pedersen et al. 2025)
     ACDM             both frames at one level (Kohl et al. 2023)
@@ -14,6 +15,8 @@ The names are loaded when they are first used, because most of them need torch.
 __all__ = [
     "ACDM",
     "BlindLevels",
+    "CalibratedRefinement",
+    "Calibration",
     "EstimatedLevels",
     "External",
     "FrameMethod",
@@ -41,6 +44,8 @@ def __getattr__(name: str):
     from sns_core.methods.anchors import InitialAnchor, ResampledAnchor
     from sns_core.methods.base import FrameMethod, FrameSpace, Hardware, Method, Parts, StepRecord
     from sns_core.methods.build import build_method
+    from sns_core.methods.calibrated import CalibratedRefinement
+    from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
     from sns_core.methods.external import External
     from sns_core.methods.generation import Generation

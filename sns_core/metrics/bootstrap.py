@@ -1,25 +1,38 @@
 """Block bootstrap: an interval for the value that a statistic of correlated samples would have if they never ended.
 
 A sample consists of independent units: stretches of a member that are longer than the flow remembers. Units are drawn with
-replacement, one fewer than there are, which gives a mean of few units its full variance. Each statistic is computed
-again from the means over the drawn units.
+replacement, fewer than there are: one fewer gives a mean of few units its full variance, and fewer still give its intervals
+the width of Student's, since few units do not know their own variance. Each statistic is computed again from the means over
+the drawn units.
 
-The interval is the basic one, in logarithms for ratios. Noise raises a distance, and resampling raises it once more, so the
-resampled deviations are subtracted from the value instead of being put around it. That removes a part of the bias only. The
-interval of a distance between two samples of one law need not hold 0; the floor tells what noise alone makes of it.
+The interval is the basic one, in logarithms for ratios: the resampled deviations are subtracted from the value.
+
+A distance cannot be below 0, noise raises it, and no bootstrap of the distance itself is consistent where the truth is 0
+(Andrews 2000). So `distance_interval` resamples the difference of the two curves whose mean absolute value the distance is.
+Their noise has no boundary, and by the triangle inequality the distance is off by no more than the mean absolute noise.
 """
+
+import math
 
 import numpy as np
 import xarray as xr
 
 RESAMPLES = 400
 SHARE = 0.9  # the probability that an interval is made for
+GAUSS = 1.6448536  # the 95 % quantile of the standard normal distribution
 
 
 def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return weights (1 + RESAMPLES, U) of U units with `sizes` samples each: first the sample itself, then resamples."""
+    """Return weights (1 + RESAMPLES, U) of U units with `sizes` samples each: first the sample itself, then resamples.
+
+    A resample has so many units that the spread of its mean is the standard error times the ratio of the 95 % quantiles of
+    Student and Gauss: 5 of 8, 13 of 16, 61 of 64. It has at least two, which products of different members need, where there
+    are three.
+    """
     count = len(sizes)
-    drawn = np.random.default_rng(seed).multinomial(max(1, count - 1), np.full(count, 1 / count), RESAMPLES)
+    ratio = student_quantile(count - 1) / GAUSS if count > 1 else 1.0
+    draws = max(round((count - 1) / ratio**2), min(2, count - 1), 1)
+    drawn = np.random.default_rng(seed).multinomial(draws, np.full(count, 1 / count), RESAMPLES)
     return np.concatenate([np.ones((1, count)), drawn]) * sizes
 
 
@@ -83,7 +96,7 @@ def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
 def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (value, low, high) of a statistic (1 + RESAMPLES, ...) that was computed from the means of `pooled`.
 
-    `kind`: "linear"; "positive", a statistic that cannot be below 0; "share", from 0 to 1; "ratio", a positive factor. The
+    `kind`: "linear"; "positive", a mean of positive numbers; "share", from 0 to 1; "ratio", a positive factor. The
     interval is widened where it does not hold the value itself. It is NaN where one of the resampled values is not
     finite.
     """
@@ -95,3 +108,34 @@ def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.n
         low, high = (np.where(finite, np.exp(end) if kind == "ratio" else end, np.nan) for end in (low, high))
     least, most = {"positive": (0.0, np.inf), "share": (0.0, 1.0)}.get(kind, (-np.inf, np.inf))
     return values[0], np.maximum(low, least), np.minimum(high, most)
+
+
+def distance_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (value, low, high) of a distance, the mean absolute value over the last axis of `difference` (1 + RESAMPLES, ..., P).
+
+    difference: of two curves, computed from the means of `pooled`. The interval reaches as far to either side of the value as
+    the mean absolute deviation of a resampled difference from the difference itself in nine of ten resamples, but not below
+    0. It holds a true distance of 0 in nine of ten cases, and a larger one more often, since noise in the direction of a
+    difference rarely adds up along the whole curve. So 0 lies below `low` exactly where a test at 10 % tells the two curves
+    apart. Points at which the difference is NaN are left out. The ends are NaN where another resampled value is not finite.
+    """
+    present = ~np.isnan(difference[0])
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.where(present, np.abs(values), 0.0).sum(-1) / present.sum(-1)
+
+    with np.errstate(invalid="ignore"):
+        value, noise = mean(difference[0]), mean(difference[1:] - difference[0])
+        reach = np.where(np.isfinite(noise).all(0), np.quantile(noise, SHARE, axis=0), np.nan)
+        return value, np.maximum(value - reach, 0.0), value + reach
+
+
+def student_quantile(freedom: int) -> float:
+    """Return the 95 % quantile of Student's distribution with `freedom` degrees, to 0.3 %; NaN for none."""
+    if freedom < 1:
+        return math.nan
+    if freedom < 3:
+        return (6.3138, 2.9200)[freedom - 1]
+    z = GAUSS
+    terms = (z**3 + z, (5 * z**5 + 16 * z**3 + 3 * z) / 24, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 96)
+    return z + sum(term / 4 / freedom**power for power, term in enumerate(terms, 1))

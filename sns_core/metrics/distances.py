@@ -6,6 +6,7 @@ import xarray as xr
 REACH = 8.0  # standard deviations that the bins span to either side; values beyond count into the last bin
 BINS = 64
 CENTRES = (np.arange(BINS) + 0.5) * 2 * REACH / BINS - REACH
+SKIPPED = 1  # windows at the start of a run, which begins at a true state, that its worst window leaves out
 WORST = 2.0  # decades of spectrum error that a lost member counts as, and beyond which figures draw at their edge
 
 
@@ -21,9 +22,21 @@ def spectrum_error(energy: np.ndarray, reference: np.ndarray, shells: tuple[int,
 
     The mean of absolute values is positive for two samples of one law; see docs/ruler.md for how much that is.
     """
+    return np.abs(log_ratio(energy, reference, shells)).mean(-1)
+
+
+def log_ratio(energy: np.ndarray, reference: np.ndarray, shells: tuple[int, int] = (1, 15)) -> np.ndarray:
+    """Return log10 E / E_reference in shells first .. last, in decades; arrays as in `spectrum_error`, (..., shells)."""
     first, last = shells[0], min(shells[1], energy.shape[-1] - 1)
-    ratio = energy[..., first : last + 1] / reference[..., first : last + 1]
-    return np.abs(np.log10(ratio)).mean(-1)
+    return np.log10(energy[..., first : last + 1] / reference[..., first : last + 1])
+
+
+def worst_window(errors: np.ndarray, skip: int = SKIPPED) -> np.ndarray:
+    """Return the largest of the spectrum errors (window, ...) of a run's windows, (...).
+
+    The first `skip` windows are left out where there are others. NaN of one window is NaN of the worst.
+    """
+    return errors[min(skip, len(errors) - 1) :].max(0)
 
 
 def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 0.5) -> float:
@@ -73,6 +86,11 @@ def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
     It is the area between the two cumulative distributions. Values beyond the bins count as if they lay in the last one, so
     the distance is at most 2 * REACH. NaN for an empty histogram.
     """
+    return np.abs(cumulative_difference(counts, reference)).mean(-1)
+
+
+def cumulative_difference(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return the difference of two cumulative distributions (..., BINS) times the width of all bins, in standard deviations."""
     with np.errstate(invalid="ignore"):
         first, second = (c.cumsum(-1) / c.sum(-1, keepdims=True) for c in (np.asarray(counts), np.asarray(reference)))
-    return np.abs(first - second).sum(-1) * 2 * REACH / BINS
+    return (first - second) * 2 * REACH

@@ -1,6 +1,5 @@
 """The stage that holds one method's rollout against the solver: its series, and its table of windows."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,13 @@ from sns_core.data.segments import open_segments
 from sns_core.device import use_threads
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, whole_file
-from sns_core.metrics.bootstrap import interval, resampling_weights
+from sns_core.metrics.bootstrap import distance_interval, resampling_weights
 from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
-from sns_core.metrics.distances import share_at_the_ends, spectrum_error, wasserstein
+from sns_core.metrics.distances import log_ratio, share_at_the_ends, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
-from sns_core.metrics.temporal import space_time_correlation, zonal_direction
+from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user, window_means
 from sns_core.systems import System
 
@@ -37,7 +36,7 @@ def compute_metrics(
     map_lags: int,
     output: Path,
     output_windows: Path,
-    extra: list[str] = (),
+    user_metrics: list[str] = (),
     dask: dict = ONE_THREAD,
 ) -> None:
     """Compute the metrics of one method's rollout.
@@ -45,16 +44,17 @@ def compute_metrics(
     `segments`: all segments of the rollout. `solver`: the segments of the solver's rollout from the same initial
     states, for the squared error. `reference`: result of `compute_reference`. `manifest`: the data manifest. `window`:
     number of steps per window. `shells`: first and last shell of the spectrum error. `map_lags`: number of lags of C(r,
-    tau). `extra`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean squared
-    error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per window
-    and layer. `dask`: where dask computes, as the arguments of `computed_by`.
+    tau). `user_metrics`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean
+    squared error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per
+    window and layer. `dask`: where dask computes, as the arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):
         try:
             system = emulated_system(read_json(manifest))
-            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
-            write_results(result, system, output)
+            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, user_metrics)
+            title = f"{type(system).__name__}: metrics of the rollout of {result.attrs['method']}"
+            write_results(result, system, output, title=title, stage="compute_metrics")
         except DamagedFile:
             raise
         except (RuntimeError, UserError) as error:  # netCDF4 raises RuntimeError for a checksum that does not hold
@@ -97,7 +97,6 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
-    result["zonal_direction"] = _by_block(zonal_direction, (field / std).transpose(*field.dims)).compute()
     result = result.assign(measured_by_user(extra, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
@@ -122,14 +121,9 @@ def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
     frames: (member, time, layer, y, x) in the system's units.
     """
 
-    return _by_block(lambda block: system.frame_velocity(block)[0].mean(-1), frames)
-
-
-def _by_block(function: Callable[[torch.Tensor], torch.Tensor], frames: xr.DataArray) -> xr.DataArray:
-    """Apply a function (B, C, H, W) -> (B, C, H) to frames (member, time, layer, y, x), lazily where they are lazy."""
-
     def apply(block: np.ndarray) -> np.ndarray:
-        return function(torch.from_numpy(block).flatten(0, 1)).unflatten(0, block.shape[:2]).numpy()
+        u, _ = system.frame_velocity(torch.from_numpy(block).flatten(0, 1))
+        return u.mean(-1).unflatten(0, block.shape[:2]).numpy()
 
     return xr.apply_ufunc(
         apply,
@@ -206,5 +200,5 @@ def spectrum_error_interval(
     weights = resampling_weights(np.repeat([len(group) for group in groups], len(spectra)))
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         means = weights @ drawn / weights.sum(1, keepdims=True)
-        value, low, high = interval(spectrum_error(means, truth, shells), "positive")
+        value, low, high = distance_interval(log_ratio(means, truth, shells))
     return float(value), float(low), float(high)

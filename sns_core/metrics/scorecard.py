@@ -1,14 +1,14 @@
-"""The scorecard: every method by the same scores, each with its interval, beside the solver against itself.
+"""The scorecard: every method by the same scores, each with its interval and the floor of runs of its size.
 
 A rollout is cut into stretches of one member and one window of steps. Each stretch is reduced to means (of spectra, shares of
 histogram bins, energies and their squares, C(tau), ...) over the blocks in which the member is alive. Every score is a
 function of the mean over all stretches and of the means of the solver's members. Stretches are drawn with replacement, and
-so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`). Scores of the mean flow come from
-products of different members, with the interval of a jackknife over members (see `zonal`).
+so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`; those of distances come from the
+difference of two curves). Scores of the mean flow come from products of different members, with the interval of a jackknife
+over members (see `zonal`).
 
-The floor is the score of one half of the solver's ensemble against the other half, two sets of members that share no initial
-state: the solver's own rollout against those trajectories of the test split from which no rollout starts. Where rollouts
-start from all of them, the first half of the rollout's members stands against the test trajectories of the second half.
+The floor of a score is the band of what runs of the solver of the same members and steps score (see `floors`). Forecasts are
+no such runs: their floor is the interval of the solver's own forecasts, which start at the same states.
 """
 
 from pathlib import Path
@@ -18,25 +18,36 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import missing, whole_file
-from sns_core.metrics.bootstrap import in_stretches, interval, pooled, pooled_products, resampling_weights
+from sns_core.metrics.bootstrap import (
+    distance_interval,
+    in_stretches,
+    interval,
+    pooled,
+    pooled_products,
+    resampling_weights,
+)
 from sns_core.metrics.distances import (
     correlation_pairs,
+    cumulative_difference,
     decorrelation_time,
     estimated_levels,
+    log_ratio,
     spectrum_error,
-    wasserstein,
+    worst_window,
 )
 from sns_core.metrics.ensembles import ensemble_scores
+from sns_core.metrics.floor_table import bands_of, inside, probability, read_floors
 from sns_core.metrics.lost import count_lost, is_alive, is_lost, is_out_of_range, steps_alive
-from sns_core.metrics.zonal import SILENT, Profiles, mean_flow_scores, zonal_blocks, zonal_variance
+from sns_core.metrics.zonal import SILENT, Profiles, mean_flow_scores, zonal_variance
 
-BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
+BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "zonal_square", "zonal_direction", "vorticity_counts", "velocity_counts",
+          "gradient_counts")  # fmt: skip
 STEPS = ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change", "levels", "calls")
-LATER = ("max_abs", "zonal_direction")  # series that results of older versions lack; without them a score is left out
 
 # Score -> (title, units, the value of a perfect method: 0, 1, or None).
 SCORES = {
     "spectrum_error": ("Spectrum error (decades)", "decades", 0.0),
+    "worst_window_spectrum_error": ("… of the worst window", "decades", 0.0),
     "vorticity_distance": ("Vorticity, W₁ (σ)", "standard deviations", 0.0),
     "velocity_distance": ("Velocity, W₁ (rms)", "root mean square", 0.0),
     "gradient_distance": ("Vorticity gradient, W₁ (rms)", "root mean square", 0.0),
@@ -65,9 +76,12 @@ SCORES = {
     "crps": ("CRPS of ensemble forecasts (σ)", "standard deviations", 0.0),
     "spread_skill": ("Spread / error of ensemble forecasts", "1", 1.0),
 }
+# Score -> the axis of the curves whose mean absolute difference it is.
+DISTANCES = {
+    "spectrum_error": "wavenumber", "vorticity_distance": "bin", "velocity_distance": "bin", "gradient_distance": "bin",
+    "correlation_error": "lag", "fluctuation_error": "lag",
+}  # fmt: skip
 SIGNED = ("zonal_error", "zonal_strength", "zonal_amplitude")  # scores that may be negative, with linear intervals
-
-
 SHARES = ("out_of_range", "refined_share")  # scores from 0 to 1
 
 
@@ -80,8 +94,7 @@ def stretches(result: xr.Dataset, ensemble: xr.Dataset, window: int) -> xr.Datas
     result: a method's series and blocks from `compute_metrics`; ensemble: result of `compute_reference`, for R(t) and the
     solver's range. Blocks from the one on in which a member is lost are left out.
     """
-    outside = is_out_of_range(result, ensemble) if "max_abs" in result else None
-    parts = block_means(result, float(ensemble["rate_of_change"].mean()), outside)
+    parts = block_means(result, float(ensemble["rate_of_change"].mean()), is_out_of_range(result, ensemble))
     return in_stretches(parts, is_alive(result["lost_step"], result["block"]), window)
 
 
@@ -108,7 +121,8 @@ def block_means(result: xr.Dataset, rate: float, outside: xr.DataArray | None = 
         series["out_of_range"] = outside.astype(float)
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
     series["rate_error"] = abs(series["rate_of_change"] / rate - 1)
-    return xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
+    blocks["zonal_mean"] = blocks["zonal_profile"]
+    return xr.merge([blocks, series], join="exact", compat="override")
 
 
 def solver_members(ensemble: xr.Dataset) -> xr.Dataset:
@@ -143,37 +157,56 @@ def solver_profiles(ensemble: xr.Dataset) -> Profiles:
 # The scores
 
 
+def differences(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.Dataset:
+    """Return the differences (resample[, layer], axis) of pooled curves, whose mean absolute values are the distances.
+
+    The axis of each is that of `DISTANCES`: shells of the spectrum in decades, bins of cumulative distributions, lags of
+    C(tau).
+    """
+
+    def compare(function, name: str, axis: str) -> xr.DataArray:
+        axes = {"input_core_dims": [[axis]] * 2, "output_core_dims": [[axis]], "exclude_dims": {axis}}
+        return xr.apply_ufunc(function, mine[name], solver[name], **axes)
+
+    curves = {
+        f"{name}_distance": compare(cumulative_difference, f"{name}_counts", "bin")
+        for name in ("vorticity", "velocity", "gradient")
+    }
+    curves["spectrum_error"] = compare(
+        lambda energy, reference: log_ratio(energy, reference, shells), "energy_spectrum", "wavenumber"
+    )
+    correlations = _correlations(mine, solver)
+    curves |= {f"{name}_error": left - right for name, (left, right) in correlations.items()}
+    return xr.Dataset(curves)
+
+
+def _correlations(mine: xr.Dataset, solver: xr.Dataset) -> dict[str, tuple[xr.DataArray, xr.DataArray]]:
+    """Return C(tau) of both, (resample, lag), as it is and, where the constant part is known, of fluctuations."""
+    whole = tuple(source["correlation"] / source["correlation_pairs"] for source in (mine, solver))
+    if "constant" not in mine or "constant" not in solver:
+        return {"correlation": whole}
+    parts = zip(whole, (mine["constant"], solver["constant"]), strict=True)
+    return {"correlation": whole, "fluctuation": tuple((c - m) / (1 - m) for c, m in parts)}
+
+
 def scores(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.Dataset:
     """Return scores (resample[, layer]) of pooled means against the solver's."""
-    correlation, truth = (source["correlation"] / source["correlation_pairs"] for source in (mine, solver))
-    values = {
-        "spectrum_error": xr.apply_ufunc(
-            lambda energy, reference: spectrum_error(energy, reference, shells),
-            mine["energy_spectrum"],
-            solver["energy_spectrum"],
-            input_core_dims=[["wavenumber"]] * 2,
-        ),
-        "decorrelation_time": _halved(correlation) / _halved(truth),
-        "correlation_error": abs(correlation - truth).mean("lag"),
+    times = {"correlation": "decorrelation_time", "fluctuation": "fluctuation_time"}
+    values = {name: abs(curve).mean(DISTANCES[name]) for name, curve in differences(mine, solver, shells).items()}
+    values |= {
+        times[name]: _halved(left) / _halved(right) for name, (left, right) in _correlations(mine, solver).items()
+    }
+    values |= {
         "rate_error": mine["rate_error"],
         "level_previous": mine["levels"].isel(frame=0),
         "level_next": mine["levels"].isel(frame=1),
         "refined_share": mine["refined_share"],
         "calls_per_step": mine["calls"],
     }
-    if "constant" in mine and "constant" in solver:
-        fluctuations = [(c - m) / (1 - m) for c, m in ((correlation, mine["constant"]), (truth, solver["constant"]))]
-        values["fluctuation_time"] = _halved(fluctuations[0]) / _halved(fluctuations[1])
-        values["fluctuation_error"] = abs(fluctuations[0] - fluctuations[1]).mean("lag")
     if "out_of_range" in mine:
         values["out_of_range"] = mine["out_of_range"]
     shown = _has_mean_flow(solver)
     values["zonal_variance"] = zonal_variance(mine).mean("y") / zonal_variance(solver).mean("y").where(shown)
-    for name in ("vorticity", "velocity", "gradient"):
-        counts = f"{name}_counts"
-        values[f"{name}_distance"] = xr.apply_ufunc(
-            wasserstein, mine[counts], solver[counts], input_core_dims=[["bin"]] * 2
-        )
     for name in ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change"):
         values[name] = mine[name] / solver[name]
     for name in ("kinetic_energy", "enstrophy"):
@@ -209,18 +242,39 @@ def seconds_per_step(seconds: np.ndarray, block: int) -> np.ndarray:
 
 def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
     """Return the rows of all scores of a rollout against the solver's ensemble."""
-    parts, members = stretches(result, ensemble, window), solver_members(ensemble)
+    members, seconds = solver_members(ensemble), np.atleast_1d(result.attrs["seconds_of_blocks"])
+    run = {
+        "stability_horizon": horizon(result["lost_step"].values, result.sizes["step"]),
+        "seconds_per_step": seconds_per_step(seconds, int(result["block"][0])),
+    }
+    shown = _has_mean_flow(members.mean("unit"))
+    energy = ensemble["kinetic_energy"].mean("member").values
+    return pd.concat([
+        score_stretches(stretches(result, ensemble, window), members, shells),
+        _rows(xr.Dataset({name: ("resample", values) for name, values in run.items()})),
+        _worst_window_rows(result, ensemble, window, shells),
+        _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown),
+    ])  # fmt: skip
+
+
+def score_stretches(parts: xr.Dataset, members: xr.Dataset, shells: tuple[int, int]) -> pd.DataFrame:
+    """Return the rows of all scores that come from means: parts as of `stretches` against members as of `solver_members`."""
     mine, solver = pooled(parts), pooled(members, seed=1)
-    if "zonal_direction" in parts and "zonal_direction" in members:
+    if "zonal_direction" in members:
         mine["constant"] = "resample", pooled_products(parts, "zonal_direction")
         solver["constant"] = "resample", pooled_products(members, "zonal_direction", seed=1)
-    values = scores(mine, solver, shells)
-    values["stability_horizon"] = ("resample", horizon(result["lost_step"].values, result.sizes["step"]))
-    seconds = np.atleast_1d(result.attrs["seconds_of_blocks"])
-    values["seconds_per_step"] = ("resample", seconds_per_step(seconds, int(result["block"][0])))
-    shown = _has_mean_flow(solver.isel(resample=0))
-    energy = ensemble["kinetic_energy"].mean("member").values
-    return pd.concat([_rows(values), _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown)])
+    return _rows(scores(mine, solver, shells), differences(mine, solver, shells))
+
+
+def _worst_window_rows(result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
+    """Return the largest `window_spectrum_error` of a rollout per layer; it has no interval, but a floor."""
+    spectra = result["energy_spectrum"].mean("member", skipna=False).transpose("block", "layer", "wavenumber")
+    length = min(window // int(result["block"][0]), spectra.sizes["block"])
+    windows = spectra.coarsen(block=length, boundary="trim").reduce(np.mean).values
+    truth = ensemble["energy_spectrum"].mean("member").transpose("layer", "wavenumber").values
+    errors = worst_window(spectrum_error(windows, truth, shells))
+    rows = {"score": "worst_window_spectrum_error", "layer": ensemble["layer"].values, "lead": -1, "value": errors}
+    return pd.DataFrame({**rows, "low": np.nan, "high": np.nan})
 
 
 def _mean_flow_rows(mine: Profiles, solver: Profiles, energy: np.ndarray, shown: xr.DataArray) -> pd.DataFrame:
@@ -231,16 +285,6 @@ def _mean_flow_rows(mine: Profiles, solver: Profiles, energy: np.ndarray, shown:
             value, low, high = (np.nan if ratio else float(part[layer]) for part in triple)
             rows.append({"score": name, "layer": label, "lead": -1, "value": value, "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def halves(result: xr.Dataset, ensemble: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return the two halves of the solver's ensemble that give the floor: (rollout, trajectories of the test split)."""
-    rolled = result["member"].values
-    others = np.setdiff1d(np.arange(ensemble.sizes["member"]), rolled)
-    if len(others) > 1:
-        return result, ensemble.isel(member=others)
-    cut = -(-len(rolled) // 2)
-    return result.isel(member=slice(cut)), ensemble.isel(member=rolled[cut:])
 
 
 def forecast_scores(forecast: xr.Dataset, truth: xr.DataArray) -> xr.Dataset:
@@ -268,18 +312,20 @@ def read_scorecard(path: Path) -> pd.DataFrame:
     """
     if not Path(path).exists():
         raise missing(Path(path))
-    table = pd.read_csv(path, dtype={"layer": str})
+    table = pd.read_csv(path, dtype={"layer": str, "inside": "boolean"})
     return table.assign(layer=table["layer"].fillna(""))
 
 
-def _rows(values: xr.Dataset) -> pd.DataFrame:
-    """Return one row per score, layer and lead, with value and interval."""
+def _rows(values: xr.Dataset, curves: xr.Dataset | None = None) -> pd.DataFrame:
+    """Return one row per score, layer and lead, with value and interval; curves: the `differences` of distances."""
     rows = []
     for name, score in values.items():
         axes = [d for d in score.dims if d != "resample"]
-        score = score.transpose("resample", *axes)
         kind = "share" if name in SHARES else "ratio" if SCORES[name][2] == 1.0 else "positive"
-        triple = interval(score.values, kind)
+        if name in DISTANCES:
+            triple = distance_interval(curves[name].transpose("resample", *axes, DISTANCES[name]).values)
+        else:
+            triple = interval(score.transpose("resample", *axes).values, kind)
         for index in np.ndindex(score.shape[1:]):
             place = {d: score[d].values[i] for d, i in zip(axes, index, strict=True)}
             value, low, high = (float(part[index]) for part in triple)
@@ -293,6 +339,7 @@ def score_methods(
     metrics: list[Path],
     ensembles: list[Path],
     reference: Path,
+    floors: Path,
     system: str,
     window: int,
     shells: list,
@@ -302,29 +349,31 @@ def score_methods(
 
     `metrics`: results of `compute_metrics`, the solver's among them; `ensembles`: those of `rollout_ensemble`, the
     solver's among them (a method without one has no scores of forecasts); `reference`: result of `compute_reference`;
-    `system`: its name; `window`: steps that are drawn as one; `shells`: first and last shell of the spectrum error.
-    Columns: value, low and high (interval of 90 %), the same of the floor, units, the value of a perfect method (ideal),
-    members lost, members, and the share of the steps that count.
+    `floors`: result of `draw_floors`; `system`: its name; `window`: steps that are drawn as one; `shells`: first and last
+    shell of the spectrum error. Columns: value, low and high (interval of 90 %), the ends of the floor and whether the
+    value is inside, the probability that a run of the solver is at least as far off (p), units, the value of a perfect
+    method (ideal), members lost, members, and the share of the steps that count.
     """
     with xr.set_options(arithmetic_join="exact"):
-        _write(*_tables(metrics, ensembles, reference, window, tuple(shells)), system, output)
+        _write(_tables(metrics, ensembles, reference, read_floors(floors), window, tuple(shells)), system, output)
 
 
-def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of all methods, and those of the floor."""
+def _tables(metrics, ensembles, reference, floors: pd.DataFrame, window, shells) -> pd.DataFrame:
+    """Return the rows of all methods with their floors."""
     ensemble = xr.open_dataset(reference).load()
     forecasts = {forecast.attrs["method"]: forecast for forecast in map(xr.load_dataset, ensembles)}
-    tables, floor = [], None
+    solver_forecasts = _rows(forecast_scores(forecasts["solver"], forecasts["solver"]["truth"]))
+    of_forecasts = solver_forecasts.rename(columns={"low": "floor_low", "high": "floor_high"}).drop(columns="value")
+    tables = []
     for path in metrics:
         with xr.open_dataset(path) as opened:
-            later = [name for name in LATER if name in opened]
-            result = opened[[*BLOCKS, *STEPS, *later, "zonal_velocity", "lost_step"]].load()
+            result = opened[[*BLOCKS, *STEPS, "max_abs", "lost_step"]].load()
         name = result.attrs["method"]
-        rows = [_rollout_scores(result, ensemble, window, shells)]
+        bands = bands_of(floors, result.sizes["member"], result.sizes["step"])
+        rows = [_rollout_scores(result, ensemble, window, shells).merge(bands, on=["score", "layer"], how="left")]
         if name in forecasts:
-            rows.append(_rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"])))
-        if name == "solver":
-            floor = pd.concat([_rollout_scores(*halves(result, ensemble), window, shells), *rows[1:]])
+            scored = _rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"]))
+            rows.append(scored.merge(of_forecasts, on=["score", "layer", "lead"], how="left"))
         lost, block = result["lost_step"].values, int(result["block"][0])
         lived = steps_alive(lost, result.sizes["step"])
         counted = np.where(is_lost(lost), lived // block * block, lived)  # a block with a lost step counts nowhere
@@ -336,17 +385,14 @@ def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame
                 counted=float(counted.mean() / result.sizes["step"]),
             )
         )
-    return pd.concat(tables), floor
+    return pd.concat(tables)
 
 
-def _write(table: pd.DataFrame, floor: pd.DataFrame, system: str, output: Path) -> None:
-    place = ["score", "layer", "lead"]
-    without = [name for name, (_, _, ideal) in SCORES.items() if ideal is None and name != "stability_horizon"]
-    floor = floor[~floor["score"].isin(without)]
-    names = {name: f"floor_{name}" for name in ("low", "high")} | {"value": "floor"}
-    table = table.merge(floor.rename(columns=names), on=place, how="left").assign(system=system)
-    table["units"] = [SCORES[score][1] for score in table["score"]]
+def _write(table: pd.DataFrame, system: str, output: Path) -> None:
+    table = table.assign(system=system, units=[SCORES[score][1] for score in table["score"]])
     table["ideal"] = [SCORES[score][2] for score in table["score"]]
+    one_sided = (table["ideal"] == 0) & ~table["score"].isin(SIGNED)
+    table["inside"], table["p"] = inside(table, "value", one_sided), probability(table, "value", one_sided)
     order = {method: index for index, method in enumerate(dict.fromkeys(table["method"]))}
     rank = {score: index for index, score in enumerate(SCORES)}
     table = table.sort_values(
@@ -354,7 +400,7 @@ def _write(table: pd.DataFrame, floor: pd.DataFrame, system: str, output: Path) 
         key=lambda column: column.map(order if column.name == "method" else rank) if column.name != "lead" else column,
     )  # fmt: skip
     table["lead"] = [lead if lead >= 0 else "" for lead in table["lead"]]
-    columns = ["system", "method", "score", "layer", "lead", "value", "low", "high", "floor", "floor_low", "floor_high",
+    columns = ["system", "method", "score", "layer", "lead", "value", "low", "high", "floor_low", "floor_high", "inside", "p",
                "ideal", "units", "members_lost", "members", "counted"]  # fmt: skip
     with whole_file(output) as temporary:
         table[columns].to_csv(temporary, index=False)

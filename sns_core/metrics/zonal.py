@@ -1,12 +1,11 @@
-"""The zonal-mean flow of a rollout: its mean profile and its variance, from the stored frames."""
+"""The zonal-mean flow of a rollout: its mean profile and its variance, from the blocks of steps."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from sns_core.metrics.bootstrap import interval, pooled
+from sns_core.metrics.bootstrap import interval, pooled, student_quantile
 
 SILENT = 1e-5  # share of the root-mean-square velocity; a zonal mean below it was removed from the frames
 
@@ -17,18 +16,8 @@ def step_of_frames(result: xr.Dataset) -> np.ndarray:
 
 
 def zonal_blocks(result: xr.Dataset) -> xr.Dataset:
-    """Return means over the stored frames of each block of the zonal-mean velocity, of its square and of `zonal_direction`.
-
-    All have the axes (member, block, layer, y). The initial frame is left out. A block without a stored frame holds NaN.
-    """
-    blocks, step = result["block"].values, step_of_frames(result)
-    names = {"zonal_velocity": "zonal_mean", "zonal_direction": "zonal_direction"}
-    series = result[[name for name in names if name in result]].rename({"zonal_velocity": "zonal_mean"})
-    series = series.isel(time=np.flatnonzero(step > 0)).astype(float)
-    place = np.searchsorted(blocks, step[step > 0])
-    series = series.drop_vars("time", errors="ignore").rename(time="block").assign_coords(block=blocks[place])
-    series["zonal_square"] = series["zonal_mean"] ** 2
-    return series.groupby("block").mean().reindex(block=blocks).transpose("member", "block", ...)
+    """Return the means of the zonal-mean velocity and of its square over each block, (member, block, layer, y)."""
+    return result[["zonal_profile", "zonal_square"]].rename(zonal_profile="zonal_mean").astype(float)
 
 
 def zonal_variance(means: xr.Dataset) -> xr.DataArray:
@@ -124,14 +113,3 @@ def mean_flow_values(squares: np.ndarray) -> dict[str, np.ndarray]:
     """Return the scores by name, each (layer,), of `mean_flow_squares`: roots that keep the sign of their square."""
     roots = np.sign(squares) * np.sqrt(np.abs(squares))
     return {"zonal_strength": roots[0], "zonal_amplitude": squares[1], "zonal_error": roots[2]}
-
-
-def student_quantile(freedom: int) -> float:
-    """Return the 95 % quantile of Student's distribution with `freedom` degrees, to 0.3 %; NaN for none."""
-    if freedom < 1:
-        return math.nan
-    if freedom < 3:
-        return (6.3138, 2.9200)[freedom - 1]
-    z = 1.6448536
-    terms = (z**3 + z, (5 * z**5 + 16 * z**3 + 3 * z) / 24, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 96)
-    return z + sum(term / 4 / freedom**power for power, term in enumerate(terms, 1))

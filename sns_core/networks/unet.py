@@ -162,7 +162,8 @@ class PeriodicUNet(nn.Module):
     `head_features`: "bottleneck" (the paper), or "encoder" for the features of all encoder stages. `head_kind`: as in
     LevelHeads. `head_width`: features of the heads' hidden layers and of the level embedding. `landmarks` (S, H, W):
     constant fields that the network sees beside the frames; without them, the network treats all places of the torus
-    alike. Raises ValueError for unknown `head_features` or `head_kind`.
+    alike. `centred`: whether the decoder's last features have mean zero in each sample before they are activated; networks
+    of older runs lack it, and may die in their first hundred training steps. Raises ValueError for unknown `head_features` or `head_kind`.
     """
 
     def __init__(
@@ -182,12 +183,14 @@ class PeriodicUNet(nn.Module):
         head_width: int = 128,
         level_conditioned: bool = False,
         landmarks: torch.Tensor | None = None,
+        centred: bool = False,
     ):
         super().__init__()
         if head_features not in ("bottleneck", "encoder"):
             raise ValueError(f"head_features {head_features!r} is neither 'bottleneck' nor 'encoder'")
         self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
         self.levels, self.head_features, self.level_conditioned = levels, head_features, level_conditioned
+        self.centred = centred
         self.divisor = patch * 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
         condition = head_width if levels else 0
@@ -271,6 +274,10 @@ class PeriodicUNet(nn.Module):
                 h = block(h, condition)
             if index < len(self.ups):
                 h = self.ups[index](F.interpolate(h, scale_factor=2, mode="nearest"))
+        if self.centred:
+            # Before the network has learnt anything, a small output costs least, and a step of the optimiser may push all
+            # last features below zero, where the activation has no gradient.
+            h = h - h.mean((1, 2, 3), keepdim=True)
         return F.pixel_shuffle(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
 
     def forward(
