@@ -36,7 +36,7 @@ def plot_calibration(*, calibrations: FileTree, labels: dict, dpi: int, output: 
             for axis in (loop, levels):
                 axis.set_xlabel("step of the loop")
             levels.legend(loc="lower right")
-            levels.set_ylim(bottom=0)
+            levels.set_ylim(0, 1.2 * max(1.0, *(max(content["condition_levels"]) for content in contents.values())))
 
 
 def _spectra(axis, content: dict, channel: int, style: dict) -> None:
