@@ -66,8 +66,8 @@ def issues_of(crate: str) -> list[str]:
         requirement_severity=Severity.RECOMMENDED,
         skip_availability_check=True,
     )
-    found = services.validate(settings).get_issues()
-    return sorted({f"{issue.severity.name} {issue.check.identifier} {issue.message}" for issue in found})
+    issues = services.validate(settings).get_issues()
+    return sorted({f"{issue.severity.name} {issue.check.identifier} {issue.message}" for issue in issues})
 
 
 if __name__ == "__main__":
