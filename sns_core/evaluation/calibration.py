@@ -55,8 +55,10 @@ def calibrate_refinement(
     refinement.calibrate(residual_spectrum(refinement, previous, true_next), data_power(refinement, emulation))
     starts = previous[torch.linspace(0, len(previous) - 1, min(REPEATS * dataset.members, len(previous))).long()]
     streams = MemberStreams(seed, "closed loop", name, members=range(len(starts)), device=hardware.device)
-    steps, gain = REPEATS * dataset.frames, loop_gain(refinement, previous, true_next)
-    calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
+    calibration, history, levels, steps = refinement.calibration, [], [], 0
+    if refinement.balances:
+        steps, gain = REPEATS * dataset.frames, loop_gain(refinement, previous, true_next)
+        calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
     content = {
         "format": CALIBRATION_FORMAT,
         "method": name,
