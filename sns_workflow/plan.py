@@ -88,7 +88,8 @@ class Scale:
 def _network_call(shape: str, channels: int, side: int) -> OperationCount:
     with FakeTensorMode(), torch.no_grad():
         spec = json.loads(shape)
-        network = build_network(spec, channels, torch.zeros(int(spec["network"]["landmarks"]), side, side))
+        landmarks = torch.zeros(int(spec["network"]["landmarks"]), side, side)
+        network = build_network(spec, channels, landmarks, side)
         arguments = [torch.randn(1, network.frames_in, channels, side, side)]
         if network.level_conditioned:
             arguments.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
