@@ -110,7 +110,7 @@ def denoiser_calls(method: dict, levels: int) -> float:
     if kind == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated
-    return levels / stride if kind == "acdm" else 1.0
+    return {"acdm": levels / stride, "residual_noise": 0.0}.get(kind, 1.0)
 
 
 def estimate(job: Job, scale: Scale | None) -> Estimate:
