@@ -1,4 +1,4 @@
-"""How often the stated intervals of 90 % hold the truth, on members of the solver that took no part.
+"""Coverage of the stated intervals of 90 %, on members of the solver that took no part.
 
     python benchmarks/interval_coverage.py --ensemble FILE.nc [--settle 40] [--draws 100]
 
@@ -28,7 +28,7 @@ from sns_core.metrics.zonal import Profiles, mean_flow_scores
 # Steps of a run -> members of the reference and their steps, None for all steps.
 SIZES = {500: (64, None), 1000: (16, 1000), 3000: (64, None)}
 UNKNOWN = ("rate_error",)  # its truth is the mean over blocks of the noise of a block, not 0
-DEPARTURES = (0.0, 0.02, 0.05)  # decades by which every other shell is moved up, and the others down
+DEPARTURES = (0.0, 0.02, 0.05)  # decades that every other shell is moved up, and the others down
 
 
 def in_windows(ensemble: xr.Dataset, window: int) -> xr.Dataset:

@@ -261,7 +261,7 @@ def provenance(configuration: dict, seed: int | None = None, device: str = "cpu"
     `more`: further entries.
     """
     versions = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "xarray", "dask", "netCDF4", "sns-core"):
+    for package in ("torch", "numpy", "xarray", "dask", "netCDF4", "sns-core", "snakemake"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {

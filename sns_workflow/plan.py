@@ -18,7 +18,7 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sns_core.data.frames import steps_per_frame
-from sns_core.evaluation.calibration import REPEATS as LOOP_REPEATS
+from sns_core.evaluation.calibration import LENGTHS, MEMBERS
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
@@ -88,7 +88,8 @@ class Scale:
 def _network_call(shape: str, channels: int, side: int) -> OperationCount:
     with FakeTensorMode(), torch.no_grad():
         spec = json.loads(shape)
-        network = build_network(spec, channels, torch.zeros(int(spec["network"]["landmarks"]), side, side))
+        landmarks = torch.zeros(int(spec["network"]["landmarks"]), side, side)
+        network = build_network(spec, channels, landmarks, side)
         arguments = [torch.randn(1, network.frames_in, channels, side, side)]
         if network.level_conditioned:
             arguments.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
@@ -132,7 +133,7 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             return Estimate({"training": learning, "inference": validation})
         case "calibrate_refinement":
             method, split = resolved["methods"][arguments["name"]], resolved["data"]["splits"]["validation"]
-            return Estimate(scale.steps(method, LOOP_REPEATS * split["members"], LOOP_REPEATS * split["frames"]))
+            return Estimate(scale.steps(method, MEMBERS * split["members"], LENGTHS * split["frames"]))
         case "rollout_segment":
             members, steps = len(arguments["members"]), arguments["steps"]
             frames = members * (steps // arguments["frame_stride"] + (arguments["first_step"] == 0))

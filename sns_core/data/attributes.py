@@ -1,7 +1,10 @@
-"""Units and long names of all variables in the project's netCDF files, by CF-1.10: one table for all writers.
+"""Units and long names of all variables in the project's netCDF files, and what a file says of itself, by CF-1.10.
 
 Units follow UDUNITS. They are built from the units of a system: of its field, of length and of time. A number without
 units has "1", also where it counts steps or standard deviations; the long name then says what it counts.
+
+Time is the time since the initial frame. CF keeps the standard name "time" and the axis T for times since a date, and a
+flow in a box has none, so the coordinate has neither, and readers leave it a number. See docs/files.md.
 """
 
 import re
@@ -10,10 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from sns_core.version import __version__
+
 if TYPE_CHECKING:
     from sns_core.systems import System
 
 CONVENTIONS = "CF-1.10"
+REFERENCES = "arXiv:2603.17750"  # the paper whose methods the files show
 
 # Name in a file -> (kind of units, long name). {field} is the name of the system's field.
 VARIABLES = {
@@ -132,11 +138,26 @@ def product(factors: list[tuple[str, int]]) -> str:
     return " ".join(f"{base}{power if power != 1 else ''}" for base, power in powers.items() if power) or "1"
 
 
-def described(dataset: xr.Dataset, system: "System | type[System]", table: dict = VARIABLES) -> xr.Dataset:
-    """Return the dataset with units and long names of its variables, and the attribute Conventions.
+def file_attributes(title: str, stage: str, history: str = "") -> dict[str, str]:
+    """Return the attributes with which a file says what it is and what made it.
 
-    The table replaces attributes that a variable has already; variables that it does not list keep theirs. Coordinates are
-    written without a fill value, which CF forbids them.
+    `title`: what the file holds. `stage`: the stage that writes the file. `history`: that of the file which its content comes
+    from; the stage is added as a line. The line has no date, since equal inputs give equal files. Where a file has the
+    attribute `provenance`, that holds the configuration, the commit and the machine.
+    """
+    line = f"sns-core {__version__}: {stage}"
+    history = "\n".join([*filter(None, [history]), line])
+    return {"title": title, "history": history, "source": f"sns-core {__version__}", "references": REFERENCES}
+
+
+def described(
+    dataset: xr.Dataset, system: "System | type[System]", *, title: str, stage: str, table: dict = VARIABLES
+) -> xr.Dataset:
+    """Return the dataset with units and long names of its variables, the attribute Conventions and those of `file_attributes`.
+
+    `title`, `stage`: those of `file_attributes`; a history that the dataset has goes on. The table replaces attributes that a
+    variable has already; variables that it does not list keep theirs. Coordinates are written without a fill value, which CF
+    forbids them.
     """
     dataset = dataset.copy()
     for name in dataset.variables:
@@ -146,5 +167,6 @@ def described(dataset: xr.Dataset, system: "System | type[System]", table: dict 
     for name, coordinate in dataset.coords.items():
         if np.issubdtype(coordinate.dtype, np.floating):
             dataset[name].encoding["_FillValue"] = None
-    dataset.attrs = {"Conventions": CONVENTIONS, **dataset.attrs}
+    about = file_attributes(title, stage, dataset.attrs.get("history", ""))
+    dataset.attrs = {"Conventions": CONVENTIONS, **dataset.attrs, **about}
     return dataset

@@ -32,6 +32,7 @@ def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Data
     )
     statistics.attrs = {
         "method": opened.attrs["method"],
+        "history": opened.attrs.get("history", ""),  # older files have none
         "seconds_of_blocks": seconds,
         "seconds_per_step": seconds.sum() / statistics.sizes["step"],
     }

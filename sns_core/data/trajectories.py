@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sns_core.data.attributes import file_attributes
 from sns_core.data.frames import FrameWriter, steps_per_frame
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile
@@ -175,7 +176,8 @@ def simulate_trajectories(
         checkpoints.add(index, series, carry, time.monotonic() - began)
 
     record = provenance(configuration, seed, str(chosen_device), wall_seconds=time.monotonic() - began)
-    attributes = {"provenance": record, "dt": emulator["step"]}
+    title = f"{system['name']}: trajectories of the solver, {split} split"
+    attributes = {**file_attributes(title, "simulate_trajectories"), "provenance": record, "dt": emulator["step"]}
     times = first_substeps * solver.dt + (1 + np.arange(steps)) * emulator["step"]
     chunk_paths = {start: checkpoints.chunk_path(index) for index, start in enumerate(chunk_starts)}
     final_state = solver.state(carry)[:members].cpu().numpy()

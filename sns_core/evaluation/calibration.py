@@ -28,7 +28,8 @@ from sns_core.streams import MemberStreams
 
 PAIRS = 512  # at most, on which the residual is measured
 BATCH = 64  # frames in one call of the surrogate
-REPEATS = 4  # the loop has this many times the members and the steps of the validation split
+MEMBERS, LENGTHS = 8, 4  # the loop has this many times the members, and the steps, of the validation split
+SETTLING = 0.25  # share of the loop that the mean balance leaves out
 WINDOW = 10  # steps between two corrections of the balance
 LARGEST_GAIN = 0.2  # of a correction, as a share of the missing power
 
@@ -54,10 +55,12 @@ def calibrate_refinement(
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
     previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
     refinement.calibrate(residual_spectrum(refinement, previous, true_next), data_power(refinement, emulation))
-    starts = previous[torch.linspace(0, len(previous) - 1, min(REPEATS * dataset.members, len(previous))).long()]
+    starts = previous[torch.linspace(0, len(previous) - 1, min(MEMBERS * dataset.members, len(previous))).long()]
     streams = MemberStreams(seed, "closed loop", name, members=range(len(starts)), device=hardware.device)
-    steps, gain = REPEATS * dataset.frames, loop_gain(refinement, previous, true_next)
-    calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
+    calibration, history, levels, steps = refinement.calibration, [], [], 0
+    if refinement.balances:
+        steps, gain = LENGTHS * dataset.frames, loop_gain(refinement, previous, true_next)
+        calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
     content = {
         "format": CALIBRATION_FORMAT,
         "method": name,
@@ -123,12 +126,12 @@ def find_balance(
     steps: int,
     window: int = WINDOW,
 ) -> tuple[Calibration, list[torch.Tensor], list[float]]:
-    """Return the calibration whose balance keeps the power of every shell, and the power (C, K) and the mean level of the
-    previous frame in each window.
+    """Return the calibration whose balance keeps the power of every shell, and of each window the power (C, K) and the
+    mean level of the previous frame.
 
     The method rolls on from `starts` (B, C, m, m). After each window of steps the balance moves by `gain` (C, K) times the
-    power that a shell lacks. The result is the mean balance over the second half, in which its fluctuations cancel. A member that is
-    lost starts again, so that an untrained denoiser gets a calibration, too. A method that gives no power back keeps the balance 0.
+    power that a shell lacks. The result is the mean balance after the first quarter, in which its fluctuations cancel. A
+    member that is lost starts again, so that an untrained denoiser gets a calibration, too.
     """
     carry, power = method.start(starts), method.calibration.power
     balances, history, levels, level = [], [], [], 0.0
@@ -141,14 +144,13 @@ def find_balance(
         total += mean_power(method.whiten(carry["frame"]))
         if (step + 1) % window == 0:
             balance = method.calibration.balance + gain * (power - total / window)
-            if method.balances:
-                balance = torch.minimum(torch.maximum(balance, -power / 2), power)
-                method.calibration = replace(method.calibration, balance=balance)
+            balance = torch.minimum(torch.maximum(balance, -power / 2), power)
+            method.calibration = replace(method.calibration, balance=balance)
             balances.append(method.calibration.balance)
             history.append(total / window)
             levels.append(level / window)
             total, level = torch.zeros_like(power), 0.0
-    late = torch.stack(balances[len(balances) // 2 :]).mean(0)
+    late = torch.stack(balances[int(SETTLING * len(balances)) :]).mean(0)
     return replace(method.calibration, balance=late), history, levels
 
 

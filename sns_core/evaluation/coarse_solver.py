@@ -131,7 +131,9 @@ def rollout_grids(
     attributes |= {"rolled": len(states), "counted_steps": counted_steps(steps)}
     with whole_file(output) as temporary:
         encoding = {"layer": {"dtype": "S1"}}
-        dataset = described(xr.Dataset(variables, coordinates, attributes), flow)
+        title = f"{type(flow).__name__}: the solver on other grids"
+        dataset = xr.Dataset(variables, coordinates, attributes)
+        dataset = described(dataset, flow, title=title, stage="rollout_grids")
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
 

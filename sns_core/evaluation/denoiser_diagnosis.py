@@ -72,8 +72,10 @@ def diagnose_denoiser(
         },
         attrs={"method": name, "levels": refinement.schedule.levels},
     )
+    title = f"{type(system).__name__}: diagnosis of the denoiser of {name}"
     with whole_file(output) as temporary:
-        described(result, system).to_netcdf(temporary, engine="netcdf4")
+        result = described(result, system, title=title, stage="diagnose_denoiser")
+        result.to_netcdf(temporary, engine="netcdf4")
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,8 @@ class CalibratedRefinement(DenoisingMethod):
     """SNS around a surrogate, at one denoiser call per step.
 
     `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the mean of the next frames; `denoiser`,
-    `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two,
-    without which no step can be made.
-    `condition_level`: hold the previous frame at this level instead of the estimated one. Three more options leave out
+    `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two, without which no
+    step can be made. `condition_level`: hold the previous frame at this level instead of the estimated one. Three more options leave out
     a part, for controls: `level` replaces the least level, `completion` false noises the candidate to its level and no
     further, `balance` false gives no power back.
     """

@@ -82,7 +82,8 @@ def compute_reference(
         layer=list(system.layers),
         bin=CENTRES,
     )
-    write_results(result.assign_coords(y=dataset["y"]), system, output)
+    title = f"{type(system).__name__}: time means of each member of the test split"
+    write_results(result.assign_coords(y=dataset["y"]), system, output, title=title, stage="compute_reference")
 
 
 def emulated_system(manifest: dict) -> System:
@@ -90,12 +91,13 @@ def emulated_system(manifest: dict) -> System:
     return build_system(manifest["system"]["name"], manifest["system"]["parameters"], dtype=torch.float32)
 
 
-def write_results(dataset: xr.Dataset, system: System, path: Path) -> None:
-    """Write results of a system as a whole netCDF file with units and long names, or not at all."""
+def write_results(dataset: xr.Dataset, system: System, path: Path, *, title: str, stage: str) -> None:
+    """Write results of a system as a whole netCDF file with the attributes of `described`, or not at all."""
     # Characters instead of variable-length strings, on which HDF5 fails where a file is open more than once.
     encoding = {"layer": {"dtype": "S1"}} if "layer" in dataset.coords else {}
     with whole_file(path) as temporary:
-        described(dataset, system).to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        results = described(dataset, system, title=title, stage=stage)
+        results.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
 def means_of_series(series: xr.Dataset) -> xr.Dataset:

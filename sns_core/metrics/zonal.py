@@ -1,12 +1,11 @@
 """The zonal-mean flow of a rollout: its mean profile and its variance, from the blocks of steps."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
-from sns_core.metrics.bootstrap import interval, pooled
+from sns_core.metrics.bootstrap import interval, pooled, student_quantile
 
 SILENT = 1e-5  # share of the root-mean-square velocity; a zonal mean below it was removed from the frames
 
@@ -114,14 +113,3 @@ def mean_flow_values(squares: np.ndarray) -> dict[str, np.ndarray]:
     """Return the scores by name, each (layer,), of `mean_flow_squares`: roots that keep the sign of their square."""
     roots = np.sign(squares) * np.sqrt(np.abs(squares))
     return {"zonal_strength": roots[0], "zonal_amplitude": squares[1], "zonal_error": roots[2]}
-
-
-def student_quantile(freedom: int) -> float:
-    """Return the 95 % quantile of Student's distribution with `freedom` degrees, to 0.3 %; NaN for none."""
-    if freedom < 1:
-        return math.nan
-    if freedom < 3:
-        return (6.3138, 2.9200)[freedom - 1]
-    z = 1.6448536
-    terms = (z**3 + z, (5 * z**5 + 16 * z**3 + 3 * z) / 24, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 96)
-    return z + sum(term / 4 / freedom**power for power, term in enumerate(terms, 1))

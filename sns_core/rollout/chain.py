@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import file_attributes
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter
 from sns_core.errors import DamagedFile, UserError
@@ -34,8 +35,8 @@ class Segment:
     """The steps first_step + 1 .. first_step + steps of a rollout of a method, and what addresses its random numbers.
 
     `name`, `method`: the method's name, its kind and options; `members`: the numbers of the members; `seed`: the run's
-    seed; `block`: steps per block of statistics; `lags`: steps over which C(tau) is computed. Raises UserError where the
-    segment does not divide into blocks.
+    seed; `block`: steps per block of statistics; `lags`: steps over which C(tau) is computed; `stage`: the stage that
+    writes the file. Raises UserError where the segment does not divide into blocks.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Segment:
     seed: int
     block: int
     lags: int
+    stage: str = "rollout_segment"
 
     def __post_init__(self):
         if self.first_step % self.block or self.steps % self.block:
@@ -78,7 +80,8 @@ class Segment:
 
         began, last_step = time.monotonic(), self.first_step + self.steps
         clock = Clock(self.first_step, self.steps, self.block, device)
-        attributes = {"method": self.name, "dt": emulation.step}
+        title = f"{type(system).__name__}: rollout of {self.name}"
+        attributes = {**file_attributes(title, self.stage), "method": self.name, "dt": emulation.step}
         frame_step = emulation.step * (frame_stride or 1)
         with (
             whole_file(output) as temporary,

@@ -83,7 +83,9 @@ def rollout_ensemble(
     if truth:
         variables["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
     coordinates = {"lead": leads, "layer": list(system.layers)}
-    dataset = described(xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance}), system)
+    dataset = xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance})
+    title = f"{type(system).__name__}: ensemble forecasts of {name}"
+    dataset = described(dataset, system, title=title, stage="rollout_ensemble")
     with whole_file(output) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
 

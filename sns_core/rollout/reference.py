@@ -37,7 +37,7 @@ def rollout_reference(
     system = emulation.build_system(chosen_device)
     solver = Solver(system, emulation.resolution, emulation.step, emulation.scale(chosen_device))
     states, test_states = (open_members(paths, "final_state")["final_state"] for paths in (initial, test))
-    Segment(NAME, {"kind": "solver"}, first_step, steps, members, seed, block, lags).roll(
+    Segment(NAME, {"kind": "solver"}, first_step, steps, members, seed, block, lags, "rollout_reference").roll(
         solver, emulation, system, states, test_states, frame_stride=None, output=output, restart=restart, previous=previous,
         device=chosen_device,
     )  # fmt: skip

@@ -298,4 +298,6 @@ def compute_theory(
     record = provenance(settings, seed, "cpu")
     result = xr.Dataset(parts, coordinates, {"identity": digest([settings, seed]), "commit": str(record["code"])})
     with whole_file(output) as temporary:
-        described(result, System, VARIABLES).to_netcdf(temporary, engine="netcdf4")
+        title = "The paper's theorems on a Gaussian process where everything is known"
+        result = described(result, System, title=title, stage="compute_theory", table=VARIABLES)
+        result.to_netcdf(temporary, engine="netcdf4")

@@ -51,6 +51,7 @@ METHODS = {
     "random": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": True}},
     "every third": {"kind": "refinement", **WALK, "refine_every": 3},
     "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
+    "calibrated": {"kind": "calibrated_refinement", "denoiser": "residual"},
     "generation": {"kind": "generation", **WALK, "stride": 5},
     "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
     "generation of residuals": {"kind": "generation", **WALK, "stride": 5, "denoiser": "residual"},
@@ -98,7 +99,7 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
-@pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "generation"])
+@pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "calibrated", "generation"])
 def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     whole, _ = roll(tiny, tmp_path, name, 0, 15, device="cuda")
     first, restart = roll(tiny, tmp_path, name, 0, 5, device="cuda")
@@ -108,7 +109,7 @@ def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     np.testing.assert_allclose(joined, read(whole)["vorticity"].values, atol=1e-3 * abs(joined).max())
 
 
-@pytest.mark.parametrize("name", ["published", "joint", "in place, several moves", "generation"])
+@pytest.mark.parametrize("name", ["published", "joint", "in place, several moves", "calibrated", "generation"])
 def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
     together = read(roll(tiny, tmp_path, name, 0, 5)[0])
     alone = read(roll(tiny, tmp_path, name, 0, 5, members=(1,))[0])
@@ -120,7 +121,7 @@ def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
 
 
 @pytest.mark.skipif(not bfloat16_is_fast(torch.device("cpu")), reason="this processor emulates bfloat16")
-@pytest.mark.parametrize("name", ["published", "in place", "generation", "thermalizer", "acdm"])
+@pytest.mark.parametrize("name", ["published", "in place", "calibrated", "generation", "thermalizer", "acdm"])
 def test_members_split_over_jobs_give_the_same_bits_in_bfloat16(tiny, tmp_path, name):
     together = read(roll(tiny, tmp_path, name, 0, 10, precision="bfloat16")[0])
     for group in ((0,), (1, 2)):
@@ -382,14 +383,41 @@ def test_members_of_an_external_rollout_are_known_by_their_number(tiny, tmp_path
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.isel(y=slice(None, None, -1)),
+        lambda f: f.assign_coords(x=f["x"] - np.pi).roll(x=8, roll_coords=False),
+        lambda f: f.isel(time=[0, *range(11)]),
+        lambda f: f.isel(time=[3, *range(3), *range(4, 11)]),
+        lambda f: f.rename(y="latitude", x="lon").transpose("lon", "latitude", "time", "member"),
+        lambda f: (100 * f).assign_attrs(units="%"),
+    ],
+    ids=["y down", "x from -pi", "a step twice", "steps out of order", "other names", "percent"],
+)  # fmt: skip
+def test_an_external_rollout_in_other_coordinates_is_the_same_rollout(tiny, tmp_path, external, change):
+    path, rollout = external(change)
+    scored, expected = read(score_external(tiny, tmp_path, path, frame_stride=1)[0]), read(rollout)
+    np.testing.assert_allclose(scored["vorticity"].values, expected["vorticity"].sel(time=scored["time"]), atol=2e-5)
+
+
+@pytest.mark.parametrize(
     ("change", "name", "words"),
     [
         (lambda f: f, "omega", "holds no 'vorticity', only 'omega'"),
         (lambda f: f.isel(time=slice(None, 8)), "vorticity", "ends with step 7, step 8 is asked for; set the method's steps"),
         (lambda f: f.isel(time=slice(0, None, 2)), "vorticity", "multiples of the emulator's step 0.1, .* not 0, 0.2, 0.4"),
         (lambda f: f.isel(x=slice(8)), "vorticity", r"frames \(layer, y, x\) of \(1, 16, 8\) where"),
-        (lambda f: f.rename(x="lon"), "vorticity", "name them .'member', 'time', 'layer', 'y', 'x'"),
+        (lambda f: f.rename(x="q"), "vorticity", "the dimension 'q', which is neither time, y, x, member nor layer"),
         (lambda f: f.drop_vars("time"), "vorticity", "no coordinate 'time'"),
+        (lambda f: f.roll(member=1, roll_coords=False), "vorticity", "first frame of member 0 .* nearer to the state of member 2"),
+        (lambda f: f.roll(member=1, roll_coords=False).isel(time=slice(1, None)), "vorticity", "nearer to the state of member 2"),
+        (lambda f: f.assign_coords(time=np.arange(11).astype("timedelta64[ms]")), "vorticity", "time is in 'milliseconds', the"),
+        (lambda f: f + 3.0, "vorticity", r"first frame of member 0 is [\d.]+ standard deviations from the state"),
+        (lambda f: f.assign_coords(x=f["x"] + 0.1), "vorticity", "points of 'x' begin at 0.1, between 0, 0.392699"),
+        (lambda f: f.assign_coords(x=f["x"] * 57.3), "vorticity", "points of 'x' are 22.5"),
+        (lambda f: f.assign_attrs(units="m"), "vorticity", "'vorticity' is in 'm', the system's unit is '1'"),
+        (lambda f: f.assign_coords(time=f["time"].where(f["time"] < 0.5)), "vorticity", "'time' holds 0.0, 0.1.*finite numbers"),
+        (lambda f: f.assign_coords(member=[1, 1, 2]), "vorticity", "holds the member 1 twice"),
     ],
 )  # fmt: skip
 def test_an_external_rollout_that_does_not_fit_is_one_line(tiny, tmp_path, external, change, name, words):

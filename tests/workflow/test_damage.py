@@ -89,6 +89,9 @@ def restore(path: Path, backup: Path) -> None:
 
 def test_a_changed_file_is_named_by_each_stage_that_reads_it(readers, tmp_path, capfd):
     generator, calls, unnamed = np.random.default_rng(1), 0, []
+    assert {job.stage for job in readers[SYSTEM / "calibrations/sns.json"]} == {
+        "diagnose_denoiser", "measure_cost", "rollout_ensemble", "rollout_segment",
+    }  # fmt: skip
     for path, jobs in readers.items():
         backup = shutil.copy2(path, tmp_path / "backup")
         for job in jobs:
@@ -117,7 +120,15 @@ def test_verify_names_a_changed_file_that_no_stage_reads(readers, jobs, tmp_path
         assert makers[path].state == "damaged" and str(path) in makers[path].why
 
 
-@pytest.mark.parametrize("name", ["kolmogorov/shards/manifest.json", "provenance.json", "kolmogorov/metrics.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kolmogorov/shards/manifest.json",
+        "kolmogorov/calibrations/sns.json",
+        "provenance.json",
+        "kolmogorov/metrics.csv",
+    ],
+)
 def test_a_changed_file_is_neither_loaded_nor_collected(readers, tmp_path, name):
     folder, generator = Path("results/smoke"), np.random.default_rng(4)
     backup = shutil.copy2(folder / name, tmp_path / "backup")

@@ -290,6 +290,12 @@ def get_timed_methods(wildcards) -> dict:
     }
 
 
+def get_timed_files(wildcards) -> list[str]:
+    """Files of the models and calibrations of the methods that are timed, each once."""
+    timed = get_timed_methods(wildcards).values()
+    return list(dict.fromkeys(path for method in timed for path in method["models"].values()))
+
+
 def get_timed_classes(wildcards) -> list[str]:
     """Classes of the methods that are timed."""
     methods = get_methods(wildcards.system)
