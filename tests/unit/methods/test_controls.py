@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+from sns_core.data.emulation import Emulation
 from sns_core.diffusion import NoiseSchedule
-from sns_core.evaluation.calibration import mean_power, residual_spectrum
-from sns_core.methods import RelaxedSpectrum, ResidualNoise
+from sns_core.evaluation.calibration import calibrate_refinement, mean_power, residual_spectrum
+from sns_core.files import read_json
+from sns_core.methods import Hardware, RelaxedSpectrum, ResidualNoise, build_method
 from sns_core.methods.calibrated import scale_shells
 from sns_core.shells import shell_index
 from sns_core.streams import MemberStreams, generator
@@ -77,3 +79,29 @@ def test_a_shell_without_power_and_a_lost_member_stay():
     frame = method.relax(frames)
     torch.testing.assert_close(frame[0], frames[0])
     assert frame[1].isnan().all()
+
+
+def test_both_controls_are_built_from_files_and_the_calibration_closes_no_loop(tiny, tmp_path):
+    emulation, models = Emulation.read(tiny.manifest), {role: tiny.models[role] for role in ("surrogate", "denoiser")}
+    calibration = tmp_path / "residual_noise.json"
+    arguments = {
+        "method": {"kind": "residual_noise"},
+        "models": models,
+        "manifest": tiny.manifest,
+        "output": calibration,
+    }
+    calibrate_refinement(name="noise", seed=3, device="cpu", precision="float32", **arguments)
+    content = read_json(calibration)
+    assert content["loop"]["steps"] == 0 and content["level"] == 0 and not any(map(any, content["balance"]))
+    residual = torch.tensor(content["residual"])
+    assert (residual[:, 1:] > 0).all()
+    states = emulation.build_system().initial_state(2, [generator("test", member) for member in range(2)])
+    for kind, options in {"residual_noise": {}, "relaxed_spectrum": {"rate": 1.0}}.items():
+        files = (
+            {**models, "calibration": calibration} if kind == "residual_noise" else {"surrogate": models["surrogate"]}
+        )
+        method = build_method({"kind": kind, **options}, files, emulation, hardware=Hardware(precision="float32"))
+        carry, _ = method.step(method.start(states), MemberStreams("test", members=range(2)).at(1))
+        assert torch.isfinite(carry["frame"]).all()
+    power = torch.tensor(emulation.statistics["shell_amplitude"], dtype=torch.float64).square()
+    torch.testing.assert_close(mean_power(carry["frame"][:1])[0, 1:9], power[0, 1:9], rtol=1e-4, atol=1e-9)
