@@ -51,12 +51,13 @@ def __getattr__(name: str):
     from sns_core.methods.build import build_method
     from sns_core.methods.calibrated import CalibratedRefinement
     from sns_core.methods.calibration import Calibration
-    from sns_core.methods.controls import RelaxedSpectrum, ResidualNoise
     from sns_core.methods.denoising import WalkBack
     from sns_core.methods.external import External
     from sns_core.methods.generation import Generation
     from sns_core.methods.levels import BlindLevels, EstimatedLevels, IndexedLevels
     from sns_core.methods.refinement import Refinement
+    from sns_core.methods.relaxed_spectrum import RelaxedSpectrum
+    from sns_core.methods.residual_noise import ResidualNoise
     from sns_core.methods.solver import Solver
     from sns_core.methods.surrogate import Surrogate
     from sns_core.methods.thermalizer import Thermalizer
