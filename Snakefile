@@ -17,7 +17,9 @@ IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
 # A clone runs its own code and not the installed one. From an address there is no folder, and the installed packages are used.
 if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
-from sns_core.plugins import class_of
+from sns_core.catalogue import REFINEMENTS
+from sns_core.evaluation.settling import counted_steps
+from sns_core.plugins import class_of, is_calibrated
 from sns_workflow import configuration
 from sns_workflow.command import (
     command,
@@ -46,6 +48,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/getters.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/rollouts.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/cost.smk"

@@ -62,7 +62,7 @@ def timed(device, work, repeats: int) -> float:
 
 
 def memory(device) -> str:
-    """Return the peak memory so far, of the GPU where there is one."""
+    """Return the peak memory so far: the GPU's on a GPU, the process's otherwise."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB"
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
@@ -87,7 +87,7 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
     used = {model for method in resolved["methods"].values() for model in method["models"].values()}
     for name in [model for model in resolved["models"] if model in used]:
         spec = resolved["models"][name]
-        training, network = spec["training"], build_network(spec, channels).to(device)
+        training, network = spec["training"], build_network(spec, channels, resolution=resolution).to(device)
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
         frames = torch.randn(training["batch"], network.frames_in, channels, resolution, resolution, device=device)
         levels = torch.zeros(training["batch"], network.frames_out, dtype=torch.int64, device=device)
@@ -179,7 +179,7 @@ def in_order(jobs: list) -> Iterator:
 
 
 def run_job(folder: str, words: list[str], report: str) -> None:
-    """Run a stage by its command line, in a process for it alone, and write what it took to `report`."""
+    """Run a stage by its command line, in a separate process, and write its seconds and memory to `report`."""
     os.chdir(folder)
     began = time.monotonic()
     status = sns_main(words)
@@ -194,8 +194,8 @@ def run_job(folder: str, words: list[str], report: str) -> None:
 
 
 def measured(folder: Path, jobs: list, seconds: float) -> dict[str, dict]:
-    """Return what each job took, by its first output. Jobs of an earlier call are not repeated; none begins after
-    `seconds`."""
+    """Return the seconds and memory of each job, by its first output. Jobs of an earlier call are not repeated, and no job
+    begins after `seconds`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["__main__", "sns_core.training", "sns_core.rollout", "sns_core.metrics.scorecard", "sns_core.report"]

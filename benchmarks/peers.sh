@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Environments of the packages that the solvers are measured beside: benchmarks/.peers/{jax,pyqg}. Two, because pyqg needs
-# numpy < 2. pyqg is compiled: a C compiler and, on Debian, libfftw3-dev.
+# Make the environments of the peers of the solvers: benchmarks/.peers/{jax,pyqg}. There are two, because pyqg needs
+# numpy < 2. pip compiles pyqg, which needs a C compiler and, on Debian, libfftw3-dev.
 set -euo pipefail
 cd "$(dirname "$0")"
 PYTHON=${PYTHON:-python3}

@@ -1,7 +1,7 @@
 """The protocol of a benchmark's worker: a line names a case, an empty line asks for one turn, each answer is a line of JSON.
 
 Each side of a comparison is a process that waits while another side works. The driver gives them turns, so that other jobs on
-the machine slow all sides alike. This file imports the standard library alone, because the peers' environments run it too.
+the machine slow all sides alike. This file imports only the standard library, because the peers' environments run it too.
 """
 
 import json

@@ -22,16 +22,14 @@ from sns_core.data.frames import steps_per_frame
 from sns_core.methods.base import StepRecord
 from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.distributions import component_scales
-from sns_core.metrics.floors import BAND, draw_runs, floor_bands, run_scores
+from sns_core.metrics.floors import draw_runs, floor_bands, run_scores
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.metrics.stationarity import mser, stationary_from
-from sns_core.metrics.temporal import zonal_direction
 from sns_core.rollout.statistics import SERIES, StreamingStatistics
 from sns_core.streams import generator
 from sns_core.systems import build_system
 
 ROOT = Path(__file__).parents[1]
-STRIDE = 4  # steps between zonal profiles
 
 
 def simulate(settings: dict, rollout: dict, members: int, time: float) -> xr.Dataset:
@@ -52,23 +50,18 @@ def simulate(settings: dict, rollout: dict, members: int, time: float) -> xr.Dat
     statistics = StreamingStatistics(flow, scale, units, step_size, block, rollout["lags"])
     statistics.begin(flow.observe(flow.state(carry), resolution) / scale)
     record = StepRecord(levels=torch.full((members, 2), -1), calls=torch.zeros(members, dtype=torch.int64))
-    parts, velocity, direction = [], [], []
+    parts = []
     for step in range(1, steps + 1):
         carry = flow.run(carry, substeps)
         frame = flow.observe(flow.state(carry), resolution) / scale
-        if step % STRIDE == 0:
-            velocity.append(flow.frame_velocity(frame * scale)[0].mean(-1).numpy())
-            direction.append(zonal_direction(frame).numpy())
         if (reduced := statistics.add(frame, record, step)) is not None:
             parts.append(reduced)
             print(f"{step}/{steps}", end="\r", flush=True)
     series = {n: (("member", *axes), np.concatenate([part[n] for part in parts], 1)) for n, axes in SERIES.items()}
-    zonal = {"zonal_velocity": velocity, "zonal_direction": direction}
-    series |= {n: (("member", "time", "layer", "y"), np.stack(values, 1)) for n, values in zonal.items()}
     series["lost_step"] = "member", statistics.lost_step.numpy()
     coordinates = {
         "member": np.arange(members), "step": np.arange(1, steps + 1), "block": np.arange(block, steps + 1, block),
-        "time": np.arange(STRIDE, steps + 1, STRIDE) * step_size, "lag": np.arange(rollout["lags"] + 1) * step_size,
+        "lag": np.arange(rollout["lags"] + 1) * step_size,
         "bin": CENTRES, "layer": list(flow.layers), "wavenumber": shell_wavenumbers(resolution, flow.length),
     }  # fmt: skip
     return xr.Dataset(series, coordinates)
@@ -78,11 +71,8 @@ def settled(ensemble: xr.Dataset, time: float) -> xr.Dataset:
     """Return the ensemble from a time on, with steps counted anew."""
     size, block = float(ensemble["lag"][1]), int(ensemble["block"][0])
     first = -(-round(time / size) // block) * block
-    cut = {name: ensemble[name].values > first * (size if name == "time" else 1) for name in ("step", "block", "time")}
-    later = ensemble.isel({name: np.flatnonzero(inside) for name, inside in cut.items()})
-    return later.assign_coords(
-        step=later["step"] - first, block=later["block"] - first, time=later["time"] - first * size
-    )
+    later = ensemble.isel({name: np.flatnonzero(ensemble[name].values > first) for name in ("step", "block")})
+    return later.assign_coords(step=later["step"] - first, block=later["block"] - first)
 
 
 def starts(ensemble: xr.Dataset) -> pd.DataFrame:
@@ -165,7 +155,7 @@ def main() -> None:
     parts = [
         f"# Floors of the solver: {arguments.system}",
         f"{ensemble.sizes['member']} members from t = 0 to {ensemble.sizes['step'] * size:g}; floors from t = {arguments.settle:g} on, "
-        f"runs of {rollout['members']} members, windows of {window} steps, quantiles {BAND}. {datetime.date.today()}, "
+        f"runs of {rollout['members']} members, windows of {window} steps, quantiles 0.05, 0.5 and 0.95. {datetime.date.today()}, "
         f"{platform.machine()}.",
         "## Stationary from", as_markdown(starts(ensemble)), "## Floors", as_markdown(rows),
         "## Fresh runs inside the floor, 1000 steps",

@@ -3,8 +3,8 @@
     python benchmarks/stages.py results/demo                  # the table, for the run of that folder
     python benchmarks/stages.py results/demo --before table.md   # beside the seconds of an earlier table
 
-A record counts what a job did after its imports; the start-up is measured here, alone: a fresh interpreter imports
-what the stage needs; the median of a few calls counts. A job that is shorter than its start-up is marked.
+A record counts the seconds after a job's imports. This script measures the start-up: a fresh interpreter imports the
+modules of the stage, and the median of a few calls counts. A job that is shorter than its start-up is marked.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def overhead(turns: int) -> float:
 
 
 def earlier(path: Path | None) -> dict[str, str]:
-    """Return stage -> seconds in all, from a table that this script wrote."""
+    """Return stage -> total seconds, from a table that this script wrote."""
     rows = re.findall(r"^\| `?(\w+)`? \| \d+ \| ([\d.]+) ", path.read_text(), re.M) if path else []
     return dict(rows)
 

@@ -1,10 +1,10 @@
-"""Training and rollout in the simplest code, as the reference for the speed of this project's own.
+"""Training and rollout in the simplest code, as the reference for the speed of this project's code.
 
-It does what the published code is known to do. At every call of the network the encoder runs once for each head, and the
+It follows the published code. At every call of the network the encoder runs once for each head, and the
 decoder takes the features of the last of these passes. In a rollout such passes read the heads. Then one call denoises one
 frame at each level of the path; all members are computed at all levels, and masks and Python branches pick the results.
 Everything is float32, and every frame on the way is stored. In training, averages and optimiser go parameter by parameter,
-and batches come through a DataLoader on the host. Network, path and levels are this project's own.
+and batches come through a DataLoader on the host. Network, path and levels are this project's.
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Pairs(Dataset):
-    """(anchor, previous, next) of trajectories (members, times, C, N, N)."""
+    """Samples (anchor, previous, next) of trajectories (members, times, C, N, N)."""
 
     def __init__(self, frames: torch.Tensor, gap: int):
         self.frames, self.gap = frames, gap

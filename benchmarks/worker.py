@@ -36,6 +36,7 @@ ROUND = 10
 
 def demo() -> dict:
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    config["use"]["methods"].append("sns_in_place")
     return configuration.resolve(config, "kolmogorov")
 
 
@@ -69,7 +70,7 @@ def solvers(case: dict):
     return work
 
 
-PIPES = []  # to the processes of `solvers`, which serve one case after another
+PIPES = []  # pipes to the processes of `solvers`, which serve one case after another
 
 
 def work_on_core(pipe, core: int) -> None:
@@ -161,9 +162,11 @@ def rollout(case: dict):
         load_model(models[role], kind) for role, kind in (("surrogate", "pointwise"), ("denoiser", "denoiser"))
     )
     plain = plain_rollout(method, surrogate, denoiser, case.get("stride"))
-    if case["precision"] == "float32" and not method.renoise and "stride" not in case:  # no random numbers
+    if (
+        case["precision"] == "float32" and not method.renoise and "stride" not in case
+    ):  # the step draws no random numbers
         frame = method.step(start, streams.at(1))[0]["frame"]
-        # Not closer: ours denoises the pair as it was encoded, the straightforward code the pair scaled to its level.
+        # The two differ: the package denoises the pair as encoded, the straightforward code the pair scaled to its level.
         torch.testing.assert_close(frame, plain.step(start["frame"], start["frame"]), rtol=0, atol=3e-3)
 
     def run_plain(count):

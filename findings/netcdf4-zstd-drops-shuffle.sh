@@ -5,7 +5,7 @@
 #
 # One would guess: shuffle=True, which the documentation promises for "before compressing" and which is the default,
 # sorts the bytes before any of the compressions.
-# What happens: with zstd the filter is not set, and no error or warning tells of it. A smooth field in float32 becomes
+# What happens: with zstd the filter is not set, and no error or warning says so. A smooth field in float32 becomes
 # larger than with zlib, though zstd is the newer compression.
 #
 # Seen on 2026-11-28: the text below, in "expected". The files held 0.961 (zlib), 0.830 (zlib with shuffle), 0.961

@@ -6,7 +6,7 @@
 # One would guess: WellDataModule(use_normalization=True, normalization_type=ZScoreNormalization) divides all splits by
 # the statistics of stats.yaml, so that a model is validated on the numbers it was trained on.
 # What happens: only the training set receives the two arguments. The sets for validation, test and rollouts are built
-# without them and give raw fields, and no warning tells of it. The arguments have to be passed a second time, in
+# without them and give raw fields, and no warning says so. The arguments have to be passed a second time, in
 # dataset_kws, for each split. The class WellDataset alone has another gap: use_normalization=True without a type
 # normalises nothing, in silence.
 #

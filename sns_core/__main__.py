@@ -1,13 +1,14 @@
 """The command line: `python -m sns_core STAGE --argument value ...` runs one stage; `--help` explains it.
 
-The arguments of a stage are those of its function (`arguments`). Every stage also takes
+The arguments of a stage are those of its function (`arguments`). Commands such as `compare` are called in the same way, with
+the folders of runs as their first words. Every stage also takes
 
     --threads N   threads of the numerical libraries     --log FILE    the messages on stderr
     --code NAME   the state of the code                  --dask JSON   where dask computes
     --from-json JSON   several arguments at once, name -> value
     @FILE              more words from a file, quoted as in a shell; @- reads them from standard input
 
-A mistake ends as one line on stderr (and in the log) with exit status 1. A record is written beside each result.
+A mistake ends as one line on stderr (and in the log) with exit status 1. A record is written beside each result of a stage.
 """
 
 import contextlib
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from sns_core.arguments import expand, read_arguments, split_common
 from sns_core.stage_help import help_of_all, help_of_stage
-from sns_core.stages import STAGES
+from sns_core.stages import COMMANDS, STAGES
+
+MODULES = STAGES | COMMANDS
 
 
 @contextlib.contextmanager
@@ -48,9 +51,10 @@ def main(words: list[str]) -> int:
     if stage in ("-h", "--help"):
         _show(help_of_all())
         return 0
-    if stage not in STAGES:
+    if stage not in MODULES:
         print(
-            f"usage: python -m sns_core STAGE --argument value …; --help explains a stage\nstages: {', '.join(STAGES)}",
+            "usage: python -m sns_core STAGE --argument value …; --help explains a stage\n"
+            f"stages: {', '.join(STAGES)}\ncommands: {', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         return 2
@@ -107,11 +111,14 @@ def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path |
     """Import a stage, read its arguments, and run it. The process of rank 0 writes the record."""
     from sns_core.record import recorded
 
-    function = getattr(importlib.import_module(STAGES[stage]), stage)
+    function = getattr(importlib.import_module(MODULES[stage]), stage)
     for name in ("threads", "code", "dask"):
         if name in common and name in inspect.signature(function).parameters:
             stage_words += [f"--{name}", common[name]]
     arguments = read_arguments(function, stage_words)
+    if stage in COMMANDS:
+        _show(function(**arguments))
+        return
     if int(os.environ.get("RANK", 0)):
         function(**arguments)
         return

@@ -1,7 +1,7 @@
 """The words of the command line, read as the arguments of a stage.
 
-A stage is a function with keyword-only arguments. Its annotations say how words are read: numbers and paths, true and
-false, lists as repeated words, dicts as JSON.
+A stage is a function with keyword-only arguments; a command may begin with positional ones. Annotations say how words
+are read: numbers and paths, true and false, lists as repeated words, dicts as JSON.
 """
 
 import inspect
@@ -16,20 +16,25 @@ COMMON = ("threads", "log", "code", "dask")
 
 
 def read_arguments(function, words: list[str]) -> dict:
-    """Return the keyword arguments for `function` in the words `--name value ...` and `--from-json JSON`.
+    """Return the arguments of `function`, by name, in the words `--name value ...` and `--from-json JSON`.
 
+    Words before the first flag are the positional arguments of `function`, in order.
     A flag without a word leaves its argument at the default, unless the argument is a list. Raises ValueError for
     unknown, missing and malformed arguments.
     """
     hints, signature = typing.get_type_hints(function), inspect.signature(function).parameters
     by_name: dict[str, list[str]] = {}
+    positional = (name for name, p in signature.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
     name = None
     for word in words:
         if word.startswith("--"):
             name = word[2:].replace("-", "_")
             by_name[name] = []
         elif name is None:
-            raise ValueError(f"{word!r} stands before any argument")
+            place = next(positional, None)
+            if place is None:
+                raise ValueError(f"{word!r} stands before any argument")
+            by_name[place] = [word]
         else:
             by_name[name].append(word)
     from_json = json.loads(" ".join(by_name.pop("from_json", ["{}"])))

@@ -45,8 +45,15 @@ def autocast(device: torch.device, precision: str = "auto") -> contextlib.Abstra
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise UserError(f"precision: {precision!r} is none of auto, float32, bfloat16")
-    use_bfloat16 = precision == "bfloat16" or (precision == "auto" and bfloat16_is_fast(device))
+    use_bfloat16 = precision_on(device, precision) == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16) if use_bfloat16 else contextlib.nullcontext()
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """Return the number format that networks have on a device: `precision`, and for auto the faster one there."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if bfloat16_is_fast(device) else "float32"
 
 
 @functools.cache

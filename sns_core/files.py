@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, checksums, and the provenance of a result.
+"""Files that are written whole or not at all, held to their checksums before they are read, and the provenance of a result.
 
 Tensors are stored as safetensors, everything else as JSON or netCDF4. Nothing is ever pickled or unpickled.
 """
@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 # The annotation of a stage's argument that is a dict with names of files among its values, at any depth. The record of
 # the stage's results lists those that exist as inputs.
 FileTree = Annotated[dict, "names of files among the values"]
+
+# Bytes up to which a file is read to be compared with its record. A larger file with the size and the time in its record is
+# taken for the same: the large files, trajectories and segments, hold checksums of their own.
+READ_ALWAYS = 2**26
 
 
 @functools.cache
@@ -90,6 +94,50 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def record_path(result: Path) -> Path:
+    """Return the path of the record of a result."""
+    return Path(result).parent / "provenance" / f"{Path(result).name}.json"
+
+
+def file_entry(path: Path) -> dict:
+    """Return the checksum, the size and the time of a file, as a record holds them."""
+    status = path.stat()
+    return {"sha256": sha256(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def recorded_entry(path: Path) -> dict | None:
+    """Return what the record of a file holds of the file (see `file_entry`); None without a record of it."""
+    try:
+        entry = json.loads(record_path(path).read_text())["outputs"][path.name]
+        return entry if {"sha256", "bytes", "modified_ns"} <= set(entry) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def checksum(path: Path, read_always: int = 0) -> str:
+    """Return the sha256 of a file, from its record where the file still has the size and the time in the record.
+
+    `read_always`: bytes up to which a file is read all the same.
+    """
+    entry, status = recorded_entry(path), path.stat()
+    unchanged = entry and (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns)
+    return entry["sha256"] if unchanged and status.st_size > read_always else sha256(path)
+
+
+def hold(paths: Iterable[Path]) -> None:
+    """Raise DamagedFile, which names all of them, for files that are not what their records say.
+
+    Files without a record are not compared: they come from elsewhere, or hold a checksum of their own. Nor are files that do
+    not exist: who reads them says so.
+    """
+    entries = {path: recorded_entry(path) for path in map(Path, paths) if os.path.isfile(path)}
+    altered = [path for path, entry in entries.items() if entry and checksum(path, READ_ALWAYS) != entry["sha256"]]
+    if altered:
+        others = f", and so are {', '.join(map(str, altered[1:4]))}" if len(altered) > 1 else ""
+        reason = f"not what its job wrote (its checksum differs from its record, {record_path(altered[0])}){others}"
+        raise DamagedFile(altered[0], reason, *altered[1:])
+
+
 def digest(value) -> str:
     """Return a short name for a value that JSON can hold: the first 12 digits of its checksum."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
@@ -97,9 +145,11 @@ def digest(value) -> str:
 
 def set_aside(paths: list[Path]) -> str:
     """Rename damaged files to `<name>.damaged`, so that the next call makes them again. Return words that say so."""
-    existing = [path for path in paths if path.exists()]
-    for path in existing:
-        os.replace(path, path.with_name(f"{path.name}.damaged"))
+    existing = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # another job that reads the file may have been faster
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+            existing.append(path)
     if not existing:
         return "the same call again makes it anew"
     names = " and ".join(f"{path.name}.damaged" for path in existing)
@@ -126,7 +176,7 @@ def read_json(path: Path) -> dict:
         value = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise missing(path) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(path, f"not readable as JSON ({error})") from None
     if not isinstance(value, dict):
         raise DamagedFile(path, "holds no JSON object")
@@ -178,7 +228,7 @@ def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
         raise missing(path) from None
     except PermissionError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DamagedFile(path, f"truncated, or not a file of this project ({error})") from None
     if header.get("sha256") != _checksum(tensors, header["note"]):
         raise DamagedFile(path, "altered since it was written (its checksum differs)")
@@ -211,7 +261,7 @@ def provenance(configuration: dict, seed: int | None = None, device: str = "cpu"
     `more`: further entries.
     """
     versions = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "xarray", "dask", "netCDF4", "sns-core"):
+    for package in ("torch", "numpy", "xarray", "dask", "netCDF4", "sns-core", "snakemake"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return {

@@ -1,21 +1,22 @@
 """Keep a finished run with the code in a small folder (`collect_run`), and use its results again (`take_result`).
 
 A gallery folder holds the tables and figures of a run, its configuration as an overlay, and the results that take long
-to make, under their paths in the run's folder: models, statistics and initial states of the data, scores and rollout of
-the solver, the diagnosis of denoisers. A run whose configuration names the folder (`reuse`) copies these results and
-makes everything else: every rollout of a model, its scores, the figures. `given.json` has the checksum of each file,
-and the configuration and provenance of the run that made them.
+to make, under their paths in the run's folder: models, statistics and initial states of the data, the reference
+ensemble, scores and rollout of the solver, the diagnosis of denoisers. A run whose configuration names the folder
+(`reuse`) copies these results and makes everything else: every rollout of a model, its scores, the figures.
+`given.json` has the checksum of each file, and the configuration and provenance of the run that made them.
 """
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sns_core.data.frames import open_frames
 from sns_core.errors import UserError
-from sns_core.files import missing, read_json, read_tensors, sha256, whole_file, write_json
+from sns_core.files import hold, missing, read_json, read_tensors, sha256, whole_file, write_json
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import RUN_FORMAT
 from sns_core.wording import digits, interval
@@ -24,11 +25,20 @@ FORMAT = "sns-given-1"
 TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
 # Results of each system that the folder keeps, by kind. The rollout of the solver is the largest: it is left out first.
 KINDS = {
-    "data": ("shards/manifest.json", "data/*.nc", "metrics/reference.nc"),
+    "data": (
+        "shards/manifest.json",
+        "data/*.nc",
+        "data/stationarity.csv",
+        "metrics/reference.nc",
+        "reference/*/segment_*.nc",
+    ),
     "models": ("models/*.safetensors", "models/*.json", "models/*.csv"),
+    "calibrations": ("calibrations/*.json",),
     "diagnostics": ("diagnostics/*.nc",),
     "solver": ("rollouts/solver/*/segment_*.nc", "ensembles/solver.nc"),
 }
+# Results that a run may lack.
+OPTIONAL = ("data/stationarity.csv", "reference/*/segment_*.nc", "calibrations/*.json", "diagnostics/*.nc")
 
 
 def check_model(path: Path, manifest: dict) -> None:
@@ -52,7 +62,7 @@ def _results(run: Path, system: str, models: dict) -> dict[str, str]:
     for kind, patterns in KINDS.items():
         for pattern in patterns:
             paths = sorted((run / system).glob(pattern))
-            if not paths and kind != "diagnostics":
+            if not paths and pattern not in OPTIONAL:
                 raise missing(run / system / pattern)
             kinds |= {str(path.relative_to(run)): kind for path in paths if kind != "models" or path.stem in models}
     return kinds
@@ -78,13 +88,14 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
 
     If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew. Raises
     UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data, or whose
-    results pass the limit without the solver's rollout.
+    results pass the limit without the solver's rollout, and DamagedFile for a file that is not what its record says.
 
     `run`: the folder of the run.
     `output`: the listing `given.json` in the new folder.
     `megabytes`: limit of the results for further use.
     """
     run, folder = Path(run), Path(output).parent
+    hold([run / "provenance.json"])
     record = read_json(run / "provenance.json")
     if record.get("format") != RUN_FORMAT:
         raise UserError(f"{run / 'provenance.json'}: no record of a run (its format is not {RUN_FORMAT!r})")
@@ -95,15 +106,17 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         )
     kinds = {}
     for system, described in record["systems"].items():
+        hold([run / system / "shards/manifest.json"])
         manifest = read_json(run / system / "shards/manifest.json")
         for model in described["models"]:
             check_model(run / system / "models" / f"{model}.safetensors", manifest)
         kinds |= _results(run, system, described["models"])
+    hold(run / name for name in kinds)
     if output.exists():
         for name in read_json(output)["files"]:
             (folder / name).unlink(missing_ok=True)
     for name in kinds:
-        if "/data/" in name:
+        if "/data/" in name and name.endswith(".nc"):
             _without_frames(run / name, folder / name, states=Path(name).stem.startswith("test"))
         else:
             _copy(run / name, folder / name)
@@ -123,7 +136,9 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     }
     for system in record["systems"]:
         tables = [run / system / name for name in TABLES if (run / system / name).exists()]
-        for path in [*tables, *sorted((run / system / "figures").glob("*.png"))]:
+        pictures = sorted((run / system / "figures").glob("*.png"))
+        hold([*tables, *pictures])
+        for path in [*tables, *pictures]:
             _copy(path, folder / path.relative_to(run))
     reuse = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
     overlay = {**configuration, "run": f"gallery-{configuration['run']}", "reuse": reuse}
@@ -201,7 +216,7 @@ def _scores(path: Path) -> list[str]:
     """Return the scorecard as lines of a table, one row per score and one column per method."""
     table = pd.read_csv(path)
     methods = list(dict.fromkeys(table["method"]))
-    lines = [f"| score | {' | '.join(methods)} | solver against itself |", "|---" * (len(methods) + 2) + "|"]
+    lines = [f"| score | {' | '.join(methods)} | floor of the solver's rollout |", "|---" * (len(methods) + 2) + "|"]
     for place, rows in table.groupby(["score", "layer", "lead"], dropna=False, sort=False):
         by_method = rows.set_index("method")
         score, layer, lead = place
@@ -214,6 +229,7 @@ def _scores(path: Path) -> list[str]:
             value, low, high = (by_method.loc[method, end] for end in ("value", "low", "high"))
             return f"{digits(value)} {interval(low, high, value)}".strip()
 
-        floor = rows["floor"].iloc[0]
-        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {digits(floor)} |")
+        ends = rows[rows["method"] == "solver"][["floor_low", "floor_high"]].iloc[:1].to_numpy(dtype=float).ravel()
+        floor = " to ".join(map(digits, ends)) if np.isfinite(ends).any() else "–"
+        lines.append(f"| {title} | {' | '.join(map(cell, methods))} | {floor} |")
     return lines

@@ -25,15 +25,16 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
-from sns_core.files import read_json
+from sns_core.files import hold
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
-from sns_core.methods.build import build_method
+from sns_core.methods.build import CALIBRATION, build_method
 from sns_core.methods.solver import Solver
+from sns_core.plugins import is_calibrated
+from sns_core.record import read_run
 from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.streams import MemberStreams
 from sns_core.systems import System
 
-RUN, GALLERY = "provenance.json", "given.json"  # the file of a folder that lists its systems and their methods
 AXES = ("member", "layer", "y", "x")
 
 
@@ -78,25 +79,8 @@ def load(
 
 
 def _record_of(folder: Path) -> dict:
-    """The record of a run or of the gallery: its seed, configuration, and systems with their methods."""
-    if folder.is_file():
-        raise UserError(f"{folder}: is a file; give the folder of a run, for example results/demo")
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; give the folder of a run, for example results/demo, or of the gallery"
-        )
-    listing = next((folder / name for name in (RUN, GALLERY) if (folder / name).exists()), None)
-    if listing is None:
-        above = any((folder.parent / name).exists() for name in (RUN, GALLERY))
-        way_out = (
-            f"give {folder.parent}"
-            if above
-            else "run `snakemake` to its end, or give the folder that holds one of them"
-        )
-        raise UserError(f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; {way_out}")
-    record = read_json(listing)
-    if "provenance" in record:  # of the gallery
-        record = {**record["provenance"], "configuration": record["configuration"]}
+    """The record of a run or of the gallery, with those systems whose methods it lists."""
+    record = read_run(folder)
     systems = record.get("systems") or {}
     systems = {
         name: entry
@@ -104,7 +88,9 @@ def _record_of(folder: Path) -> dict:
         if all("kind" in m for m in entry.get("methods", {"": {}}).values())
     }
     if not systems:
-        raise UserError(f"{listing}: lists no methods, so it comes from an older version; run `snakemake` again")
+        raise UserError(
+            f"{folder}: its record lists no methods, so it comes from an older version; run `snakemake` again"
+        )
     return {**record, "systems": systems}
 
 
@@ -138,7 +124,9 @@ class Emulator:
     def __init__(self, folder: Path, method: str, spec: dict, hardware: Hardware, seed: int, threads: int):
         manifest = folder / "shards" / "manifest.json"
         self.folder, self.method, self.options = folder, method, spec
+        files = self._model_files()
         self._device, self._threads = hardware.device, threads
+        hold([manifest, *files.values()])
         self.emulation = Emulation.read(manifest)
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
@@ -148,7 +136,7 @@ class Emulator:
             )
         self._method = build_method(
             spec,
-            {role: folder / "models" / f"{model}.safetensors" for role, model in spec["models"].items()},
+            files,
             self.emulation,
             system=self.system,
             hardware=hardware,
@@ -163,6 +151,15 @@ class Emulator:
         self.grid = (self.system.channels, points, points)
         solver = isinstance(self._method, Solver)
         self.state_grid = (self.system.channels, *[self.system.resolution] * 2) if solver else self.grid
+
+    def _model_files(self) -> dict[str, Path]:
+        """Role -> file of each model, and of the calibration of a method that has one."""
+        files = {
+            role: self.folder / "models" / f"{model}.safetensors" for role, model in self.options["models"].items()
+        }
+        if is_calibrated(self.options["kind"]):
+            files[CALIBRATION] = self.folder / "calibrations" / f"{self.method}.json"
+        return files
 
     def __repr__(self) -> str:
         units = "" if self.time_units == "1" else f" {self.time_units}"

@@ -9,6 +9,7 @@ import ast
 import difflib
 import functools
 import importlib
+import itertools
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -141,16 +142,24 @@ def class_of(kind: str) -> str:
 
 def needs_of(kind: str) -> dict[str, tuple[str, ...]]:
     """Role of each model that a kind of method needs -> objectives, from the class attribute `needs` or its base's."""
+    return next((_needs(name, value) for name, value in _attributes(kind, "needs")), {})
+
+
+def is_calibrated(kind: str) -> bool:
+    """Whether a kind of method is measured before it runs, from the class attribute `calibrated` or its base's."""
+    return any(value is True for _, value in itertools.islice(_attributes(kind, "calibrated"), 1))
+
+
+def _attributes(kind: str, attribute: str) -> Iterator[tuple[str, object]]:
+    """Give (class, literal value) of a class attribute of a kind of method, the class's own first."""
     for name in _lineage(class_of(kind)):
         for node in definition(name).body:
             target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-            if isinstance(target, ast.Name) and target.id == "needs" and node.value is not None:
-                return _needs(name, node.value)
-    return {}
+            if isinstance(target, ast.Name) and target.id == attribute and node.value is not None:
+                yield name, _literal(node.value)
 
 
-def _needs(name: str, node: ast.expr) -> dict[str, tuple[str, ...]]:
-    value = _literal(node)
+def _needs(name: str, value) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict) or not all(
         isinstance(role, str)
         and isinstance(objectives, tuple | list)

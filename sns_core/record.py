@@ -3,10 +3,11 @@
 A record holds the stage and its arguments (the slice of the configuration, the seed), a fingerprint of the code, the
 commit, versions, the host, the wall time, and the checksums of all files that the stage read and wrote. The job writes
 the record, not Snakemake. So the content of a folder can be compared with a configuration wherever the folder lies
-(`snakemake verify`).
+(`snakemake verify`), and no stage reads a file that has changed since it was written (`hold`).
 """
 
 import contextlib
+import glob
 import json
 import os
 import platform
@@ -14,18 +15,17 @@ import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sns_core.files import FileTree, provenance, read_json, sha256, write_json
+from sns_core.errors import UserError
+from sns_core.files import FileTree, checksum, file_entry, hold, provenance, read_json, record_path, sha256, write_json
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
+RUN, GALLERY = "provenance.json", "given.json"  # the record of a run, in its own folder and in a folder of the gallery
 
 # Arguments of stages that name a file to be written, besides all those whose names start with "output".
 WRITTEN = ("history", "restart")
-
-
-def record_path(result: Path) -> Path:
-    """Return the path of the record of a result."""
-    return Path(result).parent / "provenance" / f"{Path(result).name}.json"
+# Names of files that a stage writes beside its output without an argument of their own; {stem}: of the output's name.
+BESIDE = {"train_model": "{stem}.json", "plot_movie": "{stem}_small.mp4", "shard_dataset": "*.npy"}
 
 
 def running_path(result: Path) -> Path:
@@ -46,6 +46,12 @@ def outputs_of(arguments: dict) -> list[Path]:
     """Return the files that a stage writes: the arguments in WRITTEN, or named `output...`, whose value is one path."""
     names = {name for name in arguments if name.startswith("output")}.union(WRITTEN)
     return [path for name, path in arguments.items() if name in names and isinstance(path, Path)]
+
+
+def beside(stage: str, output: Path) -> list[Path]:
+    """Return the files that a stage writes beside its output: shards, a model's note, the smaller movie, a figure's PDF."""
+    pattern = BESIDE.get(stage, "{stem}.pdf" if stage.startswith("plot_") else "")
+    return sorted(output.parent.glob(pattern.format(stem=glob.escape(output.stem)))) if pattern else []
 
 
 def inputs_of(stage: Callable, arguments: dict) -> list[Path]:
@@ -88,30 +94,13 @@ def _leaves(value) -> Iterator[Path]:
         yield Path(value)
 
 
-def _file_entry(path: Path) -> dict:
-    """Return the checksum, the size and the time of a file, as a record holds them."""
-    status = path.stat()
-    return {"sha256": sha256(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-
-
-def checksum(path: Path) -> str:
-    """Return the sha256 of a file, from its record where the file still has the size and the time in the record."""
-    try:
-        entry = json.loads(record_path(path).read_text())["outputs"][path.name]
-        status = path.stat()
-        if (entry["bytes"], entry["modified_ns"]) == (status.st_size, status.st_mtime_ns):
-            return entry["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return sha256(path)
-
-
 @contextlib.contextmanager
 def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, clock) -> Iterator[None]:
-    """Mark the outputs of a stage as being made while the block runs, and write their records when it ends well.
+    """Hold the inputs of a stage, mark its outputs as being made while the block runs, and write records when it ends well.
 
     `code`: the fingerprint of the code. `log`: the log of the job. `clock`: a function that returns seconds.
     """
+    hold(inputs_of(stage, arguments))
     outputs = outputs_of(arguments)
     marker = {"pid": os.getpid(), "host": platform.node(), "log": str(log) if log else None}
     for path in outputs:
@@ -132,9 +121,11 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
             "fingerprint": code,
             "wall_seconds": clock() - began,
             "inputs": {str(path): checksum(path) for path in inputs_of(stage, arguments)},
-            "outputs": {path.name: _file_entry(path) for path in outputs},
         }
-        for path in outputs:
+        entries = {path: file_entry(path) for path in [*outputs, *beside(stage.__name__, arguments["output"])]}
+        for path in entries:
+            # A file beside the outputs has a record of itself and the outputs, without the other shards of a data set.
+            record["outputs"] = {each.name: entries[each] for each in dict.fromkeys([*outputs, path])}
             # The keys are not sorted, because the order of methods is part of what made a table.
             write_json(record_path(path), record, sort_keys=False)
     finally:
@@ -159,7 +150,9 @@ def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, 
         for split, paths in files["data"].items():
             jobs.append(("simulate_trajectories", split, [_record_in(path) for path in paths]))
         for model, path in files["models"].items():
-            note = read_json(Path(path).with_suffix(".json"))
+            note_path = Path(path).with_suffix(".json")
+            hold([note_path])
+            note = read_json(note_path)
             jobs.append(("train_model", model, [note["provenance"]]))
             models[model] = {"sha256": sha256(path), "data": note["data"]}
         for method, paths in files["segments"].items():
@@ -184,6 +177,47 @@ def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, 
     record = provenance(configuration, seed, ", ".join(sorted(devices)))
     record |= {"format": RUN_FORMAT, "systems": entries, "code_of_results": [json.loads(c) for c in sorted(commits)]}
     write_json(output, record)
+
+
+def read_run(folder: Path) -> dict:
+    """Return what `record_provenance` wrote of a finished run, or of one that is kept in the gallery.
+
+    Raises UserError for a folder without such a record.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file; give the folder of a run, for example results/demo")
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; give the folder of a run, for example results/demo, or of the gallery"
+        )
+    listing = next((folder / name for name in (RUN, GALLERY) if (folder / name).exists()), None)
+    if listing is None:
+        above = any((folder.parent / name).exists() for name in (RUN, GALLERY))
+        way_out = (
+            f"give {folder.parent}"
+            if above
+            else "run `snakemake` to its end, or give the folder that holds one of them"
+        )
+        raise UserError(f"{folder}: no finished run, neither {RUN} nor {GALLERY} is there; {way_out}")
+    hold([listing])
+    record = read_json(listing)
+    if "provenance" in record:  # of the gallery
+        record = {**record["provenance"], "configuration": record["configuration"]}
+    return record
+
+
+def records_below(folder: Path) -> dict[str, dict]:
+    """Return the name of each result below a folder -> its record, in the order of the names.
+
+    Files that are no records are left out. Raises DamagedFile for a record that is not readable.
+    """
+    folder, records = Path(folder), {}
+    for path in sorted(folder.glob("**/provenance/*.json")):
+        record = read_json(path)
+        if record.get("format") == FORMAT:
+            records[str((path.parents[1] / path.name.removesuffix(".json")).relative_to(folder))] = record
+    return records
 
 
 def _record_in(path) -> dict:

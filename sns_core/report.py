@@ -4,7 +4,6 @@ The page is one file: it contains its styles and pictures and loads nothing. Its
 tables by the thresholds below.
 """
 
-import base64
 import io
 import itertools
 import json
@@ -13,7 +12,6 @@ import os
 from pathlib import Path
 
 import av
-import jinja2
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -23,14 +21,16 @@ from sns_core.figures.inputs import SHOWN_UNITS, read
 from sns_core.figures.style import css_colours, method_styles
 from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
+from sns_core.metrics.distances import worst_window
+from sns_core.metrics.floor_table import read_floors, reasons
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
-from sns_core.metrics.stationarity import drift, is_drifting
-from sns_core.wording import count_of, digits, duration, interval, number, repaid, short
+from sns_core.metrics.stationarity import drift, is_drifting, way_out
+from sns_core.pages import inline, render_page
+from sns_core.wording import count_of, listed, short
 
 TEMPLATE = "report.html.j2"
 DRIFT = 0.25  # decades: a window with a larger spectrum error has left the solver's statistics
-FLOOR = 2.0  # a method cannot be told from the solver if its worst window is within this many times the solver's worst
 ENERGY = 1.5  # a larger factor of the solver's kinetic energy, up or down, is called a change of the mean energy
 LOW_CALLS = 0.5  # denoiser calls per step: with fewer calls most steps are the surrogate's own
 AFTER_LOSS = 0.02  # share of the movie between the first loss and the picture that stands for the movie
@@ -39,15 +39,23 @@ AFTER_LOSS = 0.02  # share of the movie between the first loss and the picture t
 # The methods
 
 
-def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, methods: list[dict]) -> list[dict]:
+def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, card: pd.DataFrame, methods: list[dict]) -> list[dict]:
     """Return one row per method and layer: its scores, and a verdict in words.
 
-    `metrics`: one row per method, member and layer; `windows`: one row per method, layer and window; `methods`: name,
-    label and kind of each method, in order. Means are over the members that were not lost; windows count all members.
+    `metrics`: one row per method, member and layer; `windows`: one row per method, layer and window; `card`: the
+    scorecard; `methods`: name, label and kind of each method, in order. Means are over the members that were not lost;
+    windows count all members. "floor": ends of the floor of the worst window, NaN without one; "inside": whether the worst
+    window is inside.
     """
     layers = [str(layer) for layer in windows["layer"].unique()]
-    scatter = {layer: _errors(windows, "solver", layer).max() for layer in layers}
-    return [_row(metrics, windows, method, layer, scatter[layer]) for method in methods for layer in layers]
+    worst = card[card["score"] == "worst_window_spectrum_error"].set_index(["method", "layer"])
+    rows = []
+    for method in methods:
+        for layer in layers:
+            place = method["name"], layer
+            ends = worst.loc[place, ["floor_low", "floor_high"]] if place in worst.index else (math.nan, math.nan)
+            rows.append(_row(metrics, windows, method, layer, tuple(map(float, ends))))
+    return rows
 
 
 def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
@@ -56,7 +64,7 @@ def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
     return rows["window_spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
 
 
-def _row(metrics, windows, method: dict, layer: str, scatter: float) -> dict:
+def _row(metrics, windows, method: dict, layer: str, floor: tuple[float, float]) -> dict:
     name = method["name"]
     members = metrics[(metrics["method"] == name) & (metrics["layer"] == layer)]
     method_windows = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
@@ -83,7 +91,7 @@ def _row(metrics, windows, method: dict, layer: str, scatter: float) -> dict:
         "error_late": mean("member_spectrum_error_late"),
         "error_first": errors[0],
         "error_last": errors[-1],
-        "error_worst": errors.max(),
+        "error_worst": float(worst_window(errors)),
         "windows": len(errors),
         "energy_worst": energy[np.argmax(np.abs(np.log(np.maximum(energy, 1e-30))))],
         "energy": mean("kinetic_energy", "kinetic_energy_solver"),
@@ -94,7 +102,8 @@ def _row(metrics, windows, method: dict, layer: str, scatter: float) -> dict:
         "calls": float(members["calls_per_step"].mean()),
         "milliseconds": 1000 * float(members["seconds_per_step"].mean()),
         "window_rows": method_windows.to_dict("records"),
-        "scatter": scatter,
+        "floor": floor,
+        "inside": bool(worst_window(errors) <= floor[1]),
     }
     return {**row, **dict(zip(("tone", "verdict"), judge(row), strict=True)), "note": _note(row)}
 
@@ -110,10 +119,10 @@ def judge(row: dict) -> tuple[str, str]:
         return "bad", f"Keeps all members; its spectrum is off by up to {short(worst)} decades."
     if not 1 / ENERGY <= row["energy_worst"] <= ENERGY:
         return "fair", f"Keeps all members; kinetic energy reaches {short(row['energy_worst'])} times the solver's."
-    if worst <= FLOOR * row["scatter"]:
-        return "good", f"Keeps all members; its windows lie within {FLOOR:g} times the solver's own scatter."
-    off = f"its spectrum is off by up to {short(worst)} decades, more than sampling explains"
-    return "fair", f"Keeps all members; {off}."
+    if row["inside"]:
+        return "good", "Keeps all members; by its windows it cannot be told from a run of the solver of the same size."
+    beyond = "" if math.isnan(row["floor"][1]) else ", more than sampling explains"
+    return "fair", f"Keeps all members; its spectrum is off by up to {short(worst)} decades{beyond}."
 
 
 def _lost_members(row: dict) -> str:
@@ -134,32 +143,38 @@ def _note(row: dict) -> str:
 def headline(rows: list[dict], prices: dict) -> dict | None:
     """Return the result in {"sentence", "numbers"}: the best method beside the surrogate alone and the solver.
 
-    `rows`: of `summarise`; `prices`: of `tabulate_prices`. The best method loses the fewest members; among equals its
-    worst window has the least spectrum error. Methods with shorter rollouts than others do not compete. None without a
-    method besides the solver.
+    `rows`: of `summarise`; `prices`: of `tabulate_prices`. The best methods lose the fewest members. Among these, all whose
+    worst window is inside the floor are equal; if there is none, the best one has the least spectrum error there. Methods
+    with shorter rollouts than others do not compete. None without a method besides the solver.
     """
     methods = _worst_layers(row for row in rows if row["kind"] != "solver")
     if not methods:
         return None
     solver = _worst_layers(row for row in rows if row["kind"] == "solver")
     longest = max(row["steps"] for row in methods)
-    best = min((row for row in methods if row["steps"] == longest), key=lambda row: (row["lost"], row["error_worst"]))
+    contenders = [row for row in methods if row["steps"] == longest]
+    fewest = min(row["lost"] for row in contenders)
+    contenders = [row for row in contenders if row["lost"] == fewest]
+    equal = [row for row in contenders if row["inside"]] or [min(contenders, key=lambda row: row["error_worst"])]
+    best = equal[0]
     alone = next((row for row in methods if row["kind"] == "pointwise"), None)
-    alone = None if alone is best else alone
+    alone = None if alone in equal else alone
     configured = next((row["speed_up_configured"] for row in prices["rows"] if row["name"] == best["name"]), math.nan)
-    return {"sentence": _sentence(best, alone), "numbers": _numbers(best, alone, solver, configured), **best}
+    return {"sentence": _sentence(equal, alone), "numbers": _numbers(equal, alone, solver, configured), **best}
 
 
 def _worst_layers(rows) -> list[dict]:
-    """Return one row per method, of the layer with the largest spectrum error."""
+    """Return one row per method, of the layer with the largest spectrum error; inside the floor if all layers are."""
     worst = {}
     for row in rows:
-        if row["name"] not in worst or row["error_worst"] > worst[row["name"]]["error_worst"]:
-            worst[row["name"]] = row
+        before = worst.setdefault(row["name"], row)
+        larger = row if row["error_worst"] > before["error_worst"] else before
+        worst[row["name"]] = {**larger, "inside": row["inside"] and before["inside"]}
     return list(worst.values())
 
 
-def _sentence(best: dict, alone: dict | None) -> str:
+def _sentence(equal: list[dict], alone: dict | None) -> str:
+    best = equal[0]
     if best["lost"]:
         beginning = (
             f"No method keeps all members over {best['steps']} steps: {best['label']} loses {_lost_members(best)}"
@@ -167,19 +182,31 @@ def _sentence(best: dict, alone: dict | None) -> str:
         beginning += f", the first at step {best['first_lost']}"
     else:
         members = "its one member" if best["members"] == 1 else f"all {best['members']} members"
-        beginning = f"{best['label']} stays nearest to the solver: it keeps {members} over {best['steps']} steps"
+        if best["inside"]:
+            names = listed([row["label"] for row in equal])
+            keeps = "it keeps" if len(equal) == 1 else "they keep"
+            beginning = f"{names} cannot be told from the solver by the spectrum of any window: {keeps} {members}"
+        else:
+            beginning = f"{best['label']} stays nearest to the solver: it keeps {members}"
+        beginning += f" over {best['steps']} steps"
     if alone is None:
         return f"{beginning}."
     if alone["lost"]:
         loss = f"{alone['label']} alone loses {_lost_members(alone)}, the first at step {alone['first_lost']}"
         return f"{beginning}, while {loss}."
+    if best["inside"]:
+        return f"{beginning}. {alone['label']} alone keeps its members, too."
     return f"{beginning}, and so does {alone['label']} alone." if not best["lost"] else f"{beginning}."
 
 
-def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
+def _numbers(equal: list[dict], alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
     """Return the three numbers of the first screen: {"value", "title", "beside"}."""
+    best, (low, high) = equal[0], equal[0]["floor"]
     members = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
-    errors = [f"{row['label']} itself: {short(row['error_worst'])}" for row in solver]
+    if math.isnan(high):
+        errors = [f"{row['label']} itself: {short(row['error_worst'])}" for row in solver]
+    else:
+        errors = [f"solver runs of this size: {short(low)} to {short(high)}"]
     if alone:
         errors.append(f"{alone['label']}: {short(alone['error_worst'])}" if math.isfinite(alone["error_worst"]) else "")
     cheaper = speed_up >= 1
@@ -191,14 +218,15 @@ def _numbers(best: dict, alone: dict | None, solver: list[dict], speed_up: float
             "beside": f"{alone['label']}: {members[1]}" if alone else "",
         },
         {
-            "value": short(best["error_worst"]),
-            "title": "decades: spectrum error of the worst window",
+            "value": f"≤ {short(high)}" if best["inside"] else short(best["error_worst"]),
+            "title": "decades: spectrum error of the worst window" + (", inside the floor" if best["inside"] else ""),
             "beside": "; ".join(filter(None, errors)),
         },
         {
             "value": price,
             "title": f"{'cheaper' if cheaper else 'dearer'} than the solver as configured",
-            "beside": "wall seconds per time unit; coarser grids: see Cost",
+            "beside": (f"{best['label']}: " if len(equal) > 1 else "")
+            + "wall seconds per time unit; coarser grids: see Cost",
         },
     ]
 
@@ -229,6 +257,12 @@ def drift_notes(reference: xr.Dataset) -> list[dict]:
     return notes
 
 
+def _unsettled(path: Path | None) -> str:
+    """Return a line about splits that are not stationary, and the way out; nothing where all are, or nothing is known."""
+    table = pd.read_csv(path) if path else pd.DataFrame({"drifts": []})
+    return way_out(table) if table["drifts"].any() else ""
+
+
 # The scorecard
 
 
@@ -236,7 +270,8 @@ def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
     """Return one row per score, layer and lead of a table of `score_methods`: {"title", "floor", "cells"}.
 
     There is one cell per method, in order: {"value", "low", "high", "within", "lost"}, or None if a method has no such
-    score. "within": the interval overlaps the floor's; "lost": members were lost.
+    score. "within": the value is inside the floor of the method's own size; "lost": members were lost. "floor": (low, high)
+    of the narrowest floor of all methods, that of the longest runs.
     """
     rows = []
     layers = table["layer"][table["layer"] != ""].nunique()
@@ -246,8 +281,8 @@ def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
         title += f", after {count_of(lead, 'step')}" if np.isfinite(lead) else ""
         by_method = part.set_index("method")
         cells = [_cell(by_method.loc[m["name"]]) if m["name"] in by_method.index else None for m in methods]
-        first = part.iloc[0]
-        floor = {"value": first["floor"], "low": first["floor_low"], "high": first["floor_high"]}
+        widths = (part["floor_high"] - part["floor_low"]).fillna(math.inf)
+        floor = tuple(part.loc[widths.idxmin(), ["floor_low", "floor_high"]].astype(float))
         rows.append({"title": title, "rank": list(SCORES).index(score), "lead": lead, "floor": floor, "cells": cells})
     return sorted(rows, key=lambda row: row["rank"])
 
@@ -255,8 +290,8 @@ def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
 def _cell(row: pd.Series) -> dict | None:
     if not np.isfinite(row["value"]):
         return None
-    within = row["low"] <= row["floor_high"] and row["floor_low"] <= row["high"]
-    return {**row[["value", "low", "high"]], "within": bool(within), "lost": bool(row["members_lost"])}
+    within = not pd.isna(row["inside"]) and bool(row["inside"])
+    return {**row[["value", "low", "high"]], "within": within, "lost": bool(row["members_lost"])}
 
 
 # Cost
@@ -348,8 +383,9 @@ def price_words(least: float, most: float) -> str:
 def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard" and "cost": tables, "reference":
-    result of `compute_reference`, "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard", "cost" and "floors": tables,
+    "reference": result of `compute_reference`, "stationarity": result of `check_stationarity` (may be left out),
+    "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the
     figures in the order shown and the first one at the top; `captions`: name of a figure, or "movie" -> text whose
     first paragraph is the title; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that
     cannot be read.
@@ -357,21 +393,13 @@ def write_report(*, systems: FileTree, captions: dict, provenance: Path, output:
     record = read_json(provenance)
     texts = {name: _caption(text) for name, text in captions.items()}
     sections = [_section(name, files, record, texts, Path(output).parent) for name, files in systems.items()]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (number, digits, duration, repaid, interval)
-    environment.filters |= {each.__name__: each for each in filters}
-    page = environment.get_template(TEMPLATE).render(
+    page = render_page(
+        TEMPLATE,
         sections=sections,
         record=record,
         run=record["configuration"].get("run", ""),
         configuration=json.dumps(record["configuration"], indent=2),
-        thresholds={"drift": DRIFT, "floor": FLOOR, "energy": ENERGY},
+        thresholds={"drift": DRIFT, "energy": ENERGY},
     )
     with whole_file(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -382,7 +410,8 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
     methods, metrics = files["methods"], pd.read_csv(files["metrics"], dtype={"layer": str})
     styles = method_styles({method["name"]: method["label"] for method in methods})
     colours = {name: css_colours(look["color"]) for name, look in styles.items()}
-    rows = summarise(metrics, pd.read_csv(files["windows"], dtype={"layer": str}), methods)
+    card, reference = read_scorecard(files["scorecard"]), read(files["reference"])
+    rows = summarise(metrics, pd.read_csv(files["windows"], dtype={"layer": str}), card, methods)
     prices = tabulate_prices(read_cost(files["cost"]), methods)
     shares = _shares_of_losses(metrics, record["configuration"], methods)
     return {
@@ -392,9 +421,12 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
         "rows": rows,
         "layers": len({row["layer"] for row in rows}),
         "methods": methods,
-        "scorecard": scorecard(read_scorecard(files["scorecard"]), methods),
+        "scorecard": scorecard(card, methods),
+        "source": reference.attrs.get("source", "test split"),
+        "without_floor": reasons(read_floors(files["floors"]), rows[0]["members"]),
         "cost": prices,
-        "drift": drift_notes(read(files["reference"])) if "reference" in files else [],
+        "drift": drift_notes(reference),
+        "unsettled": _unsettled(files.get("stationarity")),
         "figures": [{"name": name, "image": _inline(path), **texts[name]} for name, path in files["figures"].items()],
         "movie": {
             "name": "movie",
@@ -435,7 +467,7 @@ def _poster(path: Path, losses: list[float]) -> str:
         raise DamagedFile(path, f"not readable as a movie ({error})") from None
     content = io.BytesIO()
     picture.save(content, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+    return inline(content.getvalue(), "image/jpeg")
 
 
 def _caption(text: str) -> dict:
@@ -444,4 +476,4 @@ def _caption(text: str) -> dict:
 
 
 def _inline(path, kind: str = "image/png") -> str:
-    return f"data:{kind};base64," + base64.b64encode(Path(path).read_bytes()).decode("ascii")
+    return inline(Path(path).read_bytes(), kind)

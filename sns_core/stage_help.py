@@ -12,7 +12,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from sns_core.stages import STAGES
+from sns_core.stages import COMMANDS, STAGES
 
 SHARED = {
     "code": "a string that names the state of the code; unfinished work of another state is not used",
@@ -20,7 +20,6 @@ SHARED = {
     "dask": "where dask computes, as JSON",
     "device": "auto, cpu, or a GPU such as cuda:0",
     "dpi": "resolution of the figure, in dots per inch",
-    "extra": "the user's own metrics, as module.function",
     "initial": "trajectory files of a split, whose final solver states are the initial states",
     "labels": "method -> label",
     "manifest": "the data manifest",
@@ -34,6 +33,7 @@ SHARED = {
     "seed": "the run's seed",
     "system": "the name of the system",
     "threads": "number of threads",
+    "user_metrics": "the user's own metrics, as module.function",
 }
 KINDS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "bool": "true|false", "list": "JSON LIST", "dict": "JSON"}
 
@@ -43,17 +43,21 @@ NAMES = r"`\w+`(?:, `\w+`| and `\w+`)*:"
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a stage. `annotation` and `default` are source text; `default` is None where there is none."""
+    """One argument of a stage. `annotation` and `default` are source text; `default` is None where there is none.
+
+    `positional`: the argument may stand before the flags, without its name.
+    """
 
     name: str
     annotation: str
     default: str | None
     description: str
+    positional: bool = False
 
     @property
     def flag(self) -> str:
-        """The argument on the command line, such as `--first-step`."""
-        return f"--{self.name.replace('_', '-')}"
+        """The argument on the command line, such as `--first-step`, or its name in capitals."""
+        return self.name.upper() if self.positional else f"--{self.name.replace('_', '-')}"
 
     @property
     def kind(self) -> str:
@@ -67,7 +71,7 @@ class Argument:
 
 def definition_of(stage: str) -> ast.FunctionDef:
     """Return the syntax tree of a stage's function. Raise KeyError for an unknown stage."""
-    tree = ast.parse(Path(_source_of(STAGES[stage])).read_text())
+    tree = ast.parse(Path(_source_of((STAGES | COMMANDS)[stage])).read_text())
     return next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == stage)
 
 
@@ -106,14 +110,16 @@ def arguments_of(stage: str) -> list[Argument]:
     """Return the arguments of a stage, in the order of its signature."""
     function = definition_of(stage)
     _, descriptions = split_docstring(ast.get_docstring(function))
+    named = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
     return [
         Argument(
             argument.arg,
             ast.unparse(argument.annotation),
             None if default is None else ast.unparse(default),
             descriptions.get(argument.arg) or SHARED.get(argument.arg, ""),
+            positional=argument in function.args.args,
         )
-        for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+        for argument, default in [*((argument, None) for argument in function.args.args), *named]
     ]
 
 
@@ -127,26 +133,25 @@ def _plain(default: str) -> str:
 def help_of_stage(stage: str) -> str:
     """Return the help of a stage as text. Raise KeyError for an unknown stage."""
     text, _ = split_docstring(ast.get_docstring(definition_of(stage)))
-    lines = [f"usage: python -m sns_core {stage} --argument value ...", ""]
+    words = [argument.flag for argument in arguments_of(stage) if argument.positional]
+    lines = [" ".join(["usage: python -m sns_core", stage, *words, "--argument value ..."]), ""]
     lines += [textwrap.fill(paragraph, 100) + "\n" for paragraph in text.split("\n\n")]
     for argument in arguments_of(stage):
         default = "" if argument.default is None else f" (default: {_plain(argument.default)})"
         lines.append(f"  {argument.flag} {argument.kind}")
         if described := f"{argument.description}{default}".strip():
             lines.append(textwrap.indent(textwrap.fill(described, 90), " " * 8))
-    lines += ["", "Every stage also takes --log FILE for the messages on stderr."]
+    if stage in STAGES:
+        lines += ["", "Every stage also takes --log FILE for the messages on stderr."]
     return "\n".join(lines)
 
 
 def help_of_all() -> str:
-    """Return a list of all stages, each with the first sentence of its docstring."""
-    lines = [
-        "usage: python -m sns_core STAGE --argument value ...",
-        "       python -m sns_core STAGE --help",
-        "",
-        "stages:",
-    ]
-    for stage in STAGES:
-        summary = ast.get_docstring(definition_of(stage)).partition("\n\n")[0]
-        lines.append(f"  {stage:22} {textwrap.shorten(' '.join(summary.split()), 94, placeholder=' ...')}")
+    """Return a list of all stages and commands, each with the first sentence of its docstring."""
+    lines = ["usage: python -m sns_core STAGE --argument value ...", "       python -m sns_core STAGE --help"]
+    for title, names in (("commands, which a person gives on finished runs:", COMMANDS), ("stages:", STAGES)):
+        lines += ["", title]
+        for name in names:
+            summary = ast.get_docstring(definition_of(name)).partition("\n\n")[0]
+            lines.append(f"  {name:22} {textwrap.shorten(' '.join(summary.split()), 94, placeholder=' ...')}")
     return "\n".join(lines)

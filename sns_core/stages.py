@@ -1,15 +1,19 @@
-"""The module of each stage. The workflow's rules, the command line and the code fingerprints read this table."""
+"""The module of each stage and command. The rules, the command line and the code fingerprints read these tables."""
 
 STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",
     "shard_dataset": "sns_core.data.shards",
+    "check_stationarity": "sns_core.metrics.stationarity_check",
     "train_model": "sns_core.training.train",
+    "calibrate_refinement": "sns_core.evaluation.calibration",
     "rollout_segment": "sns_core.rollout.segment",
+    "rollout_reference": "sns_core.rollout.reference",
     "rollout_ensemble": "sns_core.rollout.ensemble",
     "rollout_grids": "sns_core.evaluation.coarse_solver",
     "measure_cost": "sns_core.evaluation.timing",
     "diagnose_denoiser": "sns_core.evaluation.denoiser_diagnosis",
     "compute_reference": "sns_core.metrics.reference",
+    "draw_floors": "sns_core.metrics.floors",
     "compute_metrics": "sns_core.metrics.rollout_metrics",
     "aggregate_metrics": "sns_core.metrics.aggregate",
     "compare_seeds": "sns_core.metrics.seeds",
@@ -32,10 +36,17 @@ STAGES = {
     "plot_scorecard": "sns_core.figures.scorecard",
     "plot_held_out": "sns_core.figures.held_out",
     "plot_cost": "sns_core.figures.cost",
+    "plot_calibration": "sns_core.figures.calibration",
     "plot_movie": "sns_core.figures.movie",
     "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
     "collect_run": "sns_core.gallery",
     "take_result": "sns_core.gallery",
+}
+
+# Commands that a person gives on finished runs. No rule calls them. They write no records and return the
+# text that is printed.
+COMMANDS = {
+    "compare": "sns_core.comparison",
 }

@@ -5,12 +5,14 @@ number and no state of a generator, the numbers of a member do not depend on the
 split over jobs without a change of a single bit. All purposes and the rest of their addresses:
 
     purpose          rest of the address            drawn
-    "initial state"  split, member                  initial states of the data (data.trajectories)
+    "initial state"  split, member                  initial states of the data, the split "reference" among them
+                                                    (data.trajectories)
     "anchors"        none                           true frames for resampled anchors (data.pairs)
     "weights"        model, or "theory"             initial weights of a network (training.trainer, theory)
     "train"          model, step                    batch, levels and noise of a training step (training.trainer)
     "validation"     model, batch                   batch, levels and noise of the validation (training.trainer)
     "calibration"    model                          true pairs to calibrate the level heads (training.trainer)
+    "closed loop"    method, member, step           levels and noise of the loop of a calibration (evaluation.calibration)
     "rollout"        method, member, step           levels and noise of a rollout (rollout.segment, library)
     "ensemble"       method, start, member, step    levels and noise of an ensemble (rollout.ensemble)
     "disturbance"    start, member                  disturbances of initial states (rollout.ensemble)

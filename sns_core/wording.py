@@ -19,6 +19,11 @@ def count_of(number: float, noun: str) -> str:
     return f"{number:g} {noun}" + "s" * (number != 1)
 
 
+def listed(words: list[str]) -> str:
+    """Return words as "A", "A and B" or "A, B and C"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
 def number(value, decimals: int = 2) -> str:
     """Return a number for a table cell with fixed decimals; a dash if there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):

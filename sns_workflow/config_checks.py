@@ -6,6 +6,7 @@ All of them take the configuration after types and defaults have been settled (c
 import difflib
 from pathlib import Path
 
+from sns_core.catalogue import REFINEMENTS
 from sns_workflow.config_values import ConfigurationError, shown
 
 # Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
@@ -99,7 +100,14 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
     _at_most("metrics.window", metrics["window"], steps, "rollout.steps")
     _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
     _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
-    most = max(split["members"] for split in splits.values())
+    reference, step = resolved["data"]["reference"], resolved["emulator"]["step"]
+    least = max(rollout["block_steps"], lags) * step
+    if reference and reference["duration"] < least * (1 - 1e-9):
+        raise ConfigurationError(
+            f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
+            f"rollout.lags; at least {least:g}"
+        )
+    most = max(part["members"] for part in (*splits.values(), *filter(None, [reference])))
     _at_most(f"{where}.data.group_members", resolved["data"]["group_members"], most, "the members of every split")
     for name, method in resolved["methods"].items():
         length = method.get("steps", steps)
@@ -192,11 +200,13 @@ def check_scales(where: str, resolved: dict) -> None:
         levels = denoiser.get("diffusion", {}).get("levels")
         if levels:
             _check_levels(f"methods.{name}", method, levels, metrics["diagnose"]["levels"])
+        if method["kind"] == "refinement" and method["bookkeeping"] == "indices":
+            _check_indices(f"methods.{name}", method)
 
 
 def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
     """Check what a method says of noise levels against the number of levels of its denoiser."""
-    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", "min_level")}
+    values = {key: method.get(key) for key in ("stride", "max_level", "condition_level", "min_level", "level")}
     for key, value in {**values, "blind.level": (method.get("blind") or {}).get("level")}.items():
         if isinstance(value, int) and value > levels:
             raise ConfigurationError(f"{where}.{key}: {value} exceeds the {levels} noise levels of its denoiser")
@@ -204,10 +214,27 @@ def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
         raise ConfigurationError(
             f"{where}.min_level: {values['min_level']} exceeds max_level {values['max_level']}, so that nothing would be refined"
         )
-    if method["kind"] == "refinement" and examined > levels + 1:
+    if method["kind"] in REFINEMENTS and examined > levels + 1:
         raise ConfigurationError(
             f"metrics.diagnose.levels: {examined} exceeds the {levels + 1} noise levels, 0 included, of the denoiser of {where}"
         )
+
+
+def _check_indices(where: str, method: dict) -> None:
+    """Check that no option of a method with the bookkeeping "indices" needs a clean level or leaves the noise out."""
+    clash = {
+        "renoise": (not method["renoise"], "true"),
+        "condition_level": (method["condition_level"] is not None, "null"),
+        "blind": (method["blind"] is not None, "null"),
+        "readout.kind": (method["readout"]["kind"] == "calibrated", "argmax"),
+        "path": (method["path"] not in ("left_then_down", "down_then_left", "diagonal"), "left_then_down"),
+    }
+    for key, (wrong, remedy) in clash.items():
+        if wrong:
+            raise ConfigurationError(
+                f"{where}.{key}: bookkeeping 'indices' noises and walks both frames at each step; set this to {remedy}, or "
+                "bookkeeping to levels"
+            )
 
 
 def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> None:
@@ -216,7 +243,7 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
     alone = {method["models"].get("surrogate") for method in methods.values() if method["kind"] == "pointwise"}
     for name, method in methods.items():
         surrogate = method["models"].get("surrogate")
-        if method["kind"] == "refinement" and surrogate not in alone and not reuses:
+        if method["kind"] in REFINEMENTS and surrogate not in alone and not reuses:
             raise ConfigurationError(
                 f"use.methods: {name!r} refines the surrogate {surrogate!r}, and its denoiser is examined along that surrogate's "
                 "own rollout; use a method of the kind 'pointwise' with this surrogate, too"
@@ -278,6 +305,15 @@ def check_work(where: str, resolved: dict) -> None:
         hours(f"{where}.data.spin_up", data["spin_up"] / dt, f"solver steps (spin_up over solver.dt {dt:g})")
         hours(f"{key}.frames", part["frames"] * substeps, f"solver steps (emulator.step over solver.dt {dt:g} a frame)")
         stored += part["members"] * part["frames"] * frame
+    if reference := data["reference"]:
+        key, group = f"{where}.data.reference", data["group_members"] or reference["members"]
+        steps = reference["duration"] / resolved["emulator"]["step"]
+        chains = count(f"{key}.members", reference["members"] / group, "chains of jobs of the reference ensemble")
+        size(f"{key}.members", min(group, reference["members"]) * state, "of memory", MEMORY)
+        jobs += chains + count(
+            f"{key}.duration", chains * steps / rollout["segment_steps"], "segments of the reference ensemble"
+        )
+        hours(f"{key}.duration", min(steps, rollout["segment_steps"]) * substeps, "solver steps")
     chains = rollout["members"] / (rollout["group_members"] or rollout["members"])
     for name, method in methods.items():
         steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])

@@ -1,19 +1,19 @@
 """Results that a run copies from a collected run instead of making them (`reuse` in the configuration)."""
 
-import copy
 import json
 from pathlib import Path
 
-from sns_workflow.config_methods import settings_of
-from sns_workflow.config_schema import default, resolve, schema, with_new_names
-from sns_workflow.config_values import ConfigurationError, conform, merge, plain
+from sns_core.plugins import is_calibrated
+from sns_workflow.config_methods import METHOD_KEYS, settings_of
+from sns_workflow.config_schema import complete, resolve, with_new_names
+from sns_workflow.config_values import ConfigurationError, plain
 
 
 def reused_results(config: dict) -> dict[str, str]:
     """Return name below a run's folder -> kind, for the results that this run copies from `reuse.folder`.
 
-    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser, if every setting on which it
-    depends has the same value in both runs.
+    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser and the calibration of a method, if
+    every setting on which they depend has the same value in both runs.
     """
     if config["reuse"] is None:
         return {}
@@ -24,8 +24,8 @@ def reused_results(config: dict) -> dict[str, str]:
         system, kind = Path(name).parts[0], entry["kind"]
         if system not in config["use"]["systems"]:
             continue
-        if kind == "diagnostics":
-            now, then = (_diagnosis_settings(resolve(c, system), Path(name).stem) for c in (config, before))
+        if kind in DEPENDENT:
+            now, then = (DEPENDENT[kind](resolve(c, system), Path(name).stem) for c in (config, before))
             wanted = now is not None and now == then
         else:
             wanted = kind != "solver" or config["reuse"]["solver"]
@@ -51,8 +51,8 @@ def _listing(folder: str) -> dict:
 
 def _configuration_of(listing: dict) -> dict:
     """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
-    that were added later have their default values."""
-    return conform(merge(copy.deepcopy(default()), with_new_names(plain(listing["configuration"]))), schema())
+    that were added later have their default values; below names of the user's own, those of the schema."""
+    return complete(with_new_names(plain(listing["configuration"])))
 
 
 def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
@@ -68,6 +68,17 @@ def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
         "rollout": resolved["rollout"],
         "diagnose": resolved["metrics"]["diagnose"],
     }
+
+
+def _calibration_settings(resolved: dict, method: str) -> dict | None:
+    """Return the settings on which the calibration of a method depends; None for a method that is not used."""
+    spec = resolved["methods"].get(method)
+    apart = {*METHOD_KEYS} - {"kind", "models"}  # lengths of rollouts
+    return spec and {key: value for key, value in settings_of(spec).items() if key not in apart}
+
+
+# Kind of a result -> the settings on which it depends, besides those of data and models; they may differ between the runs.
+DEPENDENT = {"diagnostics": _diagnosis_settings, "calibrations": _calibration_settings}
 
 
 def _data_settings(config: dict, system: str, models: list[str]) -> dict:
@@ -95,7 +106,7 @@ def _solver_settings(config: dict, system: str) -> dict:
 def check_reuse(config: dict) -> None:
     """Check that every setting on which the reused results depend has the value that it had in their run."""
     folder, listing = config["reuse"]["folder"], _listing(config["reuse"]["folder"])
-    before, names = _configuration_of(listing), listing["files"]
+    before, names, reused = _configuration_of(listing), listing["files"], reused_results(config)
     for system in config["use"]["systems"]:
         if not any(Path(name).parts[0] == system for name in names):
             raise ConfigurationError(f"reuse.folder: {folder} holds nothing of the system {system!r}")
@@ -110,6 +121,11 @@ def check_reuse(config: dict) -> None:
             if method.get("anchor_frame") == "resampled":
                 raise ConfigurationError(
                     f"methods.{name}.anchor_frame: 'resampled' draws from training frames, which {folder} has not"
+                )
+            if is_calibrated(method["kind"]) and f"{system}/calibrations/{name}.json" not in reused:
+                raise ConfigurationError(
+                    f"methods.{name}: {folder} holds no calibration of this method with these options, nor the frames to measure "
+                    "one on; use the options of the config.json there"
                 )
         _check_equal(folder, _data_settings(config, system, used), _data_settings(before, system, used))
         if config["reuse"]["solver"]:

@@ -103,6 +103,7 @@ def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Conf
     files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
     try:
         configuration = read(config, files, files_must_exist)
+        _refuse_prefix(configuration.whole["results"], workflow)
     except ConfigurationError as error:
         print(f"Configuration: {error}", file=sys.stderr)
         sys.exit(1)
@@ -110,6 +111,17 @@ def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Conf
         for note in configuration.notes:
             print(f"Configuration: {note}", file=sys.stderr)
     return configuration
+
+
+def _refuse_prefix(results: str, workflow) -> None:
+    """Refuse the `prefix` of a module: it would move the files of rules, and not the names of files among their settings."""
+    probe = f"{results}/x"
+    moved = workflow.modifier.path_modifier.replace_prefix(probe)
+    if moved != probe:
+        raise ConfigurationError(
+            f"results: prefix and replace_prefix of a module do not move the names of files among the settings of jobs; leave "
+            f"them out, and give the module's config `results: {moved.removesuffix('/x')}`"
+        )
 
 
 def validate(config: dict) -> None:
@@ -307,6 +319,21 @@ def segments(method: dict, rollout: dict) -> list[tuple[int, int]]:
     total = method.get("steps", rollout["steps"])
     length = method.get("segment_steps", rollout["segment_steps"])
     return [(start, min(length, total - start)) for start in range(0, total, length)]
+
+
+def reference_groups(resolved: dict) -> list[str]:
+    """Return the groups of members of the reference ensemble; none where the test split is the reference."""
+    data = resolved["data"]
+    return member_groups({**data["reference"], "group_members": data["group_members"]}) if data["reference"] else []
+
+
+def reference_spans(resolved: dict) -> list[tuple[int, int]]:
+    """Return (first step, steps) of each segment of the reference ensemble, whole blocks of steps."""
+    if not resolved["data"]["reference"]:
+        return []
+    block, rollout = resolved["rollout"]["block_steps"], resolved["rollout"]
+    steps = int(resolved["data"]["reference"]["duration"] / resolved["emulator"]["step"] * (1 + 1e-9)) // block * block
+    return segments({"steps": steps}, rollout)
 
 
 def member_groups(of: dict) -> list[str]:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sns_core.arguments import COMMON
-from sns_core.files import sha256
-from sns_core.record import FORMAT, checksum, record_path, running_path
+from sns_core.files import checksum, record_path, recorded_entry, sha256
+from sns_core.record import FORMAT, running_path
 from sns_core.stages import STAGES
 from sns_workflow.command import arguments_of
 
@@ -102,8 +102,17 @@ def read(path: Path) -> dict | None:
     """Return the JSON in a file; None where there is none."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_record(path: Path) -> dict | None:
+    """Return the record of a result; None without a whole one."""
+    record = read(record_path(path))
+    kinds = {"fingerprint": str, "configuration": dict, "inputs": dict, "outputs": dict}
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        return None
+    return record if all(isinstance(record.get(key), kind) for key, kind in kinds.items()) else None
 
 
 def judge_all(jobs: list[Job], thorough: bool) -> None:
@@ -125,8 +134,8 @@ def judge(job: Job, upstream: list[Job], thorough: bool) -> None:
     if absent:
         job.state, job.why = "missing", str(absent[0]) if absent[0] != job.outputs[0] else ""
         return
-    record = read(record_path(job.outputs[0]))
-    if not record or record.get("format") != FORMAT:
+    record = read_record(job.outputs[0])
+    if record is None:
         job.state, job.why = "unrecorded", "no record says what made it"
         return
     job.why = differs(job, record) or next((why for why in map(changed, record["inputs"].items()) if why), "")
@@ -137,7 +146,7 @@ def judge(job: Job, upstream: list[Job], thorough: bool) -> None:
         job.state = "stale"
         return
     for path in job.outputs:
-        written = (read(record_path(path)) or {}).get("outputs", {}).get(path.name)
+        written = recorded_entry(path)
         if written and written["sha256"] != (sha256(path) if thorough else checksum(path)):
             job.state, job.why = "damaged", f"{path} is not what the job wrote (its checksum differs)"
             return
@@ -195,7 +204,7 @@ def check_shards(jobs: list[Job]) -> None:
         if job.stage == "shard_dataset" and job.state == "done":
             for split in ("train", "validation", "test"):
                 try:
-                    load_dataset(job.outputs[0], split)
+                    load_dataset(job.outputs[0], split, thorough=True)
                 except UserError as error:
                     job.state, job.why = "damaged", str(error)
 

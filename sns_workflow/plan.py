@@ -18,6 +18,7 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sns_core.data.frames import steps_per_frame
+from sns_core.evaluation.calibration import LENGTHS, MEMBERS
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
@@ -87,7 +88,8 @@ class Scale:
 def _network_call(shape: str, channels: int, side: int) -> OperationCount:
     with FakeTensorMode(), torch.no_grad():
         spec = json.loads(shape)
-        network = build_network(spec, channels, torch.zeros(int(spec["network"]["landmarks"]), side, side))
+        landmarks = torch.zeros(int(spec["network"]["landmarks"]), side, side)
+        network = build_network(spec, channels, landmarks, side)
         arguments = [torch.randn(1, network.frames_in, channels, side, side)]
         if network.level_conditioned:
             arguments.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
@@ -97,15 +99,18 @@ def _network_call(shape: str, channels: int, side: int) -> OperationCount:
 
 
 def denoiser_calls(method: dict, levels: int) -> float:
-    """Calls of the denoiser in one step of a method. A pair whose level is estimated before it is noised needs one more."""
+    """Calls of the denoiser in a step of a method, on average over its steps.
+
+    A pair whose level is estimated before it is noised needs one more; a method that refines every n-th step makes its calls then.
+    """
     kind, stride = method["kind"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
     if kind in ("refinement", "thermalizer"):
         walked = method["max_level"] if method.get("max_level") else RATES["walk"] * levels
-        return math.ceil(walked / stride) + method.get("renoise", True)
+        return (math.ceil(walked / stride) + method.get("renoise", True)) / method.get("refine_every", 1)
     if kind == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated
-    return levels / stride if kind == "acdm" else 1.0
+    return {"acdm": levels / stride, "residual_noise": 0.0}.get(kind, 1.0)
 
 
 def estimate(job: Job, scale: Scale | None) -> Estimate:
@@ -126,11 +131,16 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             learning.kernels *= 4  # and three times as many kernels, the optimiser's among them
             validation = forwards.times(rows, VALIDATION_BATCHES * steps // training["log_every"])
             return Estimate({"training": learning, "inference": validation})
+        case "calibrate_refinement":
+            method, split = resolved["methods"][arguments["name"]], resolved["data"]["splits"]["validation"]
+            return Estimate(scale.steps(method, MEMBERS * split["members"], LENGTHS * split["frames"]))
         case "rollout_segment":
             members, steps = len(arguments["members"]), arguments["steps"]
             frames = members * (steps // arguments["frame_stride"] + (arguments["first_step"] == 0))
             work = scale.steps(resolved["methods"][arguments["name"]], members, steps)
             return Estimate(work, frames * scale.frame_bytes)
+        case "rollout_reference":
+            return Estimate(scale.steps({"kind": "solver"}, len(arguments["members"]), arguments["steps"]))
         case "rollout_ensemble":
             members, leads = arguments["starts"] * arguments["members"], arguments["leads"]
             work = scale.steps(resolved["methods"][arguments["name"]], members, max(leads))

@@ -1,4 +1,4 @@
-"""Shared by all tests: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
+"""Settings of all tests: paths, one thread, the mark `slow`, and the order in which several workers take the files."""
 
 import copy
 import inspect
@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(1)
 
-# A test is slow if it uses one of these fixtures, which train networks, run the workflow, or start a cluster or a browser, or if its module
-# imports a helper that runs the workflow. Other slow tests carry the mark themselves.
+# A test is slow if it uses one of these fixtures, which train networks, run the workflow, or start a cluster or a
+# browser. It is also slow if its module imports a helper that runs the workflow. Other slow tests carry the mark.
 SLOW_FIXTURES = {"tiny", "finished", "cluster", "browser"}
 SLOW_HELPERS = {"snakemake_calls", "warm_python"}
 # Files that take more than half a minute, longest first.
@@ -28,7 +28,7 @@ def root() -> Path:
 
 @pytest.fixture
 def config() -> dict:
-    """The default configuration. A test may change it."""
+    """A copy of the default configuration, which a test may change."""
     return copy.deepcopy(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
 
 
@@ -40,7 +40,7 @@ def is_slow(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config, items) -> None:
-    """Mark slow tests. Of several workers (`pytest -n 2 --dist loadfile`) each takes a file at a time: long ones first."""
+    """Mark slow tests. Put long files first if several workers take one file at a time (`pytest -n 2 --dist loadfile`)."""
     for item in items:
         if is_slow(item):
             item.add_marker(pytest.mark.slow)

@@ -16,18 +16,18 @@ from sns_core.files import read_tensors
 
 
 def build_once(tmp_path_factory, name: str, build: Callable[[Path], None]) -> Path:
-    """Return a folder that `build` has filled, once for all workers of a test session; a second worker waits for the first.
+    """Return a folder that `build` fills once for all workers of a test session. The other workers wait for it.
 
     Tests must leave the folder as it is, or work in a copy.
     """
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # each worker has a folder of its own below that of the session
+        base = base.parent  # pytest gives each worker a folder below the folder of the session
     folder, complete = base / f"shared-{name}", base / f"shared-{name}.complete"
     with (base / f"shared-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            shutil.rmtree(folder, ignore_errors=True)  # an unfinished folder of a worker that failed
             folder.mkdir()
             build(folder)
             complete.touch()
@@ -36,7 +36,7 @@ def build_once(tmp_path_factory, name: str, build: Callable[[Path], None]) -> Pa
 
 @contextlib.contextmanager
 def process_group(words: list[str], **options) -> Iterator[subprocess.Popen]:
-    """Start a process in a process group of its own; at the end of the block, kill it and its children if it still runs."""
+    """Start a process in its own process group. Kill it and its children if it still runs at the end of the block."""
     process = subprocess.Popen(words, start_new_session=True, **options)
     try:
         yield process

@@ -1,4 +1,4 @@
-"""Calls of the workflow at the smoke scale: run to the end, planned, or started in order to be interrupted."""
+"""Call the workflow at the smoke scale: run it to the end, plan it, or start it in order to interrupt it."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str
 
 @contextlib.contextmanager
 def started(root: Path, folder: Path, *words: str, overlay: str = "") -> Iterator[subprocess.Popen]:
-    """Start a call, its output in the file `log`; at the end of the block, kill it and its jobs if it still runs."""
+    """Start a call with its output in the file `log`. Kill it and its jobs if it still runs at the end of the block."""
     with (folder / "log").open("w") as log:
         line = command(root, folder, *words, overlay=overlay)
         with process_group(line, stdout=log, stderr=log, env=environment()) as process:
@@ -60,7 +60,7 @@ def started(root: Path, folder: Path, *words: str, overlay: str = "") -> Iterato
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 400) -> None:
-    """Wait until `condition()` is true. Fail after `seconds`, or if the process ends before."""
+    """Wait until `condition()` is true. Fail after `seconds`, or if the process ends earlier."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline and process.poll() is None, "the awaited state never came"

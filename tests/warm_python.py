@@ -1,9 +1,10 @@
-"""A `python` that starts at once: calls of `python -m snakemake` and `python -m sns_core` are forked from loaded processes.
+"""A `python` that starts at once: it forks `python -m snakemake` and `python -m sns_core` from loaded processes.
 
-The workflow's tests start some hundred short processes, and most of their time went into importing torch, xarray and
-snakemake. Two servers import these once. The folder that `start` returns holds an executable named `python`. It hands its
-words, working directory, environment and open files to a server, which forks, so that each call still is a process of its
-own, with modules as they are after their import and nothing else in memory. All other calls go to the real interpreter.
+The workflow's tests start about a hundred short processes, and the imports of torch, xarray and snakemake took most of
+their time. Two servers import these once. The folder that `start` returns holds an executable named `python`. The
+executable hands its words, working directory, environment and open files to a server, which forks. So each call still is
+a separate process, whose memory holds freshly imported modules and nothing else. All other calls go to the real
+interpreter.
 
 With SNS_COLD_PYTHON=1 in the environment the tests use the real interpreter for everything.
 """
@@ -27,7 +28,8 @@ import traceback
 from pathlib import Path
 
 SOCKETS = "SNS_WARM_PYTHON"
-# Modules that each server imports. sns_core is absent from the first one: snakemake takes it from the project that it runs.
+# Modules that each server imports. The first server does not import sns_core, because snakemake imports the sns_core of
+# the project that it runs.
 IMPORTS = {
     "snakemake": [
         "snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.executors.local", "snakemake.executors.dryrun",
@@ -176,7 +178,7 @@ def _serve(path: str) -> None:
                 os.close(file)
             children[connection] = child
         for connection in set(ready) & children.keys():
-            _kill(children[connection])  # the caller was killed: so is what it called
+            _kill(children[connection])  # the caller was killed, so the forked call must end, too
         if wake in ready:
             os.read(wake, 4096)
         for connection, child in list(children.items()):

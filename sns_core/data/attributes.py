@@ -64,6 +64,7 @@ VARIABLES = {
     "zonal_velocity": ("velocity", "mean over x of the velocity along x"),
     "zonal_velocity_square": ("velocity2", "time mean of the squared mean over x of the velocity along x"),
     "zonal_profile": ("velocity", "mean over x and the block of the velocity along x"),
+    "zonal_square": ("velocity2", "mean over the block of the squared mean over x of the velocity along x"),
     "zonal_direction": ("1", "mean over x of the centred frame of unit norm, times the root of the points along x"),
     "vorticity_counts": ("1", "number of values of {field} in the bin"),
     "velocity_counts": ("1", "number of values of the velocity components in the bin"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from sns_core.files import read_json
+from sns_core.data.shards import read_manifest
 from sns_core.systems import System, build_system
 
 
@@ -46,12 +46,16 @@ class Emulation:
 
     @classmethod
     def read(cls, manifest: Path) -> "Emulation":
-        """Read a manifest file. Raises UserError where it is missing, DamagedFile where it is no JSON object."""
-        return cls.from_manifest(read_json(manifest))
+        """Read a manifest file. Raises UserError where it is missing, DamagedFile where it is no whole manifest."""
+        return cls.from_manifest(read_manifest(manifest))
 
     def build_system(self, device="cpu", dtype=torch.float32, **changes) -> System:
         """The solver on `device`; `changes` replace its parameters, for example `resolution` or `dt`."""
         return build_system(self.system_name, {**self.system_parameters, **changes}, dtype, device)
+
+    def build_fastest_system(self, device="cpu", **changes) -> System:
+        """The solver in its fastest form, as its costs are measured; `changes` replace its parameters."""
+        return self.build_system(device, **{**dict(type(self.build_system()).fastest), **changes})
 
     def per_channel(self, name: str, device="cpu") -> torch.Tensor:
         """A statistic of the training split as (C, 1, 1) float32."""

@@ -1,63 +1,66 @@
-"""Rollouts that were made outside this project, as netCDF files.
+"""Rollouts that were made outside this project, read by `reader` and fitted to the system's units, layers and grid.
 
-Frames are read for some steps at a time. A file that does not fit the emulator's grid or step is refused.
+Frames are read for some steps at a time. A file that does not fit, and cannot be converted, is refused.
 """
 
 from pathlib import Path
 
+import dask
 import numpy as np
-import xarray as xr
 
+from sns_core.data.reader import Recording, fitted, open_recording
 from sns_core.errors import UserError
-from sns_core.files import missing
+from sns_core.systems import System
 
 STEPS_PER_READ = 50
 
 
 class ExternalRollout:
-    """The frames of a netCDF file, one per emulator step.
+    """The frames of a file or a Zarr store, one per emulator step.
 
-    The file holds `variable` with the dimensions (member, time, layer, y, x), in the system's units, on the emulator's
-    grid. The dimension `layer` may be left out where there is one layer. The coordinate `member` holds the numbers of
-    the members of the test split from which the rollout starts; without it, they are 0, 1, and so on. The coordinate
-    `time` is in the system's units; it starts with 0 (the initial frame) or with the first step, and rises by `step`.
+    The file holds the system's `variable`, or a variable for each of its layers, on the emulator's grid. A coordinate
+    `member` holds the numbers of the members of the test split from which the rollout starts; without it, they are 0, 1, and
+    so on. Times start with 0 (the initial frame) or with the first step, and rise by `step`; dates count from the initial
+    frame.
 
-    Parameters: `path` of the file; `variable`, the name of the field; `layers`, `resolution` and `step` of the
-    emulator. Raises UserError where the file is missing, is not netCDF, or does not fit.
+    Parameters: `path` of the file; `system`, whose frames they are; `resolution` and `step` of the emulator. Raises UserError
+    where the file is missing, not readable, or does not fit.
     """
 
-    def __init__(self, path: Path, variable: str, layers: int, resolution: int, step: float):
+    def __init__(self, path: Path, system: System, resolution: int, step: float):
         self.path = Path(path)
-        if not self.path.exists():
-            raise missing(self.path)
-        try:
-            dataset = xr.open_dataset(self.path, engine="netcdf4", decode_times=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{self.path}: not readable as netCDF ({error})") from None
-        if variable not in dataset:
-            raise UserError(f"{self.path}: holds no {variable!r}, only {', '.join(map(repr, dataset.data_vars))}")
-        field = dataset[variable]
-        dimensions = ("member", "time", "layer", "y", "x")
-        if "layer" not in field.dims and layers == 1:
-            field = field.expand_dims("layer")
-        if set(field.dims) != set(dimensions):
-            raise UserError(f"{self.path}: {variable} has the dimensions {field.dims}; name them {dimensions}")
-        self.field = field.transpose(*dimensions)
-        shape, expected = self.field.shape[2:], (layers, resolution, resolution)
-        if shape != expected:
-            raise UserError(f"{self.path}: frames (layer, y, x) of {shape} where the emulator's are {expected}")
-        if "time" not in field.coords:
-            raise UserError(f"{self.path}: has no coordinate 'time', which numbers the steps")
-        steps = field["time"].values.astype(float) / step
-        self.first = round(float(steps[0])) if len(steps) and np.isfinite(steps[0]) else -1
+        recording = fitted(
+            self._opened(system),
+            variable=system.variable,
+            units=system.units,
+            layers=tuple(system.layers),
+            points=(resolution, resolution),
+            lengths=(system.length, system.length),
+            length_units=system.length_units,
+            time_units=system.time_units,
+        )
+        steps = (recording.times - recording.dated * recording.times[0]) / step
+        self.first = round(float(steps[0])) if len(steps) and abs(steps[0]) < 2 else -1
         if self.first not in (0, 1) or np.abs(steps - self.first - np.arange(len(steps))).max() > 0.01:
-            times = ", ".join(f"{t:g}" for t in field["time"].values[:3])
+            times = ", ".join(f"{time * step:g}" for time in steps[:3])
             raise UserError(
                 f"{self.path}: its times must be the multiples of the emulator's step {step:g}, from 0 or {step:g} on, "
                 f"not {times}, …"
             )
-        self.members = [int(m) for m in field["member"].values] if "member" in field.coords else list(range(len(field)))
+        self.field, self.members = recording.frames, list(recording.members)
         self._start, self._frames = -STEPS_PER_READ, None
+
+    def _opened(self, system: System) -> Recording:
+        """Return the recording of the system's variable, or of one variable for each layer."""
+        try:
+            return open_recording([self.path], [system.variable])
+        except UserError as error:
+            if len(system.layers) == 1 or "holds no" not in str(error):
+                raise
+            try:
+                return open_recording([self.path], list(system.layers))
+            except UserError:
+                raise error from None
 
     @property
     def last(self) -> int:
@@ -87,5 +90,7 @@ class ExternalRollout:
             )
         if not self._start <= index < self._start + STEPS_PER_READ:
             self._start = index
-            self._frames = self.field.isel(time=slice(index, index + STEPS_PER_READ)).values.astype(np.float32)
+            with dask.config.set(scheduler="synchronous"):
+                block = self.field.isel(time=slice(index, index + STEPS_PER_READ)).values
+            self._frames = block.astype(np.float32)
         return self._frames[self.rows(members), index - self._start]

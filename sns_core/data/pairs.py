@@ -4,15 +4,16 @@ Shards are memory-mapped, so a data set may be larger than the memory. The conte
 generator alone, so a training that resumes needs to know only its step.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sns_core.data.shards import FORMAT
+from sns_core.data.shards import read_manifest
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import read_json, sha256
+from sns_core.files import READ_ALWAYS, checksum
 from sns_core.shells import shell_power
 from sns_core.streams import generator
 from sns_core.systems import System, build_system
@@ -75,32 +76,43 @@ class Dataset:
         return torch.from_numpy(np.stack(rows) / std)
 
 
-def load_dataset(manifest: Path, split: str, verify: bool = True) -> Dataset:
+def load_dataset(manifest: Path, split: str, thorough: bool = False) -> Dataset:
     """Open one split of a sharded data set.
 
-    `verify`: whether the checksum of each shard is compared with the manifest. Raises UserError for a missing split,
-    and DamagedFile where `manifest` is no data manifest, or a shard is missing, truncated or altered.
+    Each shard is held to its checksum in the manifest. `thorough`: also read those above READ_ALWAYS bytes that have the size
+    and the time in their record. Raises UserError for a missing split, and DamagedFile where `manifest` is no data manifest,
+    or a shard is missing, truncated, altered or no array of float32 in the shape that the manifest states.
     """
     manifest = Path(manifest)
-    content = read_json(manifest)
-    if content.get("format") != FORMAT:
-        raise DamagedFile(manifest, f"not a manifest of shards (its format is not {FORMAT!r})")
+    content = read_manifest(manifest)
     if split not in content["splits"]:
         raise UserError(f"{manifest}: has no split {split!r}; it has {', '.join(content['splits'])}")
-    shards = []
-    for entry in content["splits"][split]:
-        path = manifest.parent / entry["file"]
-        if not path.exists():
-            raise DamagedFile(manifest, f"lists {path}, which is missing")
-        if verify and sha256(path) != entry["sha256"]:
-            raise DamagedFile(path, "truncated or altered (its checksum differs)", manifest)
-        shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
-    return Dataset(shards, content)
+    return Dataset([_open_shard(manifest, entry, thorough) for entry in content["splits"][split]], content)
+
+
+def _open_shard(manifest: Path, entry: dict, thorough: bool) -> np.ndarray:
+    """Return the array of a shard, mapped into memory; `entry`: of the manifest."""
+    path = manifest.parent / entry["file"]
+    if not path.exists():
+        raise DamagedFile(manifest, f"lists {path}, which is missing")
+    if checksum(path, math.inf if thorough else READ_ALWAYS) != entry["sha256"]:
+        raise DamagedFile(path, "truncated or altered (its checksum differs)", manifest)
+    try:
+        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DamagedFile(path, f"not an array ({error})", manifest) from None
+    if shard.dtype != np.float32 or list(shard.shape) != entry["shape"]:
+        raise DamagedFile(
+            path,
+            f"{shard.dtype} of shape {shard.shape}, where {manifest.name} states float32 of {entry['shape']}",
+            manifest,
+        )
+    return shard
 
 
 def true_frames(manifest: Path, seed: int, count: int = 512) -> torch.Tensor:
     """Draw frames (count, C, m, m) of the training split with replacement, in units of its standard deviation."""
-    dataset, stream = load_dataset(manifest, "train", verify=False), generator(seed, "anchors")
+    dataset, stream = load_dataset(manifest, "train"), generator(seed, "anchors")
     member, time = (torch.randint(n, (count,), generator=stream).numpy() for n in (dataset.members, dataset.frames))
     return dataset.gather(member, time)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from sns_core.data.frames import made_with, open_frames, open_members
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import sha256, whole_file, write_json
+from sns_core.files import read_json, sha256, whole_file, write_json
 from sns_core.shells import shell_power
 
 FORMAT = "sns-shards-1"
@@ -137,3 +137,25 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     body = {"format": FORMAT, **reference, "splits": splits, "statistics": _statistics(sums)}
     identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     write_json(output, {**body, "identity": identity})
+
+
+def read_manifest(path: Path) -> dict:
+    """Return the content of a data manifest.
+
+    Raises UserError where the file is missing, and DamagedFile where it is no manifest, or an entry is missing or names a file
+    outside the manifest's folder.
+    """
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise DamagedFile(path, f"not a manifest of shards (its format is not {FORMAT!r})")
+    for key, kind in {"splits": dict, "statistics": dict, "system": dict, "emulator": dict, "identity": str}.items():
+        if not isinstance(content.get(key), kind):
+            raise DamagedFile(path, f"not a whole manifest (its {key!r} is missing or of another type)")
+    try:
+        shards = [(e["file"], e["sha256"], e["shape"]) for entries in content["splits"].values() for e in entries]
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(path, f"not a whole manifest (an entry of its splits lacks {error})") from None
+    for name, _, _ in shards:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise DamagedFile(path, f"lists {str(name)[:80]!r}, which is no name of a file beside it")
+    return content

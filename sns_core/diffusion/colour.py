@@ -48,6 +48,8 @@ class NoiseColour:
         variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / resolution**2
         factor = bounded ** -exponents[:, None, None] / variance.sqrt()
         self.factor = factor.to(device, torch.float32)
+        first = [int((shells == shell).flatten().nonzero()[0]) for shell in range(int(shells.max()) + 1)]
+        self.shell_factor = factor.flatten(1)[:, first]  # (C, K), float64 on the CPU
         self.inverse_factor = (1 / factor).to(device, torch.float32)
         self.white = not any(self.exponent)
 

@@ -2,7 +2,8 @@
 
 A surrogate is worth its price only where the solver cannot be as accurate as cheaply. So the same ensembles of short
 forecasts are run on coarser grids, from the same disturbed states in their spectral truncation, and a long run gives
-their spectrum. On every grid the time step is the longest fraction of an emulator step with which the run stays stable.
+their spectrum. On every grid the solver has its fastest form, and the time step is the longest fraction of an emulator step
+with which the run stays stable.
 """
 
 import math
@@ -17,6 +18,7 @@ from sns_core.data.attributes import described
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.device import select_device, use_threads
+from sns_core.evaluation.settling import PARTS, counted_steps, settled_and_length
 from sns_core.files import whole_file
 from sns_core.methods.solver import Solver
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
@@ -26,9 +28,6 @@ from sns_core.rollout.ensemble import disturbed, forecast
 from sns_core.streams import MemberStreams
 from sns_core.systems import InstabilityError, System
 from sns_core.systems.spectral import truncate
-
-SETTLING = 5  # the first fifth of the long run is left out, so that a grid forgets the states of another grid
-PARTS = 4  # the rest is cut into four parts, each with a spectrum of its own
 
 
 def regridded(states: torch.Tensor, resolution: int) -> torch.Tensor:
@@ -53,7 +52,7 @@ def longest_step(emulation: Emulation, resolution: int, device, run: Callable[[S
     most = max(2, 2 * math.ceil(emulation.step / solver["dt"] * resolution / solver["resolution"] * (1 - 1e-9)))
     substeps = 1
     while True:
-        flow = emulation.build_system(device, resolution=resolution, dt=emulation.step / substeps)
+        flow = emulation.build_fastest_system(device, resolution=resolution, dt=emulation.step / substeps)
         try:
             return substeps, run(flow)
         except InstabilityError as error:
@@ -129,6 +128,7 @@ def rollout_grids(
         "wavenumber": shell_wavenumbers(emulation.resolution, flow.length),
     }
     attributes = {"step": emulation.step, "time_units": flow.time_units, "own": configured}
+    attributes |= {"rolled": len(states), "counted_steps": counted_steps(steps)}
     with whole_file(output) as temporary:
         encoding = {"layer": {"dtype": "S1"}}
         title = f"{type(flow).__name__}: the solver on other grids"
@@ -139,8 +139,7 @@ def rollout_grids(
 
 def _spectra(solver: Solver, states: torch.Tensor, steps: int, every: int) -> np.ndarray:
     """Energy spectra (unit, layer, wavenumber) of a run of `steps` steps; a unit is one part of the run of one member."""
-    flow, settled = solver.system, steps // SETTLING
-    length = max(1, (steps - settled) // PARTS)
+    flow, (settled, length) = solver.system, settled_and_length(steps)
     sums, counts = [0.0] * PARTS, [0] * PARTS
     numbers = range(1, settled + PARTS * length + 1)
     for step, (_, frame, _) in zip(

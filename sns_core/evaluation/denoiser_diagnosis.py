@@ -38,7 +38,7 @@ WATCHED = 10  # an alarm averages over this many stored frames
 
 
 def diagnose_denoiser(
-    *, name: str, method: dict, models: FileTree, manifest: Path, segments: list[Path], seed: int, pairs: int, grid: int,
+    *, name: str, method: dict, models: FileTree, manifest: Path, segments: list[Path], seed: int, pairs: int, levels: int,
     output: Path, device: str = "auto", precision: str = "auto", threads: int = 1,
 ) -> None:  # fmt: skip
     """Examine the denoiser of a refinement method, and write the results as netCDF.
@@ -46,22 +46,22 @@ def diagnose_denoiser(
     `method`: the refinement method's kind and options.
     `segments`: files of the rollout of the surrogate alone.
     `pairs`: number of held-out pairs to average over.
-    `grid`: number of levels between 0 and S at which errors and calibration are measured.
+    `levels`: number of noise levels between 0 and S at which errors and calibration are measured.
     """
     use_threads(threads)
     hardware = Hardware(select_device(device), precision)
-    dataset = load_dataset(manifest, "test", verify=False)
+    dataset = load_dataset(manifest, "test")
     emulation = Emulation.from_manifest(dataset.manifest)
     system = emulation.build_system(hardware.device)
     refinement = build_method(method, models, emulation, system=system, hardware=hardware)
     stream = generator(seed, "diagnose")  # the same pairs for every denoiser
     sampler = PairSampler(dataset, 2, anchor_gap=emulation.splits["test"][0]["shape"][1] // 4)
     anchor, previous, true_next = sampler.draw(pairs, stream).to(hardware.device).unbind(1)
-    levels = torch.unique(torch.linspace(0, refinement.schedule.levels, grid).round().long())
+    examined_levels = torch.unique(torch.linspace(0, refinement.schedule.levels, levels).round().long())
     examined = _Examined(refinement, refinement.whiten(anchor), previous, true_next)
     result = {
-        **_condition_error(examined, levels, stream),
-        **_calibration(examined, levels, stream),
+        **_condition_error(examined, examined_levels, stream),
+        **_calibration(examined, examined_levels, stream),
         **_detection(examined),
         **_signed(examined, stream),
         **_one_step(examined, seed),
@@ -71,7 +71,7 @@ def diagnose_denoiser(
     result = xr.Dataset(
         result,
         coords={
-            "level": levels.numpy(),
+            "level": examined_levels.numpy(),
             "drift": list(DRIFTS),
             "side": ["cleaner", "noisier"],
             "sign": ["weak", "strong"],

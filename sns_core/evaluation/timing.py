@@ -1,8 +1,8 @@
 """Measure the cost of methods: seconds, network calls, memory and energy of their steps, one method after the other.
 
 Each contender is timed in a separate process, forked from this one, so that the peak of memory belongs to it alone. The
-solver on other grids runs with as many members and the same threads and device. Networks run in the configured precision,
-the solver in float32.
+solver on other grids runs in its fastest form, with as many members and the same threads and device. Networks run in the
+configured precision, the solver in float32; the table names both.
 """
 
 import multiprocessing
@@ -24,7 +24,7 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.device import select_device, use_threads
+from sns_core.device import precision_on, select_device, use_threads
 from sns_core.evaluation.coarse_solver import regridded
 from sns_core.files import FileTree, write_json
 from sns_core.methods.base import Hardware
@@ -162,19 +162,20 @@ def measure_cost(
         function, name, spec = waiting[index]
         costs["methods" if function is _method else "grids"][name] = in_subprocess(function, name, spec, shared)
     emulation = Emulation.read(manifest)
-    machine = in_subprocess(_machine, device, threads)
+    machine = in_subprocess(_machine, device, threads, precision)
     units = emulation.build_system().time_units
     write_json(output, {**costs, "members": members, "step": emulation.step, "time_units": units, "machine": machine})
 
 
-def _machine(device: str, threads: int) -> dict:
-    """Describe the machine: processor, cores, threads and GPU."""
+def _machine(device: str, threads: int, precision: str) -> dict:
+    """Describe the machine: processor, cores, threads, GPU, and the number format of networks on it."""
     chosen = select_device(device)
     path = Path("/proc/cpuinfo")
     match = re.search(r"model name\s*: (.*)", path.read_text()) if path.exists() else None
     name = match.group(1) if match else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
-    return {"host": platform.node(), "processor": name, "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
+    described = {"host": platform.node(), "processor": name, "cores": os.cpu_count(), "threads": threads, "gpu": gpu}
+    return {**described, "precision": precision_on(chosen, precision)}
 
 
 def _method(name: str, spec: dict, shared: dict) -> dict:
@@ -210,7 +211,7 @@ def _solver(name: str, spec: tuple[int, int, int], shared: dict) -> dict:
     """
     points, substeps, stable = spec
     device, emulation, states = _ready(shared)
-    flow = emulation.build_system(device, resolution=points, dt=emulation.step / substeps)
+    flow = emulation.build_fastest_system(device, resolution=points, dt=emulation.step / substeps)
     carry = flow.run(flow.start(regridded(states, points)), 1)
     most = max(LEAST, min(shared["steps"], stable) * substeps - 1)
     times = timed(lambda count: flow.run(carry, count), LEAST, most, shared["repeats"], shared["seconds"], device)

@@ -76,7 +76,11 @@ def _panel(axis, methods: pd.DataFrame, solvers: pd.DataFrame, styles: dict) -> 
     if not len(drawn):
         empty_panel(axis, "no error was measured")
         return
-    axis.set_ylim(0.6 * drawn["error"].min(), 2.2 * drawn["error"].max())
+    low = 0.6 * drawn["error"].min()
+    axis.set_ylim(low, 2.2 * drawn["error"].max())
+    floor = drawn["floor"].where(drawn["floor"] > 0).min()
+    if floor > low:
+        axis.axhspan(low, floor, color=FAINT, alpha=0.7, linewidth=0, zorder=0)
     _solvers(axis, solvers)
     for _, row in methods.iterrows():
         _method(axis, row, styles[row["contender"]])

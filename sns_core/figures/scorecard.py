@@ -1,4 +1,4 @@
-"""Figure 13: the scorecard, all scores of all methods with intervals, beside the solver against itself."""
+"""Figure 13: the scorecard, all scores of all methods with intervals, over the floors of runs of their sizes."""
 
 import itertools
 from pathlib import Path
@@ -16,6 +16,7 @@ from sns_core.figures.style import (
     empty_panel,
     method_styles,
     page,
+    wrapped,
 )
 from sns_core.metrics.scorecard import SCORES, SIGNED, read_scorecard
 from sns_core.wording import short
@@ -24,6 +25,7 @@ FORECASTS = ("crps", "spread_skill")
 KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # score of a perfect method -> kind of axis
 COUNTS = ("level_previous", "level_next", "calls_per_step")  # scores that run from 0 to hundreds
 COLUMNS = 4
+TITLE_WIDTH = 32  # characters of a title that fit over a panel
 NARROW, WIDE = 1.25, 10.0  # an axis of ratios spans at least and at most this factor to both sides of 1
 DECADES = 4  # a logarithmic axis spans so many at most
 
@@ -50,24 +52,23 @@ def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None
 
 
 def _panel(axis, table: pd.DataFrame, score: str, styles: dict) -> None:
-    """Draw one score: the solver against itself in grey, and a marker with its interval per method and layer."""
+    """Draw one score: per method and layer, the floor in grey and a marker with its interval over it."""
     title, _, ideal = SCORES[score]
     kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
     kind = "signed" if score in SIGNED else kind
-    axis.set_title(title, fontsize=8.5)
+    axis.set_title(wrapped(title, TITLE_WIDTH), fontsize=8.5)
     axes = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades, "signed": _signed}
     scale = axes[kind](axis, table)
     layers, methods = list(dict.fromkeys(table["layer"])), list(styles)
-    for _, row in table.drop_duplicates("layer").iterrows():
-        if np.isfinite(row["floor"]) and kind != "linear":
-            ends = row[["floor_low", "floor_high"]].fillna(row["floor"]).astype(float)
-            axis.axvspan(*np.clip(ends, *scale), color=FAINT, alpha=0.5, linewidth=0, zorder=0)
-            axis.axvline(np.clip(row["floor"], *scale), color=MUTED, linewidth=0.8, zorder=1)
     if kind in ("ratio", "signed"):
         axis.axvline(ideal, color=INK, linewidth=0.7, zorder=1)
     for _, row in table.dropna(subset="value").iterrows():
         place = layers.index(row["layer"])
         height = len(methods) - 1 - methods.index(row["method"]) + 0.25 - 0.5 * (place + 0.5) / len(layers)
+        if np.isfinite(row["floor_high"]):
+            low, high = np.clip([row["floor_low"], row["floor_high"]], *scale)
+            thick = 0.8 / len(layers)
+            axis.barh(height, high - low, thick, low, color=FAINT, alpha=0.7, linewidth=0, zorder=0)
         _entry(axis, row, height, scale, styles[row["method"]]["color"], MARKERS[place % len(MARKERS)])
     axis.set(ylim=(-0.6, len(methods) - 0.4))
     axis.set_yticks(np.arange(len(methods))[::-1], [styles[name]["label"] for name in methods], fontsize=7.5)
@@ -93,7 +94,7 @@ def _finite(table: pd.DataFrame, *names: str) -> np.ndarray:
 
 
 def _ratios(axis, table: pd.DataFrame) -> tuple[float, float]:
-    values = _finite(table, "value", "low", "high", "floor", "floor_low", "floor_high")
+    values = _finite(table, "value", "low", "high", "floor_low", "floor_high")
     values = values[values > 0]
     reach = float(np.clip(1.05 * np.exp(np.abs(np.log(values)).max(initial=0)), NARROW, WIDE))
     axis.set_xscale("log")
@@ -135,7 +136,7 @@ def _counts(axis, table: pd.DataFrame) -> tuple[float, float]:
 
 
 def _decades(axis, table: pd.DataFrame) -> tuple[float, float]:
-    values = _finite(table, "value", "floor")
+    values = _finite(table, "value", "floor_high")
     values = values[values > 0]
     if not len(values):
         empty_panel(axis, "no value")
@@ -190,4 +191,6 @@ def _notes(scores: pd.DataFrame, styles: dict) -> list[str]:
     lost = counts[counts["members_lost"] > 0]
     notes = [f"{styles[m]['label']}: {row['members_lost']} of {row['members']} lost" for m, row in lost.iterrows()]
     hollow = ["hollow: over the steps before the loss"] if notes else []
-    return [*notes, *hollow, "grey: solver against itself"]
+    bands = scores[np.isfinite(scores["floor_high"]) & ~scores["score"].isin(FORECASTS)]
+    grey = ["grey: solver runs of the same size, 5 to 95 %"] if len(bands) else ["no floor: the reference is too small"]
+    return [*notes, *hollow, *grey]

@@ -17,6 +17,7 @@ from sns_core.figures.inputs import (
 )
 from sns_core.figures.style import (
     DOTTED,
+    FAINT,
     INK,
     MUTED,
     REFERENCE,
@@ -124,10 +125,13 @@ def _ratio(axis, solver, results, styles, layer, shells) -> None:
 
 
 def _errors(axis, table, styles) -> None:
-    """Draw the errors of the windows from the table; a triangle at the upper edge for those beyond the axis."""
+    """Draw the errors of the windows over their floor; a triangle at the upper edge for those beyond the axis."""
     finite = table["window_spectrum_error"][np.isfinite(table["window_spectrum_error"])].to_numpy()
     low = 10 ** np.floor(np.log10(max(finite.min(), 1e-3))) if len(finite) else 1e-2
     high = min(WORST, max(0.3, 1.5 * finite.max())) if len(finite) else WORST
+    floor = table[["floor_low", "floor_high"]].dropna().to_numpy()
+    if len(floor):
+        axis.axhspan(*floor[0], color=FAINT, alpha=0.7, linewidth=0, zorder=0)
     for method, style in styles.items():
         rows = table[table["method"] == method]
         middle, value = 0.5 * (rows["first_step"] + rows["last_step"]), rows["window_spectrum_error"]
@@ -149,7 +153,8 @@ def _maps(figure, grid, solver, results, styles) -> None:
     """Draw the maps C(r, tau) of the solver's ensemble and of each method, early above late."""
     lag, distance = solver["map_lag"].values, solver["distance"].values
     for row, part in enumerate(("early", "late")):
-        maps = [("Solver ensemble", REFERENCE, solver["map"].mean("member").values)]
+        solver_map = solver["map"].mean([dimension for dimension in ("member",) if dimension in solver["map"].dims])
+        maps = [("Solver ensemble", REFERENCE, solver_map.values)]
         for name, result in results.items():
             maps.append((styles[name]["label"], styles[name]["color"], result[f"map_{part}"].values))
         for axis, (label, colour, values) in zip(grid[row], maps, strict=True):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sns_core.data.frames import open_members
@@ -12,7 +13,7 @@ from sns_core.figures.style import (
     DOTTED,
     INK,
     MUTED,
-    OTHER_COLOURS,
+    SPLIT_COLOURS,
     corner,
     note_at,
     page,
@@ -23,36 +24,39 @@ from sns_core.figures.style import (
 from sns_core.files import FileTree
 from sns_core.metrics.stationarity import drift, mser, stationary_from, thirds_difference
 
-COLOURS = dict(zip(("train", "validation", "test"), OTHER_COLOURS[1:4], strict=True))
+QUANTITIES = {"kinetic_energy": "energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
 
 
-def plot_spin_up(*, trajectories: FileTree, dpi: int, output: Path) -> None:
+def plot_spin_up(*, trajectories: FileTree, stationarity: Path | None = None, dpi: int, output: Path) -> None:
     """Draw the mean kinetic energy of every trajectory against time, one panel per layer.
 
-    `trajectories`: split -> its files. Two detectors say from when on a split is stationary, `stationary_from` and
+    `trajectories`: split -> its files. `stationarity`: result of `check_stationarity`, if there is one: the legend tells
+    the drifts. Two detectors say from when on a split is stationary, `stationary_from` and
     `mser`. The latest times of all splits are drawn.
     """
     results = {split: _energies(paths) for split, paths in trajectories.items()}
+    drifts = pd.read_csv(stationarity, dtype={"layer": str}) if stationarity else None
     first = next(iter(results.values()))
     layers = layer_names(first)
     with page(output, dpi, 10.4, 0.5 + 2.6 * len(layers), layout="constrained") as figure:
         axes = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
         for index, (layer, axis) in enumerate(zip(layers, axes, strict=True)):
-            _layer(axis, results, index)
+            _layer(axis, results, index, None if drifts is None else drifts[drifts["layer"] == layer])
             suffix = "" if len(layers) == 1 else f", {layer} layer"
             panel_letter(axis, "abcd"[index], f"Kinetic energy of the solver{suffix}")
         axes[-1].set_xlabel(time_label(first["clock"].attrs.get("units", "1")))
 
 
-def _layer(axis, results: dict, index: int) -> None:
-    """Draw the energies of one layer, of all splits."""
+def _layer(axis, results: dict, index: int, drifts: pd.DataFrame | None) -> None:
+    """Draw the energies of one layer, of all splits; `drifts`: of the layer."""
     first = next(iter(results.values()))
     starts, detected = [], []
     for split, result in results.items():
         clock, energy = result["clock"].values, result["kinetic_energy"].isel(layer=index).values
-        axis.plot(clock, energy.T, color=COLOURS[split], linewidth=0.5, alpha=0.3)
-        label = f"{split}, {len(energy)} members: {_drift_of_frames(result, energy)}"
-        axis.plot(clock, energy.mean(0), color=COLOURS[split], linewidth=1.8, label=label)
+        axis.plot(clock, energy.T, color=SPLIT_COLOURS[split], linewidth=0.5, alpha=0.3)
+        words = _drift_of_frames(result, energy) if drifts is None else _drifts_of(drifts[drifts["split"] == split])
+        label = f"{split}, {len(energy)} members: last third of the frames less the first {words}"
+        axis.plot(clock, energy.mean(0), color=SPLIT_COLOURS[split], linewidth=1.8, label=label)
         starts.append(stationary_from(clock, energy))
         detected.append(mser(clock, energy.mean(0)))
     frames_begin = first["clock"].values[-1] - first["time"].values[-1]
@@ -74,10 +78,20 @@ def _layer(axis, results: dict, index: int) -> None:
 
 
 def _drift_of_frames(result: xr.Dataset, energy: np.ndarray) -> str:
-    """Return how much the energy (member, clock) of the stored frames changes from their first to their last third."""
+    """Return how much the energy (member, clock) of the frames changes from their first to their last third."""
     stored = energy[:, -result.sizes["time"] :]
     mean, error = (100 * part / stored.mean() for part in drift(thirds_difference(stored)))
-    return f"last third of the frames less the first {mean:+.2g} ± {error:.2g} %"
+    return f"{mean:+.2g} ± {error:.2g} %"
+
+
+def _drifts_of(rows: pd.DataFrame) -> str:
+    """Return the drifts of a split, with a mark where one is more than sampling explains."""
+    words = []
+    for row in rows.itertuples():
+        factor, unit = (1, "decades") if row.quantity == "spectrum" else (100, "%")
+        mark = " (!)" if row.drifts else ""
+        words.append(f"{QUANTITIES[row.quantity]} {factor * row.drift:+.2g} ± {factor * row.error:.1g} {unit}{mark}")
+    return ", ".join(words)
 
 
 def _energies(paths: list[Path]) -> xr.Dataset:

@@ -4,7 +4,7 @@ The same numbers give the same bytes: no date, no version and no font of the mac
 
 One colour means one method, in all figures, in the movie, in the explorer and in the report. The lines of a figure may
 have any contrast; text has a contrast of at least 4.5 against its background (`readable`). Quantities that are no
-methods (frames of a pair, splits, samplers) have colours of their own (`OTHER_COLOURS`).
+methods (frames of a pair, splits, samplers) have colours of their own (`OTHER_COLOURS`, `SPLIT_COLOURS`).
 """
 
 import contextlib
@@ -34,6 +34,7 @@ ON_DARK = {"#882255": "#f06a8a"}
 # Colours for quantities that are no methods. None of them is in the palette of the methods.
 OTHER_COLOURS = ("#1b1b1b", "#6b4fa0", "#8a5a2b", "#5f8b8b", "#b39bd0")
 PREVIOUS, NEXT = OTHER_COLOURS[1:3]  # the two frames of a pair: x_{t-1} with level s2, and x_t with level s1
+SPLIT_COLOURS = {"train": "#8db6c2", "validation": "#3f8296", "test": "#17404f"}  # of the data: shades of one hue
 
 COLOUR_LIMIT = 3.0  # standard deviations of the solver at both ends of the colour scale of all fields
 TEXT_CONTRAST = 4.5  # contrast of text against its background, as WCAG 2 asks for at level AA

@@ -71,7 +71,8 @@ class Parts:
 
     `emulation` and `system`: which frames, and of what; `models`: role -> TrainedModel, one for each role of
     `Method.needs`; `hardware`; `training_frames`: a function that gives true frames (n, C, m, m), for methods that draw
-    from them; `frames`: how the states that a rollout starts from become frames. A method's `start` must observe states
+    from them; `frames`: how the states that a rollout starts from become frames; `calibration`: the measurements of a
+    calibrated method. A method's `start` must observe states
     by `frames.observe`, because the library's door passes frames where the workflow passes solver states.
     """
 
@@ -81,6 +82,7 @@ class Parts:
     hardware: Hardware = Hardware()
     training_frames: Callable[[], torch.Tensor] | None = None
     frames: FrameSpace = FrameSpace()
+    calibration: object = None
 
     @property
     def surrogate(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -94,9 +96,11 @@ class Method(abc.ABC):
     A subclass defines `start`, `step` and `frame`. To be used by a configuration, it also says which models it needs
     (`needs`: role -> objectives; the model must have been trained for one of them) and defines `build`, whose
     keyword-only arguments are the options that the configuration may give; their annotations say which values are allowed.
+    `calibrated` says that the stage `calibrate_refinement` measures the method before it runs.
     """
 
     needs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    calibrated: ClassVar[bool] = False
     timed: ClassVar[bool] = True  # False where the time of a step means nothing, as for a rollout read from a file
 
     @classmethod

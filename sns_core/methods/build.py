@@ -6,11 +6,16 @@ from pathlib import Path
 import torch
 
 from sns_core.data.emulation import Emulation
-from sns_core.errors import UserError
+from sns_core.errors import DamagedFile, UserError
+from sns_core.files import read_json
 from sns_core.methods.base import FrameSpace, Hardware, Method, Parts
-from sns_core.plugins import class_of, load, needs_of, options_of
+from sns_core.methods.calibration import Calibration
+from sns_core.plugins import class_of, is_calibrated, load, needs_of, options_of
 from sns_core.systems import System
 from sns_core.training import load_model
+
+CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
+CALIBRATION_FORMAT = "sns-calibration-1"
 
 
 def build_method(
@@ -26,7 +31,8 @@ def build_method(
     """Compose the method of a configuration.
 
     `method`: {"kind": a name of the catalogue or `module.Name` of a user's class, and options of its `build`}; keys that are
-    no options (label, lengths) are ignored. `models`: file of each role that the method needs. `system`: the solver on
+    no options (label, lengths) are ignored. `models`: file of each role that the method needs, and for a calibrated method
+    its calibration under the role CALIBRATION (None: the method is built in order to be calibrated). `system`: the solver on
     the device (None: built here). `training_frames`: gives true frames (n, C, m, m), from which resampled anchors are drawn.
     `frames`: how states become frames (None: the system's own observation, divided by the standard deviations).
 
@@ -39,6 +45,8 @@ def build_method(
     except ValueError as error:
         raise UserError(str(error)) from None
     missing = needs.keys() - models.keys()
+    if is_calibrated(kind) and CALIBRATION not in models:
+        raise UserError(f"the method {kind!r} needs its calibration; `calibrate_refinement` makes it")
     if missing:
         raise UserError(f"the method {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
     loaded = {
@@ -48,5 +56,19 @@ def build_method(
     system = system or emulation.build_system(hardware.device)
     if frames is None:
         frames = FrameSpace.of_system(system, emulation.resolution, emulation.scale(hardware.device))
-    parts = Parts(emulation, system, loaded, hardware, training_frames, frames)
+    calibration = None if models.get(CALIBRATION) is None else read_calibration(models[CALIBRATION], emulation)
+    parts = Parts(emulation, system, loaded, hardware, training_frames, frames, calibration)
     return load(class_of(kind)).build(parts, **{name: method[name] for name in options if name in method})
+
+
+def read_calibration(path: Path, emulation: Emulation) -> Calibration:
+    """Read the file that `calibrate_refinement` made. Raises DamagedFile where it is none, not whole, or of other data."""
+    content = read_json(path)
+    if content.get("format") != CALIBRATION_FORMAT:
+        raise DamagedFile(path, f"not a calibration of this project (its format is not {CALIBRATION_FORMAT!r})")
+    if content.get("data") != emulation.identity:
+        raise DamagedFile(path, f"measured on other data than this run's (manifest {str(content.get('data'))[:12]})")
+    try:
+        return Calibration.from_dict(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(path, f"no whole calibration ({error!r})") from None

@@ -1,13 +1,13 @@
 """Cost against accuracy: every method beside the solver on its own and other grids, and the speed-up at equal accuracy.
 
-The solver's curve runs through all points at which it was timed and scored: as configured, and on other grids with the
-longest time step that each allows. For the error of a method, the curve tells the seconds of a solver with the same error:
-between two points in proportion on logarithmic axes, beyond the coarse end at most those of the coarsest grid, beyond the
-fine end those of the most accurate. The ratio is the speed-up at equal accuracy, and the seconds saved pay back data and
-training, or never do.
+The solver's curve runs through all points at which it was timed and scored: as configured, and in its fastest form on its
+own and other grids with the longest time step that each allows. For the error of a method, the curve tells the seconds of a
+solver with the same error: between two points in proportion on logarithmic axes, beyond the coarse end at most those of the
+coarsest grid, beyond the fine end those of the most accurate. The ratio is the speed-up at equal accuracy, and the seconds
+saved pay back data and training, or never do.
 
-Spectrum errors inside the floor, the upper end of what the solver scores against itself, are noise. They all count as
-equal to that end, for methods and for grids.
+A spectrum error inside the floor, the upper end of what runs of the solver of the same size score, is noise. Such errors
+all count as equal: a method inside its floor is as good as any grid that is inside its own.
 """
 
 import json
@@ -21,6 +21,7 @@ import xarray as xr
 from sns_core.files import FileTree, missing, read_json, whole_file
 from sns_core.metrics.bootstrap import distance_interval, interval, pooled
 from sns_core.metrics.distances import log_ratio
+from sns_core.metrics.floor_table import bands_of, read_floors
 from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_members
 
 SOLVER = "solver"  # name of the method that is the solver as configured
@@ -70,8 +71,8 @@ def break_even(preparation: float, seconds: float, instead_of: float) -> float:
 
 
 def tabulate_cost(
-    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, data: list[Path], notes: FileTree, models: dict,
-    system: str, shells: list, output: Path,
+    *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, floors: Path, data: list[Path],
+    notes: FileTree, models: dict, system: str, shells: list, output: Path,
 ) -> None:  # fmt: skip
     """Write the table of cost and accuracy, one row per contender and score.
 
@@ -84,6 +85,7 @@ def tabulate_cost(
     `ensemble`: the solver's own forecasts, with the truth.
     `scorecard`: the system's scorecard, which holds the errors of methods.
     `reference`: result of `compute_reference`.
+    `floors`: result of `draw_floors`.
     `data`: the trajectory files of the training data, whose records say what they cost.
     `notes`: model -> JSON beside the model file, whose record says what the training cost.
     `models`: method -> names of its models.
@@ -95,7 +97,7 @@ def tabulate_cost(
     errors = {name: _of_method(card, name) for name in timed["methods"]}
     with xr.open_dataset(grids) as opened, xr.open_dataset(ensemble) as solver:
         errors |= _of_grids(opened.load(), solver["truth"].load(), solver_ensemble, tuple(shells))
-        solver_grid = int(opened.attrs["own"])
+        solver_grid, grid_run = int(opened.attrs["own"]), opened.attrs
     costs = [_cost(name, "method", spec, step) for name, spec in timed["methods"].items()]
     costs += [_cost(name, "grid", spec, step) for name, spec in timed["grids"].items()]
     generation = sum(json.loads(_attributes(path)["provenance"])["wall_seconds"] for path in data)
@@ -106,7 +108,10 @@ def tabulate_cost(
     table = pd.DataFrame([{**cost, **error} for cost in costs for error in errors[cost["contender"]]])
     table = table.assign(system=system, members=timed["members"], time_units=timed["time_units"])
     table["machine"] = _in_words(timed["machine"])
-    table["floor"] = np.where(table["score"] == "spectrum_error", _floor(card), 0.0)
+    of_grids = bands_of(read_floors(floors), int(grid_run["rolled"]), int(grid_run["counted_steps"]))
+    ends = {name: _floor(card[card["method"] == name]) for name in timed["methods"]}
+    ends |= dict.fromkeys(timed["grids"], _floor(of_grids))
+    table["floor"] = table["contender"].map(ends).where(table["score"] == "spectrum_error", 0.0)
     solvers = (table["kind"] == "grid") | (table["contender"] == SOLVER)
     table.loc[table["contender"] == SOLVER, "grid"] = solver_grid
     _compare(table, solvers)
@@ -119,16 +124,16 @@ def _attributes(path: Path) -> dict:
         return dict(dataset.attrs)
 
 
-def _floor(card: pd.DataFrame) -> float:
-    """Return the upper end of the spectrum error of the solver against itself, mean over layers; 0 where there is none."""
-    ends = card.loc[card["score"] == "spectrum_error", "floor_high"] if "floor_high" in card else pd.Series(dtype=float)
-    return float(np.nan_to_num(ends.mean()))
+def _floor(table: pd.DataFrame) -> float:
+    """Return the upper end of the floor of the spectrum error in a table with bands, mean over layers; 0 without a band."""
+    return float(np.nan_to_num(table.loc[table["score"] == "spectrum_error", "floor_high"].mean()))
 
 
 def _in_words(machine: dict) -> str:
-    """Return the machine in words, without its name, which says nothing to a reader."""
+    """Return machine and precisions in words, without the machine's name, which says nothing to a reader."""
     threads = f"{machine['threads']} thread" + "s" * (machine["threads"] > 1)
-    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads)))
+    precision = f"networks in {machine['precision']}, solver in float32" if "precision" in machine else ""
+    return ", ".join(filter(None, (machine["gpu"], machine["processor"], threads, precision)))
 
 
 def _cost(name: str, kind: str, spec: dict, step: float) -> dict:
@@ -194,7 +199,9 @@ def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:
         rivals = table[solvers & alike & (table["score"] == row["score"])]
         # A method that loses members has no spectrum in the long run, so every solver that stays is better.
         error = math.inf if row["members_lost"] else max(row["error"], row["floor"])
-        errors = rivals["error"].clip(lower=row["floor"])
+        # A grid whose error is inside its own floor is exact, as far as a run of its length can tell.
+        exact = (rivals["error"] <= rivals["floor"]) & (row["floor"] > 0)
+        errors = rivals["error"].mask(exact, row["floor"]).clip(lower=row["floor"])
         seconds, at_most = seconds_at(error, frontier(list(zip(rivals["seconds"], errors, strict=True))))
         better = rivals[(rivals["seconds"] <= row["seconds"]) & (errors <= error)].sort_values("seconds")
         speed_up = seconds / row["seconds"]

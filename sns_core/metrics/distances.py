@@ -6,6 +6,7 @@ import xarray as xr
 REACH = 8.0  # standard deviations that the bins span to either side; values beyond count into the last bin
 BINS = 64
 CENTRES = (np.arange(BINS) + 0.5) * 2 * REACH / BINS - REACH
+SKIPPED = 1  # windows at the start of a run, which begins at a true state, that its worst window leaves out
 WORST = 2.0  # decades of spectrum error that a lost member counts as, and beyond which figures draw at their edge
 
 
@@ -28,6 +29,14 @@ def log_ratio(energy: np.ndarray, reference: np.ndarray, shells: tuple[int, int]
     """Return log10 E / E_reference in shells first .. last, in decades; arrays as in `spectrum_error`, (..., shells)."""
     first, last = shells[0], min(shells[1], energy.shape[-1] - 1)
     return np.log10(energy[..., first : last + 1] / reference[..., first : last + 1])
+
+
+def worst_window(errors: np.ndarray, skip: int = SKIPPED) -> np.ndarray:
+    """Return the largest of the spectrum errors (window, ...) of a run's windows, (...).
+
+    The first `skip` windows are left out where there are others. NaN of one window is NaN of the worst.
+    """
+    return errors[min(skip, len(errors) - 1) :].max(0)
 
 
 def decorrelation_time(lag: np.ndarray, correlation: np.ndarray, level: float = 0.5) -> float:

@@ -6,16 +6,57 @@ all other members. The floor of a score is the band from its 5 % to its 95 % qua
 cannot be told from the solver by that score, and methods inside it must not be ranked.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sns_core.metrics.distances import spectrum_error
+from sns_core.data.segments import open_segments
+from sns_core.device import use_threads
+from sns_core.files import read_json, whole_file
+from sns_core.metrics.distances import SKIPPED, spectrum_error, worst_window
+from sns_core.metrics.floor_table import COLUMNS, QUANTILES
+from sns_core.metrics.reference import emulated_system
 from sns_core.metrics.scorecard import block_means, scores
 from sns_core.metrics.zonal import Profiles, mean_flow_squares, mean_flow_values, pair_mean
 
-BAND = (0.05, 0.5, 0.95)  # quantiles of a floor: its ends and its middle
 WITHOUT = ("level_previous", "level_next", "refined_share", "calls_per_step")  # the solver estimates and calls nothing
+
+
+def draw_floors(
+    *, ensemble: list[Path], manifest: Path, members: int, steps: list, window: int, shells: list, output: Path, threads: int = 1
+) -> None:  # fmt: skip
+    """Write the floors of all runs that a system's tables hold, one row per size, score and layer.
+
+    Sizes are the runs of all members, each window of them, and the run of one member. A size for which the ensemble is too
+    small has one row without a band, whose column `reason` says why; the reason is printed, too.
+
+    `ensemble`: segments of the reference ensemble (none: no band can be drawn). `manifest`: of the data. `members`: number
+    of members of the rollouts. `steps`: numbers of steps of the rollouts. `window`: steps per window. `shells`: first and
+    last shell of the spectrum error.
+    """
+    use_threads(threads)
+    variable = emulated_system(read_json(manifest)).variable
+    series = open_segments(ensemble, variable)[1].load() if ensemble else None
+    sizes = [(members, count) for count in sorted({*steps, *(min(window, count) for count in steps)})]
+    sizes += [(1, count) for count in sorted(set(steps))]
+    parts = [_floor_or_reason(series, *size, window, tuple(shells)) for size in dict.fromkeys(sizes)]
+    with whole_file(output) as temporary:
+        pd.concat(parts).reindex(columns=list(COLUMNS)).to_csv(temporary, index=False)
+
+
+def _floor_or_reason(series: xr.Dataset | None, members: int, steps: int, window: int, shells) -> pd.DataFrame:
+    """Return the floor of runs of one size, or one row with the reason why there is none."""
+    size = {"members": members, "steps": steps}
+    try:
+        if series is None:
+            raise ValueError("this run has no reference ensemble (data.reference is null)")
+        return floor_bands(series, members, steps, window, shells, only_spectra=members == 1).assign(**size, reason="")
+    except ValueError as error:
+        print(f"floors: {error}", file=sys.stderr)
+        return pd.DataFrame([{**size, "score": "", "layer": "", "reason": str(error)}])
 
 
 def floor_bands(
@@ -27,30 +68,31 @@ def floor_bands(
     *,
     draws: int = 200,
     seed: int = 0,
-    skip: int = 0,
+    skip: int = SKIPPED,
+    only_spectra: bool = False,
 ) -> pd.DataFrame:
     """Return the floor of each score for runs of `members` members and `steps` steps, one row per score and layer.
 
     ensemble: series and blocks of many members of the solver, stationary from its first block on, as `compute_metrics` writes
     them; window: steps per window; skip: windows at the start of a run that the worst window leaves out, as for methods;
-    shells: first and last shell of the spectrum error. Columns: score, layer, low, middle, high. Beside the scores of the
-    scorecard, "worst_window_spectrum_error" is the largest `window_spectrum_error` of a run. Raises ValueError where the
-    ensemble is not at least twice as many members, or not as long, as the runs.
+    shells: first and last shell of the spectrum error; only_spectra: the two spectrum errors alone. Columns: score, layer
+    and QUANTILES. Raises ValueError where the ensemble is not at least twice as many members, or not as long, as the
+    runs.
     """
     count, total = steps // int(ensemble["block"][0]), ensemble.sizes["block"]
     if 2 * members > ensemble.sizes["member"] or count > total:
         raise ValueError(
-            f"floors: {members} members of {steps} steps need an ensemble of at least {2 * members} members and {steps} "
+            f"{members} members of {steps} steps need an ensemble of at least {2 * members} members and {steps} "
             f"steps; it has {ensemble.sizes['member']} members and {ensemble.sizes['step']} steps"
         )
     chosen, starts = draw_runs(np.arange(ensemble.sizes["member"]), members, total - count, draws, seed)
-    values = run_scores(ensemble, chosen, starts, steps, window, shells, skip=skip)
+    values = run_scores(ensemble, chosen, starts, steps, window, shells, skip=skip, only_spectra=only_spectra)
     rows = []
     for name, score in values.items():
         score = score if "layer" in score.dims else score.expand_dims(layer=[""])
         for layer in score["layer"].values:
-            low, middle, high = np.nanquantile(score.sel(layer=layer).values, BAND)
-            rows.append({"score": name, "layer": layer, "low": low, "middle": middle, "high": high})
+            quantiles = np.nanquantile(score.sel(layer=layer).values, list(QUANTILES))
+            rows.append({"score": name, "layer": layer, **dict(zip(QUANTILES.values(), quantiles, strict=True))})
     return pd.DataFrame(rows)
 
 
@@ -71,12 +113,13 @@ def run_scores(
     window: int,
     shells: tuple[int, int],
     *,
-    skip: int = 0,
+    skip: int = SKIPPED,
     reference: np.ndarray | None = None,
+    only_spectra: bool = False,
 ) -> xr.Dataset:
     """Return the scores (resample[, layer]) of runs of an ensemble against its other members.
 
-    ensemble, window, skip, shells: those of `floor_bands`; chosen: (draw, members), positions of the members of each run;
+    ensemble, window, skip, shells, only_spectra: as for `floor_bands`; chosen: (draw, members), positions of the members of each run;
     starts: (draw,), first block of each; steps: of each run; reference: positions of the members that the runs are scored
     against, by default all members outside each run.
     """
@@ -89,13 +132,21 @@ def run_scores(
         inside[draw, rows, start : start + count] = 1.0
         outside[draw, left[draw]] = 1.0
     runs = list(zip(chosen, left, starts, strict=True))
-    mine = _weighted(blocks, xr.DataArray(inside, dims=("resample", "member", "block")))
-    solver = _weighted(blocks.mean("block"), xr.DataArray(outside, dims=("resample", "member")))
-    mine["constant"], solver["constant"] = _constants(blocks, runs, count)
-    values = scores(mine, solver, shells).drop_vars(WITHOUT, errors="ignore")
-    spectra = solver["energy_spectrum"].transpose("resample", "layer", "wavenumber").values
-    values["worst_window_spectrum_error"] = _worst_windows(blocks, spectra, runs, count, window // length, shells, skip)
-    return values.merge(_mean_flow(blocks, runs, count))
+    used = blocks[["energy_spectrum"]] if only_spectra else blocks
+    mine = _weighted(used, xr.DataArray(inside, dims=("resample", "member", "block")))
+    solver = _weighted(used.mean("block"), xr.DataArray(outside, dims=("resample", "member")))
+    spectra = [means["energy_spectrum"].transpose("resample", "layer", "wavenumber") for means in (mine, solver)]
+    if only_spectra:
+        values = xr.Dataset(
+            {"spectrum_error": (("resample", "layer"), spectrum_error(*(s.values for s in spectra), shells))}
+        )
+        values = values.assign_coords(layer=blocks["layer"])
+    else:
+        mine["constant"], solver["constant"] = _constants(blocks, runs, count)
+        values = scores(mine, solver, shells).drop_vars(WITHOUT, errors="ignore").merge(_mean_flow(blocks, runs, count))
+        values["out_of_range"] = _out_of_range(ensemble, runs, length, count)
+    worst = _worst_windows(blocks, spectra[1].values, runs, count, window // length, shells, skip)
+    return values.assign(worst_window_spectrum_error=worst)
 
 
 def _weighted(blocks: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
@@ -145,7 +196,20 @@ def _worst_windows(blocks, spectra: np.ndarray, runs, count: int, length: int, s
     """Return the largest spectrum error of the windows of each run, (resample, layer); spectra: of their references."""
     worst = []
     for truth, (run, _) in zip(spectra, _means_of_runs(blocks, "energy_spectrum", runs, count), strict=True):
-        windows = range(skip, max(skip + 1, count // length))
-        means = [run[:, i * length : (i + 1) * length].mean((0, 1)) for i in windows]
-        worst.append(spectrum_error(np.stack(means), truth, shells).max(0))
+        means = [run[:, i * length : (i + 1) * length].mean((0, 1)) for i in range(max(1, count // length))]
+        worst.append(worst_window(spectrum_error(np.stack(means), truth, shells), skip))
     return xr.DataArray(np.stack(worst), dims=("resample", "layer"))
+
+
+def _out_of_range(ensemble: xr.Dataset, runs, length: int, count: int) -> xr.DataArray:
+    """Return the share of the steps of each run that lie out of the range of the other members, (resample,)."""
+    energy = ensemble["kinetic_energy"].transpose("member", "step", "layer").values
+    peaks = ensemble["max_abs"].transpose("member", "step").values
+    least, most, largest = energy.min(1), energy.max(1), peaks.max(1)
+    shares = []
+    for rows, left, start in runs:
+        steps = slice(start * length, (start + count) * length)
+        mine, peak = energy[rows, steps], peaks[rows, steps]
+        inside = ((mine >= least[left].min(0)) & (mine <= most[left].max(0))).all(-1) & (peak <= largest[left].max())
+        shares.append(1 - inside.mean())
+    return xr.DataArray(shares, dims="resample")

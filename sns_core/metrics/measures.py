@@ -8,7 +8,7 @@ import torch
 
 from sns_core.metrics.distributions import components, histogram
 from sns_core.metrics.spectra import kinetic_energy_spectrum
-from sns_core.metrics.temporal import centred, lagged_correlation
+from sns_core.metrics.temporal import centred, lagged_correlation, zonal_direction
 from sns_core.systems import System
 
 COUNTED = ("vorticity", "velocity", "gradient")  # the quantities whose values are counted in histograms
@@ -33,6 +33,7 @@ def measure(
     kinetic_energy, enstrophy   (B, n, C) means over space of (u^2 + v^2) / 2 and of half the squared field
     energy_spectrum             (B, n, C, K) energy density over wavenumber shells
     zonal_velocity              (B, n, C, m) mean over x of the velocity along x
+    zonal_direction             (B, n, C, m) see the function of that name
     rate_of_change              (B, n) mean of |x_t - x_{t-1}| over time step, in `scale`; all layers together
     relative_change             (B, n) root mean square of x_t - x_{t-1}, divided by that of x_{t-1}
     correlation                 (B, n, L + 1) correlation of each frame with those 0 .. L frames before it
@@ -59,6 +60,7 @@ def measure(
         "enstrophy": by_member(0.5 * field.square().mean((-2, -1))),
         "energy_spectrum": by_member(torch.stack(spectra, 1)),
         "zonal_velocity": by_member(u.mean(-1)),
+        "zonal_direction": zonal_direction(frames),
         "rate_of_change": change.abs().mean((2, 3, 4)) / step_size,
         "relative_change": (change.square().mean((2, 3, 4)) / previous.square().mean((2, 3, 4))).sqrt(),
         "correlation": lagged_correlation(unit[:, :lags], unit[:, lags:]),

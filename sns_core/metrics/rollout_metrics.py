@@ -1,6 +1,5 @@
 """The stage that holds one method's rollout against the solver: its series, and its table of windows."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from sns_core.metrics.distances import log_ratio, share_at_the_ends, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
 from sns_core.metrics.reference import emulated_system, write_results
-from sns_core.metrics.temporal import space_time_correlation, zonal_direction
+from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user, window_means
 from sns_core.systems import System
 
@@ -37,7 +36,7 @@ def compute_metrics(
     map_lags: int,
     output: Path,
     output_windows: Path,
-    extra: list[str] = (),
+    user_metrics: list[str] = (),
     dask: dict = ONE_THREAD,
 ) -> None:
     """Compute the metrics of one method's rollout.
@@ -45,15 +44,15 @@ def compute_metrics(
     `segments`: all segments of the rollout. `solver`: the segments of the solver's rollout from the same initial
     states, for the squared error. `reference`: result of `compute_reference`. `manifest`: the data manifest. `window`:
     number of steps per window. `shells`: first and last shell of the spectrum error. `map_lags`: number of lags of C(r,
-    tau). `extra`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean squared
-    error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per window
-    and layer. `dask`: where dask computes, as the arguments of `computed_by`.
+    tau). `user_metrics`: the user's own metrics, as module.function. `output`: the netCDF file of all series, the mean
+    squared error, the steps of loss, and the early and late C(r, tau). `output_windows`: the CSV file with one row per
+    window and layer. `dask`: where dask computes, as the arguments of `computed_by`.
     """
     use_threads(1)
     with computed_by(**dask):
         try:
             system = emulated_system(read_json(manifest))
-            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, extra)
+            result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, user_metrics)
             title = f"{type(system).__name__}: metrics of the rollout of {result.attrs['method']}"
             write_results(result, system, output, title=title, stage="compute_metrics")
         except DamagedFile:
@@ -79,7 +78,7 @@ def _damaged(paths: list[Path]) -> Path | None:
     return None
 
 
-def _score(segments, solver, reference, manifest, window, shells, map_lags, extra):
+def _score(segments, solver, reference, manifest, window, shells, map_lags, user_metrics):
     """Return the series of a rollout, lazily, beside what they are compared to, and the table of windows."""
     content = read_json(manifest)
     system = emulated_system(content)
@@ -98,8 +97,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
-    result["zonal_direction"] = _by_block(zonal_direction, (field / std).transpose(*field.dims)).compute()
-    result = result.assign(measured_by_user(extra, field, system))
+    result = result.assign(measured_by_user(user_metrics, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
         chosen = (field.isel(time=part) / std).transpose(*field.dims)
@@ -108,7 +106,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
         empty = np.full((map_lags + 1, chosen.shape[-1] // 2 + 1), np.nan)
         result[name] = ("map_lag", "distance"), np.mean(maps, 0) if maps else empty
     result = result.assign_coords(map_lag=ensemble["map_lag"], distance=ensemble["distance"])
-    table = window_table(result, ensemble, window, shells, extra, content["emulator"]["step"])
+    table = window_table(result, ensemble, window, shells, user_metrics, content["emulator"]["step"])
     return result, table.assign(method=statistics.attrs["method"])
 
 
@@ -123,14 +121,9 @@ def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
     frames: (member, time, layer, y, x) in the system's units.
     """
 
-    return _by_block(lambda block: system.frame_velocity(block)[0].mean(-1), frames)
-
-
-def _by_block(function: Callable[[torch.Tensor], torch.Tensor], frames: xr.DataArray) -> xr.DataArray:
-    """Apply a function (B, C, H, W) -> (B, C, H) to frames (member, time, layer, y, x), lazily where they are lazy."""
-
     def apply(block: np.ndarray) -> np.ndarray:
-        return function(torch.from_numpy(block).flatten(0, 1)).unflatten(0, block.shape[:2]).numpy()
+        u, _ = system.frame_velocity(torch.from_numpy(block).flatten(0, 1))
+        return u.mean(-1).unflatten(0, block.shape[:2]).numpy()
 
     return xr.apply_ufunc(
         apply,
@@ -143,7 +136,7 @@ def _by_block(function: Callable[[torch.Tensor], torch.Tensor], frames: xr.DataA
 
 
 def window_table(
-    result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int], extra: list[str], step: float
+    result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int], user_metrics: list[str], step: float
 ) -> pd.DataFrame:
     """Return one row per window and layer, with the solver's means beside the method's.
 
@@ -163,7 +156,7 @@ def window_table(
         blocks = result[["energy_spectrum", *(f"{name}_counts" for name in COUNTED)]]
         blocks = blocks.isel(block=slice(index * length, (index + 1) * length)).load()
         window_mean, stop = means.isel(step=index), (index + 1) * window
-        user_means = window_means(result, extra, (stop - window + 0.5) * step, (stop + 0.5) * step)
+        user_means = window_means(result, user_metrics, (stop - window + 0.5) * step, (stop + 0.5) * step)
         for layer, label in enumerate(ensemble["layer"].values):
             truth, mean, part = (data.isel(layer=layer) for data in (solver, window_mean, blocks))
             spectra = part["energy_spectrum"].transpose("member", "block", "wavenumber").values

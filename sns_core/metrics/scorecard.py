@@ -1,4 +1,4 @@
-"""The scorecard: every method by the same scores, each with its interval, beside the solver against itself.
+"""The scorecard: every method by the same scores, each with its interval and the floor of runs of its size.
 
 A rollout is cut into stretches of one member and one window of steps. Each stretch is reduced to means (of spectra, shares of
 histogram bins, energies and their squares, C(tau), ...) over the blocks in which the member is alive. Every score is a
@@ -7,9 +7,8 @@ so are whole members of the solver's ensemble, which gives the intervals (see `b
 difference of two curves). Scores of the mean flow come from products of different members, with the interval of a jackknife
 over members (see `zonal`).
 
-The floor is the score of one half of the solver's ensemble against the other half, two sets of members that share no initial
-state: the solver's own rollout against those trajectories of the test split from which no rollout starts. Where rollouts
-start from all of them, the first half of the rollout's members stands against the test trajectories of the second half.
+The floor of a score is the band of what runs of the solver of the same members and steps score (see `floors`). Forecasts are
+no such runs: their floor is the interval of the solver's own forecasts, which start at the same states.
 """
 
 from pathlib import Path
@@ -33,18 +32,22 @@ from sns_core.metrics.distances import (
     decorrelation_time,
     estimated_levels,
     log_ratio,
+    spectrum_error,
+    worst_window,
 )
 from sns_core.metrics.ensembles import ensemble_scores
+from sns_core.metrics.floor_table import bands_of, inside, probability, read_floors
 from sns_core.metrics.lost import count_lost, is_alive, is_lost, is_out_of_range, steps_alive
-from sns_core.metrics.zonal import SILENT, Profiles, mean_flow_scores, zonal_blocks, zonal_variance
+from sns_core.metrics.zonal import SILENT, Profiles, mean_flow_scores, zonal_variance
 
-BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "vorticity_counts", "velocity_counts", "gradient_counts")
+BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "zonal_square", "zonal_direction", "vorticity_counts", "velocity_counts",
+          "gradient_counts")  # fmt: skip
 STEPS = ("kinetic_energy", "enstrophy", "rate_of_change", "relative_change", "levels", "calls")
-LATER = ("max_abs", "zonal_direction")  # series that results of older versions lack; without them a score is left out
 
 # Score -> (title, units, the value of a perfect method: 0, 1, or None).
 SCORES = {
     "spectrum_error": ("Spectrum error (decades)", "decades", 0.0),
+    "worst_window_spectrum_error": ("… of the worst window", "decades", 0.0),
     "vorticity_distance": ("Vorticity, W₁ (σ)", "standard deviations", 0.0),
     "velocity_distance": ("Velocity, W₁ (rms)", "root mean square", 0.0),
     "gradient_distance": ("Vorticity gradient, W₁ (rms)", "root mean square", 0.0),
@@ -79,8 +82,6 @@ DISTANCES = {
     "correlation_error": "lag", "fluctuation_error": "lag",
 }  # fmt: skip
 SIGNED = ("zonal_error", "zonal_strength", "zonal_amplitude")  # scores that may be negative, with linear intervals
-
-
 SHARES = ("out_of_range", "refined_share")  # scores from 0 to 1
 
 
@@ -93,8 +94,7 @@ def stretches(result: xr.Dataset, ensemble: xr.Dataset, window: int) -> xr.Datas
     result: a method's series and blocks from `compute_metrics`; ensemble: result of `compute_reference`, for R(t) and the
     solver's range. Blocks from the one on in which a member is lost are left out.
     """
-    outside = is_out_of_range(result, ensemble) if "max_abs" in result else None
-    parts = block_means(result, float(ensemble["rate_of_change"].mean()), outside)
+    parts = block_means(result, float(ensemble["rate_of_change"].mean()), is_out_of_range(result, ensemble))
     return in_stretches(parts, is_alive(result["lost_step"], result["block"]), window)
 
 
@@ -121,7 +121,8 @@ def block_means(result: xr.Dataset, rate: float, outside: xr.DataArray | None = 
         series["out_of_range"] = outside.astype(float)
     series = series.coarsen(step=length).mean().rename(step="block").assign_coords(block=result["block"])
     series["rate_error"] = abs(series["rate_of_change"] / rate - 1)
-    return xr.merge([blocks, series, zonal_blocks(result)], join="exact", compat="override")
+    blocks["zonal_mean"] = blocks["zonal_profile"]
+    return xr.merge([blocks, series], join="exact", compat="override")
 
 
 def solver_members(ensemble: xr.Dataset) -> xr.Dataset:
@@ -251,6 +252,7 @@ def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shell
     return pd.concat([
         score_stretches(stretches(result, ensemble, window), members, shells),
         _rows(xr.Dataset({name: ("resample", values) for name, values in run.items()})),
+        _worst_window_rows(result, ensemble, window, shells),
         _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown),
     ])  # fmt: skip
 
@@ -258,10 +260,21 @@ def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shell
 def score_stretches(parts: xr.Dataset, members: xr.Dataset, shells: tuple[int, int]) -> pd.DataFrame:
     """Return the rows of all scores that come from means: parts as of `stretches` against members as of `solver_members`."""
     mine, solver = pooled(parts), pooled(members, seed=1)
-    if "zonal_direction" in parts and "zonal_direction" in members:
+    if "zonal_direction" in members:
         mine["constant"] = "resample", pooled_products(parts, "zonal_direction")
         solver["constant"] = "resample", pooled_products(members, "zonal_direction", seed=1)
     return _rows(scores(mine, solver, shells), differences(mine, solver, shells))
+
+
+def _worst_window_rows(result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int]) -> pd.DataFrame:
+    """Return the largest `window_spectrum_error` of a rollout per layer; it has no interval, but a floor."""
+    spectra = result["energy_spectrum"].mean("member", skipna=False).transpose("block", "layer", "wavenumber")
+    length = min(window // int(result["block"][0]), spectra.sizes["block"])
+    windows = spectra.coarsen(block=length, boundary="trim").reduce(np.mean).values
+    truth = ensemble["energy_spectrum"].mean("member").transpose("layer", "wavenumber").values
+    errors = worst_window(spectrum_error(windows, truth, shells))
+    rows = {"score": "worst_window_spectrum_error", "layer": ensemble["layer"].values, "lead": -1, "value": errors}
+    return pd.DataFrame({**rows, "low": np.nan, "high": np.nan})
 
 
 def _mean_flow_rows(mine: Profiles, solver: Profiles, energy: np.ndarray, shown: xr.DataArray) -> pd.DataFrame:
@@ -272,16 +285,6 @@ def _mean_flow_rows(mine: Profiles, solver: Profiles, energy: np.ndarray, shown:
             value, low, high = (np.nan if ratio else float(part[layer]) for part in triple)
             rows.append({"score": name, "layer": label, "lead": -1, "value": value, "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def halves(result: xr.Dataset, ensemble: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """Return the two halves of the solver's ensemble that give the floor: (rollout, trajectories of the test split)."""
-    rolled = result["member"].values
-    others = np.setdiff1d(np.arange(ensemble.sizes["member"]), rolled)
-    if len(others) > 1:
-        return result, ensemble.isel(member=others)
-    cut = -(-len(rolled) // 2)
-    return result.isel(member=slice(cut)), ensemble.isel(member=rolled[cut:])
 
 
 def forecast_scores(forecast: xr.Dataset, truth: xr.DataArray) -> xr.Dataset:
@@ -309,7 +312,7 @@ def read_scorecard(path: Path) -> pd.DataFrame:
     """
     if not Path(path).exists():
         raise missing(Path(path))
-    table = pd.read_csv(path, dtype={"layer": str})
+    table = pd.read_csv(path, dtype={"layer": str, "inside": "boolean"})
     return table.assign(layer=table["layer"].fillna(""))
 
 
@@ -345,6 +348,7 @@ def score_methods(
     metrics: list[Path],
     ensembles: list[Path],
     reference: Path,
+    floors: Path,
     system: str,
     window: int,
     shells: list,
@@ -354,29 +358,31 @@ def score_methods(
 
     `metrics`: results of `compute_metrics`, the solver's among them; `ensembles`: those of `rollout_ensemble`, the
     solver's among them (a method without one has no scores of forecasts); `reference`: result of `compute_reference`;
-    `system`: its name; `window`: steps that are drawn as one; `shells`: first and last shell of the spectrum error.
-    Columns: value, low and high (interval of 90 %), the same of the floor, units, the value of a perfect method (ideal),
-    members lost, members, and the share of the steps that count.
+    `floors`: result of `draw_floors`; `system`: its name; `window`: steps that are drawn as one; `shells`: first and last
+    shell of the spectrum error. Columns: value, low and high (interval of 90 %), the ends of the floor and whether the
+    value is inside, the probability that a run of the solver is at least as far off (p), units, the value of a perfect
+    method (ideal), members lost, members, and the share of the steps that count.
     """
     with xr.set_options(arithmetic_join="exact"):
-        _write(*_tables(metrics, ensembles, reference, window, tuple(shells)), system, output)
+        _write(_tables(metrics, ensembles, reference, read_floors(floors), window, tuple(shells)), system, output)
 
 
-def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of all methods, and those of the floor."""
+def _tables(metrics, ensembles, reference, floors: pd.DataFrame, window, shells) -> pd.DataFrame:
+    """Return the rows of all methods with their floors."""
     ensemble = xr.open_dataset(reference).load()
     forecasts = {forecast.attrs["method"]: forecast for forecast in map(xr.load_dataset, ensembles)}
-    tables, floor = [], None
+    solver_forecasts = _rows(forecast_scores(forecasts["solver"], forecasts["solver"]["truth"]))
+    of_forecasts = solver_forecasts.rename(columns={"low": "floor_low", "high": "floor_high"}).drop(columns="value")
+    tables = []
     for path in metrics:
         with xr.open_dataset(path) as opened:
-            later = [name for name in LATER if name in opened]
-            result = opened[[*BLOCKS, *STEPS, *later, "zonal_velocity", "lost_step"]].load()
+            result = opened[[*BLOCKS, *STEPS, "max_abs", "lost_step"]].load()
         name = result.attrs["method"]
-        rows = [_rollout_scores(result, ensemble, window, shells)]
+        bands = bands_of(floors, result.sizes["member"], result.sizes["step"])
+        rows = [_rollout_scores(result, ensemble, window, shells).merge(bands, on=["score", "layer"], how="left")]
         if name in forecasts:
-            rows.append(_rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"])))
-        if name == "solver":
-            floor = pd.concat([_rollout_scores(*halves(result, ensemble), window, shells), *rows[1:]])
+            scored = _rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"]))
+            rows.append(scored.merge(of_forecasts, on=["score", "layer", "lead"], how="left"))
         lost, block = result["lost_step"].values, int(result["block"][0])
         lived = steps_alive(lost, result.sizes["step"])
         counted = np.where(is_lost(lost), lived // block * block, lived)  # a block with a lost step counts nowhere
@@ -388,17 +394,14 @@ def _tables(metrics, ensembles, reference, window, shells) -> tuple[pd.DataFrame
                 counted=float(counted.mean() / result.sizes["step"]),
             )
         )
-    return pd.concat(tables), floor
+    return pd.concat(tables)
 
 
-def _write(table: pd.DataFrame, floor: pd.DataFrame, system: str, output: Path) -> None:
-    place = ["score", "layer", "lead"]
-    without = [name for name, (_, _, ideal) in SCORES.items() if ideal is None and name != "stability_horizon"]
-    floor = floor[~floor["score"].isin(without)]
-    names = {name: f"floor_{name}" for name in ("low", "high")} | {"value": "floor"}
-    table = table.merge(floor.rename(columns=names), on=place, how="left").assign(system=system)
-    table["units"] = [SCORES[score][1] for score in table["score"]]
+def _write(table: pd.DataFrame, system: str, output: Path) -> None:
+    table = table.assign(system=system, units=[SCORES[score][1] for score in table["score"]])
     table["ideal"] = [SCORES[score][2] for score in table["score"]]
+    one_sided = (table["ideal"] == 0) & ~table["score"].isin(SIGNED)
+    table["inside"], table["p"] = inside(table, "value", one_sided), probability(table, "value", one_sided)
     order = {method: index for index, method in enumerate(dict.fromkeys(table["method"]))}
     rank = {score: index for index, score in enumerate(SCORES)}
     table = table.sort_values(
@@ -406,7 +409,7 @@ def _write(table: pd.DataFrame, floor: pd.DataFrame, system: str, output: Path) 
         key=lambda column: column.map(order if column.name == "method" else rank) if column.name != "lead" else column,
     )  # fmt: skip
     table["lead"] = [lead if lead >= 0 else "" for lead in table["lead"]]
-    columns = ["system", "method", "score", "layer", "lead", "value", "low", "high", "floor", "floor_low", "floor_high",
+    columns = ["system", "method", "score", "layer", "lead", "value", "low", "high", "floor_low", "floor_high", "inside", "p",
                "ideal", "units", "members_lost", "members", "counted"]  # fmt: skip
     with whole_file(output) as temporary:
         table[columns].to_csv(temporary, index=False)

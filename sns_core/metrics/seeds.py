@@ -21,8 +21,8 @@ SHOWN = {
 def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_readable: Path) -> None:
     """Join the scorecards of several runs that differ in the seed.
 
-    The rows hold the mean and the standard deviation over the seeds, the least and the greatest value, the mean floor,
-    and the value of each seed. Raises UserError where the scorecards do not have the same methods.
+    The rows hold the mean and the standard deviation over the seeds, the least and the greatest value, the mean ends of the
+    floor, the number of seeds inside it, and the value of each seed. Raises UserError where the scorecards do not have the same methods.
 
     `scorecards`: the scorecard of each run.
     `seeds`: the seed of each run, in the order of the scorecards.
@@ -44,7 +44,8 @@ def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_r
         {
             "mean": values.mean(axis=1, skipna=False), "deviation": values.std(axis=1, ddof=1, skipna=False),
             "least": values.min(axis=1), "greatest": values.max(axis=1),
-            "floor": pd.concat([table.set_index(PLACE)["floor"] for table in tables], axis=1).mean(axis=1).reindex(order),
+            **{end: _over_seeds(tables, end).mean(axis=1).reindex(order) for end in ("floor_low", "floor_high")},
+            "inside": (_over_seeds(tables, "inside") == True).sum(axis=1).reindex(order),  # noqa: E712
             **{f"seed_{seed}": values[seed] for seed in seeds},
         }
     )  # fmt: skip
@@ -54,6 +55,10 @@ def compare_seeds(*, scorecards: list[Path], seeds: list, output: Path, output_r
         joined.reset_index().to_csv(temporary, index=False)
     with whole_file(output_readable) as temporary:
         temporary.write_text(_markdown(joined.reset_index(), methods[0], lost, members, seeds))
+
+
+def _over_seeds(tables: list[pd.DataFrame], column: str) -> pd.DataFrame:
+    return pd.concat([table.set_index(PLACE)[column] for table in tables], axis=1)
 
 
 def _markdown(joined: pd.DataFrame, methods: list[str], lost, members, seeds) -> str:

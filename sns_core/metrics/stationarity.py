@@ -13,6 +13,7 @@ time included. Three criteria:
 import math
 
 import numpy as np
+import pandas as pd
 
 from sns_core.metrics.zonal import student_quantile
 
@@ -77,3 +78,22 @@ def mser(time: np.ndarray, series: np.ndarray, batch: int = 5) -> float:
     starts = np.arange(max(1, count // 2))
     errors = [means[start:].var() / (count - start) for start in starts]
     return float(time[int(starts[np.argmin(errors)]) * batch])
+
+
+def way_out(table: pd.DataFrame) -> str:
+    """Return one line about the splits that drift, and the spin-up that would do."""
+    drifting, spin_up = table[table["drifts"]], float(table["spin_up"].iloc[0])
+    words = [
+        f"{row.quantity.replace('_', ' ')} of {row.split} {100 * row.drift:+.2g} ± {100 * row.error:.1g} %"
+        if row.quantity != "spectrum"
+        else f"spectrum of {row.split} {row.drift:+.2g} ± {row.error:.1g} decades"
+        for row in drifting.itertuples()
+    ]
+    settled = table["settled"].max()
+    if settled > spin_up:
+        remedy = f"the energy is stationary from {settled:.3g} on; set data.spin_up to that or more"
+    else:
+        remedy = f"no energy series is long enough to say which would do; try data.spin_up {2 * spin_up or 1:g}"
+    return (
+        f"after a spin-up of {spin_up:g}, the first and last third of the frames differ ({'; '.join(words)}); {remedy}"
+    )

@@ -1,4 +1,4 @@
-"""The zonal-mean flow of a rollout: its mean profile and its variance, from the stored frames."""
+"""The zonal-mean flow of a rollout: its mean profile and its variance, from the blocks of steps."""
 
 from dataclasses import dataclass
 
@@ -16,18 +16,8 @@ def step_of_frames(result: xr.Dataset) -> np.ndarray:
 
 
 def zonal_blocks(result: xr.Dataset) -> xr.Dataset:
-    """Return means over the stored frames of each block of the zonal-mean velocity, of its square and of `zonal_direction`.
-
-    All have the axes (member, block, layer, y). The initial frame is left out. A block without a stored frame holds NaN.
-    """
-    blocks, step = result["block"].values, step_of_frames(result)
-    names = {"zonal_velocity": "zonal_mean", "zonal_direction": "zonal_direction"}
-    series = result[[name for name in names if name in result]].rename({"zonal_velocity": "zonal_mean"})
-    series = series.isel(time=np.flatnonzero(step > 0)).astype(float)
-    place = np.searchsorted(blocks, step[step > 0])
-    series = series.drop_vars("time", errors="ignore").rename(time="block").assign_coords(block=blocks[place])
-    series["zonal_square"] = series["zonal_mean"] ** 2
-    return series.groupby("block").mean().reindex(block=blocks).transpose("member", "block", ...)
+    """Return the means of the zonal-mean velocity and of its square over each block, (member, block, layer, y)."""
+    return result[["zonal_profile", "zonal_square"]].rename(zonal_profile="zonal_mean").astype(float)
 
 
 def zonal_variance(means: xr.Dataset) -> xr.DataArray:

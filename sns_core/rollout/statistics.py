@@ -21,8 +21,9 @@ SERIES = {
     "kinetic_energy": ("step", "layer"), "enstrophy": ("step", "layer"), "rate_of_change": ("step",),
     "relative_change": ("step",), "max_abs": ("step",), "levels": ("step", "frame"), "calls": ("step",),
     "energy_spectrum": ("block", "layer", "wavenumber"), "correlation": ("block", "lag"),
-    "zonal_profile": ("block", "layer", "y"), "vorticity_counts": ("block", "layer", "bin"),
-    "velocity_counts": ("block", "layer", "bin"), "gradient_counts": ("block", "layer", "bin"),
+    "zonal_profile": ("block", "layer", "y"), "zonal_square": ("block", "layer", "y"), "zonal_direction": ("block", "layer", "y"),
+    "vorticity_counts": ("block", "layer", "bin"), "velocity_counts": ("block", "layer", "bin"),
+    "gradient_counts": ("block", "layer", "bin"),
 }  # fmt: skip
 
 
@@ -88,6 +89,8 @@ class StreamingStatistics:
         reduced["energy_spectrum"] = measured["energy_spectrum"].mean(1)[:, None]
         reduced["correlation"] = measured["correlation"].nanmean(1)[:, None]
         reduced["zonal_profile"] = measured["zonal_velocity"].mean(1)[:, None]
+        reduced["zonal_square"] = measured["zonal_velocity"].square().mean(1)[:, None]
+        reduced["zonal_direction"] = measured["zonal_direction"].mean(1)[:, None]
         for name in COUNTED:
             reduced[f"{name}_counts"] = measured[f"{name}_counts"][:, None]
         first = torch.from_numpy(first_lost_step(measured["max_abs"].cpu().numpy(), first_step))

@@ -55,6 +55,8 @@ class System(abc.ABC):
     variable = "field"
     units = length_units = time_units = energy_units = "1"
     layers: tuple[str, ...] = ("flow",)
+    # Parameters of the fastest form of the numerics, which equals the others to rounding or within the filter.
+    fastest: tuple[tuple[str, object], ...] = ()
     # On a CPU, the members that are stepped together have at most this many grid points in total, so that their fields
     # stay in the caches.
     cache_points = 65536

@@ -47,6 +47,7 @@ class KolmogorovFlow(System):
     channels = 1
     length = 2 * math.pi
     cfl_limit = CFL_LIMIT
+    fastest = (("advection", "stress"),)
     variable, units, length_units, time_units, energy_units = "vorticity", "1", "1", "1", "1"
     layers = ("flow",)
 

@@ -48,6 +48,7 @@ class TwoLayerQG(System):
 
     channels = 2
     cfl_limit = CFL_LIMIT
+    fastest = (("arithmetic", "real"),)
     cache_points = 16384
     variable, units, length_units, time_units, energy_units = "potential_vorticity", "s-1", "m", "s", "m2 s-2"
     layers = ("upper", "lower")

@@ -22,14 +22,18 @@ FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 
 
-def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = None) -> PeriodicUNet:
+def build_network(
+    spec: dict, channels: int, landmarks: torch.Tensor | None = None, resolution: int | None = None
+) -> PeriodicUNet:
     """Build the network of a model's specification. The objective decides which frames the network sees.
 
-    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input. Raises UserError for
-    an unknown objective.
+    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have
+    none. `resolution`: points per side of a frame, for a network that fits no other. Raises UserError for an unknown
+    objective.
     """
-    shape = {"channels": channels, **spec["network"]}
-    shape["landmarks"] = landmarks if shape.get("landmarks") else None
+    shape = {"channels": channels, "resolution": resolution, **spec["network"]}
+    shown = shape.get("landmarks") and landmarks is not None and len(landmarks)
+    shape["landmarks"] = landmarks if shown else None
     if spec["objective"] == "pointwise":
         return PeriodicUNet(frames_in=1, frames_out=1, levels=None, **shape)
     if spec["objective"] not in OBJECTIVES:
@@ -127,13 +131,46 @@ def load_model(
     tensors, note = read_tensors(path)
     if note.get("format") != FORMAT:
         raise DamagedFile(path, f"not a model of this project (its format is not {FORMAT!r})")
+    _check_note(path, note)
     objectives, trained_for = (objective,) if isinstance(objective, str) else objective, note["spec"]["objective"]
     if trained_for not in objectives:
         needed = " or ".join(map(repr, objectives))
         raise UserError(f"{path}: a model with objective {trained_for!r} where {needed} is needed")
     if identity is not None and note["data"] != identity:
         raise DamagedFile(path, f"trained on other data than this run's (manifest {note['data'][:12]})")
-    network = build_network(note["spec"], note["channels"], tensors.get("landmarks"))
+    _check_shapes(path, note, tensors)
+    network = build_network(note["spec"], note["channels"], tensors.get("landmarks"), note["resolution"])
+    network.load_state_dict(tensors)
+    return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device), compile)
+
+
+def _check_note(path: Path, note: dict) -> None:
+    """Raise DamagedFile where the note of a model lacks what its users read."""
+    kinds = {"spec": dict, "statistics": dict, "data": str, "channels": int, "resolution": int}
+    wrong = [key for key, kind in kinds.items() if not isinstance(note.get(key), kind)]
+    spec = note.get("spec") if "spec" not in wrong else {}
+    wrong += [
+        f"spec.{key}" for key, kind in (("objective", str), ("network", dict)) if not isinstance(spec.get(key), kind)
+    ]
+    if wrong:
+        raise DamagedFile(path, f"its note lacks {', '.join(wrong)}")
+
+
+def _check_shapes(path: Path, note: dict, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise DamagedFile where the network that a note describes has other shapes than the tensors.
+
+    The network is built without memory for its weights, so that a wrong width costs nothing. A network has more tensors than
+    blocks, so a wrong number of blocks is known before any block is built.
+    """
+    try:
+        shape = note["spec"]["network"]
+        blocks = int(shape.get("blocks", 1)) * max(1, len(shape.get("multipliers", ())))
+        if blocks > len(tensors):
+            raise ValueError(f"{blocks} blocks in {len(tensors)} tensors")
+        with torch.device("meta"):
+            network = build_network(note["spec"], note["channels"], tensors.get("landmarks"), note["resolution"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DamagedFile(path, f"its note describes no network of this project ({error})") from None
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != stored:
@@ -143,5 +180,3 @@ def load_model(
             f"a checkpoint of another shape ({name} is {stored.get(name, 'absent')}, "
             f"its configuration asks for {expected.get(name, 'none')})",
         )
-    network.load_state_dict(tensors)
-    return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device), compile)

@@ -76,7 +76,7 @@ class Trainer:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
-            self.network = build_network(spec, channels, self._landmarks(resolution))
+            self.network = build_network(spec, channels, self.sampler.system.landmarks(resolution), resolution)
         self.network.check_resolution(resolution)
         self.network.to(device)
         # Only training steps run the compiled network. Validation and calibration run `self.network`: they are rare,
@@ -87,12 +87,6 @@ class Trainer:
             self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
         )
         self.step, self.history, self.began = 0, History(name), time.monotonic()
-
-    def _landmarks(self, resolution: int) -> torch.Tensor:
-        landmarks = self.sampler.system.landmarks(resolution)
-        if self.spec["network"].get("landmarks") and not len(landmarks):
-            raise UserError(f"models.{self.name}.network.landmarks: {type(self.sampler.system).__name__} has none")
-        return landmarks
 
     def train_step(self, stop: bool = False) -> bool:
         """Train for one step: batch, loss, gradients of all processes, clipping, optimiser, moving average.

@@ -1,7 +1,7 @@
-"""A headless Chromium for tests. The DevTools protocol over two pipes drives it, so no further package is needed.
+"""A headless Chromium for tests, driven by the DevTools protocol over two pipes, so that no further package is needed.
 
-`install` fetches Debian's package. Every request of a page and every word in its console is noted, so that a test can say
-that there was none.
+`install` fetches Debian's package. The browser notes each request of a page and each message in its console, so that a
+test can check that there are none.
 """
 
 import base64
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-# Off line and quiet: the browser itself asks nothing of any host either.
+# These options also keep the browser itself from sending requests to any host.
 FLAGS = (
     "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-quic",
@@ -33,12 +33,12 @@ def program() -> str | None:
 
 
 def hindrance() -> str:
-    """Return the reason why no browser can start on this machine; an empty text if one can."""
+    """Return the reason why no browser can start on this machine, or an empty text if a browser can start."""
     return "" if program() else "no Chromium is installed here (make test fetches Debian's where it may)"
 
 
 def install() -> None:
-    """Install Debian's package if there is no browser, the user is root and apt-get exists; else do nothing."""
+    """Install Debian's package if the machine has no browser, the user is root and apt-get exists. Do nothing otherwise."""
     if program() or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     quiet = {
@@ -52,7 +52,7 @@ def install() -> None:
 
 
 class Browser:
-    """A running browser with a profile of its own in `folder`; used as a `with` block."""
+    """A running browser, used as a `with` block. `folder` holds its profile."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -60,7 +60,7 @@ class Browser:
     def __enter__(self) -> "Browser":
         reads, self._to = os.pipe()
         self._from, writes = os.pipe()
-        # The browser reads its orders from descriptor 3 and answers on 4; bash puts the pipes there (sh knows single digits only).
+        # The browser reads its orders from descriptor 3 and answers on 4. bash puts the pipes there; sh knows single digits only.
         line = f'exec "$@" 3<&{reads} 4>&{writes}'
         words = [program(), *FLAGS, f"--user-data-dir={self.folder}", "about:blank"]
         with (self.folder / "chromium.log").open("w") as log:
@@ -83,7 +83,7 @@ class Browser:
         os.close(self._from)
 
     def _message(self, deadline: float) -> dict:
-        """Return the next message; TimeoutError if none comes."""
+        """Return the next message. Raise TimeoutError if no message comes."""
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -96,7 +96,7 @@ class Browser:
         return json.loads(message)
 
     def ask(self, method: str, session: str | None = None, seconds: float = 60, **parameters) -> dict:
-        """Return the answer to an order; other messages go to `events`."""
+        """Return the answer to an order. Append all other messages to `events`."""
         number = next(self._numbers)
         order = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
         os.write(self._to, json.dumps(order).encode() + b"\0")

@@ -16,7 +16,7 @@ from sns_core.figures.explorer.write import write_explorer
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """A running Chromium. SNS_INSTALL_BROWSER=1, as set by `make test`, allows to fetch Debian's."""
+    """A running Chromium. SNS_INSTALL_BROWSER=1, which `make test` sets, allows the installation of Debian's package."""
     if os.environ.get("SNS_INSTALL_BROWSER") == "1":
         chromium.install()
     if reason := chromium.hindrance():

@@ -9,7 +9,7 @@ import xarray as xr
 
 from sns_core.figures.movie import plot_movie
 
-BLOCK, STRIDE = 5, 2  # steps a block of the spectra, and between frames
+BLOCK, STRIDE = 5, 2  # steps per block of the spectra, and steps between frames
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def distance(left: np.ndarray, right: np.ndarray) -> float:
     return float(abs(left.astype(int) - right.astype(int)).mean())
 
 
-def test_fields_are_seen_and_differ_by_method_time_member_and_layer(page):
+def test_fields_are_drawn_and_differ_by_method_time_member_and_layer(page):
     scrub(page, 9)
     assert step_shown(page) == 18
     solver, pointwise = page.part(panel("solver")), page.part(panel("pointwise"))
@@ -70,7 +70,7 @@ def test_fields_are_seen_and_differ_by_method_time_member_and_layer(page):
     assert distance(page.part(panel("solver")), third_member) > 2
 
 
-def test_a_lost_member_is_told_with_its_step(page):
+def test_a_lost_member_is_marked_with_its_step(page):
     member(page, 0)
     scrub(page, 10)
     note = "[data-method='published'] p"
@@ -85,7 +85,7 @@ def test_a_lost_member_is_told_with_its_step(page):
     assert words(page, "[data-method=generation] p") == "run for 5 steps"
 
 
-def test_pointing_at_the_spectrum_tells_the_values_of_the_metrics(page, source):
+def test_pointing_at_the_spectrum_shows_the_values_of_the_metrics(page, source):
     chosen, frame = 1, 7
     member(page, chosen)
     scrub(page, frame)
@@ -110,7 +110,7 @@ def test_pointing_at_the_spectrum_tells_the_values_of_the_metrics(page, source):
     assert words(page, "#spectrum-block").startswith("mean over steps 11 to 15")
 
 
-def test_it_plays_pauses_and_goes_where_one_clicks(page):
+def test_the_page_plays_pauses_and_jumps_to_a_click(page):
     scrub(page, 0)
     page.click("#play")
     page.wait("document.getElementById('time').value > 2")
@@ -122,13 +122,13 @@ def test_it_plays_pauses_and_goes_where_one_clicks(page):
     stopped = page.run("document.getElementById('time').value")
     page.run("new Promise((done) => setTimeout(done, 400))")
     assert page.run("document.getElementById('time').value") == stopped
-    # Charts run from time 0 to that of step 40 between the margins.
+    # Between its margins, a chart runs from time 0 to the time of step 40.
     width = page.box("#kinetic_energy")["width"]
     page.click("#kinetic_energy", (46 + 0.25 * (width - 58)) / width)
     assert step_shown(page) == 10
 
 
-def test_the_keyboard_does_it_all(page):
+def test_the_keyboard_controls_the_page(page):
     page.key("Home")
     assert step_shown(page) == 0
     for _ in range(3):
@@ -153,7 +153,7 @@ def test_the_keyboard_does_it_all(page):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "dark")])
-def test_it_fits_a_phone_and_the_dark(browser, explorer, width, scheme):
+def test_the_page_fits_a_phone_and_the_dark_scheme(browser, explorer, width, scheme):
     page = browser.page(width, 800, prefers_color_scheme=scheme)
     page.open(explorer)
     page.wait("document.querySelector('#spectrum path.line')")
@@ -165,7 +165,7 @@ def test_it_fits_a_phone_and_the_dark(browser, explorer, width, scheme):
     assert not page.events("Runtime.exceptionThrown")
 
 
-def test_a_damaged_page_says_so(browser, explorer, tmp_path):
+def test_a_damaged_page_shows_a_message(browser, explorer, tmp_path):
     broken = tmp_path / "broken.html"
     text = explorer.read_text()
     begin = text.index('id="data">') + 200

@@ -31,6 +31,8 @@ def report(tmp_path_factory):
         "windows": str(source.windows),
         "scorecard": str(source.scorecard),
         "cost": str(source.cost),
+        "reference": str(source.reference),
+        "floors": str(source.floors),
         "movie": str(tiny_movie(folder / "movie_small.mp4")),
         "explorer": str(folder / "explorer.html"),
         "methods": METHODS,
@@ -50,7 +52,7 @@ def opened(browser, report, width=1280, height=800, scheme="light"):
     return page
 
 
-def test_the_first_screen_tells_the_result(browser, report):
+def test_the_first_screen_shows_the_result(browser, report):
     page = opened(browser, report)
     for selector in (".result", ".numbers", "video"):
         place = page.run(f"document.querySelector('{selector}').getBoundingClientRect().toJSON()")
@@ -62,7 +64,7 @@ def test_the_first_screen_tells_the_result(browser, report):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(browser, report, scheme):
+def test_the_report_fits_a_phone(browser, report, scheme):
     page = opened(browser, report, 390, 844, scheme)
     assert page.run("document.documentElement.scrollWidth") <= 390
     assert (page.screenshot()[2, 2].max() < 60) == (scheme == "dark")

@@ -1,4 +1,4 @@
-"""The code of the pages "How to add ..." as it stands there: a system, a method and two metrics through the whole workflow."""
+"""The workflow runs a system, a method and two metrics from the code blocks of the pages "How to add ..."."""
 
 import subprocess
 from pathlib import Path
@@ -14,7 +14,7 @@ from pages import blocks
 from sns_workflow.configuration import ConfigurationError, merge, validate
 
 PAGES = ("add-a-system", "add-a-method", "add-a-metric")
-# At the size of the smoke run.
+# The size of the smoke run.
 SMALL = """
 run: own
 use: {systems: [surface], methods: [solver, pointwise, kept]}
@@ -30,7 +30,7 @@ TABLES = Path("results/own/surface")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder as a user would have it: the files of the pages and nothing else."""
+    """A folder like a user's: it holds the files of the pages and nothing else."""
     folder = tmp_path_factory.mktemp("own")
     for page in PAGES:
         for name, content in blocks(page).items():
@@ -75,7 +75,7 @@ def test_system_method_and_metrics_of_the_pages_run_through_the_workflow(root, f
     windows = pd.read_csv(folder / TABLES / "windows.csv")
     assert list(windows["method"].unique()) == ["solver", "pointwise", "kept"]
     assert (folder / figure).stat().st_size > 10_000
-    # The rollout of the solver goes on where its data ended: it has their spectrum and their fine structure.
+    # The solver's rollout continues its data, so it has the same spectrum and the same fine structure.
     solver = windows[windows["method"] == "solver"]
     for name in ("palinstrophy", "extreme", "kinetic_energy"):
         ratio = solver[name] / solver[f"{name}_solver"]
@@ -84,7 +84,7 @@ def test_system_method_and_metrics_of_the_pages_run_through_the_workflow(root, f
     assert {"palinstrophy", "palinstrophy_solver", "extreme"} <= set(members.columns)
 
 
-def test_the_metric_is_what_it_says(folder):
+def test_the_metric_has_the_value_that_the_page_gives(folder):
     with xr.open_dataset(folder / TABLES / "metrics/solver.nc") as series:
         assert series["palinstrophy"].dims == ("member", "time", "layer")
     space = {}
@@ -95,8 +95,8 @@ def test_the_metric_is_what_it_says(folder):
     assert space["palinstrophy"](frames, system).item() == pytest.approx(0.5 * 25 * 9 / 2, rel=1e-5)
 
 
-def test_the_kept_spectrum_is_kept(folder):
-    """The page's method leaves no shell beyond 1.2 times the training data's; the surrogate alone does."""
+def test_the_method_of_the_page_holds_the_spectrum(folder):
+    """With the page's method no shell exceeds 1.2 times the power in the training data; with the surrogate alone, shells do."""
     import json
 
     from sns_core.shells import shell_index
@@ -112,12 +112,12 @@ def test_the_kept_spectrum_is_kept(folder):
             frames = torch.from_numpy(segment["buoyancy"].values[:, -1]) / std
         power = torch.fft.rfft2(frames, norm="ortho").abs().square().flatten(2)
         size[method] = (torch.zeros(2, 1, limit.shape[1]).index_add(2, shells, power) / shells.bincount()).sqrt()
-    inner = slice(1, 8)  # beyond, a half spectrum's shells are cut by its Nyquist modes
+    inner = slice(1, 8)  # the Nyquist modes cut the shells beyond
     assert (size["kept"] <= limit * 1.01)[..., inner].all()
     assert (size["pointwise"] > limit * 1.01)[..., inner].any()
 
 
-def test_an_edit_of_the_users_files_reruns_what_they_made(root, folder):
+def test_an_edit_of_a_users_file_reruns_the_jobs_that_use_it(root, folder):
     def planned(name: str, edit) -> set[str]:
         path = folder / name
         before = path.read_text()
@@ -150,7 +150,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_in_what_is_added_is_one_line(root, folder, config, monkeypatch, mistake):
+def test_a_mistake_in_a_users_file_is_one_line(root, folder, config, monkeypatch, mistake):
     monkeypatch.chdir(folder)
     for overlay in ("surface", "kept", "gradients"):
         merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))

@@ -1,4 +1,4 @@
-"""Every Python example of docs/library.md, of docs/library.ipynb and of the README runs as it stands there."""
+"""Every Python example of docs/library.md, of docs/library.ipynb and of the README runs without a change."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from sns_core.errors import UserError
 
 @pytest.fixture
 def at_root(monkeypatch):
-    """The examples run in the root of the repository, as a reader's do, and draw to no screen."""
+    """Run the examples in the root of the repository, as a reader does, and without a screen."""
     monkeypatch.chdir(ROOT)
     matplotlib.use("Agg")
     yield
@@ -34,15 +34,15 @@ def test_a_gallery_folder_is_an_emulator(at_root):
     names = run(blocks("library")["emulator.py"], "emulator.py")
     flow, energy = names["flow"], names["energy"]
     assert dict(flow.vorticity.sizes) == {"member": 1, "time": 11, "layer": 1, "y": 64, "x": 64}
-    assert np.allclose(flow.vorticity[0, 0, 0], names["x0"], atol=1e-4), "frame 0 is the state that was given"
+    assert np.allclose(flow.vorticity[0, 0, 0], names["x0"], atol=1e-4), "frame 0 is the initial state"
     assert flow.time.values[-1] == pytest.approx(200 * 0.05)
     assert bool((energy[-1, 1:20] > 0).all()) and len(plt.gca().lines) == 11
 
 
-def test_sns_holds_a_surrogate_that_is_not_ours(at_root):
+def test_sns_stabilises_a_surrogate_from_outside_the_package(at_root):
     frames = run(blocks("library")["around_yours.py"], "around_yours.py")["frames"]
     alone, refined = (float(frame.std()) for frame in frames.values())
-    assert alone > 1.35 and refined < 1.3, "the surrogate alone grows rough; refined, it stays nearer to 1"
+    assert alone > 1.35 and refined < 1.3, "the surrogate alone grows rough; with refinement it stays nearer to 1"
 
 
 def test_a_stream_goes_on_until_the_reader_stops_it(at_root, capsys):
@@ -51,7 +51,7 @@ def test_a_stream_goes_on_until_the_reader_stops_it(at_root, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 20
 
 
-def test_the_lines_of_the_readme(at_root):
+def test_the_example_of_the_readme_runs(at_root):
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
     shorter = {'"results/demo"': '"gallery/re1e4"', "steps=1000": "steps=40", "time > 100": "time > 0.5"}
     for words, replacement in shorter.items():
@@ -109,7 +109,7 @@ def test_the_notebook_runs_and_shows_a_picture_in_each_cell_that_draws(at_root, 
 
 
 def test_the_notebook_has_the_example_of_the_page():
-    """The surrogate of the notebook is that of the page, but for imports and the folder."""
+    """The notebook and the page define the same surrogate; only imports and the folder differ."""
     page = blocks("library")["around_yours.py"].replace('"gallery/', '"../gallery/').splitlines()
     cells = json.loads((ROOT / "docs" / "library.ipynb").read_text())["cells"]
     (code,) = ["".join(cell["source"]) for cell in cells if "class Advection" in "".join(cell["source"])]

@@ -26,7 +26,7 @@ BY_SNAKEMAKE = {
 
 
 def strings_of(folder: Path) -> str:
-    """Join all strings of the Python code under a folder; f-strings without their values."""
+    """Join all strings of the Python code under a folder. Of an f-string, take the text without the values."""
     nodes = [node for path in folder.glob("**/*.py") for node in ast.walk(ast.parse(path.read_text()))]
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
@@ -46,7 +46,7 @@ def words() -> str:
 
 
 @pytest.mark.parametrize("message", messages())
-def test_every_message_of_troubleshooting_is_one_of_the_codes(words, message):
+def test_the_code_holds_every_message_of_the_page_of_troubleshooting(words, message):
     if message in BY_SNAKEMAKE:
         folder = Path(snakemake.__file__).parent
         assert any(
@@ -63,7 +63,7 @@ def test_the_page_of_troubleshooting_has_messages():
 
 
 @pytest.mark.parametrize("page", [*PAGES, *FOLDER_PAGES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_links_lead_to_files(page):
     for target, _ in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
@@ -102,7 +102,7 @@ def test_configurations_of_the_pages_are_valid(config, page, file):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_name_files_of_the_repository(page):
-    """Configurations, modules and make targets in the code blocks exist; files of the reader's own have no folder."""
+    """Configurations, modules and make targets in the code blocks exist. A name without a folder is a reader's own file."""
     code = "\n".join(re.findall(r"^```\n(.*?)^```$", page.read_text(), re.M | re.S))
     for path in re.findall(r"(?:--configfile|-s|--workflow-profile) (\w+/[\w./-]+)", code):
         assert (ROOT / path).exists(), path

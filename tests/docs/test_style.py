@@ -1,4 +1,4 @@
-"""The rules of docs/style.md that a program can check: prose of pages, docstrings, comments and messages; names of values."""
+"""Check the rules of docs/style.md that a program can check: pages, docstrings, comments, messages, names of values."""
 
 import ast
 import re
@@ -15,6 +15,7 @@ PLACES = {
     "config": ["config/*.yaml", "profiles/*/*.yaml", "workflow/schemas/*.yaml", "Makefile"],
     "workflow": ["Snakefile", "workflow/**/*.smk", "workflow/**/*.py", "workflow/**/*.rst", "sns_workflow/**/*.py"],
     "benchmarks": ["benchmarks/*.py", "benchmarks/*.sh"],
+    "tests": ["tests/*.py", "tests/*/**/*.py"],
     "sns_core": ["sns_core/*.py", "sns_core/*.j2"],
     **{
         f"sns_core/{folder.name}": [f"sns_core/{folder.name}/**/*.py"]
@@ -24,7 +25,7 @@ PLACES = {
 }
 PLACES_OF_CODE = [place for place in PLACES if place not in ("pages", "config")]
 
-# Rates such as "10 calls a second" are plain English; the article twice in a row for "per" or "for each" is not.
+# A rate such as "10 calls a second" is plain English. The article in place of "per" or "for each" is not: these nouns.
 COUNTED = "row|panel|file|folder|job|generator|stream|curve|line|point|call|list|value|number|level|step|frame|member"
 COUNTED += (
     "|entry|byte|GPU|chunk|column|block|thread|page|log|stepper|network|character|picture|title|seed|weight|table"
@@ -44,7 +45,7 @@ OPENING = re.compile(r"(?:What|Who|How|Where|That)\b")
 BANNED = {"told", "given", "found", "known", "one", "other", "own", "kept", "there", "here", "some", "again", "few"}
 BANNED |= {"asked", "seen"}
 
-# Sentences that a pattern takes for its own: file -> words.
+# Words that a pattern matches although they keep the rule: file -> words.
 EXCEPTIONS = {
     "docs/style.md": ("whoever computes", "whichever are asked for", "a row a method"),
     "tests/docs/test_style.py": ("whoever", "whichever", "a row a method", "of which", "from which on"),
@@ -52,7 +53,7 @@ EXCEPTIONS = {
 
 
 def prose_of_page(text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line outside the code blocks."""
+    """Yield the number and the text of each line outside the code blocks."""
     code = False
     for number, line in enumerate(text.splitlines(), 1):
         code ^= line.lstrip().startswith("```")
@@ -61,7 +62,7 @@ def prose_of_page(text: str) -> Iterator[tuple[int, str]]:
 
 
 def prose_of_code(path: Path) -> Iterator[tuple[int, str]]:
-    """Number of the first line and text of each run of comments, and of each string that holds a sentence."""
+    """Yield the first line's number and the text of each run of comments, and of each string that holds a sentence."""
     block: list[str] = []
     start = last = 0
     with tokenize.open(path) as file:
@@ -132,7 +133,7 @@ def test_docstrings_begin_with_a_verb_or_a_thing(place):
 
 
 def names_of_values(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Line and name of each parameter, assigned variable and function."""
+    """Yield the line and the name of each parameter, assigned variable, function and class."""
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             yield node.lineno, node.arg
@@ -155,7 +156,7 @@ def test_no_value_is_named_by_a_pronoun(place):
     assert not faults, "\n".join(faults)
 
 
-# `collect_run` writes the pages of the gallery, a paragraph per line.
+# `collect_run` writes the pages of the gallery with one paragraph per line.
 WRITTEN_BY_HAND = [path for path in files("pages") if path.parents[1].name != "gallery"]
 
 

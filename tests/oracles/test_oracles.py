@@ -1,7 +1,7 @@
-"""The metrics against independent libraries, on frames of the solver: `pip install -r tests/oracles/requirements.txt`.
+"""Metrics of the solver's frames equal those of independent libraries (`pip install -r tests/oracles/requirements.txt`).
 
-A test whose library is missing is skipped, so the project's own tests need none of them. pyqg has no wheel for pip; its estimate
-of a spectrum is written out here, and compared with pyqg where that is installed (conda).
+A test is skipped if its library is missing, so the tests of this project do not need these libraries. pyqg has no wheel for
+pip; its estimate of a spectrum is written out here, and compared with pyqg where that is installed (conda).
 """
 
 import math
@@ -27,14 +27,14 @@ N, MEMBERS, FRAMES, STEP = 32, 3, 120, 0.05
 
 @pytest.fixture(scope="module")
 def frames() -> torch.Tensor:
-    """Vorticity of the solver on the demo's frames, (member, time, 1, N, N)."""
+    """Vorticity of the solver in frames like the demo's, (member, time, 1, N, N)."""
     flow = KolmogorovFlow(resolution=64, viscosity=1e-3, dt=0.01, dtype=torch.float32)
     carry = flow.run(flow.start(flow.initial_state(MEMBERS, torch.Generator().manual_seed(0))), 400)
-    kept = []
+    frames = []
     for _ in range(FRAMES):
         carry = flow.run(carry, 5)
-        kept.append(flow.observe(flow.state(carry), N))
-    return torch.stack(kept, 1)
+        frames.append(flow.observe(flow.state(carry), N))
+    return torch.stack(frames, 1)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_distances_are_those_of_scipy(frames):
     counts = [histogram(part[None, None])[0, 0].numpy() for part in (samples[0], samples[1], 0.8 * samples[2])]
     exact = [stats.wasserstein_distance(samples[0], part) for part in (samples[1], 0.8 * samples[2])]
     values = [float(wasserstein(c, counts[0])) for c in counts[1:]]
-    assert values == pytest.approx(exact, abs=6e-4)  # bins of a quarter of a standard deviation
+    assert values == pytest.approx(exact, abs=6e-4)  # the width of a bin is a quarter of a standard deviation
     binned = stats.wasserstein_distance(CENTRES, CENTRES, counts[1], counts[0])
     assert values[0] == pytest.approx(binned, abs=1e-12) and len(counts[0]) == BINS and CENTRES[-1] < REACH
 
@@ -119,7 +119,7 @@ def forecast(frames) -> tuple[xr.DataArray, xr.DataArray]:
     return xr.DataArray(members, dims=dims), xr.DataArray(truth, dims=[d for d in dims if d != "member"])
 
 
-def test_the_score_of_ensembles_is_the_fair_one_of_scores_and_exceeds_the_plain_one_of_xskillscore(forecast):
+def test_the_score_of_ensembles_is_the_fair_crps_of_scores_and_exceeds_the_plain_crps_of_xskillscore(forecast):
     ensemble, truth = forecast
     values = fair_crps(ensemble.transpose("member", ...).values, truth.values)
     means = ensemble_scores(ensemble, truth)["crps"]
@@ -162,7 +162,7 @@ def test_correlation_of_fluctuations_is_that_of_statsmodels_without_the_mean():
     eddies = rng.normal(size=(members, steps, 16, 16))
     for t in range(1, steps):
         eddies[:, t] = 0.9 * eddies[:, t - 1] + math.sqrt(1 - 0.81) * eddies[:, t]
-    steady = math.sqrt(2 * 3 / 7) * np.sin(2 * np.arange(16) * 2 * math.pi / 16)[:, None]  # 0.3 of the whole
+    steady = math.sqrt(2 * 3 / 7) * np.sin(2 * np.arange(16) * 2 * math.pi / 16)[:, None]  # 0.3 of the whole variance
     frames = torch.from_numpy(eddies + steady)[:, :, None]
     directions = zonal_direction(frames).mean(1).numpy()
     units = {"zonal_direction": (("unit", "layer", "y"), directions), "size": ("unit", np.ones(members))}
@@ -215,7 +215,7 @@ def test_quantiles_of_student_are_those_of_scipy(freedom):
     assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.95, freedom), rel=3e-3)
 
 
-def test_energies_and_changes_of_frames_by_numpy_alone(frames, emulated):
+def test_energies_and_changes_of_frames_equal_those_of_numpy(frames, emulated):
     scale = frames.std()[None, None, None]
     units = component_scales(emulated, frames[:, -1], N)
     options = {"system": emulated, "scale": scale, "component_scales": units, "step_size": STEP}
@@ -227,7 +227,9 @@ def test_energies_and_changes_of_frames_by_numpy_alone(frames, emulated):
     hat = np.fft.fft2(field) / np.where(square > 0, square, np.inf)
     u, v = np.fft.ifft2(1j * k[:, None] * hat).real, np.fft.ifft2(-1j * k[None, :] * hat).real
     energy = (0.5 * (u**2 + v**2)).mean((-2, -1))[:, 10:]
-    assert values["kinetic_energy"][..., 0].numpy() == pytest.approx(energy, rel=2e-4)  # but for the Nyquist modes
+    assert values["kinetic_energy"][..., 0].numpy() == pytest.approx(
+        energy, rel=2e-4
+    )  # they differ in the Nyquist modes
     assert values["enstrophy"][..., 0].numpy() == pytest.approx((0.5 * field**2).mean((-2, -1))[:, 10:], rel=1e-5)
     rate = np.abs(np.diff(field, axis=1)).mean((-2, -1))[:, 9:] / STEP / float(scale)
     assert values["rate_of_change"].numpy() == pytest.approx(rate, rel=1e-4)

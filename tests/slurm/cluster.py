@@ -1,10 +1,10 @@
-"""A real SLURM on this machine, for tests: one node of three processors and three GPUs that are files.
+"""A real SLURM on this machine, for tests. Its one node has three processors, and three files stand for its GPUs.
 
     python tests/slurm/cluster.py start DIR     and then, in the shell: . DIR/environment
     python tests/slurm/cluster.py stop DIR
 
-Everything is in DIR, the ports are free ones, nothing under /etc is touched and no systemd is needed; the daemons want
-root, though. `install` fetches Debian's packages. Without slurmdbd, jobs are asked after with squeue and scontrol.
+DIR holds all files. The cluster takes free ports, changes nothing under /etc and needs no systemd, but its daemons need
+root. `install` fetches Debian's packages. The cluster runs without slurmdbd, so squeue and scontrol list the jobs.
 """
 
 import contextlib
@@ -32,9 +32,9 @@ PROGRAMS = (
     "sinfo",
 )
 
-# The node is said to have more than the machine may have (config_overrides): the jobs are small, and what is tested is
-# that they are submitted as they should be. Limits of time are looked at every 30 s; that is slurmctld's own choice.
-# A job that was put back into the queue waits until its old credential expires, 120 s by default (cred_expire).
+# config_overrides lets the node claim more resources than the machine may have: the jobs are small, and the tests check
+# how jobs are submitted. slurmctld checks time limits every 30 s, which no option changes. A requeued job waits until
+# its old credential expires, after 120 s by default (cred_expire).
 CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -76,7 +76,7 @@ PartitionName=others Nodes={host} MaxTime=UNLIMITED DefaultTime=10 State=UP
 
 
 def hindrance() -> str:
-    """Why no SLURM can be started here; empty when one can."""
+    """Return the reason why no SLURM can start on this machine, or an empty text if SLURM can start."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if absent:
         return f"SLURM is not installed (no {absent[0]}): apt-get install {' '.join(PACKAGES)}"
@@ -84,7 +84,7 @@ def hindrance() -> str:
 
 
 def install() -> None:
-    """Fetch Debian's packages, where this is Debian and we may; else leave it to `hindrance` to say what is missing."""
+    """Install Debian's packages if the system is Debian and the user is root. Otherwise `hindrance` names what is missing."""
     if not hindrance() or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     quiet = {
@@ -98,7 +98,7 @@ def install() -> None:
 
 
 def _path() -> str:
-    """PATH with the folders of daemons, which a user's may lack."""
+    """Return PATH with the folders of daemons, which a user's PATH may lack."""
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -111,7 +111,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and waits for its parent does not."""
+    """Return whether a process runs. A process that has ended and waits for its parent does not run."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -119,20 +119,20 @@ def _alive(pid: int) -> bool:
 
 
 class Cluster:
-    """The SLURM of a folder. The folder's path has to be short: a socket is in it."""
+    """The SLURM of a folder. The path must be short, because the folder holds a socket."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).resolve()
 
     def environment(self) -> dict[str, str]:
-        """What a process needs to find this SLURM: the configuration, and an `srun` that finds it inside of jobs, too.
+        """Return the variables with which a process finds this SLURM: its configuration, and an `srun` that works inside jobs.
 
-        Snakemake's jobs call `srun` without any of SLURM's variables, SLURM_CONF included.
+        Snakemake's jobs call `srun` without SLURM's variables, so also without SLURM_CONF.
         """
         return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{self.folder / 'bin'}{os.pathsep}{_path()}"}
 
     def call(self, *words: str, check: bool = True) -> str:
-        """The output of one of SLURM's commands."""
+        """Run one of SLURM's commands and return its output."""
         done = subprocess.run(
             words, env={**os.environ, **self.environment()}, text=True, timeout=60,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -142,13 +142,13 @@ class Cluster:
         return done.stdout
 
     def jobs(self) -> list[dict[str, str]]:
-        """All jobs that SLURM remembers, first the oldest, as `scontrol show job` tells them."""
+        """Return all jobs that `scontrol show job` lists, the oldest first."""
         lines = [line for line in self.call("scontrol", "show", "job", "-o").splitlines() if line.startswith("JobId=")]
-        told = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
-        return sorted(told, key=lambda job: int(job["JobId"]))
+        jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
+        return sorted(jobs, key=lambda job: int(job["JobId"]))
 
     def start(self) -> None:
-        """Write the configuration, start the daemons, wait until the node is idle."""
+        """Write the configuration, start the daemons, and wait until the node is idle."""
         for name in ("munge", "state", "spool", "bin"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         host, folder = socket.gethostname().split(".")[0], self.folder
@@ -178,7 +178,7 @@ class Cluster:
         self._wait("slurmd", lambda: set(self.call("sinfo", "-h", "-o", "%T", check=False).split()) == {"idle"})
 
     def stop(self) -> None:
-        """Cancel what runs and end the daemons, the last one started first."""
+        """Cancel all jobs and end the daemons in the reverse order of their start."""
         with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
             self.call("scancel", "--user=root")
             self._wait("queue", lambda: not self.call("squeue", "-h").strip(), seconds=15)
@@ -189,7 +189,7 @@ class Cluster:
                 path.unlink()
 
     def _daemon(self, *words: str) -> None:
-        """Start in a session of its own; its number is kept, so that another process can stop it."""
+        """Start a daemon in its own session. Write its process number to a file, so that another process can stop it."""
         with (self.folder / f"{words[0]}.out").open("w") as out:
             process = subprocess.Popen(
                 words, env={**os.environ, **self.environment()}, start_new_session=True,

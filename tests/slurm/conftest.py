@@ -1,4 +1,4 @@
-"""A SLURM for the tests of this folder, and the local run that theirs are compared with."""
+"""A SLURM for the tests of this folder, and the local run to which the tests compare their results."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from submitted import OVERLAY, Submitter, without_surrogate
 
 @pytest.fixture(scope="module")
 def cluster():
-    """The running cluster. SNS_INSTALL_SLURM=1, as set by `make test-slurm`, allows to fetch what it needs."""
+    """The running cluster. SNS_INSTALL_SLURM=1, which `make test-slurm` sets, allows the installation of its packages."""
     if os.environ.get("SNS_INSTALL_SLURM") == "1":
         slurm.install()
     reason = slurm.hindrance()
@@ -31,7 +31,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def undisturbed(cluster, root, tmp_path_factory) -> Path:
-    """A folder in which the same run was made on this machine, without SLURM."""
+    """A folder with the same run, made on this machine without SLURM."""
     folder = tmp_path_factory.mktemp("local")
     result = snakemake(root, folder, str(SYSTEM / "metrics/sns_windows.csv"), overlay=OVERLAY)
     assert result.returncode == 0, result.stdout[-4000:]
@@ -40,7 +40,7 @@ def undisturbed(cluster, root, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def untrained(undisturbed, tmp_path) -> Path:
-    """A copy of that run without the surrogate."""
+    """A copy of the undisturbed run without the surrogate."""
     return without_surrogate(undisturbed, tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""Calls of the workflow through sbatch at the smoke scale, and what is seen of their jobs."""
+"""Calls of the workflow through sbatch at the smoke scale, and observations of their jobs."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from snakemake_calls import SYSTEM, environment
 
 from sns_core.files import read_tensors
 
-# The fewest jobs that cover all stages up to the tables. `cpu`: the GPUs of the tests are no GPUs.
+# The fewest jobs that cover all stages up to the tables. The device is `cpu`, because files stand for the tests' GPUs.
 OVERLAY = """
 hardware: {device: cpu}
 use: {methods: [solver, pointwise, sns]}
@@ -24,7 +24,8 @@ rollout: {steps: 30}
 """
 MODEL = str(SYSTEM / "models/pointwise.safetensors")
 
-# Python reads this module when it starts: it notes what a job was given, and lets one stage fail once if that is wanted.
+# Python imports this module when it starts. The module notes the resources of a job, and lets the stage that FAILS_ONCE
+# names fail once.
 NOTES = """
 import os, sys
 words = sys.orig_argv
@@ -42,13 +43,13 @@ if "sns_core" in words:
 
 
 class Submitter:
-    """Starts calls with the profile for SLURM, as a user on the login node does."""
+    """Start calls with the profile for SLURM, as a user on the login node does."""
 
     def __init__(self, cluster: Cluster, root: Path):
         self.cluster, self.root, self.profile, self.overlay = cluster, root, root / "profiles" / "slurm", OVERLAY
 
     def command(self, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> list[str]:
-        """The words of a call. Only the waiting is shortened: the profile has minutes-long jobs in mind."""
+        """Return the words of a call. They shorten only the profile's waits, which suit jobs of minutes."""
         overlay = folder / "overlay.yaml"
         overlay.write_text(self.overlay)
         return [
@@ -58,39 +59,39 @@ class Submitter:
         ]  # fmt: skip
 
     def environment(self, folder: Path, fails_once: str = "") -> dict[str, str]:
-        own = folder / "modules"
-        own.mkdir(exist_ok=True)
-        (own / "sitecustomize.py").write_text(NOTES.format(folder=folder))
-        known = {name: value for name, value in environment().items() if not name.startswith(("SLURM_", "CUDA_"))}
+        module_folder = folder / "modules"
+        module_folder.mkdir(exist_ok=True)
+        (module_folder / "sitecustomize.py").write_text(NOTES.format(folder=folder))
+        variables = {name: value for name, value in environment().items() if not name.startswith(("SLURM_", "CUDA_"))}
         cluster = self.cluster.environment()
-        path = os.pathsep.join([str(self.cluster.folder / "bin"), known["PATH"], cluster["PATH"]])
-        modules = os.pathsep.join([str(own), *filter(None, [known.get("PYTHONPATH")])])
-        return {**known, **cluster, "PATH": path, "PYTHONPATH": modules, "FAILS_ONCE": fails_once}
+        path = os.pathsep.join([str(self.cluster.folder / "bin"), variables["PATH"], cluster["PATH"]])
+        modules = os.pathsep.join([str(module_folder), *filter(None, [variables.get("PYTHONPATH")])])
+        return {**variables, **cluster, "PATH": path, "PYTHONPATH": modules, "FAILS_ONCE": fails_once}
 
     @contextlib.contextmanager
     def started(
         self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = ""
     ) -> Iterator[subprocess.Popen]:
-        """A call in a process group of its own, killed at the end of the block where it still runs; output in `log`."""
+        """Start a call in its own process group, its output in `log`. Kill it at the end of the block if it still runs."""
         with (folder / "log").open("w") as log:
             words, environment = self.command(folder, *words, flags=flags), self.environment(folder, fails_once)
             with process_group(words, env=environment, stdout=log, stderr=log) as process:
                 yield process
 
     def call(self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = "") -> tuple[int, str]:
-        """Run to the end: the exit status and what was said."""
+        """Run a call to its end, and return the exit status and the output."""
         with self.started(folder, *words, flags=flags, fails_once=fails_once) as process:
             status = process.wait(400)
         return status, (folder / "log").read_text()
 
     def jobs(self, folder: Path, rule: str = "") -> list[dict[str, str]]:
-        """SLURM's own account of the jobs of a folder."""
+        """Return the jobs of a folder as SLURM lists them."""
         mine = [job for job in self.cluster.jobs() if job["WorkDir"] == str(folder)]
         return [job for job in mine if job["Comment"].startswith(f"rule_{rule}")]
 
 
 def without_surrogate(finished: Path, folder: Path) -> Path:
-    """A copy of a finished run in which the surrogate is to be trained again."""
+    """Copy a finished run without its surrogate, so that the next call trains it."""
     shutil.copytree(finished, folder)
     for path in folder.glob(f"{SYSTEM}/models/pointwise.*"):
         path.unlink()
@@ -98,18 +99,18 @@ def without_surrogate(finished: Path, folder: Path) -> Path:
 
 
 def stages(folder: Path) -> list[tuple[str, str, str, int]]:
-    """(stage, SLURM's number of the job, GPUs given to it, process) of each stage that began."""
+    """Return (stage, SLURM's job number, GPUs of the job, process number) of each stage that began."""
     path = folder / "stages"
     lines = [line.split(" ", 1) for line in path.read_text().splitlines()] if path.exists() else []
-    found = []
+    started = []
     for stage, rest in lines:
         number, *gpus, process = rest.split(",")
-        found.append((stage, number, ",".join(gpus), int(process)))
-    return found
+        started.append((stage, number, ",".join(gpus), int(process)))
+    return started
 
 
 class Watch(threading.Thread):
-    """Looks at the surrogate's checkpoint as often as it changes: `steps` are those it was seen at."""
+    """Watch the surrogate's checkpoint. `steps` holds the training step of each new checkpoint."""
 
     def __init__(self, folder: Path):
         super().__init__(daemon=True)

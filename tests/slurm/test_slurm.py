@@ -1,6 +1,6 @@
 """The workflow on a real SLURM of one node: jobs that fail, are cancelled, put back, out of time, and orphaned.
 
-After each: it is said, the job is submitted again, and the results are those of the local run, bit for bit.
+After each fault the call reports it, submits the job again, and makes the results of the local run, bit for bit.
 """
 
 import contextlib
@@ -16,13 +16,15 @@ from snakemake_calls import SYSTEM, snakemake, wait_for
 from submitted import MODEL, OVERLAY, Submitter, Watch, stages, without_surrogate
 
 RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
-           "models/sns_coloured.safetensors", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
+           "models/sns_residual.safetensors", "calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
            "metrics/sns_windows.csv"]  # fmt: skip
 SURROGATE = ["models/pointwise.safetensors", "models/pointwise.csv"]
 ON_GPUS = {
     "simulate_trajectories",
     "train_model",
+    "calibrate_refinement",
     "rollout_segment",
+    "rollout_reference",
     "rollout_ensemble",
     "rollout_grids",
     "measure_cost",
@@ -35,11 +37,11 @@ def assert_same(folder: Path, undisturbed: Path, names=SURROGATE) -> None:
 
 
 def in_training(watch: Watch, count: int = 1):
-    """Whether the surrogate's checkpoint was written so many times."""
+    """Return whether the surrogate's checkpoint was written so many times."""
     return lambda: len(watch.steps) >= count
 
 
-def test_the_profile_plans_without_slurm_and_a_training_asks_for_a_gpu_a_device(root, tmp_path):
+def test_the_profile_plans_without_slurm_and_a_training_requests_one_gpu_per_device(root, tmp_path):
     result = snakemake(
         root,
         tmp_path,
@@ -48,30 +50,32 @@ def test_the_profile_plans_without_slurm_and_a_training_asks_for_a_gpu_a_device(
         flags=("--dry-run", "--workflow-profile", str(root / "profiles" / "slurm")),
     )
     assert result.returncode == 0, result.stdout
-    asked = dict(re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.M))
+    resources = dict(re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)", result.stdout, re.M))
     assert (
-        "gpu=1" in asked["train_model"]
-        and "mem_mb=3000" in asked["train_model"]
-        and "gpu" not in asked["shard_dataset"]
+        "gpu=1" in resources["train_model"]
+        and "mem_mb=3000" in resources["train_model"]
+        and "gpu" not in resources["shard_dataset"]
     )
 
 
 @pytest.fixture
 def asks_for_gres(cluster, root, tmp_path) -> Submitter:
-    """Calls with the profile as its comments say for a cluster of partitions and gres."""
-    told = (root / "profiles" / "slurm" / "config.yaml").read_text()
-    asked = told.replace("train_model: {gpu: threads}", 'train_model: {gpu: 0, slurm_partition: others, gres: "gpu:1"}')
-    assert asked != told
-    other = Submitter(cluster, root)
-    other.profile = tmp_path / "profile"
-    other.profile.mkdir()
-    (other.profile / "config.yaml").write_text(asked)
-    return other
+    """Calls with the profile, edited as its comments advise for a cluster that uses partitions and gres."""
+    profile = (root / "profiles" / "slurm" / "config.yaml").read_text()
+    adapted = profile.replace(
+        "train_model: {gpu: threads}", 'train_model: {gpu: 0, slurm_partition: others, gres: "gpu:1"}'
+    )
+    assert adapted != profile
+    submitter = Submitter(cluster, root)
+    submitter.profile = tmp_path / "profile"
+    submitter.profile.mkdir()
+    (submitter.profile / "config.yaml").write_text(adapted)
+    return submitter
 
 
 @pytest.fixture(scope="module")
 def stalled(submitter, undisturbed, tmp_path_factory):
-    """A training that stands still, with a limit of a minute: its time passes while the next jobs run."""
+    """A training that stands still and has a time limit of one minute, which passes while the next tests run."""
     folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
     with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
         wait_for(in_training(watch, 3), process)
@@ -83,7 +87,7 @@ def stalled(submitter, undisturbed, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def submitted(stalled, submitter, tmp_path_factory):
-    """The run up to its tables, all by sbatch; the job that writes the shards fails at its first attempt."""
+    """The run up to its tables, all through sbatch. The job that writes the shards fails at its first attempt."""
     folder = tmp_path_factory.mktemp("slurm")
     status, said = submitter.call(folder, "metrics", fails_once="shard_dataset")
     assert status == 0, said
@@ -95,8 +99,9 @@ def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter
     jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
     began = stages(folder)
     assert {stage for stage, *_ in began} == {
-        "simulate_trajectories", "shard_dataset", "train_model", "rollout_segment", "rollout_ensemble", "compute_reference",
-        "compute_metrics", "aggregate_metrics", "score_methods", "rollout_grids", "measure_cost", "tabulate_cost",
+        "simulate_trajectories", "shard_dataset", "train_model", "calibrate_refinement", "rollout_segment", "rollout_ensemble",
+        "rollout_reference", "compute_reference", "draw_floors", "compute_metrics", "aggregate_metrics", "score_methods",
+        "rollout_grids", "measure_cost", "tabulate_cost",
     }  # fmt: skip
     assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
     for stage, number, *_ in began:
@@ -104,15 +109,15 @@ def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter
     assert_same(folder, undisturbed, RESULTS)
 
 
-def test_jobs_ask_for_a_gpu_where_they_use_one_and_are_given_it(submitter, submitted):
+def test_jobs_that_use_a_gpu_request_and_get_it(submitter, submitted):
     folder, _ = submitted
     jobs = {job["JobId"]: job for job in submitter.jobs(folder)}
-    for stage, number, given, _ in stages(folder):
-        asked = jobs[number].get("TresPerJob", "")
+    for stage, number, devices, _ in stages(folder):
+        request = jobs[number].get("TresPerJob", "")
         if stage in ON_GPUS:
-            assert asked == "gres:gpu:1" and given in ("0", "1", "2"), (stage, asked, given)
+            assert request == "gres:gpu:1" and devices in ("0", "1", "2"), (stage, request, devices)
         else:
-            assert not asked and not given, (stage, asked, given)
+            assert not request and not devices, (stage, request, devices)
 
 
 def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, submitted):
@@ -125,8 +130,8 @@ def test_a_failed_job_is_submitted_again_with_more_memory_and_time(submitter, su
     assert "it fails on purpose" in said, "the log of the failed job was not shown"
 
 
-def test_metrics_by_jobs_of_dask_are_those_of_a_thread(cluster, root, undisturbed, tmp_path):
-    """The job of compute_metrics submits a job for each of its workers."""
+def test_jobs_of_dask_compute_the_same_metrics_as_a_thread(cluster, root, undisturbed, tmp_path):
+    """The job of compute_metrics submits one job for each of its workers."""
     folder = Path(shutil.copytree(undisturbed, tmp_path / "run"))
     for name in ("metrics/sns.nc", "metrics/sns_windows.csv"):
         (folder / SYSTEM / name).unlink()
@@ -143,9 +148,10 @@ def test_metrics_by_jobs_of_dask_are_those_of_a_thread(cluster, root, undisturbe
 
 @pytest.fixture(scope="module")
 def disturbed(submitter, undisturbed, tmp_path_factory):
-    """Two trainings at once, one cancelled and one put back into the queue: by word, what there is to look at."""
+    """Two trainings at once: one is cancelled, one is put back into the queue. Maps the last word of SLURM's command to
+    (folder, process, watch, job number)."""
     with contextlib.ExitStack() as stack:
-        found = {}
+        jobs = {}
         for words in (("scancel",), ("scontrol", "requeue")):
             folder = without_surrogate(undisturbed, tmp_path_factory.mktemp(words[-1]) / "run")
             watch = stack.enter_context(Watch(folder))
@@ -153,8 +159,8 @@ def disturbed(submitter, undisturbed, tmp_path_factory):
             wait_for(in_training(watch), process)
             (job,) = submitter.jobs(folder)
             submitter.cluster.call(*words, job["JobId"])
-            found[words[-1]] = (folder, process, watch, job["JobId"])
-        yield found
+            jobs[words[-1]] = (folder, process, watch, job["JobId"])
+        yield jobs
 
 
 def test_a_cancelled_job_is_reported_and_submitted_again(disturbed, submitter, undisturbed):
@@ -166,12 +172,12 @@ def test_a_cancelled_job_is_reported_and_submitted_again(disturbed, submitter, u
     assert_same(folder, undisturbed)
 
 
-def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(disturbed, submitter, undisturbed):
-    """Put back by `scontrol requeue`, as preemption does it where PreemptMode is REQUEUE."""
+def test_a_preempted_job_continues_from_its_checkpoint_under_the_same_number(disturbed, submitter, undisturbed):
+    """`scontrol requeue` puts the job back into the queue, as preemption does if PreemptMode is REQUEUE."""
     folder, process, watch, number = disturbed["requeue"]
     assert process.wait(200) == 0, (folder / "log").read_text()
-    (again,) = submitter.jobs(folder)
-    assert (again["JobId"], again["Restarts"], again["JobState"]) == (number, "1", "COMPLETED")
+    (job,) = submitter.jobs(folder)
+    assert (job["JobId"], job["Restarts"], job["JobState"]) == (number, "1", "COMPLETED")
     assert watch.steps == sorted(watch.steps), "the job began at the first step again"
     assert_same(folder, undisturbed)
 
@@ -179,9 +185,9 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_under_its_own_number(distur
 def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
     submitter, asks_for_gres, untrained, undisturbed
 ):
-    """What is left of the killed call is cancelled by hand before the same call is made again, as the README has it.
+    """After the kill, the test cancels the remaining jobs and repeats the call, as the README advises.
 
-    The second call is one for a cluster that wants its GPUs asked for as gres, in a partition that is named.
+    The second call uses the profile for a cluster that expects a named partition and GPUs as gres.
     """
     with Watch(untrained) as watch:
         with submitter.started(untrained, MODEL) as process:
@@ -199,17 +205,19 @@ def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
     cancelled, second = submitter.jobs(untrained)
     assert (cancelled["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
     assert (second["Partition"], second["TresPerNode"]) == ("others", "gres:gpu:1") and "TresPerJob" not in second
-    assert stages(untrained)[-1][1:3] == (second["JobId"], "0"), "the training was given no GPU"
+    assert stages(untrained)[-1][1:3] == (second["JobId"], "0"), "the training got no GPU"
     assert watch.steps == sorted(watch.steps), "the second job began at the first step"
     assert_same(untrained, undisturbed)
 
 
-def test_a_training_past_its_limit_is_submitted_again_and_goes_on_from_its_checkpoint(stalled, submitter, undisturbed):
+def test_a_training_past_its_limit_is_submitted_again_and_continues_from_its_checkpoint(
+    stalled, submitter, undisturbed
+):
     folder, process, watch, reached = stalled
     assert process.wait(300) == 0, (folder / "log").read_text()
     first, second = submitter.jobs(folder)
     assert (first["JobState"], second["JobState"]) == ("TIMEOUT", "COMPLETED")
-    assert second["TimeLimit"] == "04:00:00", "the second attempt has the rule's limit, doubled"
+    assert second["TimeLimit"] == "04:00:00", "the second attempt has twice the rule's limit"
     assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in (folder / "log").read_text()
     assert watch.steps == sorted(watch.steps) and watch.steps[-1] > reached > 0, (
         "the second job began at the first step"

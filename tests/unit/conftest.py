@@ -1,4 +1,4 @@
-"""A tiny data set and tiny trained models, made once for the tests of training, rollouts and faults."""
+"""A tiny data set, tiny trained models and a calibration, made once for the tests of training, rollouts and faults."""
 
 import copy
 from pathlib import Path
@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import build_once
-from tiny_models import EMULATOR, SPECS, SYSTEM, train
+from tiny_models import CALIBRATED, EMULATOR, SPECS, SYSTEM, train
 
 from sns_core.data import shard_dataset, simulate_trajectories
+from sns_core.evaluation.calibration import calibrate_refinement
 
 SPLITS = {"train": (3, 30), "validation": (2, 20), "test": (3, 24)}
 
@@ -19,7 +20,7 @@ def specs() -> dict:
 
 
 def build_tiny(folder: Path) -> None:
-    """Simulate the data set and train one model by each specification."""
+    """Simulate the data set, train one model by each specification, and calibrate a refinement by two of them."""
     files = [folder / f"{split}.nc" for split in SPLITS]
     for path, (members, frames) in zip(files, SPLITS.values(), strict=True):
         simulate_trajectories(
@@ -30,17 +31,22 @@ def build_tiny(folder: Path) -> None:
     shard_dataset(trajectories=files, output=manifest, shard_members=2)
     for name, spec in SPECS.items():
         train(folder, manifest, name, copy.deepcopy(spec))
+    models = {"surrogate": folder / "pointwise.safetensors", "denoiser": folder / "residual.safetensors"}
+    calibrate_refinement(models=models, manifest=manifest, output=folder / "calibration.json", **CALIBRATED)
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> SimpleNamespace:
-    """folder, manifest, test (its frames file) and models (role -> file): the role of `pointwise` is `surrogate`.
+    """The tiny data set and models: folder, manifest, test (the file of its frames), and models (role -> file).
 
-    All workers share the files, so tests leave them as they are.
+    The role `calibration` is that of `surrogate` and `residual`.
+
+    The role of `pointwise` is `surrogate`. All workers share the files, so tests must not change them.
     """
     folder = build_once(tmp_path_factory, "tiny", build_tiny)
     models = {name: folder / f"{name}.safetensors" for name in SPECS}
     models["surrogate"] = models.pop("pointwise")
+    models["calibration"] = folder / "calibration.json"
     return SimpleNamespace(
         folder=folder, manifest=folder / "shards" / "manifest.json", test=folder / "test.nc", models=models
     )

@@ -1,4 +1,4 @@
-"""The benchmarks, which no test runs: the names that they import exist, and the straightforward rollout is the same method."""
+"""No test runs the benchmarks. The names that they import exist, and the straightforward rollout is the same method."""
 
 import ast
 import importlib
@@ -16,7 +16,7 @@ SCRIPTS = sorted(FOLDER.glob("*.py"))
 
 
 def imported_names(path: Path) -> list[tuple[str, str | None]]:
-    """Module and name of each import of the project's packages and of the scripts in the folder; without name: None."""
+    """Return (module, name) of each import of the project's packages and scripts. `import module` has the name None."""
     roots = {"sns_core", "sns_workflow", *(script.stem for script in SCRIPTS)}
     pairs = []
     for node in ast.walk(ast.parse(path.read_text())):
@@ -46,10 +46,10 @@ def test_the_straightforward_rollout_makes_the_same_step(tiny, monkeypatch):
     emulation, streams = Emulation.read(tiny.manifest), MemberStreams(0, "test", members=range(3))
     method = build_method(options, {role: tiny.models[role] for role in ("surrogate", "denoiser")}, emulation)
     start = method.start(emulation.build_system().initial_state(3, streams.at(0)))
-    carry, record = method.step(start, streams.at(1))  # no random numbers: in place, and eta is 0
+    carry, record = method.step(start, streams.at(1))  # the step draws no random numbers: it is in place, and eta is 0
     models = load_model(tiny.models["surrogate"], "pointwise"), load_model(tiny.models["denoiser"], "denoiser")
     frame = worker.plain_rollout(method, *models).step(start["frame"], start["frame"])
     assert record.calls.sum() > 0
     change, difference = carry["frame"] - method.surrogate(start["frame"]), carry["frame"] - frame
-    # Not equal: ours denoises the pair as it was encoded, the straightforward code the pair scaled to its level.
+    # The two differ: the package denoises the pair as encoded, the straightforward code the pair scaled to its level.
     assert difference.std() < 0.1 * change.std()

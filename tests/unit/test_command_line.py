@@ -29,7 +29,7 @@ def stage(
     """A signature with every kind of argument."""
 
 
-def test_words_become_what_the_annotations_say():
+def test_words_are_converted_to_the_types_of_the_annotations():
     words = ["--name", "x", "--count", "3", "--scale", "0.5", "--spec", '{"a": 1}', "--files", "a.nc", "b.nc"]
     words += ["--pair", "[1,", "15]", "--previous", "r.st", "--fast", "True"]
     read = read_arguments(stage, words)
@@ -65,7 +65,7 @@ def test_every_stage_exists_under_its_name():
 
 
 def test_stages_that_tabulate_and_draw_load_no_torch():
-    """Its import takes longer than most of them do."""
+    """The import of torch takes longer than most of these stages."""
     tensors = (
         "data.trajectories",
         "training",

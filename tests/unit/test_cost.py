@@ -19,6 +19,7 @@ from sns_core.evaluation.coarse_solver import longest_step, regridded, rollout_g
 from sns_core.evaluation.timing import EnergyMeter, in_subprocess, measure_cost, timed
 from sns_core.files import read_json, write_json
 from sns_core.metrics.cost import _compare, break_even, frontier, read_cost, seconds_at, tabulate_cost
+from sns_core.metrics.floor_table import COLUMNS
 from sns_core.rollout.ensemble import rollout_ensemble
 from sns_core.systems import InstabilityError
 
@@ -95,7 +96,7 @@ def test_long_runs_give_spectra_of_each_part_on_grids_up_to_the_solver_s_own(tin
     energy = on_grids["energy_spectrum"]
     assert energy.dims == ("grid", "unit", "layer", "wavenumber") and energy.sizes["unit"] == 3 * 4
     assert np.isfinite(energy.sel(grid=[16, 24, 32])).all() and np.isnan(energy.sel(grid=[48, 64])).all()
-    # 25 steps: 5 to settle, then four parts of 5, every second step of which counts; Parseval.
+    # 25 steps: 5 to settle, then four parts of 5 steps. Every second step counts. Parseval's identity gives the energy.
     substeps = int(on_grids["substeps"].sel(grid=24))
     flow = on_grid(24, 0.1 / substeps)
     states = torch.from_numpy(xr.load_dataset(tiny.test)["final_state"].values)
@@ -239,7 +240,7 @@ def table(tmp_path) -> pd.DataFrame:
     coordinates = {"lead": [1, 5], "layer": ["flow"]}
     xr.Dataset(
         {"forecast": (("grid", "start", "member", *dims[1:]), forecast), "energy_spectrum": (("grid", *spectra), energy)},
-        {"grid": [16, 32, 64], **coordinates}, {"own": 32},
+        {"grid": [16, 32, 64], **coordinates}, {"own": 32, "rolled": 4, "counted_steps": 640},
     ).to_netcdf(tmp_path / "grids.nc")  # fmt: skip
     xr.Dataset({"truth": (dims, truth)}, coordinates).to_netcdf(tmp_path / "solver.nc")
     members = ("member", "layer")
@@ -261,8 +262,9 @@ def table(tmp_path) -> pd.DataFrame:
         scores = [("crps", "flow", 1, crps), ("crps", "flow", 5, 2 * crps), ("spectrum_error", "flow", "", error)]
         scores += [("calls_per_step", "", "", 1.0)]
         rows += [{"method": method, "score": s, "layer": layer, "lead": lead, "value": v, "low": 0.9 * v, "high": 1.1 * v,
-                  "members_lost": lost} for s, layer, lead, v in scores]  # fmt: skip
+                  "members_lost": lost, "floor_high": math.nan} for s, layer, lead, v in scores]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "scorecard.csv", index=False)
+    pd.DataFrame(columns=COLUMNS).to_csv(tmp_path / "floors.csv", index=False)
 
     def spec(seconds, **more):
         return {"seconds": seconds, "low": seconds / 2, "high": 2 * seconds, "steps": 2, "joules": None, "calls": 0.0,
@@ -281,7 +283,7 @@ def table(tmp_path) -> pd.DataFrame:
         write_json(tmp_path / f"{name}.json", {"provenance": {"wall_seconds": seconds}})
     tabulate_cost(
         measured=tmp_path / "measured.json", grids=tmp_path / "grids.nc", ensemble=tmp_path / "solver.nc",
-        scorecard=tmp_path / "scorecard.csv", reference=tmp_path / "reference.nc",
+        scorecard=tmp_path / "scorecard.csv", reference=tmp_path / "reference.nc", floors=tmp_path / "floors.csv",
         data=[tmp_path / "train.nc", tmp_path / "validation.nc"],
         notes={name: tmp_path / f"{name}.json" for name in ("surrogate", "denoiser")},
         models={"solver": [], "fast": ["surrogate"], "slow": ["surrogate", "denoiser"], "lost": ["surrogate"]},

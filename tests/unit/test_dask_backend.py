@@ -1,4 +1,4 @@
-"""Metrics by threads, processes and (tests/slurm) jobs: the same bits, and files larger than what is held in memory."""
+"""Metrics by threads, processes and (tests/slurm) jobs have the same bits, also for files larger than the memory."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MEMBERS, STEPS = 2, 20
 
 @pytest.fixture(scope="module")
 def rollout(tmp_path_factory) -> SimpleNamespace:
-    """A short rollout of the solver on a fine grid, with all that its score is made from."""
+    """A short rollout of the solver on a fine grid, with all files that its metrics need."""
     folder = tmp_path_factory.mktemp("rollout")
     files = [folder / f"{split}.nc" for split in ("train", "validation", "test")]
     for path in files:
@@ -54,7 +54,7 @@ def arguments(rollout, segments, folder) -> dict:
 
 
 def repeated(source: Path, target: Path, times: int) -> Path:
-    """A rollout `times` as long: its frames and statistics over and over."""
+    """Write a rollout `times` as long, which repeats the frames and statistics."""
     with xr.open_dataset(source) as short:
         sizes = {"time": STEPS, "step": STEPS, "block": short.sizes["block"]}
         long = short.isel({axis: np.arange(size * times) % size for axis, size in sizes.items()})
@@ -76,17 +76,17 @@ def by_one(rollout, tmp_path_factory):
 
 @pytest.mark.parametrize("dask", [{"scheduler": "threads", "workers": 3}, {"scheduler": "local", "workers": 2}])
 def test_threads_and_processes_give_the_same_bits(rollout, by_one, tmp_path, dask):
-    one, long = by_one
+    expected, long = by_one
     compute_metrics(**arguments(rollout, [long], tmp_path), dask={**ONE_THREAD, **dask})
-    with xr.open_dataset(one / "metrics.nc") as a, xr.open_dataset(tmp_path / "metrics.nc") as b:
+    with xr.open_dataset(expected / "metrics.nc") as a, xr.open_dataset(tmp_path / "metrics.nc") as b:
         assert a.identical(b) and a.sizes["time"] == 20 * STEPS
         numbers = [name for name in a.variables if a[name].dtype.kind != "O"]
         assert all(a[name].values.tobytes() == b[name].values.tobytes() for name in numbers)
-    assert (one / "windows.csv").read_text() == (tmp_path / "windows.csv").read_text()
+    assert (expected / "windows.csv").read_text() == (tmp_path / "windows.csv").read_text()
 
 
 def peak(rollout, segment, folder) -> float:
-    """Most memory (MB) that the stage ever had in a process of its own."""
+    """Return the peak memory (MB) of the stage in a separate process."""
     words = [sys.executable, "-m", "sns_core", "compute_metrics", "--dask", json.dumps(ONE_THREAD)]
     for name, value in arguments(rollout, segment, folder).items():
         words += [f"--{name.replace('_', '-')}", str(value)]
@@ -105,13 +105,13 @@ def test_memory_does_not_grow_with_the_file(rollout, tmp_path):
     assert used[1] - used[0] < grown / 4, used
 
 
-def test_the_workers_are_processes_of_their_own():
+def test_the_workers_are_separate_processes():
     with computed_by(**{**ONE_THREAD, "scheduler": "local", "workers": 2}):
-        found = each(os.getpid, [(), (), ()])
-    assert os.getpid() not in found
+        process_ids = each(os.getpid, [(), (), ()])
+    assert os.getpid() not in process_ids
 
 
-def test_a_worker_without_enough_memory_is_told():
+def test_a_worker_without_enough_memory_is_reported():
     with (
         pytest.raises(UserError, match=r"metrics.dask.memory: 1000 MB are too few"),
         computed_by(scheduler="local", workers=1, memory=1000, options={}),
@@ -131,6 +131,6 @@ def test_a_missing_package_or_program_is_named(monkeypatch, scheduler):
         pass
 
 
-def test_nothing_of_dask_distributed_is_imported_unless_asked_for():
+def test_dask_distributed_is_imported_only_for_schedulers_that_need_it():
     code = "import sys, sns_core.metrics.rollout_metrics; sys.exit('distributed' in sys.modules or 'dask_jobqueue' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Trajectory files, shards and pairs: what they hold, that killed calls go on, and that damage is named."""
+"""Trajectory files, shards and pairs: their content, the resumption of killed calls, and the report of damage."""
 
 import hashlib
 import json
@@ -24,8 +24,9 @@ from sns_core.data import (
     simulate_trajectories,
 )
 from sns_core.data import trajectories as trajectories_module
+from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, steps_per_frame
-from sns_core.errors import UserError
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import code_state, read_tensors, write_tensors
 from sns_core.systems import InstabilityError, KolmogorovFlow
 
@@ -62,7 +63,7 @@ def frames(originals):
 
 @pytest.fixture
 def copies(originals, tmp_path):
-    """Trajectory files that a test may damage, and that no other test holds open."""
+    """Trajectory files that a test may damage. No other test holds them open."""
     return {split: Path(shutil.copy(path, tmp_path)) for split, path in originals.items()}
 
 
@@ -75,7 +76,7 @@ def manifest(copies, tmp_path):
 
 def shard(paths, output, shard_members=2):
     with warnings.catch_warnings():
-        # So few members share one stored chunk of the final state; real files have more.
+        # Members this few share one stored chunk of the final state. Real files have more chunks.
         warnings.filterwarnings("ignore", message="The specified chunks separate")
         shard_dataset(trajectories=list(paths), output=output, shard_members=shard_members)
 
@@ -116,7 +117,7 @@ def test_trajectories_have_the_dimensions_and_coordinates_of_the_configuration(o
             assert dataset[name].attrs["units"] == "1"
 
 
-def test_trajectories_tell_what_made_them(originals):
+def test_trajectories_hold_their_provenance(originals):
     with xr.open_dataset(originals["train"]) as dataset:
         assert dataset.attrs["format"] == "sns-frames-1"
         assert dataset.attrs["dt"] == 0.03
@@ -137,7 +138,7 @@ def test_frames_are_the_solvers_states_an_emulator_step_apart(originals, frames)
     final, last = torch.from_numpy(values(originals["train"], "final_state")), frames["train"][:, -1]
     assert final.shape == (MEMBERS, 1, 32, 32)
     assert np.array_equal(flow.observe(final, 16).numpy(), last)
-    # The last frame again, from the initial state and in double precision: 10 + 8 * 3 steps.
+    # Compute the last frame from the initial state in double precision: 10 + 8 * 3 steps.
     wide = KolmogorovFlow(**SYSTEM["parameters"])
     streams = [trajectories_module.generator(SEED, "initial state", "train", m) for m in range(MEMBERS)]
     expected = wide.observe(wide.advance(wide.initial_state(MEMBERS, streams), 34), 16)
@@ -154,7 +155,7 @@ QG = {"name": "TwoLayerQG", "parameters": {"resolution": 32, "dt": 7200.0}}
 
 
 def grouped(folder, size, **settings):
-    """The files of all members, `size` of them in each."""
+    """Simulate all members, and return the files, with `size` members per file."""
     count = settings.pop("members", MEMBERS)
     starts = range(0, count, size)
     return [
@@ -184,7 +185,7 @@ def test_a_member_that_is_alone_is_kept_once(tmp_path):
         assert dataset.sizes["member"] == 1 and dataset["kinetic_energy"].sizes["member"] == 1
 
 
-def test_a_group_that_was_killed_goes_on_and_the_others_stay(frames, tmp_path, monkeypatch):
+def test_a_killed_group_continues_and_the_finished_groups_stay(frames, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         kill_at_call(patch, trajectories_module, "write_tensors", 2 * 4 + 3)
         with pytest.raises(Killed):
@@ -203,7 +204,7 @@ def test_files_of_different_settings_are_no_split(tmp_path):
     assert_names(caught, *paths)
 
 
-def test_an_unstable_member_of_a_group_is_told_by_its_own_number(tmp_path):
+def test_an_unstable_member_of_a_group_is_named_by_its_number(tmp_path):
     coarse = {**SYSTEM, "parameters": {**SYSTEM["parameters"], "dt": 0.06}}
     with pytest.raises(InstabilityError, match=r"member 7 broke the CFL bound"):
         simulate(tmp_path / "train.nc", first_member=7, members=1, system=coarse, emulator={**EMULATOR, "step": 0.06})
@@ -253,7 +254,7 @@ def test_a_killed_call_goes_on_and_gives_bitwise_the_same(originals, tmp_path, m
         kill_at_call(patch, owner, name, call)
         with pytest.raises(Killed):
             simulate(output)
-    assert [path.name for path in tmp_path.iterdir()] == [".work"]  # neither the file nor a part of it
+    assert [path.name for path in tmp_path.iterdir()] == [".work"]  # the folder holds neither the file nor a part of it
     simulate(output)
     for variable in ("vorticity", "final_state", "time", "kinetic_energy", "clock"):
         assert np.array_equal(values(output, variable), values(originals["train"], variable))
@@ -318,7 +319,7 @@ def test_after_a_damaged_carry_the_one_before_is_taken_up(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("which", range(4))
-def test_a_truncated_checkpoint_is_told_and_computed_again(originals, tmp_path, monkeypatch, capsys, which):
+def test_a_truncated_checkpoint_is_reported_and_computed_again(originals, tmp_path, monkeypatch, capsys, which):
     with monkeypatch.context() as patch:
         kill_at_call(patch, trajectories_module, "write_tensors", 5)
         with pytest.raises(Killed):
@@ -326,10 +327,10 @@ def test_a_truncated_checkpoint_is_told_and_computed_again(originals, tmp_path, 
     spoiled = sorted((tmp_path / ".work").rglob("*.safetensors"))[which]
     halve(spoiled)
     simulate(tmp_path / "train.nc")
-    # A carry that is older than the last is not looked at.
+    # The call reads only the latest carry, so damage of an older carry gives no message.
     assert (f"{spoiled}: truncated" in capsys.readouterr().err) == (which > 0)
-    whole, again = (xr.open_dataset(path) for path in (originals["train"], tmp_path / "train.nc"))
-    xr.testing.assert_equal(whole, again)
+    whole, resumed = (xr.open_dataset(path) for path in (originals["train"], tmp_path / "train.nc"))
+    xr.testing.assert_equal(whole, resumed)
 
 
 @pytest.mark.parametrize(("step", "dt", "count"), [(0.03, 0.01, 3), (0.3, 0.1, 3), (0.2, 0.0125, 16), (1e-3, 1e-3, 1)])
@@ -381,7 +382,7 @@ for _ in range(300):
 
 
 def test_a_file_may_be_open_more_than_once(originals):
-    # A process of its own: what is guarded against is a segmentation fault.
+    # A separate process, because a failure of this test is a segmentation fault.
     ended = subprocess.run([sys.executable, "-c", OPEN_AND_CLOSE, originals["train"]], check=False, timeout=60)
     assert ended.returncode == 0
 
@@ -512,7 +513,7 @@ def test_statistics_are_those_of_the_training_split(copies, frames, tmp_path, sh
     statistics = json.loads((tmp_path / "manifest.json").read_text())["statistics"]
     wide = frames["train"].astype(np.float64)[:, :, 0]
     std = wide.std()
-    # Frames are float32 and sums double: what is left is rounding of the sums.
+    # Frames are float32 and sums are double, so only rounding of the sums remains.
     assert statistics["std"] == pytest.approx([std], rel=1e-12)
     assert statistics["mean"] == pytest.approx([wide.mean()], abs=1e-12 * std)
     increments = np.sqrt((np.diff(wide, axis=1) ** 2).mean())
@@ -520,7 +521,7 @@ def test_statistics_are_those_of_the_training_split(copies, frames, tmp_path, sh
     power = (np.abs(np.fft.fft2(wide / std, norm="ortho")) ** 2).mean((0, 1))
     shells = np.rint(np.hypot(*np.meshgrid(np.fft.fftfreq(16, 1 / 16), np.fft.fftfreq(16, 1 / 16)))).astype(int)
     amplitude = [np.sqrt(power[shells == shell].mean()) for shell in range(shells.max() + 1)]
-    # The mean is zero to rounding, and so is its shell.
+    # The mean, which is shell 0, is zero to rounding.
     assert statistics["shell_amplitude"][0] == pytest.approx(amplitude, rel=1e-10, abs=1e-12)
 
 
@@ -529,7 +530,7 @@ def test_shell_amplitudes_obey_parseval(manifest):
     amplitude = np.array(statistics["shell_amplitude"][0])
     shells = np.rint(np.hypot(*np.meshgrid(np.fft.fftfreq(16, 1 / 16), np.fft.fftfreq(16, 1 / 16)))).astype(int)
     modes = np.bincount(shells.ravel())
-    # Orthonormal transform of a field of unit variance and no mean: one unit of power a grid point.
+    # The orthonormal transform of a field of unit variance without a mean has one unit of power per grid point.
     assert (modes * amplitude**2).sum() == pytest.approx(16**2, rel=1e-10)
 
 
@@ -579,6 +580,56 @@ def test_a_foreign_manifest_is_named(tmp_path, content):
     assert_names(caught, path)
 
 
+def without(key):
+    return lambda content: content.pop(key)
+
+
+def with_shard(**changes):
+    return lambda content: content["splits"]["train"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    "spoil", [without("splits"), without("statistics"), without("identity"), lambda content: content.update(splits=[]),
+              lambda content: content["splits"]["train"][0].pop("file"), lambda content: content["splits"].update(train=3),
+              with_shard(file="../test.npy"), with_shard(file="/etc/hostname"), with_shard(file=["a"])],
+)  # fmt: skip
+def test_a_manifest_that_is_not_whole_or_points_elsewhere_is_refused(manifest, spoil):
+    content = json.loads(manifest.read_text())
+    spoil(content)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DamagedFile) as caught:
+        load_dataset(manifest, "train")
+    assert_names(caught, manifest)
+    with pytest.raises(DamagedFile):
+        Emulation.read(manifest)
+
+
+def as_float64(block):
+    return block.astype(np.float64).tobytes(), {"descr": "<f8", "shape": block.shape}
+
+
+@pytest.mark.parametrize(
+    "lie", [as_float64, lambda block: (block.tobytes(), {"shape": (10**6, *block.shape[1:])}),
+            lambda block: (block.tobytes(), {"shape": block.shape[::-1]}), lambda block: (b"", {"descr": "|O"})],
+    ids=["float64", "longer than the file", "other axes", "objects"],
+)  # fmt: skip
+def test_a_shard_that_is_another_array_than_its_manifest_says_is_refused(manifest, lie):
+    content = json.loads(manifest.read_text())
+    entry = content["splits"]["train"][0]
+    path = manifest.parent / entry["file"]
+    block = np.load(path)
+    data, header = lie(block)
+    with path.open("wb") as handle:
+        standard = {"descr": "<f4", "fortran_order": False, "shape": block.shape}
+        np.lib.format.write_array_header_1_0(handle, {**standard, **header})
+        handle.write(data)
+    entry["sha256"] = sha256_of(path)
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(DamagedFile) as caught:
+        load_dataset(manifest, "train")
+    assert_names(caught, path)
+
+
 def test_a_missing_split_is_named_with_those_that_exist(manifest):
     with pytest.raises(UserError) as caught:
         load_dataset(manifest, "test")
@@ -591,7 +642,7 @@ N = 16
 
 
 def numbered(members=5, length=9, shard_sizes=(2, 3)):
-    """A data set whose frames tell their member and time: every pixel is 100 member + time + 1."""
+    """A data set whose frames encode their member and time: every pixel is 100 member + time + 1."""
     numbers = 100.0 * np.arange(members)[:, None] + np.arange(length) + 1
     frames = np.broadcast_to(numbers[:, :, None, None, None], (members, length, 1, N, N)).astype(np.float32)
     shards = np.split(frames, np.cumsum(shard_sizes)[:-1])
@@ -599,7 +650,7 @@ def numbered(members=5, length=9, shard_sizes=(2, 3)):
 
 
 def drawn(sampler, batch=400, seed=1):
-    """Members (B,) and times (B, F) of a batch of numbered frames."""
+    """Return members (B,) and times (B, F) of a batch of numbered frames."""
     sample = sampler.draw(batch, torch.Generator().manual_seed(seed))
     assert sample.shape[2:] == (1, N, N)
     numbers = (sample[:, :, 0, 0, 0] * 0.5).round().long() - 1
@@ -680,7 +731,7 @@ def test_all_frames_of_a_sample_are_moved_alike(symmetries):
     )
     assert torch.equal(moved[:, 1:], 2 * moved[:, :-1])
     assert not torch.equal(moved, plain)
-    # Translations only move pixels; the reflection also turns the sign of a whole sample.
+    # Translations only move pixels. The reflection also changes the sign of a whole sample.
     turned = (moved.sum((1, 2, 3, 4)) * plain.sum((1, 2, 3, 4))).sign()
     unturned = moved * turned.view(-1, 1, 1, 1, 1)
     assert torch.equal(unturned.flatten(1).sort().values, plain.flatten(1).sort().values)
@@ -692,7 +743,7 @@ def test_unknown_symmetries_are_refused():
         PairSampler(numbered(), symmetries="mirrors")
 
 
-def test_shards_are_read_where_they_are_asked_for(manifest):
+def test_only_the_shards_of_the_requested_frames_are_read(manifest):
     assert all(isinstance(block, np.memmap) for block in load_dataset(manifest, "train").shards)
     assert all(Path(block.filename).parent == manifest.parent for block in load_dataset(manifest, "train").shards)
 

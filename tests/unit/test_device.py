@@ -12,7 +12,7 @@ from sns_core.progress import progress
 from sns_core.streams import generator
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+def test_a_missing_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert select_device("auto").type == "cpu"
     with pytest.raises(UserError, match=r"'cuda:1' .* 'cpu'"):
@@ -24,13 +24,13 @@ def test_an_unknown_precision_is_refused():
         autocast(torch.device("cpu"), "float16")
 
 
-def test_networks_run_in_the_precision_asked_for():
+def test_networks_run_in_the_set_precision():
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(torch.device("cpu"), precision):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_without_a_compiler_networks_run_as_they_are_and_one_line_says_so(monkeypatch, capsys):
+def test_without_a_compiler_networks_run_uncompiled_and_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setattr("shutil.which", lambda name: None)
     can_compile.cache_clear()
     network = torch.nn.Conv2d(1, 1, 3)
@@ -39,37 +39,37 @@ def test_without_a_compiler_networks_run_as_they_are_and_one_line_says_so(monkey
         assert not can_compile(torch.device("cpu"))
     finally:
         can_compile.cache_clear()
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "compile: needs a C++ compiler" in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "compile: needs a C++ compiler" in message
 
 
-def test_rows_are_filled_up_to_powers_of_two_or_to_the_most_yet():
+def test_rows_are_filled_up_to_powers_of_two_or_to_the_largest_batch_so_far():
     buckets = CompiledForBatchSizes(torch.device("cpu"))
     assert [buckets.bucket(rows) for rows in (5, 1, 2, 3, 4)] == [5, 1, 2, 4, 4]
     assert [buckets.bucket(rows) for rows in (20, 9, 17, 6)] == [20, 16, 20, 8]
 
 
-def test_bucketed_functions_see_full_buckets_and_give_the_rows_asked_for(monkeypatch):
-    seen = []
+def test_bucketed_functions_get_full_buckets_and_return_the_rows_of_the_batch(monkeypatch):
+    batch_sizes = []
 
-    def function(pair, extra):
-        seen.append(len(pair[0]))
-        return [pair[0] + pair[1], None], extra
+    def function(pair, constants):
+        batch_sizes.append(len(pair[0]))
+        return [pair[0] + pair[1], None], constants
 
     monkeypatch.setattr(torch, "compile", lambda f, **_: f)
     (call,) = CompiledForBatchSizes(torch.device("cpu"), function)
     for rows in (4, 3, 1):
-        one, two = torch.randn(2, rows, 2, generator=generator("test", rows))
-        (total, nothing), extra = call([one, two], None)
-        assert torch.equal(total, one + two) and nothing is None and extra is None
-    assert seen == [4, 4, 1]
+        left, right = torch.randn(2, rows, 2, generator=generator("test", rows))
+        (total, nothing), constants = call([left, right], None)
+        assert torch.equal(total, left + right) and nothing is None and constants is None
+    assert batch_sizes == [4, 4, 1]
 
 
-def test_progress_counts_from_its_start_and_tells_the_rate(capsys):
+def test_progress_counts_from_its_start_and_shows_the_rate(capsys):
     assert list(progress(5, "steps", start=2, every=0.0)) == [2, 3, 4]
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "steps: 5/5" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "steps: 5/5" in printed.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

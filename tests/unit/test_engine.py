@@ -9,7 +9,7 @@ from sns_core.streams import MemberStreams
 
 
 class Counter(Method):
-    """Adds a random number of each member's stream to its frame."""
+    """A method that adds a random number of each member's stream to its frame."""
 
     def start(self, states):
         return {"frame": states.clone()}
@@ -20,7 +20,7 @@ class Counter(Method):
 
 
 class Notes(Observer):
-    """Notes in which order it is called."""
+    """An observer that notes the order of its calls."""
 
     def __init__(self, name, notes):
         self.name, self.notes = name, notes
@@ -53,7 +53,7 @@ def test_two_stretches_give_the_bits_of_one():
     assert torch.equal(rolled(5, 10, half)["frame"], whole["frame"])
 
 
-def test_a_member_does_not_depend_on_its_company():
+def test_a_member_does_not_depend_on_the_other_members():
     assert torch.equal(rolled(1, 5, members=(1,))["frame"][0], rolled(1, 5)["frame"][1])
 
 

@@ -25,8 +25,8 @@ def members_of_a_flow(rng, count, strength, noise):
     """Mean profiles of members: `strength` sin(4 y), and noise of their own in three wavenumbers."""
     amplitude = noise / math.sqrt(3) * rng.normal(size=(count, 3, 2))
     waves = np.array([4, 1, 2])[:, None] * Y
-    own = (amplitude[..., :1] * np.sin(waves) + amplitude[..., 1:] * np.cos(waves)).sum(1)
-    return Profiles((strength * np.sin(4 * Y) + own)[:, None], np.ones(count), np.arange(count))
+    noise_profiles = (amplitude[..., :1] * np.sin(waves) + amplitude[..., 1:] * np.cos(waves)).sum(1)
+    return Profiles((strength * np.sin(4 * Y) + noise_profiles)[:, None], np.ones(count), np.arange(count))
 
 
 # --- the mean flow ---
@@ -154,8 +154,11 @@ def test_the_interval_of_a_share_ends_at_one():
 def test_windows_resample_the_members_of_the_reference():
     rng = np.random.default_rng(8)
     spectra = rng.lognormal(0, 0.05, (8, 40, 6))
-    few = rng.lognormal(0, 0.3, (8, 6))
-    exact, wide = (spectrum_error_interval(spectra, reference, (1, 5)) for reference in (few.mean(0), few))
+    reference_spectra = rng.lognormal(0, 0.3, (8, 6))
+    exact, wide = (
+        spectrum_error_interval(spectra, reference, (1, 5))
+        for reference in (reference_spectra.mean(0), reference_spectra)
+    )
     assert exact[0] == pytest.approx(wide[0]) and wide[2] - wide[1] > 1.5 * (exact[2] - exact[1])
 
 

@@ -1,4 +1,4 @@
-"""Figures and report from synthetic results: an exploded member, a NaN member and a short generation run among them."""
+"""Figures and report from synthetic results, which include an exploded member, a NaN member and a short generation run."""
 
 import base64
 import hashlib
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from docutils.core import publish_doctree
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from PIL import Image
@@ -35,10 +36,22 @@ from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
 from sns_core.figures.spin_up import plot_spin_up
-from sns_core.figures.style import DARK_PAGE, LIGHT_PAGE, MUTED, PALETTE, contrast, method_styles, readable, wrapped
+from sns_core.figures.style import (
+    DARK_PAGE,
+    LIGHT_PAGE,
+    MUTED,
+    OTHER_COLOURS,
+    PALETTE,
+    SPLIT_COLOURS,
+    contrast,
+    method_styles,
+    readable,
+    wrapped,
+)
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
 from sns_core.metrics.distances import CENTRES
+from sns_core.metrics.floor_table import COLUMNS
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
 from sns_core.report import headline, judge, price_words, write_report
@@ -80,7 +93,9 @@ class Synthetic:
             self._method(name)
         self.windows, self.table = folder / "windows.csv", folder / "metrics.csv"
         self._tables()
-        self.scorecard, self.cost = self._scorecard(), self._cost()
+        self.scorecard, self.cost, self.floors = self._scorecard(), self._cost(), folder / "floors.csv"
+        rows = [{"members": 3, "steps": steps, "reason": "3 members of 8 steps need a larger ensemble"}]
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(self.floors, index=False)
         for name in SURROGATES:
             self._diagnostics(name)
         self.trajectories = {split: self._trajectory(split) for split in ("train", "test")}
@@ -89,7 +104,7 @@ class Synthetic:
         return self.steps // self.block // 5 * self.block if name == "generation" else self.steps
 
     def growth(self, name, step):
-        """Amplitude of the field relative to the solver's."""
+        """Return the amplitude of the field relative to the solver's."""
         speed = {"pointwise": 3.0, "published": 0.6, "generation": -0.5}.get(name, 0.0)
         return np.exp(speed * (np.asarray(step) / self.steps) ** 2)
 
@@ -137,11 +152,11 @@ class Synthetic:
 
     @staticmethod
     def counts(spread):
-        """Histograms of normal values, as many as `spread` (..., 1) has rows."""
+        """Return histograms of normal values, one per row of `spread` (..., 1)."""
         return np.rint(1e6 * np.exp(-(CENTRES**2) / 2) * spread).astype("i8")
 
     def _trajectory(self, split):
-        """Energy that grows from noise and saturates, in the unit of a system with dimensions."""
+        """Write a trajectory whose energy grows from noise and saturates, in the unit of a system with dimensions."""
         clock = np.arange(1, 61) * 86400.0
         energy = 0.9 * (1 - np.exp(-clock / 6e5))[None, :, None] * np.ones((self.members, 1, len(self.layers)))
         path = self.folder / f"{split}.nc"
@@ -215,6 +230,15 @@ class Synthetic:
             map_late=(("map_lag", "distance"), maps if name != "published" else np.full_like(maps, np.nan)),
             zonal_velocity=(("member", "time", "layer", "y"), field.mean(-1)),
         )  # fmt: skip
+        by_block = (
+            result["zonal_velocity"].isel(time=slice(1, None)).groupby_bins("time", [0, *(block * self.step + 1e-6)])
+        )
+        for key, values in {
+            "zonal_profile": by_block.mean(),
+            "zonal_square": by_block.map(lambda part: (part**2).mean("time")),
+        }.items():
+            values = values.rename(time_bins="block").transpose("member", "block", "layer", "y")
+            result[key] = ("member", "block", "layer", "y"), values.values
         self.metrics[name] = str(self.folder / f"{name}.nc")
         result.assign_coords(map_lag=self.map_lag, distance=self.distance).to_netcdf(self.metrics[name])
 
@@ -242,7 +266,7 @@ class Synthetic:
                     windows.append({
                         "method": name, "first_step": start + 1, "last_step": start + width, "layer": layer,
                         "window_spectrum_error": error, "window_spectrum_error_low": 0.8 * error,
-                        "window_spectrum_error_high": 1.3 * error,
+                        "window_spectrum_error_high": 1.3 * error, "floor_low": 0.01, "floor_high": 0.03, "inside": error <= 0.03,
                         "kinetic_energy": 1e40 if gone else 0.9, "kinetic_energy_solver": 0.9,
                         "enstrophy": 9.0, "enstrophy_solver": 9.0, "relative_change": 0.17,
                         "relative_change_solver": 0.17,
@@ -252,14 +276,15 @@ class Synthetic:
         pd.DataFrame(windows).to_csv(self.windows, index=False)
 
     def _scorecard(self):
-        """A value a score, layer and lead of each method; `published` beyond every axis, `generation` without forecasts."""
+        """One value per method, score, layer and lead. `published` lies beyond every axis; `generation` has no forecasts."""
         rows = []
         for index, name in enumerate(LABELS):
             for score, (_, _, ideal) in SCORES.items():
                 forecast = score in ("crps", "spread_skill")
                 if forecast and name == "generation":
                     continue
-                layers = self.layers if forecast or score in ("spectrum_error", "kinetic_energy") else [""]
+                layered = ("spectrum_error", "worst_window_spectrum_error", "kinetic_energy")
+                layers = self.layers if forecast or score in layered else [""]
                 for place, (layer, lead) in enumerate((a, b) for a in layers for b in ((1, 5) if forecast else ("",))):
                     value = (0.02 if ideal == 0 else 1.0) * (1 + index + 0.1 * place)
                     value = {"published": 1e9, "pointwise": math.nan if score == "zonal_error" else value}.get(
@@ -269,9 +294,9 @@ class Synthetic:
                     rows.append({
                         "system": "kolmogorov", "method": name, "score": score, "layer": layer, "lead": lead, "value": value,
                         "low": 0.8 * value if shown else math.nan, "high": 1.3 * value if shown else math.nan,
-                        "floor": math.nan if ideal is None else 0.02 if ideal == 0 else 1.0,
                         "floor_low": math.nan if ideal is None else 0.0 if ideal == 0 else 0.9,
                         "floor_high": math.nan if ideal is None else 0.03 if ideal == 0 else 1.1,
+                        "inside": "" if ideal is None else value <= (0.03 if ideal == 0 else 1.1),
                         "ideal": ideal, "units": "1", "members_lost": int((self.lost(name) >= 0).sum()),
                         "members": self.members, "counted": 1.0,
                     })  # fmt: skip
@@ -294,6 +319,7 @@ class Synthetic:
                     "seconds": 0.1 * (1 + index), "seconds_low": 0.09 * (1 + index), "seconds_high": 0.2 * (1 + index),
                     "calls": 20.0, "memory_mb": 300.0, "joules": 1.5 if name == "coloured" else "", "score": score, "lead": lead,
                     "error": error, "error_low": 0.9 * error, "error_high": 1.2 * error,
+                    "floor": 0.03 if score == "spectrum_error" else 0.0,
                     "members_lost": 2 * (lost and score == "spectrum_error"), "solver_seconds": 0.5 if compared else "",
                     "at_most": lost, "speed_up": (2.0 if gains else 0.25) if compared else "",
                     "beaten_by": "" if gains or not compared else "32",
@@ -336,7 +362,7 @@ class Synthetic:
 
 
 def draw(source: Synthetic, folder: Path, names=FIGURES) -> dict[str, Path]:
-    """Figures of a set of results; returns name -> PNG."""
+    """Draw the figures of a set of results, and return name -> PNG."""
     results = {"metrics": source.metrics, "reference": source.reference}
     special = {
         "fields": lambda **a: plot_fields(
@@ -385,7 +411,7 @@ def test_figure_is_a_picture_and_a_page(drawn, name):
     assert min(image.shape[:2]) > 100
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
     ink = (image < 250).any(-1)
-    # The page is used: the picture reaches into every ninth of it, but for the corners of the fields' columns.
+    # The picture fills the page: it reaches into every ninth of it, except for the corners of the fields' columns.
     thirds = [part for row in np.array_split(ink, 3) for part in np.array_split(row, 3, axis=1)]
     assert sum(part.mean() > 0.01 for part in thirds) >= 7
     page = drawn[name].with_suffix(".pdf").read_bytes()
@@ -450,9 +476,9 @@ def test_a_method_that_loses_every_member_at_once_is_drawn(source, tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 5
 
 
-def test_fields_says_what_is_lost_and_what_was_not_run(source):
+def test_the_figure_of_fields_marks_lost_and_missing_frames(source):
     size = 0.1
-    assert frame_at(source.segments["solver"], 0, 7, size)[0] == 6  # the stored frame before
+    assert frame_at(source.segments["solver"], 0, 7, size)[0] == 6  # the last stored frame before step 7
     assert frame_at(source.segments["generation"], 0, 40, size)[1] is None
     step, values, _ = frame_at(source.segments["published"], 0, 40, size)
     assert step == 40 and (values == np.float32(1e20)).all()
@@ -481,6 +507,8 @@ def test_colours_are_stable_and_distinct():
     assert len({style["color"] for style in styles.values()}) == 1 + len(PALETTE) == 9
     assert len({(style["color"], str(style["linestyle"])) for style in styles.values()}) == len(many)
     assert method_styles({"m0": "M0", "solver": "S"})["m0"] == styles["m0"]
+    apart = [MUTED, *PALETTE, *OTHER_COLOURS, *SPLIT_COLOURS.values()]
+    assert len(set(apart)) == len(apart), "a colour of a method, a split and a frame of a pair means one thing"
 
 
 @pytest.mark.parametrize("background", ["#ffffff", LIGHT_PAGE, DARK_PAGE])
@@ -494,7 +522,7 @@ def test_text_in_the_colour_of_a_method_can_be_read(background):
 
 def test_the_pages_have_the_backgrounds_that_their_colours_are_made_for():
     package = CAPTIONS.parents[1] / "sns_core"
-    for page in (package / "report.html.j2", package / "figures/explorer/explorer.css"):
+    for page in (package / "page.css", package / "figures/explorer/explorer.css"):
         light, dark = page.read_text().split("prefers-color-scheme: dark")
         assert f"--paper: {LIGHT_PAGE}" in light and f"--card: {DARK_PAGE}" in dark
         for colours, backgrounds in ((light, ("paper", "card")), (dark, ("paper", "card"))):
@@ -506,8 +534,8 @@ def test_the_pages_have_the_backgrounds_that_their_colours_are_made_for():
                 assert all(contrast(text, values[background]) >= 4.5 for text in texts), (page.name, background)
 
 
-def test_labels_are_written_as_they_stand(source, tmp_path):
-    """`$`, braces and an underscore mean something to matplotlib, `<` and `&` to HTML."""
+def test_labels_are_shown_literally(source, tmp_path):
+    """`$`, braces and underscores have a meaning in matplotlib, `<` and `&` in HTML."""
     labels = {"solver": "S", "pointwise": "a $x$ {max} <b>", "published": "_hidden & $", "coloured": r"$\\frac$"}
     output = tmp_path / "temporal.png"
     plot_temporal(metrics=source.metrics, reference=source.reference, labels=labels, dpi=40, output=output)
@@ -604,7 +632,7 @@ def report(source, drawn, provenance, tmp_path_factory):
         "figures": {name: str(path) for name, path in drawn.items()}, "metrics": str(source.table),
         "movie": str(film), "explorer": str(folder / "kolmogorov" / "explorer.html"),
         "windows": str(source.windows), "scorecard": str(source.scorecard), "cost": str(source.cost),
-        "methods": METHODS,
+        "reference": str(source.reference), "floors": str(source.floors), "methods": METHODS,
     }}  # fmt: skip
     arguments = {
         "systems": systems,
@@ -619,7 +647,7 @@ def report(source, drawn, provenance, tmp_path_factory):
 
 
 class Collector(HTMLParser):
-    """Tags that are open at the end, and every attribute that could load something."""
+    """Collect the tags that stay open, and every attribute that could load a file."""
 
     VOID = frozenset(("meta", "img", "br", "link", "hr", "input"))
 
@@ -648,7 +676,7 @@ def test_report_is_one_file_that_loads_nothing(report, drawn, source):
     assert not re.search(r"<(script|link|iframe|object|embed)\b|@import|url\(|https?://", report)
     inlined = {"img": "data:image/png;base64,", "video": "data:video/mp4;base64,"}
     beside = [value for _, _, value in page.loads if value == "kolmogorov/explorer.html"]
-    assert len(beside) == 1, "the page to explore the run is linked to, and nothing else outside"
+    assert len(beside) == 1, "the report links to the page to explore the run, and to no other file"
     posters = [value for tag, name, value in page.loads if name == "poster"]
     for tag, name, value in page.loads:
         if name == "poster":
@@ -657,7 +685,7 @@ def test_report_is_one_file_that_loads_nothing(report, drawn, source):
         assert tag in inlined or value in beside or value[1:] in page.identifiers
     film = base64.b64encode((source.folder / "movie_small.mp4").read_bytes()).decode()
     assert ("video", "src", inlined["video"] + film) in page.loads
-    # Member 0 of `published` is lost at step 21 of 40: the poster is the next picture but one of 21.
+    # Member 0 of `published` is lost at step 21 of 40. The poster is the second of 21 pictures after the loss.
     with Image.open(io.BytesIO(base64.b64decode(posters[0].removeprefix("data:image/jpeg;base64,")))) as poster:
         assert len(posters) == 1 and np.abs(np.asarray(poster).astype(int) - (20 + 10 * 11)).max() < 12
     assert [base64.b64decode(image["src"].split(",")[1]) for image in page.images] == [
@@ -666,31 +694,33 @@ def test_report_is_one_file_that_loads_nothing(report, drawn, source):
     assert all(image["alt"] for image in page.images)
 
 
-def test_report_escapes_what_it_is_given(report):
+def test_report_escapes_its_input(report):
     assert "SNS &lt;published&gt; &amp; co" in report
     assert "<published>" not in report
 
 
-def test_report_tells_the_numbers(report):
+def test_report_shows_the_numbers(report):
     text = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", re.sub(r"base64,[^\"]*", "", report))))
     assert "Loses 2 of 3 members, the first at step 21." in text
     assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
-    assert "its windows lie within 2 times the solver's own scatter" in text
+    assert "by its windows it cannot be told from a run of the solver of the same size" in text
+    assert "No floor: 3 members of 8 steps need a larger ensemble." in text
     assert "Figure 1. Fields along the rollouts" in text
     assert (
-        "SNS coloured stays nearest to the solver: it keeps all 3 members over 40 steps, and so does Pointwise alone."
+        "SNS coloured cannot be told from the solver by the spectrum of any window: it keeps all 3 members over 40 steps. "
+        "Pointwise alone keeps its members, too." in text
+    )
+    assert (
+        "≤ 0.03 decades: spectrum error of the worst window, inside the floor solver runs of this size: 0 to 0.03"
         in text
     )
     assert "3 of 3 members kept over 40 steps Pointwise: 3 of 3" in text
     assert "4 × dearer than the solver as configured" in text
     # The scorecard: title, floor, then one cell per method: within the floor, beyond it, lost, beyond, beyond.
-    assert (
-        "Spectrum error (decades) 0.02 [0, 0.03] 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]"
-        in text
-    )
+    assert "Spectrum error (decades) 0 to 0.03 0.02 [0.016, 0.026] 0.04 [0.032, 0.052] 10⁹ 0.08 [0.064, 0.104]" in text
     assert "CRPS of ensemble forecasts (σ), after 5 steps" in text
     assert "CRPS of ensemble forecasts (σ), after 1 step " in text
-    # The cost of a method, and whether it is worth it.
+    # The cost of a method, and its gain over the solver.
     assert (
         "SNS coloured gains by 2 of 3 scores: at equal accuracy it costs between 4 times as much as the solver and 1/2 of it"
         in text
@@ -706,10 +736,12 @@ def test_report_tells_the_numbers(report):
 
 
 def test_report_words_follow_the_thresholds():
-    row = {"lost": 0, "members": 8, "steps": 10, "first_lost": None, "scatter": 0.05, "error_first": 0.05,
+    row = {"lost": 0, "members": 8, "steps": 10, "first_lost": None, "floor": (0.02, 0.09), "inside": True, "error_first": 0.05,
            "error_last": 0.06, "error_worst": 0.08, "energy_worst": 1.1}  # fmt: skip
     assert judge(row)[0] == "good"
-    assert judge(row | {"error_worst": 0.12})[0] == "fair"
+    assert judge(row | {"error_worst": 0.12, "inside": False})[1].endswith("decades, more than sampling explains.")
+    without = row | {"error_worst": 0.12, "inside": False, "floor": (math.nan, math.nan)}
+    assert judge(without) == ("fair", "Keeps all members; its spectrum is off by up to 0.12 decades.")
     assert judge(row | {"energy_worst": 0.5})[0] == "fair"
     assert "0.5 times" in judge(row | {"energy_worst": 0.5})[1]
     assert "drifts" in judge(row | {"error_last": 0.3, "error_worst": 0.3})[1]
@@ -719,7 +751,8 @@ def test_report_words_follow_the_thresholds():
 
 
 def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members():
-    row = {"kind": "refinement", "steps": 100, "members": 4, "lost": 0, "first_lost": None, "error_worst": 0.05}
+    row = {"kind": "refinement", "steps": 100, "members": 4, "lost": 0, "first_lost": None, "error_worst": 0.05,
+           "floor": (0.01, 0.03), "inside": False}  # fmt: skip
     rows = [
         row | {"name": "solver", "label": "Solver", "kind": "solver"},
         row
@@ -734,6 +767,13 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
         "while Alone alone loses every member, the first at step 9."
     )
     assert [item["value"] for item in result["numbers"]] == ["4 of 4", "0.04", "100 ×"]
+    equal = [*rows, row | {"name": "theirs", "label": "Theirs", "error_worst": 0.02, "inside": True}]
+    equal[2] = rows[2] | {"error_worst": 0.029, "inside": True}
+    result = headline(equal, prices)
+    assert result["sentence"].startswith(
+        "Ours and Theirs cannot be told from the solver by the spectrum of any window: they keep"
+    )
+    assert [item["value"] for item in result["numbers"]] == ["4 of 4", "≤ 0.03", "100 ×"], "nothing inside is ranked"
     lost = [rows[0], rows[1], rows[2] | {"lost": 1, "first_lost": 60}]
     sentence = headline(lost, prices)["sentence"]
     assert sentence.startswith(
@@ -744,11 +784,18 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
 
 def test_every_figure_of_the_workflow_has_a_caption():
     rules = (CAPTIONS.parent / "rules" / "figures.smk").read_text()
-    names = re.findall(r'^    "(\w+)": \(', rules, re.M)  # the keys of the table of figures
+    names = re.findall(
+        r'^    "(\w+)": \(', rules, re.M
+    )  # the regular expression matches the keys of the table of figures
     assert [name for name in names if name in FIGURES] == list(FIGURES)
     for name in names:
         title, *paragraphs = (CAPTIONS / f"{name}.rst").read_text().split("\n\n")
         assert re.match(r"Figure \d+\. \w", title) and paragraphs
+
+
+@pytest.mark.parametrize("path", sorted(CAPTIONS.glob("*.rst")), ids=lambda path: path.stem)
+def test_captions_are_read_by_snakemakes_report_without_a_complaint(path):
+    publish_doctree(path.read_text(), settings_overrides={"halt_level": 2, "report_level": 5})
 
 
 def test_seconds_are_shown_as_days_and_metres_as_kilometres():
@@ -773,6 +820,6 @@ def test_a_density_integrates_to_one_and_nothing_counted_is_nan():
     assert densities[0].tolist() == [0.5, 1.0, 0.5] and np.isnan(densities[1]).all()
 
 
-def test_only_points_that_no_other_beats_are_best():
+def test_a_point_is_best_if_no_point_beats_it():
     points = {"cheap": (0.0, 0.5), "good": (2.0, 0.1), "worse": (3.0, 0.1), "dear": (9.0, 0.05), "twin": (2.0, 0.1)}
     assert best(points) == ["cheap", "good", "dear", "twin"]

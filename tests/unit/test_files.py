@@ -15,7 +15,7 @@ def test_a_whole_file_appears_when_its_block_ends(tmp_path):
     path = tmp_path / "deep" / "result.txt"
     with whole_file(path) as temporary:
         temporary.write_text("whole")
-        assert temporary.parent == path.parent  # else the last move could not be atomic
+        assert temporary.parent == path.parent  # the last move is atomic only within one folder
         assert not path.exists()
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
@@ -115,7 +115,7 @@ def test_json_comes_back_as_it_went(tmp_path):
     assert json.loads(path.read_text()) == value
 
 
-@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", [None, b"", b'{"a": 1', b"[1]", b"\xff\xfe\x00", b"[" * 100_000])
 def test_a_file_of_no_json_object_is_named_with_the_way_out(tmp_path, content):
     path = tmp_path / "value.json"
     if content is not None:
@@ -133,7 +133,7 @@ def test_checksums_and_digests_are_known_values(tmp_path):
     assert digest({"a": 1}) != digest({"a": 2})
 
 
-def test_provenance_tells_configuration_seed_versions_and_commit(monkeypatch):
+def test_provenance_holds_configuration_seed_versions_and_commit(monkeypatch):
     monkeypatch.setattr("sns_core.files.code_state", lambda: {"commit": "c0ffee", "dirty": False})
     record = provenance({"steps": 3}, 5, "cpu", wall_seconds=1.5)
     assert record["configuration"] == {"steps": 3}

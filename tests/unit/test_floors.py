@@ -1,13 +1,17 @@
 """Floors as bands: what runs of the solver of the same size score, and how many fresh runs lie inside."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from test_scorecard import BLOCK, MEMBERS, STEPS, WINDOW, synthetic
 
+from sns_core.files import write_json
+from sns_core.metrics import floors
 from sns_core.metrics.bootstrap import pooled
 from sns_core.metrics.distances import spectrum_error
-from sns_core.metrics.floors import floor_bands
+from sns_core.metrics.floor_table import bands_of, inside, read_floors, reasons
+from sns_core.metrics.floors import draw_floors, floor_bands
 from sns_core.metrics.scorecard import block_means
 
 SHELLS = (1, 5)
@@ -27,7 +31,7 @@ def scored(run: xr.Dataset, ensemble: xr.Dataset) -> dict[str, float]:
     energy = [data["kinetic_energy"] for data in (run, ensemble)]
     return {
         "spectrum_error": float(spectrum_error(mine.values[0], truth.values[0], SHELLS)),
-        "worst_window_spectrum_error": float(spectrum_error(window, truth.values[0], SHELLS).max()),
+        "worst_window_spectrum_error": float(spectrum_error(window, truth.values[0], SHELLS)[1:].max()),
         "kinetic_energy": float(energy[0].mean() / energy[1].mean()),
         "kinetic_energy_variance": float(energy[0].var() / energy[1].var()),
     }
@@ -52,6 +56,9 @@ def test_longer_runs_and_fewer_windows_have_a_lower_floor():
     )
     assert long.loc["spectrum_error", "high"] < 0.7 * short.loc["spectrum_error", "high"]
     assert long.loc["worst_window_spectrum_error", "middle"] > short.loc["worst_window_spectrum_error", "middle"]
+    whole = floor_bands(ensemble, MEMBERS, 1600, WINDOW, SHELLS, draws=40, only_spectra=True).set_index("score")
+    for name in ("spectrum_error", "worst_window_spectrum_error"):
+        assert whole.loc[name, "middle"] == pytest.approx(long.loc[name, "middle"])
     later = floor_bands(ensemble, MEMBERS, 1600, WINDOW, SHELLS, draws=40, skip=6).set_index("score")
     assert later.loc["worst_window_spectrum_error", "middle"] < long.loc["worst_window_spectrum_error", "middle"]
 
@@ -63,6 +70,52 @@ def test_the_floor_has_the_scores_of_the_scorecard_and_an_ideal_ensemble_scores_
         assert floor.loc[name, ["low", "high"]].tolist() == pytest.approx([1.0, 1.0], abs=1e-6), name
     assert floor.loc["vorticity_distance", "high"] == pytest.approx(0.0, abs=1e-9)
     assert "calls_per_step" not in floor.index
+
+
+def test_the_range_of_a_run_is_that_of_the_other_members():
+    ensemble = synthetic(np.random.default_rng(6), 8, STEPS)
+    ensemble["max_abs"][:] = 5.0
+    ensemble["max_abs"][7, : STEPS // 2] = 6.0  # half of the steps of one member lie beyond all others
+    floor = floor_bands(ensemble, MEMBERS, STEPS, WINDOW, SHELLS, draws=60).set_index("score")
+    assert (
+        floor.loc["out_of_range", "high"] == pytest.approx(1 / 8, abs=0.02) and floor.loc["out_of_range", "low"] < 0.02
+    )
+
+
+def test_the_table_holds_a_band_per_size_or_the_reason_why_there_is_none(monkeypatch, tmp_path, capsys):
+    ensemble = synthetic(np.random.default_rng(7), 10, 1000)
+    monkeypatch.setattr(floors, "open_segments", lambda paths, variable: (None, ensemble))
+    manifest = tmp_path / "manifest.json"
+    write_json(manifest, {"system": {"name": "KolmogorovFlow", "parameters": {"resolution": 32, "dt": 0.02}}})
+    settings = {
+        "manifest": manifest,
+        "members": 4,
+        "window": WINDOW,
+        "shells": list(SHELLS),
+        "output": tmp_path / "floors.csv",
+    }
+    draw_floors(ensemble=[tmp_path], steps=[1000, 3000], **settings)
+    assert "floors: 4 members of 3000 steps need" in capsys.readouterr().err
+    table = read_floors(tmp_path / "floors.csv")
+    assert reasons(table, 4) == [
+        "4 members of 3000 steps need an ensemble of at least 8 members and 3000 steps; it has 10 members and 1000 steps"
+    ]
+    assert set(bands_of(table, 1, 1000)["score"]) == {"spectrum_error", "worst_window_spectrum_error"}
+    window, whole = (bands_of(table, 4, steps).set_index("score") for steps in (WINDOW, 1000))
+    assert len(window) > 20 and window.loc["spectrum_error", "floor_high"] == pytest.approx(0.0, abs=1e-9)
+    assert whole.loc["kinetic_energy", "floor_low"] < 1 < whole.loc["kinetic_energy", "floor_high"]
+    assert bands_of(table, 4, 3000).empty
+    draw_floors(ensemble=[], steps=[1000], **settings)
+    table = read_floors(tmp_path / "floors.csv")
+    assert reasons(table, 4) == ["this run has no reference ensemble (data.reference is null)"]
+
+
+def test_of_a_distance_only_the_upper_end_of_the_floor_counts():
+    table = pd.DataFrame(
+        {"value": [0.1, 0.1, 0.5, np.nan, 0.1], "floor_low": [0.2] * 4 + [np.nan], "floor_high": [0.4] * 4 + [np.nan]}
+    )
+    values = inside(table, "value", np.array([True, False, True, True, True])).tolist()
+    assert values[:3] == [True, False, False] and all(value is pd.NA for value in values[3:])
 
 
 def test_an_ensemble_that_is_too_small_is_refused():

@@ -27,8 +27,8 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
         return nxt - share * (nxt - following) + bias, None
 
     examined = _Examined(SimpleNamespace(level_rule=EstimatedLevels(), refine=refine), None, previous, following)
-    found = _restoring(examined, seed=0)["restored"][1]
-    assert found == pytest.approx([share] * len(DRIFTS), abs=1e-5)
+    restored = _restoring(examined, seed=0)["restored"][1]
+    assert restored == pytest.approx([share] * len(DRIFTS), abs=1e-5)
 
 
 def test_the_exact_score_of_white_noise_finds_drifts_with_their_sign():
@@ -40,12 +40,12 @@ def test_the_exact_score_of_white_noise_finds_drifts_with_their_sign():
         return schedule.sigma(s_prev)[0].float() * prev, schedule.sigma(s_next)[0].float() * nxt
 
     method = SimpleNamespace(schedule=schedule, whiten=lambda x: x, denoiser=denoiser)
-    found = _signed(_Examined(method, None, previous, following), stream)
-    weak, strong = np.array(found["amplitude_detected"][1]).T
+    signed = _signed(_Examined(method, None, previous, following), stream)
+    weak, strong = np.array(signed["amplitude_detected"][1]).T
     assert min(weak[DRIFTS.index(0.8)], strong[DRIFTS.index(1.2)]) > 0.85
     assert max(weak[2:].max(), strong[:2].max()) < 0.05
-    rise = np.array(found["amplitude_of_drift"][1])[:, 0]  # shell 1, in which all modes are scaled
-    assert (np.diff(rise) > 0).all() and found["amplitude_mean"][1] == pytest.approx([0, 0, 0], abs=3.0)
+    rise = np.array(signed["amplitude_of_drift"][1])[:, 0]  # shell 1, in which all modes are scaled
+    assert (np.diff(rise) > 0).all() and signed["amplitude_mean"][1] == pytest.approx([0, 0, 0], abs=3.0)
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
@@ -57,10 +57,10 @@ def test_the_error_of_one_step_obeys_parseval_whichever_way_it_runs(axis):
         surrogate=lambda previous: truth + 0.3 * wave,
         refine=lambda previous, candidate, anchor, streams: (truth + 0.1 * wave, None),
     )
-    found = _one_step(_Examined(method, None, truth, truth), seed=0)["one_step_error"][1]
+    error = _one_step(_Examined(method, None, truth, truth), seed=0)["one_step_error"][1]
     modes = np.bincount(shell_index(8).ravel(), mode_weight(8).ravel())
-    assert (found**2 @ modes / 64).tolist() == pytest.approx([0.3**2 / 2, 0.1**2 / 2])
-    assert np.flatnonzero(found[0] > 1e-6).tolist() == [1]
+    assert (error**2 @ modes / 64).tolist() == pytest.approx([0.3**2 / 2, 0.1**2 / 2])
+    assert np.flatnonzero(error[0] > 1e-6).tolist() == [1]
 
 
 def examined(error=0.5, false_alarms=0.25, restored=0.1):
@@ -84,10 +84,11 @@ def examined(error=0.5, false_alarms=0.25, restored=0.1):
 
 
 def test_measures_of_a_denoiser():
-    found = held_out_measures(examined())
+    measures = held_out_measures(examined())
     expected = {"one_step": 0.5, "one_step_large": 0.5, "calibration": 1 / 20, "false_alarms": 0.25,
-                "surrogate_found": 1.0, "signed_strong": 0.7, "signed_weak": 0.9, "restored_strong": 0.1, "restored_weak": 0.1}  # fmt: skip
-    assert found == pytest.approx(expected) and list(found) == list(MEASURES)
+                "surrogate_found": 1.0, "signed_strong": 0.7, "signed_weak": 0.9,
+                "restored_strong": 0.1, "restored_weak": 0.1}  # fmt: skip
+    assert measures == pytest.approx(expected) and list(measures) == list(MEASURES)
     control = held_out_measures(examined().drop_vars(["one_step_error", "restored"]))
     assert np.isnan(control["one_step"]) and np.isnan(control["restored_weak"]) and control["false_alarms"] == 0.25
 
@@ -109,10 +110,10 @@ def test_the_better_setting_is_told_by_what_ranks_with_the_rollouts(tmp_path):
     written = pd.read_csv(table).set_index("method")
     assert written["rollout_error"].to_dict() == pytest.approx({"a": 0.02, "b": 0.05, "c": 0.3, "d": WORST})
     assert written["members_lost"].tolist() == [0, 0, 0, 2] and (written["kinetic_energy"] == 0.5).all()
-    found = pd.read_csv(ranks).set_index("measure")["agreement"]
-    assert found["one_step"] == pytest.approx(1), "less error should be better, and is"
-    assert found["restored_strong"] == pytest.approx(-1), "more should be better, and is worse"
-    assert np.isnan(found["false_alarms"]), "all alike"
+    agreements = pd.read_csv(ranks).set_index("measure")["agreement"]
+    assert agreements["one_step"] == pytest.approx(1), "less error should be better, and is"
+    assert agreements["restored_strong"] == pytest.approx(-1), "more should be better, and is worse"
+    assert np.isnan(agreements["false_alarms"]), "all alike"
     plot_held_out(
         table=table, agreement=ranks, labels={n: n for n in ("solver", *errors)}, dpi=50, output=tmp_path / "f.png"
     )
@@ -121,5 +122,5 @@ def test_the_better_setting_is_told_by_what_ranks_with_the_rollouts(tmp_path):
 
 def test_ranks_of_a_table_by_hand():
     table = pd.DataFrame({name: [1.0, 2.0, 3.0] for name in MEASURES} | {"rollout_error": [0.1, 0.3, 0.2]})
-    found = agreement(table).set_index("measure")["agreement"]
-    assert found["one_step"] == pytest.approx(0.5) and found["restored_weak"] == pytest.approx(-0.5)
+    agreements = agreement(table).set_index("measure")["agreement"]
+    assert agreements["one_step"] == pytest.approx(0.5) and agreements["restored_weak"] == pytest.approx(-0.5)

@@ -12,7 +12,7 @@ import sns_core
 
 ROOT = Path(__file__).parents[2]
 FLOOR = re.compile(r"^ +(\d+)  (\w.*)$", re.M)
-# Figures that compute what they show. All others read tables and fields that are finished.
+# Figures that compute their data. All other figures read finished tables and fields.
 COMPUTING_FIGURES = {"movie", "phase_space"}
 
 
@@ -113,15 +113,15 @@ def test_rooms_take_nothing_from_the_door_but_the_version():
 
 def loads(module: str, package: str) -> bool:
     """Return whether the import of a module of `sns_core` leads to the import of another package."""
-    waiting, seen = [module], set()
+    waiting, visited = [module], set()
     while waiting:
         name = waiting.pop()
-        seen.add(name)
+        visited.add(name)
         for target in imports_of(MODULES[name], at_import=True):
             if target.split(".")[0] == package:
                 return True
-            waiting.extend({module_of(target)} - seen - {None})
-        waiting.extend({name.rpartition(".")[0]} - seen - {""})  # Python imports the package of a module, too
+            waiting.extend({module_of(target)} - visited - {None})
+        waiting.extend({name.rpartition(".")[0]} - visited - {""})  # Python imports the package of a module, too
     return False
 
 
@@ -145,7 +145,7 @@ def test_the_package_knows_nothing_of_the_workflow(package):
         ("import torch\n", None),
     ],
 )
-def test_an_import_that_leads_up_is_seen(tmp_path, text, complaint):
+def test_an_import_that_leads_up_is_detected(tmp_path, text, complaint):
     path = tmp_path / "edited.py"
     path.write_text(text)
     lines = upward_imports({"sns_core.data.edited": path}, FLOORS)

@@ -51,7 +51,7 @@ def make_hermitian(spectrum):
 
 
 def within_filter(flow, field):
-    """The part of a field that the 2/3 filter keeps."""
+    """Return the part of a field that the 2/3 filter keeps."""
     return flow.state({"spectrum": make_hermitian(flow.start(field)["spectrum"] * flow.filter)})
 
 
@@ -110,7 +110,7 @@ def test_explicit_tendency_is_that_of_jax_cfd(steps):
 
 def test_wavenumbers_are_those_of_jax_cfd(steps):
     grid = SpectralGrid(64)
-    # jax-cfd takes cycles a length times 2 pi, which rounds.
+    # jax-cfd multiplies cycles per length by 2 pi, which rounds.
     assert (grid.k_first[:, 0] - steps["kx"]).abs().max() < 1e-13
     assert (grid.k_last[0] - steps["ky"]).abs().max() < 1e-13
 
@@ -170,7 +170,7 @@ def test_spectral_truncation_is_that_of_jax_cfd(m):
 def test_laminar_state_is_a_fixed_point_for_any_time_step(dt, viscosity):
     flow = KolmogorovFlow(64, viscosity, dt)
     laminar = (-4 * torch.cos(4 * axis(64)) / (16 * viscosity + 0.1)).expand(1, 1, 64, 64)
-    # 40 steps: past the first look of the CFL guard, which has to let a steady state through.
+    # 40 steps include the first check of the CFL guard, which must accept a steady state.
     assert relative(flow.advance(laminar, 40), laminar) < 1e-12
 
 
@@ -184,7 +184,7 @@ def test_a_plane_wave_decays_by_the_crank_nicolson_factors(mode, viscosity, drag
     for start, end in itertools.pairwise(ALPHA):
         mu = 0.5 * dt * (end - start)
         factor *= (1 + mu * rate) / (1 - mu * rate)
-    assert abs(factor - math.exp(rate * dt)) < 0.1  # the right factor, not merely the scheme's own
+    assert abs(factor - math.exp(rate * dt)) < 0.1  # the factor is near the exact one, and not only that of the scheme
     for count in (1, 10):
         assert (flow.advance(wave, count) - factor**count * wave).abs().max() < 1e-13
 
@@ -203,7 +203,7 @@ def test_taylor_green_vortices_decay_at_the_second_order_of_crank_nicolson():
 
 
 def orders(viscosity, drag, counts):
-    """Observed orders of convergence between successive step counts over 0.2 time units."""
+    """Return the observed orders of convergence between successive step counts over 0.2 time units."""
     initial = random_state(KolmogorovFlow(32), 1, seed=1)
 
     def end(count):
@@ -230,7 +230,7 @@ def test_order_falls_to_two_where_viscosity_dominates_the_error():
 @pytest.mark.parametrize("n", [32, 48, 64])
 def test_advection_conserves_energy_and_enstrophy_with_the_symmetric_filter(n):
     flow = KolmogorovFlow(n, forcing_scale=0.0, symmetric_filter=True)
-    # White noise: every kept mode carries as much enstrophy, so that a leak anywhere would show.
+    # In white noise every mode within the filter has the same enstrophy, so the test notices a leak of any mode.
     w = within_filter(flow, torch.randn(2, 1, n, n, generator=seeded(3), dtype=torch.float64))
     spectrum = flow.start(w)["spectrum"]
     tendency = flow.state({"spectrum": make_hermitian(flow.tendency(spectrum))})
@@ -242,7 +242,7 @@ def test_advection_conserves_energy_and_enstrophy_with_the_symmetric_filter(n):
 def test_kinetic_energy_obeys_its_budget():
     n, viscosity, dt = 64, 5e-3, 2e-3
     flow = KolmogorovFlow(n, viscosity, dt, symmetric_filter=True)
-    # The state is never filtered, and modes beyond the filter feel no advection of their own: start without them.
+    # The solver filters the advection, but never the state. Start without the modes beyond the filter.
     before = flow.advance(within_filter(flow, 0.5 * random_state(flow, 2, seed=1)), 100)
 
     def energy(w):
@@ -283,7 +283,7 @@ def test_runs_in_parts_are_bitwise_one_run(part, dtype, device):
 def test_steps_keep_the_spectrum_exactly_that_of_a_real_field():
     flow = KolmogorovFlow(32, dt=5e-3)
     spectrum = flow.run(flow.start(random_state(flow, 2, seed=7)), 50)["spectrum"]
-    # A GPU's inverse transform disagrees with a CPU's on columns that break this.
+    # The inverse transforms of a GPU and of a CPU disagree on columns without this symmetry.
     for column in (0, -1):
         mirrored = spectrum[..., column].flip(-1).roll(1, -1).conj()
         assert torch.equal(spectrum[..., column], mirrored)
@@ -331,9 +331,9 @@ def test_advancing_an_augmented_state_is_augmenting_the_advanced_state(symmetrie
 
 
 def symmetries_drawn(flow, n, symmetries):
-    """The set of (x, y of the pixel that came to the corner, flipped in x, flipped in y) among many samples."""
+    """Return the set of (x, y of the pixel that moved to the corner, flipped in x, flipped in y) among many samples."""
     x, y = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="xy")
-    frame = 1.0 + x + n * y  # every pixel tells where it came from
+    frame = 1.0 + x + n * y  # the value of a pixel encodes its origin
     drawn = set()
     for sample in flow.augment(frame.expand(4000, 1, 1, n, n), seeded(1), symmetries)[:, 0, 0]:
         corner, right, up = (int(sample[j].abs()) - 1 for j in ((0, 0), (0, 1), (1, 0)))
@@ -400,7 +400,7 @@ def test_a_members_initial_state_does_not_depend_on_its_batch():
     assert relative(together[1:2], alone) > 0.1
 
 
-def test_as_many_random_streams_as_members_are_asked_for():
+def test_a_number_of_random_streams_unlike_the_number_of_members_is_refused():
     with pytest.raises(ValueError, match="3"):
         KolmogorovFlow(32).initial_state(3, [seeded(0)])
 
@@ -419,7 +419,7 @@ def test_initial_velocity_has_maximum_speed_seven():
     velocity = flow.solenoidal(flow.filtered(noise), 7.0)
     assert velocity.norm(dim=1).amax((-2, -1)).numpy() == pytest.approx(7, rel=1e-14)
     u, v = flow.velocity(random_state(flow, 3, seed=8))
-    # The vorticity comes from velocities on a staggered grid, which a collocated inversion sees half a cell away.
+    # The vorticity comes from velocities on a staggered grid, so a collocated inversion shifts them by half a cell.
     assert (u**2 + v**2).sqrt().amax((1, 2, 3)).numpy() == pytest.approx(7, rel=0.03)
 
 
@@ -454,7 +454,7 @@ def test_the_suggested_time_step_is_not_far_below_the_bound(excess):
     bound = float(CFL_LIMIT / courant(KolmogorovFlow(32, dt=1.0), w))
     with pytest.raises(InstabilityError) as caught:
         KolmogorovFlow(32, dt=excess * bound).advance(w, 5)
-    # Half the bound, and down to the next 1, 2 or 5 times a power of ten.
+    # The suggestion is half the bound, rounded down to 1, 2 or 5 times a power of ten.
     assert bound / 10 < caught.value.suggested_dt < 0.75 * bound
 
 
@@ -568,7 +568,7 @@ def test_the_stress_form_filters_its_start():
     flow = KolmogorovFlow(48, dt=5e-3, advection="stress")
     w = random_state(flow, 2, seed=5)
     once = flow.state(flow.start(w))
-    assert relative(once, w) > 1e-3  # there was something to filter
+    assert relative(once, w) > 1e-3  # the filter has an effect
     assert relative(flow.state(flow.start(once)), once) < 1e-14
 
 

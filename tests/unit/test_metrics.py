@@ -221,9 +221,9 @@ def test_zonal_velocity_is_that_of_a_shear_flow_whatever_rides_on_it():
     speed = torch.linspace(0.5, 1.5, count)
     # u = speed sin(2 y), hence a vorticity of -2 speed cos(2 y), and an eddy without a zonal mean.
     frames = -2 * speed[:, None, None] * torch.cos(2 * x)[:, None] + torch.cos(3 * x)[None, None, :]
-    found = zonal_velocity(
+    velocity = zonal_velocity(
         xr.DataArray(frames[None, :, None].numpy(), dims=("member", "time", "layer", "y", "x")), flow
     )
-    assert found.dims == ("member", "time", "layer", "y")
+    assert velocity.dims == ("member", "time", "layer", "y")
     expected = speed[:, None] * torch.sin(2 * x)
-    assert np.allclose(found.values[0, :, 0], expected.numpy(), atol=1e-5)
+    assert np.allclose(velocity.values[0, :, 0], expected.numpy(), atol=1e-5)

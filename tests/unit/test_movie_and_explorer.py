@@ -3,11 +3,14 @@
 import base64
 import json
 import math
+import os
 import re
+import resource
 import warnings
 import zlib
 
 import av
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -67,7 +70,7 @@ def movie(source, tmp_path_factory):
 
 
 def panel(picture: np.ndarray, column: int) -> np.ndarray:
-    """The middle of a panel, away from words and edges."""
+    """Return the middle of a panel, without words and edges."""
     left = LEFT + column * (PANEL + GAP)
     return picture[TOP + 20 : TOP + PANEL // 2 - 20, left + 20 : left + PANEL - 20].astype(int)
 
@@ -96,7 +99,7 @@ def test_the_charts_below_the_fields_move(movie):
     below = TOP + PANEL + GAP + 40
     middle = shown.shape[2] // 2
     for chart in (shown[:, below:-60, 90:middle], shown[:, below:-60, middle + 40 :]):
-        assert (abs(chart[18] - chart[4]) > 60).any(-1).sum() > 30, "lines are drawn anew"
+        assert (abs(chart[18] - chart[4]) > 60).any(-1).sum() > 30, "the lines differ between frames"
 
 
 def test_a_lost_member_is_a_grey_panel_from_its_step_on(movie):
@@ -107,7 +110,7 @@ def test_a_lost_member_is_a_grey_panel_from_its_step_on(movie):
     ended = [np.ptp(panel(picture, 3)) < 12 for picture in shown]
     assert ended == [False] * 3 + [True] * 18
     words = shown[12][TOP + PANEL // 2 - 15 : TOP + PANEL // 2 + 15, LEFT + 2 * (PANEL + GAP) :][:, :PANEL]
-    assert np.ptp(words.astype(int)) > 60, "the step is written there"
+    assert np.ptp(words.astype(int)) > 60, "the panel shows the step"
 
 
 def test_the_movie_is_the_same_byte_for_byte(source, movie, tmp_path):
@@ -144,7 +147,7 @@ def test_frames_are_left_out_evenly(source):
     stored = {"a": {0: np.arange(0, 20, 2), 1: np.arange(0, 10, 2)}}
     assert fitting(stored, 1000, 0.015).tolist() == list(range(0, 20, 2))
     assert fitting(stored, 1000, 0.0149).tolist() == list(range(0, 20, 4))
-    assert fitting(stored, 1000, 0).tolist() == [0], "the first frame is always there"
+    assert fitting(stored, 1000, 0).tolist() == [0], "the first frame is always included"
 
 
 def test_rollouts_are_read_by_member_and_step(source):
@@ -160,12 +163,41 @@ def test_rollouts_are_read_by_member_and_step(source):
             rollout.frame(7, 0)
 
 
+@pytest.fixture
+def few_open_files():
+    """At most 140 more files may be open than are open now; a rollout of more segments must close some."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 140, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_rollout_may_have_more_segments_than_files_may_be_open(source, tmp_path, few_open_files):
+    """Segments of one step each, as many as a chain of 200 has; ten thousand names reach a stage by tests/workflow/test_places.py."""
+    with xr.open_dataset(source.segments["solver"][0]) as dataset:
+        first = dataset.isel(time=[0])[["vorticity"]].load()
+    first.attrs = {"first_step": 0, "steps": 1}
+    first.to_netcdf(tmp_path / "0.nc")
+    content = (tmp_path / "0.nc").read_bytes()
+    paths = [tmp_path / f"{index}.nc" for index in range(200)]
+    for index, path in enumerate(paths):
+        path.write_bytes(content)
+        with netCDF4.Dataset(path, "a") as file:
+            file["time"][:], file["vorticity"][:] = index * SIZE, index
+            file.setncattr("first_step", index)
+    with Rollout(paths, SIZE) as rollout:
+        assert rollout.steps.tolist() == list(range(200))
+        for step in (0, 199, 0, 100):
+            stored, frame = rollout.frame(2, step)
+            assert stored == step and (frame == step).all()
+
+
 def test_every_grid_point_is_a_square_of_whole_pixels(movie):
     assert [panel_size(points, 296) for points in (8, 16, 32, 64, 128, 400)] == [296, 288, 288, 320, 256, 296]
     square = PANEL // 8
     picture = pictures(movie)[0].astype(int)
     field = picture[TOP : TOP + PANEL, LEFT : LEFT + PANEL].reshape(8, square, 8, square, 3)[:, 9:-9, :, 9:-9]
-    assert np.ptp(field, axis=(1, 3)).max() < 16, "one colour per point, but for the compression"
+    assert np.ptp(field, axis=(1, 3)).max() < 16, "one colour per point, up to the compression"
     assert np.ptp(field[:, 5, :, 5], axis=(0, 1)).max() > 100
 
 
@@ -191,7 +223,7 @@ def element(page: str, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def page_data(page):
-    """The description in the page, and a function that reads its arrays."""
+    """Return the description in the page, and a function that reads its arrays."""
     block = zlib.decompress(base64.b64decode(element(page, "data")))
 
     def read(place, kind):
@@ -203,9 +235,8 @@ def page_data(page):
 
 def test_the_page_loads_nothing(page):
     assert "default-src 'none'" in page
-    plain = page.replace("http://www.w3.org/2000/svg", "").replace(
-        "url(#clip", ""
-    )  # a name, and a part of the page itself
+    # The first text is the name of a namespace, the second refers to a part of the page.
+    plain = page.replace("http://www.w3.org/2000/svg", "").replace("url(#clip", "")
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|<img|\bsrc=|\bimport\b[\s(]|fetch\(", plain)
     assert "run &lt;x&gt; &amp; y" in page and "<x>" not in page and "<published>" not in page
 

@@ -1,4 +1,4 @@
-"""The periodic U-Net: equivariance, attention, heads, shapes; and its face as a denoiser."""
+"""The periodic U-Net (equivariance, attention, heads, shapes) and the denoiser around it."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ PUBLISHED = dict(width=64, multipliers=(2, 2, 2), blocks=2, attention=True)
 
 
 def randomised(module: torch.nn.Module, gain: float = 1.0) -> torch.nn.Module:
-    """Every parameter drawn anew: layers that start at zero would hide what stands behind them."""
+    """Draw every parameter anew, because layers that start at zero would hide the layers behind them."""
     g = generator("test", "parameters")
     for parameter in module.parameters():
         fan = parameter[0].numel() if parameter.ndim > 1 else 4
@@ -31,7 +31,7 @@ def network_of(**changes) -> PeriodicUNet:
 
 
 def in_double(network: PeriodicUNet) -> PeriodicUNet:
-    """Fields in float64; the heads and what they condition stay in float32, as they are written."""
+    """Convert to float64, except for the heads and the modulation, which are written for float32."""
     network.double()
     for name, module in network.named_modules():
         if name in ("heads", "embed") or name.endswith("modulation"):
@@ -46,7 +46,7 @@ def frames_of(*shape: int, dtype=torch.float32) -> torch.Tensor:
 # --- equivariance ----------------------------------------------------------------------------------------------------
 
 
-def test_landmarks_tell_a_network_where_it_is():
+def test_landmarks_give_a_network_its_position():
     still = frames_of(1, 8, 8)
     plain, located = network_of(), network_of(landmarks=still)
     x, shift = frames_of(3, 2, 1, 8, 8), (2, 4)
@@ -63,7 +63,7 @@ def test_a_periodic_convolution_commutes_with_shifts_and_sees_across_the_border(
     conv = randomised(PeriodicConv2d(2, 3)).double()
     x = frames_of(1, 2, 8, 8, dtype=F64)
     torch.testing.assert_close(conv(x.roll(shift, (-2, -1))), conv(x).roll(shift, (-2, -1)), rtol=1e-12, atol=1e-12)
-    # Written out as rolls: output(i) = sum over offsets of weight(offset) input(i + offset), all taken on the circle.
+    # The convolution as a sum of rolls: output(i) = sum over offsets of weight(offset) input(i + offset), on the circle.
     expected = conv.bias.reshape(1, -1, 1, 1)
     for row in range(3):
         for column in range(3):
@@ -88,9 +88,9 @@ def test_the_network_commutes_with_shifts_by_its_divisor(changes):
     step, x = network.divisor, frames_of(2, 2, 1, 24, 24, dtype=F64)
     with torch.no_grad():
         output, _ = network(x)
-        # Amplitudes multiply from layer to layer, so rounding is judged against the output's own size.
+        # Amplitudes grow from layer to layer, so the tolerance is relative to the size of the output.
         size = output.abs().max().item()
-        assert output.std() > 0.01 * size  # a constant would pass
+        assert output.std() > 0.01 * size  # a constant output would pass the next test
         for shift in ((step, 0), (0, -step), (3 * step, 2 * step)):
             moved, _ = network(x.roll(shift, (-2, -1)))
             torch.testing.assert_close(moved, output.roll(shift, (-2, -1)), rtol=0, atol=1e-12 * size)
@@ -109,8 +109,23 @@ def test_the_heads_do_not_see_a_shift_and_the_conditioned_decoder_moves_with_it(
     assert output.std() > 0.01 * output.abs().max() and logits.std() > 0.01
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_heads_that_see_every_place_notice_a_shift_of_the_features(attention):
+    network = in_double(network_of(attention=attention, levels=12, head_features="bottleneck_grid", resolution=16))
+    x = frames_of(2, 2, 1, 16, 16, dtype=F64)
+    with torch.no_grad():
+        _, bottom, logits = network.encode(x)
+        _, moved_bottom, moved_logits = network.encode(x.roll((4, 4), (-2, -1)))
+    torch.testing.assert_close(moved_bottom, bottom.roll((2, 2), (-2, -1)), rtol=0, atol=1e-9)
+    assert (moved_logits - logits).abs().max() > 0.1 * logits.std()
+    with pytest.raises(ValueError, match=r"'bottleneck_grid'.*need the resolution"):
+        network_of(levels=4, head_features="bottleneck_grid")
+    with pytest.raises(ValueError, match="cannot halve a resolution of 15"):
+        network_of(levels=4, head_features="bottleneck_grid", resolution=15)
+
+
 def test_the_decoder_carries_a_signal_across_the_border():
-    """Nearest upsampling followed by a padded convolution is where periodicity is lost first."""
+    """Nearest upsampling and a padded convolution are the most likely place to lose periodicity."""
     network = network_of(attention=False, multipliers=(1, 1, 1)).double()
     with torch.no_grad():
         skips, bottom, _ = network.encode(torch.zeros(1, 2, 1, 32, 32, dtype=F64))
@@ -120,7 +135,7 @@ def test_the_decoder_carries_a_signal_across_the_border():
         quiet, central, wrapped = (network.decode(skips, h, None) for h in (torch.zeros_like(bottom), centre, corner))
     size = central.abs().max().item()
     torch.testing.assert_close(wrapped, central.roll((-16, -16), (-2, -1)), rtol=0, atol=1e-12 * size)
-    assert (wrapped - quiet)[..., -1, -1].abs().max() > 1e-3 * size  # the far corner hears of it
+    assert (wrapped - quiet)[..., -1, -1].abs().max() > 1e-3 * size  # the signal reaches the opposite corner
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
@@ -174,6 +189,7 @@ def test_attention_to_equal_values_returns_that_value():
         (dict(frames_in=1, frames_out=1, channels=3, patch=2), 1, 1, 3, 32),
         (dict(frames_in=3, levels=5, multipliers=(1, 1, 2), head_features="encoder"), 3, 2, 1, 24),
         (dict(levels=5, head_kind="ordinal"), 2, 2, 1, 16),
+        (dict(levels=1000, head_features="bottleneck_grid", resolution=32, patch=2), 2, 2, 1, 32),
     ],
 )
 def test_frames_channels_and_resolution_are_arguments(changes, frames_in, frames_out, channels, resolution):
@@ -195,11 +211,13 @@ def test_an_untrained_network_predicts_nothing_but_passes_gradients_on():
     assert network.leave.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize(("head_features", "head_kind"), [("bottleneck", "categorical"), ("encoder", "ordinal")])
+@pytest.mark.parametrize(
+    ("head_features", "head_kind"),
+    [("bottleneck", "categorical"), ("encoder", "ordinal"), ("bottleneck_grid", "categorical")],
+)
 def test_every_parameter_takes_part_in_the_output(head_features, head_kind):
-    network = network_of(
-        levels=6, attention=True, multipliers=(1, 2, 2), head_features=head_features, head_kind=head_kind
-    )
+    changes = {"head_features": head_features, "head_kind": head_kind, "resolution": 16}
+    network = network_of(levels=6, attention=True, multipliers=(1, 2, 2), **changes)
     output, _ = network(frames_of(2, 2, 1, 16, 16))
     output.square().sum().backward()
     for name, parameter in network.named_parameters():
@@ -237,23 +255,23 @@ def test_the_encoder_alone_makes_the_logits_and_the_decoder_listens_to_them():
             assert (network.decode(skips, bottom, probabilities) - output).abs().max() > 1e-2 * output.abs().max()
 
 
-def test_heads_see_the_encoder_only_where_they_are_asked_to():
+def test_heads_read_only_the_parts_of_the_encoder_that_the_options_name():
     x = frames_of(1, 2, 1, 16, 16)
     for head_features, listens in (("bottleneck", False), ("encoder", True)):
         network = network_of(levels=4, attention=False, head_features=head_features)
         with torch.no_grad():
-            # Cut the way from the bottleneck: what is left of the signal reaches the heads from the stages.
+            # Without the features of the bottleneck, the signal reaches the heads only from the stages.
             network.middle_in.second.weight.zero_()
             network.encoder[-1][-1].skip.weight.zero_()
             network.encoder[-1][-1].second.weight.zero_()
             first, second = (network.encode(frames)[2] for frames in (x, 2 * x))
         assert torch.equal(first, second) != listens
-    with pytest.raises(ValueError, match=r"'decoder'.*'bottleneck' nor 'encoder'"):
+    with pytest.raises(ValueError, match=r"'decoder' is none of bottleneck_grid, bottleneck, encoder"):
         PeriodicUNet(**SMALL, levels=4, head_features="decoder")
 
 
 def ordinal_heads(classes: int, weights, centres, log_widths) -> LevelHeads:
-    """Heads whose mixture is fixed for every input; arguments (2, 3), one row a frame."""
+    """Heads whose mixture is the same for every input. Arguments (2, 3): one row per frame."""
     heads = LevelHeads(4, classes, 8, "ordinal")
     with torch.no_grad():
         heads.classify.weight.zero_()
@@ -288,7 +306,7 @@ def test_an_ordinal_head_moves_along_the_scale_and_stays_finite_far_outside_it()
     classes, modes = 101, []
     for centre in (-50.0, -0.1, 0.0, 0.2, 0.5, 50.0):
         narrow = [[0.0, 0.0, 0.0]] * 2
-        # All three components at one place: what spreads them is taken off.
+        # All three components at one place: the test removes their spread.
         places = [[centre, centre - 0.3, centre - 0.6]] * 2
         with torch.no_grad():
             logits = ordinal_heads(classes, narrow, places, [[-30.0] * 3] * 2)([torch.randn(1, 4, 2, 2)])
@@ -321,7 +339,7 @@ def test_a_batch_gives_what_its_members_give_alone():
     network, x = network_of(levels=8, attention=True), frames_of(5, 2, 1, 16, 16)
     with torch.no_grad():
         output, logits = network(x)
-        # Matrix products of another batch size may sum in another order: float32 rounding, over some twenty layers.
+        # Matrix products of another batch size may sum in another order. The tolerance is float32 rounding over twenty layers.
         for member in range(5):
             alone, own_logits = network(x[member : member + 1])
             torch.testing.assert_close(alone[0], output[member], rtol=1e-4, atol=1e-5 * output.abs().max().item())
@@ -337,7 +355,7 @@ def parameters_of(**changes) -> int:
 
 
 def test_networks_of_the_published_size_can_be_built_without_memory():
-    """Base width 64, multipliers 2-2-2, two blocks a level, S = 1000, one channel, an anchor frame."""
+    """Base width 64, multipliers 2-2-2, two blocks per level, S = 1000, one channel, an anchor frame."""
 
     def conv(inputs, outputs, kernel=3):
         return kernel**2 * inputs * outputs + outputs
@@ -347,7 +365,9 @@ def test_networks_of_the_published_size_can_be_built_without_memory():
 
     encoder = conv(3, 64) + block(64, 128) + 5 * block(128, 128) + 2 * conv(128, 128)
     attention = 2 * (conv(128, 3 * 128, 1) + conv(128, 128, 1))
-    decoder = 3 * (block(256, 128) + block(128, 128)) + 2 * conv(128, 128) + conv(128, 2)  # one skip a level
+    decoder = (
+        3 * (block(256, 128) + block(128, 128)) + 2 * conv(128, 128) + conv(128, 2)
+    )  # one skip connection per level
     plain = encoder + attention + 2 * block(128, 128) + decoder
     assert parameters_of(frames_in=3) == plain == 5_334_530
     # Heads on 2 x 128 pooled features, the embedding of 2 x 1001 probabilities, and 7 modulations of 128 features.
@@ -355,7 +375,7 @@ def test_networks_of_the_published_size_can_be_built_without_memory():
     embedding = conv(2 * 1001, 128, 1) + conv(128, 128, 1) + 7 * conv(128, 2 * 128, 1)
     with_heads = parameters_of(frames_in=3, levels=1000)
     assert with_heads == plain + heads + embedding == 6_146_260
-    # A frame more costs its share of the first convolution alone: 3 x 3 weights for each of 64 features.
+    # One more frame adds weights only to the first convolution: 3 x 3 for each of 64 features.
     assert with_heads - parameters_of(frames_in=2, levels=1000) == 9 * 64
     with torch.device("meta"):
         network = PeriodicUNet(channels=1, frames_in=1, frames_out=1, **{**PUBLISHED, "attention": False})
@@ -367,7 +387,7 @@ def test_networks_of_the_published_size_can_be_built_without_memory():
 
 
 class Echo:
-    """Stands in for a network: what it gives for a frame is that frame."""
+    """A substitute for a network: it returns the frame itself."""
 
     frames_out, level_conditioned, heads = 2, False, None
 
@@ -386,13 +406,13 @@ def test_the_denoiser_stacks_anchor_previous_and_next_in_that_order():
     noise_prev, noise_next = NetworkDenoiser(echo, anchor=True)(x_prev, x_next, level, level, anchor)
     assert torch.equal(noise_prev, x_prev) and torch.equal(noise_next, x_next)
     assert torch.equal(echo.frames, torch.stack([anchor, x_prev, x_next], 1))
-    # One that was trained without an anchor does not look at it.
+    # A denoiser that was trained without an anchor ignores the anchor.
     noise_prev, noise_next = NetworkDenoiser(echo, anchor=False)(x_prev, x_next, level, level, anchor)
     assert torch.equal(noise_prev, x_prev) and torch.equal(noise_next, x_next)
     assert torch.equal(echo.frames, torch.stack([x_prev, x_next], 1))
 
 
-def test_a_missing_anchor_is_an_error_where_one_was_trained_with():
+def test_a_missing_anchor_is_an_error_for_a_denoiser_trained_with_anchors():
     denoiser = NetworkDenoiser(network_of(frames_in=3, levels=4), anchor=True)
     x, level = frames_of(2, 1, 16, 16), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(ValueError, match="anchor"):
@@ -401,7 +421,7 @@ def test_a_missing_anchor_is_an_error_where_one_was_trained_with():
         denoiser.level_logits(x, x)
 
 
-def test_the_denoiser_is_told_no_level():
+def test_the_denoiser_gets_no_level_as_an_input():
     denoiser = NetworkDenoiser(network_of(levels=9), anchor=False)
     x_prev, x_next = frames_of(2, 3, 1, 16, 16).unbind(0)
     answers = [
@@ -435,7 +455,7 @@ def test_a_network_of_the_next_frame_alone_sees_nothing_of_the_previous_one():
     assert logits.shape == (2, 2, 10) and torch.equal(logits[:, 0], logits[:, 1])
 
 
-def test_a_network_that_is_told_the_levels_uses_them_and_estimates_none():
+def test_a_network_with_levels_as_an_input_uses_them_and_estimates_none():
     network = network_of(levels=9, level_conditioned=True)
     denoiser = NetworkDenoiser(network, anchor=False)
     x_prev, x_next = frames_of(2, 3, 1, 16, 16).unbind(0)
@@ -463,11 +483,11 @@ def test_in_bfloat16_noise_and_logits_still_come_out_in_float32():
     coarse = NetworkDenoiser(network, anchor=False, context=torch.autocast("cpu", dtype=torch.bfloat16))
     x_prev, x_next = frames_of(2, 2, 1, 16, 16).unbind(0)
     level = torch.zeros(2, dtype=torch.int64)
-    for _ in range(2):  # the context is entered anew at every call
+    for _ in range(2):  # every call enters the context anew
         noises, logits = coarse(x_prev, x_next, level, level), coarse.level_logits(x_prev, x_next)
     for noise, reference in zip(noises, exact(x_prev, x_next, level, level), strict=True):
         assert noise.dtype == torch.float32 and not torch.equal(noise, reference)
-        # Eight bits of mantissa, a factor of some ten for the depth.
+        # bfloat16 has eight bits of mantissa; the depth of the network adds a factor of about ten.
         assert (noise - reference).norm() < 0.1 * reference.norm()
     assert logits.dtype == torch.float32
     reference = exact.level_logits(x_prev, x_next)
@@ -494,7 +514,17 @@ def test_a_compiled_network_gives_the_same_to_rounding_for_any_number_of_members
     )
     assert plain is network and fast is not network
     with torch.no_grad():
-        for rows in (4, 3):  # the latter filled up: no further graph
+        for rows in (4, 3):  # the batch of 3 is filled up to 4, so no further graph is compiled
             frames = frames_of(rows, 3, 1, 8, 8)
             for expected, compiled in zip(plain(frames), fast(frames), strict=True):
                 torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_centred_features_have_a_gradient_however_far_below_zero_they_lie(centred):
+    network = network_of(centred=centred)
+    torch.nn.init.constant_(network.decoder[-1][-1].skip.bias, -100.0)
+    frames = torch.randn(2, network.frames_in, network.channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    output, _ = network(frames)
+    output.sum().backward()
+    assert bool(network.leave.weight.grad.abs().max() > 0) == centred

@@ -20,7 +20,7 @@ from sns_core.processes import ProcessGroup
 
 
 def together(tiny, folder, name, processes=2, **training):
-    """A torchrun of so many processes, started."""
+    """Start torchrun with this number of processes."""
     spec = {**SPECS[name], "training": {**SPECS[name]["training"], **training}}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -34,19 +34,19 @@ def together(tiny, folder, name, processes=2, **training):
     return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
 
 
-def assert_close(one, other, tolerance):
-    first, second = (pd.read_csv(path.with_suffix(".csv")) for path in (one, other))
+def assert_close(left, right, tolerance):
+    first, second = (pd.read_csv(path.with_suffix(".csv")) for path in (left, right))
     np.testing.assert_allclose(first, second, rtol=tolerance)
-    weights, others = read_tensors(one)[0], read_tensors(other)[0]
+    weights, right_weights = read_tensors(left)[0], read_tensors(right)[0]
     for name in weights:
-        assert torch.allclose(weights[name], others[name], rtol=0, atol=tolerance), name
+        assert torch.allclose(weights[name], right_weights[name], rtol=0, atol=tolerance), name
 
 
 @pytest.mark.parametrize("name", ["denoiser", "pointwise"])
-def test_two_processes_learn_what_one_does(tiny, tmp_path, name):
+def test_two_processes_learn_the_weights_of_one(tiny, tmp_path, name):
     process = together(tiny, tmp_path, name)
     assert process.wait(200) == 0, (tmp_path / "log").read_text()
-    # Thirty steps of AdamW, whose first steps are the sign of a gradient: rounding grows to a few times 1e-4.
+    # The first steps of AdamW are the sign of a gradient, so rounding grows to a few times 1e-4 in thirty steps.
     assert_close(tmp_path / f"{name}.safetensors", tiny.folder / f"{name}.safetensors", 1e-3)
     note = read_json(tmp_path / f"{name}.json")
     assert note["provenance"]["processes"] == 2
@@ -54,7 +54,7 @@ def test_two_processes_learn_what_one_does(tiny, tmp_path, name):
     assert records == [f"{name}.csv.json", f"{name}.safetensors.json"], "one process keeps the records"
 
 
-def test_what_two_processes_left_is_finished_by_one(tiny, tmp_path):
+def test_one_process_finishes_the_training_of_two(tiny, tmp_path):
     process = together(tiny, tmp_path, "pointwise", steps=400, log_every=100, checkpoint_every=50)
     work = tmp_path / ".work"
     deadline = time.monotonic() + 100
@@ -67,13 +67,13 @@ def test_what_two_processes_left_is_finished_by_one(tiny, tmp_path):
     assert 50 <= left < 400
     longer = {**SPECS["pointwise"]["training"], "steps": 400, "log_every": 100, "checkpoint_every": 50}
     spec = {**SPECS["pointwise"], "training": longer}
-    again = train(tmp_path, tiny.manifest, "pointwise", spec)
+    result = train(tmp_path, tiny.manifest, "pointwise", spec)
     alone = tmp_path / "alone"
     alone.mkdir()
-    assert_close(again, train(alone, tiny.manifest, "pointwise", spec), 5e-2)
+    assert_close(result, train(alone, tiny.manifest, "pointwise", spec), 5e-2)
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(monkeypatch):
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "1")
     team = ProcessGroup(torch.device("cpu"))

@@ -1,14 +1,16 @@
-"""The record of a result: a stage's inputs are known by the annotations of its arguments."""
+"""The record of a result: the annotations of a stage's arguments say which arguments are files."""
 
 import importlib
 import json
+import os
 import typing
 from pathlib import Path
 
 import pytest
 
-from sns_core.files import FileTree
-from sns_core.record import checksum, inputs_of, outputs_of, record_path, recorded
+from sns_core.errors import DamagedFile
+from sns_core.files import FileTree, checksum, hold, record_path
+from sns_core.record import beside, inputs_of, outputs_of, recorded
 from sns_core.stages import STAGES
 
 # Arguments of stages that are plain mappings, without names of files.
@@ -77,6 +79,67 @@ def test_the_record_holds_the_checksums_of_inputs_and_outputs(arguments):
     assert record["stage"] == "stage" and record["fingerprint"] == "fingerprint"
     assert record["inputs"] == {name: checksum(Path(name)) for name in "abcdeg"}
     assert record["outputs"]["h"]["sha256"] == checksum(Path("h"))
+
+
+def write_with_record(path: Path, content: bytes) -> Path:
+    def make(*, output: Path):
+        """A stage without inputs."""
+
+    with recorded(make, {"output": path}, "fingerprint", None, lambda: 0.0):
+        path.write_bytes(content)
+    return path
+
+
+def test_no_stage_begins_with_an_input_that_is_not_what_its_record_says(arguments):
+    names = [write_with_record(Path(name), b"made") for name in "abc"]
+    Path("a").write_bytes(b"Made")
+    os.utime("a", ns=(0, json.loads(record_path(Path("a")).read_text())["outputs"]["a"]["modified_ns"]))
+    Path("c").write_bytes(b"mad")
+    job = recorded(stage, arguments, "fingerprint", None, lambda: 0.0)
+    with pytest.raises(DamagedFile, match=r"a: not what its job wrote .*, and so are c") as caught, job:
+        pytest.fail("the stage began")
+    assert caught.value.paths == [Path("a"), Path("c")]
+    Path("a").write_bytes(b"made")
+    Path("c").write_bytes(b"made")
+    hold(names)
+
+
+def test_a_large_file_of_the_recorded_size_and_time_is_not_read(tmp_path, monkeypatch):
+    path = write_with_record(tmp_path / "large", b"made")
+    status = path.stat()
+    path.write_bytes(b"Made")
+    with pytest.raises(DamagedFile):
+        hold([path])
+    monkeypatch.setattr("sns_core.files.READ_ALWAYS", 3)
+    with pytest.raises(DamagedFile):
+        hold([path])  # its time is another one
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    hold([path])
+
+
+@pytest.mark.parametrize("content", [None, "", "[" * 100_000, "[]", '{"outputs": []}', '{"outputs": {"a": {}}}'])
+def test_a_file_whose_record_cannot_be_read_is_taken_as_it_is(tmp_path, content):
+    path = write_with_record(tmp_path / "a", b"made")
+    path.write_bytes(b"changed")
+    record_path(path).unlink()
+    if content is not None:
+        record_path(path).write_text(content)
+    hold([path])
+
+
+def test_files_beside_an_output_are_recorded(tmp_path):
+    def plot_nothing(*, output: Path):
+        """A stage that draws."""
+
+    with recorded(plot_nothing, {"output": tmp_path / "nothing.png"}, "fingerprint", None, lambda: 0.0):
+        for ending in ("png", "pdf"):
+            (tmp_path / f"nothing.{ending}").write_text(ending)
+    (tmp_path / "nothing.pdf").write_text("another")
+    with pytest.raises(DamagedFile, match=r"nothing\.pdf"):
+        hold([tmp_path / "nothing.png", tmp_path / "nothing.pdf"])
+    (tmp_path / "movie_small.mp4").touch()
+    assert beside("plot_movie", tmp_path / "movie.mp4") == [tmp_path / "movie_small.mp4"]
+    assert beside("compute_metrics", tmp_path / "nothing.nc") == []
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -1,4 +1,4 @@
-"""Rollouts: segments add up to the bit, members are on their own, and statistics are what they say."""
+"""Rollouts: segments give the bits of one run, members are independent, and statistics follow their definitions."""
 
 import copy
 import functools
@@ -51,6 +51,7 @@ METHODS = {
     "random": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": True}},
     "every third": {"kind": "refinement", **WALK, "refine_every": 3},
     "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
+    "calibrated": {"kind": "calibrated_refinement", "denoiser": "residual"},
     "generation": {"kind": "generation", **WALK, "stride": 5},
     "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
     "generation of residuals": {"kind": "generation", **WALK, "stride": 5, "denoiser": "residual"},
@@ -63,7 +64,7 @@ METHODS = {
 
 
 def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, method=None, **more):
-    """One segment; its (netCDF, restart) paths."""
+    """Run one segment, and return its (netCDF, restart) paths."""
     tag = f"{name.replace(' ', '_')}_{first}_{steps}_{len(members)}"
     output, restart = folder / f"{tag}.nc", folder / f"{tag}.safetensors"
     method = dict(method or METHODS[name])
@@ -98,7 +99,7 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
-@pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "generation"])
+@pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "calibrated", "generation"])
 def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     whole, _ = roll(tiny, tmp_path, name, 0, 15, device="cuda")
     first, restart = roll(tiny, tmp_path, name, 0, 5, device="cuda")
@@ -108,7 +109,7 @@ def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     np.testing.assert_allclose(joined, read(whole)["vorticity"].values, atol=1e-3 * abs(joined).max())
 
 
-@pytest.mark.parametrize("name", ["published", "joint", "in place, several moves", "generation"])
+@pytest.mark.parametrize("name", ["published", "joint", "in place, several moves", "calibrated", "generation"])
 def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
     together = read(roll(tiny, tmp_path, name, 0, 5)[0])
     alone = read(roll(tiny, tmp_path, name, 0, 5, members=(1,))[0])
@@ -120,7 +121,7 @@ def test_a_member_does_not_depend_on_its_company(tiny, tmp_path, name):
 
 
 @pytest.mark.skipif(not bfloat16_is_fast(torch.device("cpu")), reason="this processor emulates bfloat16")
-@pytest.mark.parametrize("name", ["published", "in place", "generation", "thermalizer", "acdm"])
+@pytest.mark.parametrize("name", ["published", "in place", "calibrated", "generation", "thermalizer", "acdm"])
 def test_members_split_over_jobs_give_the_same_bits_in_bfloat16(tiny, tmp_path, name):
     together = read(roll(tiny, tmp_path, name, 0, 10, precision="bfloat16")[0])
     for group in ((0,), (1, 2)):
@@ -150,7 +151,7 @@ def test_statistics_are_those_of_the_frames(tiny, tmp_path):
     np.testing.assert_allclose(
         data["zonal_profile"][:, :, 0], u.mean((1, 3)).reshape(3, 2, 5, 16).mean(2), rtol=1e-3, atol=1e-5
     )
-    # Components of the gradient as differences of neighbours, in units that the file tells.
+    # Compute the gradient from differences of neighbours, in the units that the file holds.
     scale = data["gradient_scale"].item() * 2 * np.pi / 16
     steps = torch.stack([frames.roll(-1, axis) - frames for axis in (-1, -2)], 2)[:, 1:] / scale
     counts = np.stack(
@@ -160,7 +161,7 @@ def test_statistics_are_those_of_the_frames(tiny, tmp_path):
     assert abs(data["gradient_counts"].sum(("member", "layer")) - counts).sum() < 1e-3 * counts.sum()
 
 
-def test_the_time_of_the_steps_is_told_beside_the_results(tiny, tmp_path):
+def test_the_time_of_the_steps_is_an_attribute_of_the_results(tiny, tmp_path):
     with xr.open_dataset(roll(tiny, tmp_path, "pointwise", 0, 10)[0]) as data:
         assert len(data.attrs["seconds_of_blocks"]) == 2 and (data.attrs["seconds_of_blocks"] > 0).all()
         assert not [name for name in data.variables if "second" in name]
@@ -174,7 +175,7 @@ def test_the_frames_written_do_not_depend_on_how_many_are_held(tiny, tmp_path, m
 
 
 def build(tiny, name, models=None, **changes):
-    """A method of METHODS from the tiny models, with some options changed."""
+    """Build a method of METHODS from the tiny models, with changed options."""
     options = {**copy.deepcopy(METHODS[name]), **changes}
     models = models or {**tiny.models, "denoiser": tiny.models[options.pop("denoiser", "denoiser")]}
     return build_method(options, models, Emulation.read(tiny.manifest), hardware=Hardware(precision="float32"))
@@ -190,16 +191,18 @@ def states(tiny):
     return torch.from_numpy(open_frames(tiny.test)["final_state"].values)
 
 
-class Known(EstimatedLevels):
-    """Levels that the test chooses; all else as the rule of the method has it."""
+class ChosenLevels(EstimatedLevels):
+    """A rule with levels that the test chooses. The rest is the rule of the method."""
 
     def of_pair(self, logits, streams, step):
         return torch.tensor(self.chosen)
 
 
 def with_levels(refinement, levels):
-    """The method with the same rule of starts, for pairs at `levels` (B, 2)."""
-    rule = Known(**{name: getattr(refinement.level_rule, name) for name in ("shared", "max_level", "condition_level")})
+    """Return the method with the same rule of starts, for pairs at `levels` (B, 2)."""
+    rule = ChosenLevels(
+        **{name: getattr(refinement.level_rule, name) for name in ("shared", "max_level", "condition_level")}
+    )
     object.__setattr__(rule, "chosen", levels)
     refinement.level_rule = rule
     return refinement
@@ -259,7 +262,9 @@ def test_joint_levels_bound_and_stride_give_one_call(method, states):
     carry = refinement.start(states)
     _, record = refinement.step(carry, MemberStreams("t", members=range(3)).at(1))
     assert record.calls.tolist() == [1, 1, 0]
-    assert record.levels.tolist() == [[9, 0], [0, 2], [0, 0]], "what the heads said is recorded, not what was done"
+    assert record.levels.tolist() == [[9, 0], [0, 2], [0, 0]], (
+        "the record holds the levels of the heads, not the bounded levels"
+    )
 
 
 def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, monkeypatch):
@@ -328,7 +333,7 @@ def test_a_missing_model_is_named(tiny):
 
 @pytest.fixture
 def external(tiny, tmp_path):
-    """A rollout of the surrogate, every step of it, in the words of another program: (file, the rollout's own file)."""
+    """Every step of a surrogate's rollout in the format of another program: (external file, rollout file)."""
     rollout = roll(tiny, tmp_path, "pointwise", 0, 10, frame_stride=1)[0]
     field = read(rollout)["vorticity"].isel(layer=0, drop=True).astype("f8")
 
@@ -345,7 +350,7 @@ def score_external(tiny, folder, path, first=0, steps=10, **more):
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["with the initial frame", "without"])
-def test_an_external_rollout_is_scored_like_ones_own(tiny, tmp_path, external, first):
+def test_an_external_rollout_is_scored_like_a_rollout_of_the_workflow(tiny, tmp_path, external, first):
     path, rollout = external(lambda field: field.isel(time=slice(first, None)))
     first_part, restart = score_external(tiny, tmp_path, path, 0, 5)
     second_part, _ = score_external(tiny, tmp_path, path, 5, 5, previous=restart)
@@ -363,7 +368,7 @@ def test_an_external_rollout_is_scored_like_ones_own(tiny, tmp_path, external, f
         np.testing.assert_allclose(
             joined, expected[name].values, rtol=2e-5, atol=1e-6 * abs(expected[name]).max().item()
         )
-    assert np.isnan(parts[0].attrs["seconds_of_blocks"]), "no time was taken"
+    assert np.isnan(parts[0].attrs["seconds_of_blocks"]), "an external rollout has no measured time"
     assert int(parts[1]["calls"].sum()) == 0
 
 
@@ -378,14 +383,41 @@ def test_members_of_an_external_rollout_are_known_by_their_number(tiny, tmp_path
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.isel(y=slice(None, None, -1)),
+        lambda f: f.assign_coords(x=f["x"] - np.pi).roll(x=8, roll_coords=False),
+        lambda f: f.isel(time=[0, *range(11)]),
+        lambda f: f.isel(time=[3, *range(3), *range(4, 11)]),
+        lambda f: f.rename(y="latitude", x="lon").transpose("lon", "latitude", "time", "member"),
+        lambda f: (100 * f).assign_attrs(units="%"),
+    ],
+    ids=["y down", "x from -pi", "a step twice", "steps out of order", "other names", "percent"],
+)  # fmt: skip
+def test_an_external_rollout_in_other_coordinates_is_the_same_rollout(tiny, tmp_path, external, change):
+    path, rollout = external(change)
+    scored, expected = read(score_external(tiny, tmp_path, path, frame_stride=1)[0]), read(rollout)
+    np.testing.assert_allclose(scored["vorticity"].values, expected["vorticity"].sel(time=scored["time"]), atol=2e-5)
+
+
+@pytest.mark.parametrize(
     ("change", "name", "words"),
     [
         (lambda f: f, "omega", "holds no 'vorticity', only 'omega'"),
         (lambda f: f.isel(time=slice(None, 8)), "vorticity", "ends with step 7, step 8 is asked for; set the method's steps"),
         (lambda f: f.isel(time=slice(0, None, 2)), "vorticity", "multiples of the emulator's step 0.1, .* not 0, 0.2, 0.4"),
         (lambda f: f.isel(x=slice(8)), "vorticity", r"frames \(layer, y, x\) of \(1, 16, 8\) where"),
-        (lambda f: f.rename(x="lon"), "vorticity", "name them .'member', 'time', 'layer', 'y', 'x'"),
+        (lambda f: f.rename(x="q"), "vorticity", "the dimension 'q', which is neither time, y, x, member nor layer"),
         (lambda f: f.drop_vars("time"), "vorticity", "no coordinate 'time'"),
+        (lambda f: f.roll(member=1, roll_coords=False), "vorticity", "first frame of member 0 .* nearer to the state of member 2"),
+        (lambda f: f.roll(member=1, roll_coords=False).isel(time=slice(1, None)), "vorticity", "nearer to the state of member 2"),
+        (lambda f: f.assign_coords(time=np.arange(11).astype("timedelta64[ms]")), "vorticity", "time is in 'milliseconds', the"),
+        (lambda f: f + 3.0, "vorticity", r"first frame of member 0 is [\d.]+ standard deviations from the state"),
+        (lambda f: f.assign_coords(x=f["x"] + 0.1), "vorticity", "points of 'x' begin at 0.1, between 0, 0.392699"),
+        (lambda f: f.assign_coords(x=f["x"] * 57.3), "vorticity", "points of 'x' are 22.5"),
+        (lambda f: f.assign_attrs(units="m"), "vorticity", "'vorticity' is in 'm', the system's unit is '1'"),
+        (lambda f: f.assign_coords(time=f["time"].where(f["time"] < 0.5)), "vorticity", "'time' holds 0.0, 0.1.*finite numbers"),
+        (lambda f: f.assign_coords(member=[1, 1, 2]), "vorticity", "holds the member 1 twice"),
     ],
 )  # fmt: skip
 def test_an_external_rollout_that_does_not_fit_is_one_line(tiny, tmp_path, external, change, name, words):
@@ -455,11 +487,11 @@ def test_disturbances_are_a_share_of_the_difference_of_two_states(states):
     assert not torch.equal(around, disturbed(states, 1, 4, 0.02, seed=8))
 
 
-# --- the strategies: what each shows to the denoiser ---
+# --- the strategies: the inputs that each gives to the denoiser ---
 
 
 class Watched:
-    """A method of the tiny models, with every pair of frames and levels that its denoiser is asked about."""
+    """A method of the tiny models, with a record of every pair of frames and levels that its denoiser gets."""
 
     def __init__(self, tiny, name, **changes):
         self.method = build(tiny, name, **changes)
@@ -484,7 +516,7 @@ class Watched:
         return carry, records
 
     def refine(self, levels, previous=None):
-        """One refinement of a pair at `levels` (B, 2): candidate, refined frame and record."""
+        """Refine a pair at `levels` (B, 2). Return candidate, refined frame and record."""
         refinement, carry = with_levels(self.method, levels), self.method.start(self.states)
         candidate = refinement.surrogate(carry["frame"])
         previous = carry["frame"] if previous is None else previous
@@ -522,7 +554,7 @@ def test_acdm_may_begin_at_the_noised_previous_frame(tiny):
 
 
 @pytest.mark.parametrize("name", ["thermalizer", "thermalizer of pairs"])
-def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
+def test_the_thermalizer_does_not_use_the_previous_frame(tiny, name):
     watched = Watched(tiny, name, min_level=1)
     levels = [[0, 3], [0, 1], [0, 2]]
     _, frame, record = watched.refine(levels)
@@ -533,7 +565,7 @@ def test_the_thermalizer_knows_nothing_of_the_previous_frame(tiny, name):
     assert float(watched.queries[0][0].std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_the_thermalizer_leaves_alone_what_is_below_its_threshold(tiny):
+def test_the_thermalizer_keeps_frames_below_its_threshold(tiny):
     candidate, frame, record = Watched(tiny, "thermalizer").refine([[0, 1], [0, 5], [0, 0]])  # min_level is 2
     assert torch.equal(frame[0], candidate[0]) and torch.equal(frame[2], candidate[2])
     assert not torch.allclose(frame[1], candidate[1], atol=1e-3)
@@ -546,7 +578,7 @@ def test_the_periodic_control_refines_at_every_third_step_from_its_level(tiny):
     assert [record.calls.tolist() for record in records] == [[0] * 3, [0] * 3, [4] * 3] * 2 + [[0] * 3]
 
 
-def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(tiny):
+def test_the_random_control_refines_a_third_of_the_steps_drawn_per_member(tiny):
     streams, blind = MemberStreams(0, "watched", members=range(3)), BlindLevels(level=2, every=3, random=True)
     levels = torch.stack([blind.of_pair(None, streams.at(step), None)[:, 1] for step in range(600)])
     assert set(levels.unique().tolist()) == {0, 2}
@@ -554,7 +586,7 @@ def test_the_random_control_refines_a_third_of_the_steps_each_member_at_its_own(
     assert not torch.equal(levels[:, 0], levels[:, 1])
 
 
-def test_heun_asks_twice_but_where_a_move_ends_at_a_clean_frame(tiny):
+def test_heun_calls_twice_per_move_except_where_a_move_ends_at_a_clean_frame(tiny):
     watched = Watched(tiny, "heun")
     _, _, record = watched.refine([[6, 6]] * 3)
     assert [s_next[0] for *_, s_next in watched.queries] == [6, 4, 4, 2, 2]
@@ -576,13 +608,15 @@ def test_in_place_a_pair_is_encoded_once_and_moved_as_the_walk_would_move_it(tin
     assert torch.allclose(frame, expected, atol=1e-4)
 
 
-def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_others_need(tiny):
+def test_in_place_the_first_move_uses_the_encoded_pair_for_any_moves_of_other_members(tiny):
     watched = Watched(tiny, "in place, several moves")
     method, carry = watched.method, watched.method.start(watched.states)
     method.walk = WalkBack(method.walk.path, method.walk.stride, Sampler(eta=0.0))
     level = torch.tensor([6, 3, 6])
     candidate, frame, record = watched.refine(level[:, None].expand(-1, 2).tolist())
-    assert record.calls.tolist() == [2, 1, 2] and len(watched.queries) == 1, "only the second move encodes again"
+    assert record.calls.tolist() == [2, 1, 2] and len(watched.queries) == 1, (
+        "only the second move encodes the pair again"
+    )
     z = [method.whiten(x) for x in (carry["frame"], candidate)]
     noise = method.denoiser(*z, level, level, carry["anchor"])
     placed = [per_member(method.schedule.signal(level), x) * x for x in z]
@@ -598,7 +632,7 @@ def test_in_place_the_first_move_is_made_from_the_encoded_pair_whatever_moves_ot
 def test_an_alarm_is_the_first_step_outside_the_usual_range():
     usual, step = np.tile(np.r_[np.zeros(20), np.ones(20)], (2, 1)).T, np.arange(0, 200, 4)
     quiet, high, low, broken = np.full((4, 50), 0.5)
-    high[30:] = 3.0  # the mean over ten frames passes 1 when three of them are high
+    high[30:] = 3.0  # the mean over ten frames exceeds 1 if three of the frames are high
     low[20:], broken[40] = -2.0, np.nan
     series = np.stack([quiet, high, low, broken], 1)
     assert first_alarm(series, usual, step).tolist() == [-1, 32 * 4, 22 * 4, 160]

@@ -11,8 +11,16 @@ from sns_core.errors import UserError
 from sns_core.metrics.bootstrap import RESAMPLES, distance_interval, interval, pooled, resampling_weights
 from sns_core.metrics.distances import CENTRES, decorrelation_time
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
+from sns_core.metrics.floor_table import COLUMNS, QUANTILES
 from sns_core.metrics.rollout_metrics import window_table
-from sns_core.metrics.scorecard import SCORES, halves, horizon, read_scorecard, score_methods, seconds_per_step
+from sns_core.metrics.scorecard import (
+    SCORES,
+    _worst_window_rows,
+    horizon,
+    read_scorecard,
+    score_methods,
+    seconds_per_step,
+)
 
 STEPS, BLOCK, WINDOW, MEMBERS, LAGS, STEP = 2000, 10, 200, 4, 40, 0.1
 MEMORY = 0.9  # of the AR(1) series below, a step
@@ -145,7 +153,7 @@ def ensemble(rng, spread, members=5, starts=30, size=16, error=1.0):
 def test_spread_and_error_of_a_forecast_are_those_of_its_law(spread, members):
     scores = ensemble_scores(*(ensemble(np.random.default_rng(5), spread, members)[n] for n in ("forecast", "truth")))
     assert scores["variance"].mean() == pytest.approx(spread**2, rel=0.02)
-    # The mean of members around 0 against a truth of variance 1: 1, whatever their number.
+    # The mean of members around 0 against a truth of variance 1 gives 1 for any number of members.
     assert scores["squared_error"].mean() == pytest.approx(1.0, rel=0.05)
     assert scores["crps"].dims == ("start", "lead", "layer")
 
@@ -177,50 +185,41 @@ def synthetic(
     levels[:, ::4] = 2
     levels[:, 1::2] = -1  # not looked at
     layered, blocks = ("member", "step", "layer"), ("member", "block", "layer")
-    y, kept_steps = np.arange(8) * 2 * math.pi / 8, np.arange(0, steps + 1, 4)
-    kept = {
+    y = np.arange(8) * 2 * math.pi / 8
+    flow = np.tile(np.sin(y) + shift, (members, count, 1, 1))
+    variables = {
         "kinetic_energy": (layered, series[..., None]), "enstrophy": (layered, 5 * series[..., None]),
         "rate_of_change": (layered[:2], np.full((members, steps), 2.0 * rate)),
         "relative_change": (layered[:2], np.full((members, steps), 0.2 * rate)),
         "levels": ((*layered[:2], "frame"), levels), "calls": (layered[:2], levels[..., 0].clip(0)),
         "energy_spectrum": ((*blocks, "wavenumber"), np.full((members, count, 1, 6), 3.0 * spectrum)),
         "correlation": (("member", "block", "lag"), np.tile(memory ** np.arange(LAGS + 1), (members, count, 1))),
-        "zonal_profile": ((*blocks, "y"), np.tile(np.sin(y) + shift, (members, count, 1, 1))),
-        # Every fourth frame is kept; its mean flow is that of the blocks, times 1 + an alternating share that varies it.
-        "zonal_velocity": (
-            ("member", "time", "layer", "y"),
-            np.tile(np.sin(y) + shift, (members, len(kept_steps), 1, 1)) * (1 + sway * np.resize([1, -1], len(kept_steps)))[:, None, None],
-        ),
+        # The flow of a step is that of the block, times 1 plus or minus `sway`.
+        "zonal_profile": ((*blocks, "y"), flow), "zonal_square": ((*blocks, "y"), flow**2 * (1 + sway**2)),
         "lost_step": ("member", [*lost, *[-1] * (members - len(lost))]),
         "max_abs": (layered[:2], np.full((members, steps), 5.0 * scale)),
         # The squares of the steady part sum to `constant` over y.
-        "zonal_direction": (
-            ("member", "time", "layer", "y"), np.full((members, len(kept_steps), 1, 8), math.sqrt(constant / 8))
-        ),
+        "zonal_direction": ((*blocks, "y"), np.full((members, count, 1, 8), math.sqrt(constant / 8))),
     }  # fmt: skip
     for name in ("vorticity", "velocity", "gradient"):
-        kept[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
-    return xr.Dataset(kept, {
+        variables[f"{name}_counts"] = (*blocks, "bin"), np.tile(np.rint(1e6 * shares), (members, count, 1, 1))
+    return xr.Dataset(variables, {
         "member": np.arange(members), "step": np.arange(1, steps + 1), "block": np.arange(BLOCK, steps + 1, BLOCK),
         "lag": np.arange(LAGS + 1) * STEP, "bin": CENTRES, "layer": ["flow"], "wavenumber": np.arange(6.0), "y": y,
-        "time": kept_steps * STEP,
+        "time": np.arange(0, steps + 1, 4) * STEP,
     })  # fmt: skip
 
 
 def reference(rng, members):
     """The solver's ensemble as `compute_reference` writes it, of the law of `synthetic` without departure."""
     result = synthetic(rng, members, STEPS)
-    square = (result["zonal_velocity"] ** 2).mean("time")
-    energy, constant = result["kinetic_energy"], result["zonal_direction"].mean("time")
-    moments = result[
-        [n for n in result if n not in ("levels", "calls", "lost_step", "zonal_velocity", "zonal_direction")]
-    ]
-    moments = moments.rename(zonal_profile="zonal_velocity").assign(zonal_velocity_square=square)
+    energy = result["kinetic_energy"]
+    moments = result[[n for n in result if n not in ("levels", "calls", "lost_step")]]
+    moments = moments.rename(zonal_profile="zonal_velocity", zonal_square="zonal_velocity_square")
     for name in ("kinetic_energy", "enstrophy"):
         moments[f"{name}_square"] = moments[name] ** 2
     moments = moments.mean(["step", "block"])
     moments = moments.assign(kinetic_energy_min=energy.min("step"), kinetic_energy_max=energy.max("step"))
-    moments["zonal_direction"] = constant
     for name in ("vorticity", "velocity", "gradient"):
         moments[f"{name}_counts"] = 1000 * moments[f"{name}_counts"]
     return moments.assign(map=(("member", "map_lag", "distance"), np.ones((members, 2, 2))))
@@ -250,8 +249,17 @@ def card(tmp_path_factory):
             forecast.attrs["method"] = name
             forecast.to_netcdf(ensembles[-1])
     reference(rng, 8).to_netcdf(folder / "reference.nc")
-    score_methods(metrics=paths, ensembles=ensembles, reference=folder / "reference.nc", system="kolmogorov", window=WINDOW,
-                  shells=[1, 5], output=folder / "scorecard.csv")  # fmt: skip
+    bands = [("kinetic_energy", 0.95, 1.05), ("kinetic_energy_variance", 0.8, 1.25), ("vorticity_distance", 0.01, 0.02)]
+    rows = [
+        # Uniform between quantiles: the ends are the quantiles 0.05 and 0.95 of a law that spans a ninth more.
+        {"members": MEMBERS, "steps": STEPS, "score": name, "layer": "flow",
+         **{column: low + (high - low) * (share - 0.05) / 0.9 for share, column in QUANTILES.items()}}
+        for name, low, high in bands
+    ]  # fmt: skip
+    rows.append({"members": MEMBERS, "steps": 1000, "reason": "too small"})
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "floors.csv", index=False)
+    score_methods(metrics=paths, ensembles=ensembles, reference=folder / "reference.nc", floors=folder / "floors.csv",
+                  system="kolmogorov", window=WINDOW, shells=[1, 5], output=folder / "scorecard.csv")  # fmt: skip
     return read_scorecard(folder / "scorecard.csv")
 
 
@@ -313,12 +321,40 @@ def test_a_score_is_what_the_departure_makes_it(card, method, score, expected, t
     assert row["low"] * (1 - 1e-12) <= row["value"] <= row["high"] * (1 + 1e-12)
 
 
-def test_intervals_and_floors_tell_what_differs_from_what_does_not(card):
+def test_the_worst_window_is_the_largest_error_but_that_of_the_first_one():
+    rng = np.random.default_rng(9)
+    result, ensemble = synthetic(rng, MEMBERS, STEPS), reference(rng, MEMBERS)
+    for window, factor in ((0, 100.0), (3, 10.0), (6, 2.0)):
+        result["energy_spectrum"][:, window * WINDOW // BLOCK : (window + 1) * WINDOW // BLOCK] *= factor
+    rows = _worst_window_rows(result, ensemble, WINDOW, (1, 5))
+    assert rows["value"].item() == pytest.approx(1.0)
+    once = result.isel(block=slice(WINDOW // BLOCK), step=slice(WINDOW))
+    assert _worst_window_rows(once, ensemble, WINDOW, (1, 5))["value"].item() == pytest.approx(2.0), "there is no other"
+    result["energy_spectrum"][1, 150:] = np.nan
+    assert np.isnan(_worst_window_rows(result, ensemble, WINDOW, (1, 5))["value"].item())
+
+
+def test_intervals_tell_what_differs_from_what_does_not(card):
     for score in ("kinetic_energy", "enstrophy", "kinetic_energy_variance"):
         twin, stronger = entry(card, "twin", score), entry(card, "stronger", score)
-        assert twin["low"] < 1 < twin["high"] and stronger["low"] > max(1, stronger["floor_high"])
-        assert twin["floor_low"] < 1 < twin["floor_high"]
+        assert twin["low"] < 1 < twin["high"] and stronger["low"] > 1
         assert twin["ideal"] == 1 and 0 < twin["high"] - twin["low"] < 1
+
+
+def test_a_score_is_inside_the_floor_of_its_size_or_beyond_or_has_none(card):
+    twin, stronger = entry(card, "twin", "kinetic_energy"), entry(card, "stronger", "kinetic_energy")
+    assert (twin["floor_low"], twin["floor_high"]) == (0.95, 1.05) == (stronger["floor_low"], stronger["floor_high"])
+    assert twin["inside"] and not stronger["inside"]
+    assert entry(card, "twin", "vorticity_distance")["inside"], "nearer than the solver's runs is no fault"
+    share = (twin["value"] - 0.95) / 0.1 * 0.9 + 0.05
+    assert twin["p"] == pytest.approx(2 * min(share, 1 - share)) and stronger["p"] == 0
+    assert (
+        entry(card, "twin", "vorticity_distance")["p"] == 1 and entry(card, "shifted", "vorticity_distance")["p"] == 0
+    )
+    assert not entry(card, "shifted", "vorticity_distance")["inside"]
+    without = card[(card["method"] == "lost") & ~card["score"].isin(("crps", "spread_skill"))]
+    assert without["inside"].isna().all() and without["floor_high"].isna().all(), "no band for its 1000 steps"
+    assert entry(card, "twin", "enstrophy")[["inside", "floor_low"]].isna().all()
 
 
 def test_windows_tell_all_members_or_none():
@@ -348,17 +384,9 @@ def test_every_method_has_every_score_and_forecasts_where_there_are_ensembles(ca
 def test_the_forecasts_of_the_solver_are_the_floor_of_the_others(card):
     solver, shifted = entry(card, "solver", "spread_skill", 5), entry(card, "shifted", "spread_skill", 5)
     assert solver["value"] == pytest.approx(1.0, abs=0.1) and solver["low"] < 1 < solver["high"]
-    assert shifted["value"] == pytest.approx(0.5, abs=0.05) and shifted["floor"] == solver["value"]
+    assert shifted["value"] == pytest.approx(0.5, abs=0.05) and not shifted["inside"] and solver["inside"]
+    assert (shifted["floor_low"], shifted["floor_high"]) == (solver["low"], solver["high"])
     assert entry(card, "solver", "crps", 1)["value"] == pytest.approx(1 / math.sqrt(math.pi), rel=0.05)
-
-
-def test_the_halves_of_the_solver_share_no_member():
-    rng = np.random.default_rng(7)
-    result, solver = synthetic(rng, 4, 100), reference(rng, 8)
-    mine, others = halves(result, solver.assign_coords(name=("member", np.arange(8))))
-    assert mine["member"].values.tolist() == [0, 1, 2, 3] and others["name"].values.tolist() == [4, 5, 6, 7]
-    mine, others = halves(result, solver.isel(member=slice(4)).assign_coords(name=("member", np.arange(4))))
-    assert mine["member"].values.tolist() == [0, 1] and others["name"].values.tolist() == [2, 3]
 
 
 def test_horizon_and_seconds_are_means_with_their_resamples():

@@ -21,7 +21,7 @@ def energies(rng, members, settled=30.0):
 def test_the_end_of_an_undershoot_is_found_by_both_detectors(settled, low, high):
     series = energies(np.random.default_rng(0), 64, settled)
     first_near = TIME[np.flatnonzero(np.abs(series.mean(0) - 3.0) < 0.3)[0]]
-    assert first_near < 0.35 * settled, "on the way down it passes the later mean"
+    assert first_near < 0.35 * settled, "the series crosses the later mean on its way down"
     assert low < stationary_from(TIME, series) < high
     assert 0.6 * low < mser(TIME, series.mean(0)) < high
 

@@ -15,7 +15,7 @@ def draw(stream):
 
 
 def test_seeds_are_the_same_on_every_machine():
-    # Written down: a change here would change the data and results of every configuration.
+    # Fixed values: other seeds would change the data and results of every configuration.
     assert derive_seed(0, "noise", 3, 17) == 6813383524681908221
 
 
@@ -31,7 +31,7 @@ def test_a_generator_is_addressed_by_its_parts():
     assert not torch.equal(draw(generator(1, "walk", 2)), draw(generator(1, "walk", 3)))
 
 
-def test_a_members_stream_does_not_depend_on_who_else_is_in_the_batch():
+def test_a_members_stream_does_not_depend_on_the_other_members_of_the_batch():
     together = MemberStreams(7, "rollout", members=[0, 1, 2, 5]).at(3)
     alone = MemberStreams(7, "rollout", members=[5]).at(3)
     assert torch.equal(draw(together[3]), draw(alone[0]))
@@ -54,10 +54,10 @@ def test_streams_differ_between_members_steps_and_runs():
     assert len({tuple(row.tolist()) for row in rows}) == 8
 
 
-def test_one_generator_spawns_one_stream_a_member():
-    first, again = (spawn(generator(1), 3) for _ in range(2))
-    rows = [draw(stream) for stream in first]
-    assert all(torch.equal(row, draw(stream)) for row, stream in zip(rows, again, strict=True))
+def test_one_generator_spawns_one_stream_per_member():
+    left, right = (spawn(generator(1), 3) for _ in range(2))
+    rows = [draw(stream) for stream in left]
+    assert all(torch.equal(row, draw(stream)) for row, stream in zip(rows, right, strict=True))
     assert len({tuple(row.tolist()) for row in rows}) == 3
 
 
@@ -77,7 +77,7 @@ def test_normal_numbers_of_a_row_come_from_its_own_stream():
     assert not torch.equal(rows[0], rows[1])
 
 
-def test_a_row_without_a_stream_is_zero_and_changes_no_other():
+def test_a_row_without_a_stream_is_zero_and_changes_no_other_row():
     like = torch.zeros(1)
     rows = normal([None, generator(1), None], (2, 3), like)
     assert torch.equal(rows[1], normal([generator(1)], (2, 3), like)[0])

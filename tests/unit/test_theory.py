@@ -1,4 +1,4 @@
-"""The theorems on a Gaussian process: slopes, exact limits and what a level can be known from."""
+"""The theorems on a Gaussian process: slopes, exact limits, and the scales that reveal a level."""
 
 import numpy as np
 import pytest
@@ -45,19 +45,19 @@ def test_conditional_scores_are_the_halves_of_the_joint_one():
 
 def test_a_network_nears_the_oracle_and_its_loss_exceeds_the_oracles():
     torch.set_num_threads(1)
-    found = learn_process(field_process(4, SCHEDULE), 4, [2, 150], seed=0)
-    loss, least = found["network_loss"][1], found["oracle_loss"][1]
+    result = learn_process(field_process(4, SCHEDULE), 4, [2, 150], seed=0)
+    loss, least = result["network_loss"][1], result["oracle_loss"][1]
     assert least < loss[1] < loss[0]
-    assert found["network_distance"][1][1].mean() < 0.3 * found["network_distance"][1][0].mean()
+    assert result["network_distance"][1][1].mean() < 0.3 * result["network_distance"][1][0].mean()
 
 
 def test_the_best_level_of_a_condition_rises_with_its_drift():
-    found = trade_off(field_process(8, SCHEDULE), [0.0, 0.4, 0.8, 2.0], seed=0)
-    error, best = found["condition_error"][1], found["best_level"][1]
+    result = trade_off(field_process(8, SCHEDULE), [0.0, 0.4, 0.8, 2.0], seed=0)
+    error, best = result["condition_error"][1], result["best_level"][1]
     assert error[0, 0] == pytest.approx(0, abs=1e-12) and best[0] == 0
     assert (np.diff(best) >= 0).all() and best[-1] > 0
-    assert np.allclose(error[:, -1], error[0, -1], rtol=0.05)  # under pure noise no drift is seen
-    estimated = found["estimated_level"][1].mean(1)
+    assert np.allclose(error[:, -1], error[0, -1], rtol=0.05)  # pure noise hides the drift
+    estimated = result["estimated_level"][1].mean(1)
     assert (np.diff(estimated) > 0).all()
 
 

@@ -17,7 +17,7 @@ from tiny_models import SPECS, train
 from sns_core.data import load_dataset
 from sns_core.device import can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
-from sns_core.errors import UserError
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.processes import ProcessGroup
 from sns_core.streams import generator
@@ -32,8 +32,8 @@ def weights(path):
     return read_tensors(path)[0]
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
 @pytest.mark.parametrize("name", ["pointwise", "denoiser"])
@@ -53,11 +53,11 @@ def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch,
     tensors, left = read_tensors(checkpoint)
     assert left["step"] == 10
     write_tensors(checkpoint, tensors, {**left, "seconds": 1000 + left["seconds"]})
-    again = train(tmp_path, tiny.manifest, name, SPECS[name])
+    resumed = train(tmp_path, tiny.manifest, name, SPECS[name])
     whole = tiny.folder / f"{name}.safetensors"
-    assert same(weights(again), weights(whole))
-    assert again.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
-    assert read_json(again.with_suffix(".json"))["provenance"]["wall_seconds"] > 1000, "of both calls"
+    assert same(weights(resumed), weights(whole))
+    assert resumed.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
+    assert read_json(resumed.with_suffix(".json"))["provenance"]["wall_seconds"] > 1000, "of both calls"
     assert not list((tmp_path / ".work").glob("*")), "a finished training leaves no checkpoint"
 
 
@@ -71,7 +71,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, s
     ]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     work = tmp_path / ".work"
-    # Training has begun when the process catches SIGTERM.
+    # The process catches SIGTERM from the beginning of the training on.
     handled = Path(f"/proc/{process.pid}/status")
     deadline = time.monotonic() + 60
     while not int(re.search(r"SigCgt:\s*(\w+)", handled.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
@@ -141,9 +141,9 @@ def test_a_checkpoint_under_the_wrong_name_is_refused_with_the_reason(
     tensors, note = read_tensors(checkpoint)
     change(note, tensors)
     write_tensors(checkpoint, tensors, note)
-    again = train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
+    model = train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
     assert reason in capsys.readouterr().err
-    assert same(weights(again), weights(tiny.folder / "pointwise.safetensors"))
+    assert same(weights(model), weights(tiny.folder / "pointwise.safetensors"))
 
 
 def test_training_learns(tiny):
@@ -158,13 +158,13 @@ def test_a_loss_that_is_not_finite_names_the_model(tiny, tmp_path, specs):
         train(tmp_path, tiny.manifest, "pointwise", specs["pointwise"])
 
 
-def test_a_network_that_a_spike_has_killed_is_told_before_the_end(tiny, tmp_path, specs, monkeypatch):
+def test_training_stops_early_if_a_spike_has_destroyed_the_network(tiny, tmp_path, specs, monkeypatch):
     spec = specs["pointwise"]
     spec["training"] |= {"steps": 200, "log_every": 5, "checkpoint_every": 200, "learning_rate": 0.0}
     began = Trainer.train_step
 
     def spiked(trainer, stop=False):
-        if trainer.step == 5:  # what is learnt until here is lost, and nothing is learnt from here on
+        if trainer.step == 5:  # the network loses what it has learnt, and learns nothing from this step on
             trainer.network.leave.weight.data.fill_(1.0)
         return began(trainer, stop)
 
@@ -186,42 +186,42 @@ def test_learning_rates():
 
 
 def test_the_denoising_loss_of_the_true_noise_is_zero(tiny):
-    """The objective noises the last two frames, leaves the anchor clean, and asks for exactly that noise."""
+    """The objective noises the last two frames, leaves the anchor clean, and its target is exactly that noise."""
     statistics = load_dataset(tiny.manifest, "train").statistics
     colour = NoiseColour(0.25, statistics["shell_amplitude"], 16)
     schedule = NoiseSchedule.cosine(20)
     batch = torch.randn(6, 3, 1, 16, 16, generator=generator("batch"))
-    seen = {}
+    recorded = {}
 
-    def network(stack, told):
+    def network(stack, level_input):
         stream = generator("objective")
         levels = torch.randint(21, (6, 2), generator=stream)
         noise = torch.randn(6, 2, 1, 16, 16, generator=stream)
-        seen["levels"], seen["stack"], seen["noise"] = levels, stack, noise
+        recorded["levels"], recorded["stack"], recorded["noise"] = levels, stack, noise
         return noise, 50.0 * torch.nn.functional.one_hot(levels, 21).float()
 
     parts = DenoiserObjective(schedule, colour, anchored=True, level_weight=0.1)(network, batch, generator("objective"))
     assert parts["noise"] == 0 and parts["level"] < 1e-6
     z = colour.whiten(batch)
-    assert torch.equal(seen["stack"][:, 0], z[:, 0])
-    expected = schedule.add_noise(z[:, 1], seen["levels"][:, 0], seen["noise"][:, 0])
-    assert torch.allclose(seen["stack"][:, 1], expected)
+    assert torch.equal(recorded["stack"][:, 0], z[:, 0])
+    expected = schedule.add_noise(z[:, 1], recorded["levels"][:, 0], recorded["noise"][:, 0])
+    assert torch.allclose(recorded["stack"][:, 1], expected)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "velocity", "clean"])
 @pytest.mark.parametrize("kind", ["acdm", "unconditional"])
-def test_what_the_networks_of_other_methods_are_shown(tiny, kind, prediction):
+def test_inputs_of_the_networks_of_other_methods(tiny, kind, prediction):
     statistics = load_dataset(tiny.manifest, "train").statistics
     colour, schedule = NoiseColour(0.25, statistics["shell_amplitude"], 16), NoiseSchedule.cosine(20)
     frames = 1 if kind == "unconditional" else 2
-    batch, seen = torch.randn(6, frames, 1, 16, 16, generator=generator("batch")), {}
+    batch, recorded = torch.randn(6, frames, 1, 16, 16, generator=generator("batch")), {}
     stream = generator("objective")
     level = torch.randint(21, (6, 1), generator=stream).expand(-1, frames)
     noise = torch.randn(6, frames, 1, 16, 16, generator=stream)
     z = colour.whiten(batch)
 
-    def network(stack, told):
-        seen["stack"], seen["told"] = stack, told
+    def network(stack, level_input):
+        recorded["stack"], recorded["level_input"] = stack, level_input
         flat = schedule.target(prediction, z.flatten(0, 1), noise.flatten(0, 1), level.flatten())
         return flat.view_as(z), None
 
@@ -229,8 +229,8 @@ def test_what_the_networks_of_other_methods_are_shown(tiny, kind, prediction):
     parts = objective(network, batch, generator("objective"))
     assert parts.keys() == {"loss", "noise"} and parts["loss"] < 1e-12
     expected = schedule.add_noise(z.flatten(0, 1), level.flatten(), noise.flatten(0, 1)).view_as(z)
-    assert torch.allclose(seen["stack"], expected)
-    assert torch.equal(seen["told"], level) if kind == "acdm" else seen["told"] is None
+    assert torch.allclose(recorded["stack"], expected)
+    assert torch.equal(recorded["level_input"], level) if kind == "acdm" else recorded["level_input"] is None
 
 
 @pytest.mark.parametrize("resolution", [8, 16])
@@ -242,8 +242,8 @@ def test_shell_weights_keep_the_mean_and_fall_with_the_wavenumber(resolution):
     weight = shell_weights(resolution, 1.0)
     assert float(weight.sum()) == pytest.approx(resolution**2, rel=1e-12)
     assert float(weight[0, 1] / weight[0, 3]) == pytest.approx(3.0)
-    assert float(weight[2, 0] / weight[0, 2]) == pytest.approx(0.5)  # that column holds both of a pair
-    assert weight[0, 0] == weight[1, 0]  # the mean counts as shell 1
+    assert float(weight[2, 0] / weight[0, 2]) == pytest.approx(0.5)  # that column counts both modes of a conjugate pair
+    assert weight[0, 0] == weight[1, 0]  # the mean has the weight of shell 1
 
 
 def test_weighted_errors_of_large_scales_count_more():
@@ -257,10 +257,13 @@ def test_weighted_errors_of_large_scales_count_more():
 
 def test_a_share_of_the_conditions_is_drawn_nearly_clean():
     colour = NoiseColour(0.0, [[1.0] * 12], 16)
-    some, none = (
+    with_share, without_share = (
         DenoiserObjective(NoiseSchedule.cosine(100), colour, False, low_condition_share=c) for c in (0.25, 0.0)
     )
-    levels, plain = some.draw_levels(4000, generator("levels")), none.draw_levels(4000, generator("levels"))
+    levels, plain = (
+        with_share.draw_levels(4000, generator("levels")),
+        without_share.draw_levels(4000, generator("levels")),
+    )
     assert torch.equal(levels[1000:], plain[1000:]) and torch.equal(levels[:, 1], plain[:, 1])
     # S u^4 lies below level 6 with probability 0.06^(1/4).
     assert float((levels[:1000, 0] < 6).double().mean()) == pytest.approx(0.06**0.25, abs=0.05)
@@ -313,22 +316,44 @@ def test_model_files_that_do_not_fit_are_refused_with_the_reason(tiny, tmp_path)
         load_model(tmp_path / "none.safetensors", "pointwise")
 
 
-def test_a_model_may_be_told_where_the_forcing_stands(tiny, tmp_path, specs, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda note: note.pop("spec"), "lacks spec"),
+        (lambda note: note.pop("data"), "lacks data"),
+        (lambda note: note.pop("statistics"), "lacks statistics"),
+        (lambda note: note["spec"].pop("network"), r"lacks spec\.network"),
+        (lambda note: note["spec"]["network"].update(blocks=10**6), "000 blocks in"),
+        (lambda note: note["spec"]["network"].update(multipliers=[1] * 10**5), "100000 blocks in"),
+        (lambda note: note["spec"]["network"].update(width=10**6), "a checkpoint of another shape"),
+        (lambda note: note["spec"]["network"].update(width="wide"), "describes no network"),
+        (lambda note: note["spec"]["network"].update(colour=3), "describes no network"),
+    ],
+)
+def test_a_model_whose_note_is_not_whole_is_refused_before_anything_is_allocated(tiny, tmp_path, change, words):
+    copy = damaged(tiny.models["surrogate"], tmp_path, lambda _, note: change(note))
+    with pytest.raises(DamagedFile, match=words):
+        load_model(copy, "pointwise")
+
+
+def test_a_model_may_get_the_position_of_the_forcing(tiny, tmp_path, specs, monkeypatch):
     for spec in (specs["pointwise"], specs["denoiser"]):
         spec["network"] = {**spec["network"], "landmarks": True}
         spec["training"] = {**spec["training"], "steps": 4, "warmup": 2}
-    model = load_model(train(tmp_path, tiny.manifest, "told", specs["denoiser"]), "denoiser")
+    model = load_model(train(tmp_path, tiny.manifest, "with_landmarks", specs["denoiser"]), "denoiser")
     system = load_dataset(tiny.manifest, "train").system
     assert torch.equal(model.network.landmarks, system.landmarks(16)) and model.note["spec"]["network"]["landmarks"]
-    assert pd.read_csv(tmp_path / "told.csv")["step"].tolist() == [4], "fewer steps than a row of the history has"
+    assert pd.read_csv(tmp_path / "with_landmarks.csv")["step"].tolist() == [4], (
+        "fewer steps than a row of the history has"
+    )
     whole = load_model(tiny.models["denoiser"], "denoiser")
     assert whole.network.landmarks is None
     monkeypatch.setattr(type(system), "landmarks", System.landmarks)
-    with pytest.raises(UserError, match=r"models\.told\.network\.landmarks: KolmogorovFlow has none"):
-        train(tmp_path, tiny.manifest, "told", specs["pointwise"])
+    unmarked = load_model(train(tmp_path, tiny.manifest, "unmarked", specs["pointwise"]), "pointwise")
+    assert unmarked.network.landmarks is None, "a system that has no landmarks shows none"
 
 
-def test_the_note_says_what_made_the_model(tiny):
+def test_the_note_of_a_model_names_its_origin(tiny):
     note = json.loads(tiny.models["denoiser"].with_suffix(".json").read_text())
     assert note["spec"] == SPECS["denoiser"] and note["provenance"]["seed"] == 3
     quantiles = torch.tensor(note["clean_probability"])
@@ -356,13 +381,14 @@ def test_a_compiled_network_learns_the_same_to_rounding(tiny, tmp_path, specs):
             trainer.train_step()
     assert fast.training_network is not fast.network
     assert fast.history.sums == pytest.approx(plain.history.sums, rel=1e-4)
-    # A warm-up step of AdamW moves by its learning rate whatever the gradient's size: what is small may go either way.
-    for one, other in zip(plain.network.parameters(), fast.network.parameters(), strict=True):
-        torch.testing.assert_close(other, one, rtol=1e-3, atol=2e-4)
+    # A warm-up step of AdamW moves each weight by the learning rate for any size of the gradient, so rounding may change
+    # the sign of the step where the gradient is small.
+    for expected, parameter in zip(plain.network.parameters(), fast.network.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=2e-4)
     save_checkpoint(tmp_path / "checkpoint.safetensors", fast, {})
     resumed = Trainer("denoiser", spec, data, 3, team, "float32", True)
     load_checkpoint(tmp_path / "checkpoint.safetensors", resumed, {})
-    held, again = fast.optimiser.state_dict()["state"], resumed.optimiser.state_dict()["state"]
+    held, restored = fast.optimiser.state_dict()["state"], resumed.optimiser.state_dict()["state"]
     for index, parameter in enumerate(resumed.network.parameters()):
-        assert torch.equal(again[index]["exp_avg"], held[index]["exp_avg"])
-        assert again[index]["exp_avg"].stride() == parameter.stride() == held[index]["exp_avg"].stride()
+        assert torch.equal(restored[index]["exp_avg"], held[index]["exp_avg"])
+        assert restored[index]["exp_avg"].stride() == parameter.stride() == held[index]["exp_avg"].stride()

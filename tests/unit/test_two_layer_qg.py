@@ -26,12 +26,12 @@ def seeded(seed):
 
 
 def relative(result, expected):
-    """Largest difference, a layer, in units of the layer's standard deviation."""
+    """Return the largest difference per layer, in units of the layer's standard deviation."""
     return [float((r - e).abs().max() / e.std()) for r, e in zip(result, expected, strict=True)]
 
 
 def smooth_state(qg, seed, amplitude=1e-6):
-    """Random fields of wavenumbers up to 4, far from the filter."""
+    """Return random fields of wavenumbers up to 4, far from the filter."""
     axis = torch.arange(qg.resolution, dtype=torch.float64) * 2 * math.pi / qg.resolution
     g, state = seeded(seed), torch.zeros(1, 2, qg.resolution, qg.resolution, dtype=torch.float64)
     for k in range(5):
@@ -62,14 +62,14 @@ def test_steps_in_float32_stay_near_pyqg(pyqg, steps, tolerance):
 
 
 def test_filter_is_that_of_pyqg(pyqg):
-    # Bit for bit that of pyqg with this numpy on this processor. The reference's last bits are those of the vector exp and
-    # pow of numpy 1.26 on AVX-512, from which the same numpy without AVX-512 differs by a unit in the last place too.
+    # The filter equals that of pyqg bit for bit with this numpy on this processor. The reference holds the bits of numpy
+    # 1.26 with AVX-512. Without AVX-512, exp and pow of the same numpy differ by a unit in the last place.
     filters, expected = TwoLayerQG().filter, pyqg["filtr"]
     k, l_ = np.meshgrid(pyqg["kk"].numpy(), pyqg["ll"].numpy())
     theta = np.sqrt((k * (1e6 / 64)) ** 2.0 + (l_ * (1e6 / 64)) ** 2.0)
-    here = np.exp(-23.6 * (theta - 0.65 * np.pi) ** 4.0)
-    here[theta <= 0.65 * np.pi] = 1.0
-    assert np.array_equal(filters.numpy(), here)
+    computed = np.exp(-23.6 * (theta - 0.65 * np.pi) ** 4.0)
+    computed[theta <= 0.65 * np.pi] = 1.0
+    assert np.array_equal(filters.numpy(), computed)
     assert torch.equal(filters == 1, expected == 1)
     assert float((filters - expected).abs().max()) < 1.2e-16
 
@@ -86,14 +86,14 @@ def test_inversion_velocity_and_tendency_are_those_of_pyqg(pyqg):
 
 def test_diagnostics_are_those_of_pyqg(pyqg):
     qg, state = TwoLayerQG(), pyqg["q_s200"][None]
-    found = qg.diagnostics(state)
+    diagnostics = qg.diagnostics(state)
     for name, key in {"kinetic_energy_spectrum": "diag_KEspec", "enstrophy_spectrum": "diag_Ensspec"}.items():
-        assert float((found[name][0] - pyqg[key]).abs().max() / pyqg[key].max()) < 1e-13
-    assert torch.allclose(found["eddy_kinetic_energy"][0], pyqg["diag_EKE"], rtol=1e-12)
-    assert float(found["drag_dissipation"]) == pytest.approx(float(pyqg["diag_EKEdiss"]), rel=1e-12)
-    assert float(found["energy_generation"]) == pytest.approx(float(pyqg["diag_APEgen"]), rel=1e-10)
+        assert float((diagnostics[name][0] - pyqg[key]).abs().max() / pyqg[key].max()) < 1e-13
+    assert torch.allclose(diagnostics["eddy_kinetic_energy"][0], pyqg["diag_EKE"], rtol=1e-12)
+    assert float(diagnostics["drag_dissipation"]) == pytest.approx(float(pyqg["diag_EKEdiss"]), rel=1e-12)
+    assert float(diagnostics["energy_generation"]) == pytest.approx(float(pyqg["diag_APEgen"]), rel=1e-10)
     share = torch.tensor(qg.depth_share, dtype=torch.float64)
-    assert float((share * found["eddy_kinetic_energy"][0]).sum()) == pytest.approx(float(pyqg["KE"]), rel=1e-12)
+    assert float((share * diagnostics["eddy_kinetic_energy"][0]).sum()) == pytest.approx(float(pyqg["KE"]), rel=1e-12)
 
 
 def test_growth_rates_are_those_of_pyqg_and_of_linear_theory(pyqg):
@@ -136,7 +136,7 @@ def test_an_eigenmode_grows_at_its_rate_and_turns_at_its_frequency(options):
     end = qg.run({"spectrum": spectrum}, steps)["spectrum"][0, :, 0, k]
     expected = spectrum[0, :, 0, k] * torch.exp(values[best] * steps * qg.dt)
     assert float((end - expected).abs().max() / expected.abs().max()) < 1e-5
-    assert abs(end[0]) / abs(spectrum[0, 0, 0, k]) > 1.01  # it did grow
+    assert abs(end[0]) / abs(spectrum[0, 0, 0, k]) > 1.01  # the mode has grown
 
 
 @pytest.mark.parametrize("n", [64, 96])
@@ -167,8 +167,8 @@ def test_inversion_round_trip():
 def test_time_stepping_is_of_third_order():
     state, span = smooth_state(TwoLayerQG(32), 1, 5e-6), 64 * 3600.0
     exact = TwoLayerQG(32, 3600.0 / 16, filter_strength=0).advance(state, 64 * 16)
-    # The Euler start costs dt^2 once, which is of third order in the end only if the first step is as fine: give
-    # every run the same history, stored tendencies of an exact solution.
+    # The Euler start has an error of dt^2, which would hide the third order. Give every run the same history instead: the
+    # tendencies of a nearly exact solution.
     errors = []
     for dt in (7200.0, 3600.0, 1800.0):
         qg = TwoLayerQG(32, dt, filter_strength=0)
@@ -191,8 +191,8 @@ def test_energy_budget_closes():
     now = qg.step(before)
     after = qg.step(now)
     rate = float(qg.energy(qg.state(after)) - qg.energy(qg.state(before))) / (2 * qg.dt)
-    found = qg.diagnostics(qg.state(now))
-    expected = float(found["energy_generation"] - found["drag_dissipation"])
+    diagnostics = qg.diagnostics(qg.state(now))
+    expected = float(diagnostics["energy_generation"] - diagnostics["drag_dissipation"])
     assert rate == pytest.approx(expected, rel=1e-4)
 
 
@@ -260,7 +260,7 @@ def test_frames_are_block_means_of_the_eddy_part():
     for system in (qg, whole):
         once = system.admissible(state)
         assert torch.allclose(system.admissible(once), once, atol=1e-20)
-    # Of the whole anomaly nothing is taken that moves the flow.
+    # `admissible` removes nothing from the whole anomaly that moves the flow.
     assert torch.allclose(whole.velocity(whole.admissible(state))[0], whole.velocity(state)[0], atol=1e-12)
     with pytest.raises(ValueError, match="32 points down to 12"):
         qg.observe(state, 12)
@@ -274,7 +274,7 @@ def test_the_filter_lets_large_scales_alone():
 # --- errors ---
 
 
-def test_a_time_step_too_long_is_told_with_one_that_would_do():
+def test_the_message_for_a_long_time_step_suggests_a_stable_one():
     qg = TwoLayerQG(32, 4e5)
     with pytest.raises(InstabilityError, match="a time step of") as caught:
         qg.advance(smooth_state(qg, 0, 2e-5), 400)
@@ -302,7 +302,7 @@ def test_a_state_of_another_shape_is_refused():
         TwoLayerQG(32).advance(torch.zeros(1, 1, 32, 32), 1)
 
 
-def test_it_is_built_by_its_name():
+def test_the_system_is_built_by_its_name():
     qg = build_system("TwoLayerQG", {"resolution": 32, "eddy_frames": False})
     assert (qg.channels, qg.resolution, qg.layers) == (2, 32, ("upper", "lower"))
 

@@ -34,6 +34,11 @@ SPECS = {
     },
 }  # fmt: skip
 
+# Arguments of the stage that measures what a calibrated refinement follows.
+CALIBRATED = {
+    "name": "calibrated", "method": {"kind": "calibrated_refinement"}, "seed": 3, "device": "cpu", "precision": "float32",
+}  # fmt: skip
+
 
 def train(folder: Path, manifest: Path, name: str, spec: dict, **more) -> Path:
     """Train a model by its specification and return its file. `more` replaces arguments of the stage."""

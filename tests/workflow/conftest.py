@@ -1,4 +1,4 @@
-"""The smoke run, made once for all tests of the workflow, by whichever worker comes first."""
+"""The smoke run. The first worker makes it once for all tests of the workflow."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from snakemake_calls import snakemake
 
 @pytest.fixture(scope="session")
 def finished(root, tmp_path_factory) -> Path:
-    """A folder in which the smoke run is complete: a copy for each worker, since tests call snakemake in it."""
+    """A folder with the complete smoke run. Each worker has a copy, because tests call snakemake in it."""
 
     def build(folder: Path) -> None:
         result = snakemake(root, folder, "all")

@@ -1,7 +1,7 @@
-"""Any configuration is either refused in one line, soon and in little memory, or it plans its run.
+"""Any configuration either plans its run, or is refused in one line, quickly and in little memory.
 
-Hypothesis draws configurations: the smoke run's, with a few of its values replaced by others that are right, wrong or absurd, keys
-taken out, misspelt and put elsewhere. Drawing is derandomised, so that the test gives the same answer everywhere.
+Hypothesis draws changes of the smoke run's configuration: right, wrong or absurd values; keys that are deleted, misspelt
+or moved. Draws are derandomised, so that the test gives the same answer on every machine.
 """
 
 import copy
@@ -36,7 +36,7 @@ def smoke() -> dict:
 
 
 def places(value, path: tuple = ()) -> Iterator[tuple]:
-    """The path of every value of a configuration, mappings and lists among them."""
+    """Yield the path of every value of a configuration, also of mappings and lists."""
     if path:
         yield path
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
@@ -74,7 +74,7 @@ def configurations(draw) -> dict:
                 holder = holder[key]
             value = holder[path[-1]]
         except (KeyError, IndexError, TypeError):
-            continue  # an earlier change took it away
+            continue  # an earlier change deleted the key
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
         if kind == "scale" and numeric:
             factor = draw(st.sampled_from([1, 1.0, 2, 3, 0.5, 10, 1000]))
@@ -86,9 +86,9 @@ def configurations(draw) -> dict:
         elif kind == "rename" and isinstance(holder, dict):
             holder[draw(WORDS)] = holder.pop(path[-1])
         elif kind == "copy":
-            other = draw(st.sampled_from(PLACES))
+            source = draw(st.sampled_from(PLACES))
             inner = BASE
-            for key in other:
+            for key in source:
                 inner = inner[key]
             holder[path[-1]] = copy.deepcopy(inner)
         elif kind == "itself":
@@ -103,7 +103,7 @@ def configurations(draw) -> dict:
 
 
 def outcome(config: dict) -> configuration.Configuration | None:
-    """Read a configuration; return None where it is refused, after a check of the message."""
+    """Read a configuration. If it is refused, check the message and return None."""
     started = time.perf_counter()
     try:
         checked = read(config)
@@ -121,7 +121,7 @@ def outcome(config: dict) -> configuration.Configuration | None:
 def test_any_configuration_is_refused_in_one_line_or_read(config):
     checked = outcome(config)
     if checked:
-        assert read(checked.whole) == checked, "what was read reads the same again"
+        assert read(checked.whole) == checked, "a configuration that was read reads the same a second time"
         for resolved in checked.systems.values():
             assert configuration.solver_grids(resolved)
             for method in resolved["methods"].values():
@@ -138,7 +138,7 @@ def test_reading_takes_little_memory():
         config["rollout"]["steps"] = value
         assert outcome(config) is None
     doubled = {"x": 1}
-    for _ in range(60):  # each holds the one before twice, as YAML's aliases can
+    for _ in range(60):  # each mapping holds the previous mapping twice, as YAML's aliases allow
         doubled = {"a": doubled, "b": doubled}
     for nest in (doubled, [doubled] * 9):
         assert outcome({**smoke(), "rollout": nest}) is None
@@ -149,17 +149,17 @@ def test_reading_takes_little_memory():
 def test_a_configuration_that_is_read_plans_its_run(tmp_path, monkeypatch):
     """Snakemake builds the graph of jobs of the first few drawn configurations that are read."""
     monkeypatch.chdir(tmp_path)
-    found = []
+    accepted = []
 
     @settings(OPTIONS, max_examples=250)
     @given(configurations())
     def collect(config):
-        if len(found) < 10 and outcome(config):
-            found.append(config)
+        if len(accepted) < 10 and outcome(config):
+            accepted.append(config)
 
     collect()
-    assert len(found) == 10
-    for config in found:
+    assert len(accepted) == 10
+    for config in accepted:
         with graph_of_jobs(str(ROOT / "Snakefile"), config, ["all"]) as graph:
             assert len(list(graph.jobs)) > 10
 
@@ -176,7 +176,7 @@ OVERLAYS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", OVERLAYS)
-def test_a_call_says_one_line_or_plans_its_run(tmp_path, text):
+def test_a_call_prints_one_line_or_plans_its_run(tmp_path, text):
     path = tmp_path / "own.yaml"
     path.write_text(text)
     line = [
@@ -189,6 +189,6 @@ def test_a_call_says_one_line_or_plans_its_run(tmp_path, text):
         assert done.returncode == 0, done.stdout
         return
     assert done.returncode == 1
-    # Snakemake says these before it reads the Snakefile.
+    # Snakemake prints these lines before it reads the Snakefile.
     lines = [each for each in done.stdout.splitlines() if not each.startswith(("Config file", "Using "))]
     assert len(lines) == 1 and lines[0].startswith("Configuration: ") and OVERLAYS[text] in lines[0], done.stdout

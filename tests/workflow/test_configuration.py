@@ -24,7 +24,7 @@ from sns_workflow.fingerprint import fingerprint, modules
 
 SOLVER = "systems.kolmogorov.solver"
 
-# (key to set, value, what the message must hold); a value of None deletes the key.
+# (key to set, value, words of the message). The value None deletes the key.
 MISTAKES = {
     "misspelt top key": ("rolout", {}, ['unknown key "rolout"', "'rollout'"]),
     "misspelt deep key": ("models.pointwise.training.leraning_rate", 1.0, ["models.pointwise.training", "'learning_rate'"]),
@@ -36,8 +36,8 @@ MISTAKES = {
     "odd grid": (f"{SOLVER}.resolution", 63, ["resolution", "a multiple of 2"]),
     "unknown system class": (f"{SOLVER}.class", "KolmogorovFlo", ["class", "did you mean 'KolmogorovFlow'"]),
     "unknown objective": ("models.pointwise.objective", "pointwse", ["objective", "did you mean 'pointwise'"]),
-    "unknown path": ("methods.sns.path", "left", ["methods.sns.path", "left_then_down"]),
-    "share out of range": ("methods.sns.readout.refine_share", 1.5, ["readout.refine_share", "between 0 and 1"]),
+    "unknown path": ("methods.sns_published.path", "left", ["methods.sns_published.path", "left_then_down"]),
+    "share out of range": ("methods.thermalizer_of_pairs.readout.refine_share", 1.5, ["readout.refine_share", "between 0 and 1"]),
     "emulator step": ("systems.kolmogorov.emulator.step", 0.053, ["emulator.step", "not a multiple of solver.dt", "0.05"]),
     "emulator finer than the solver": ("systems.kolmogorov.emulator.resolution", 128, ["emulator.resolution", "finer"]),
     "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
@@ -63,7 +63,9 @@ MISTAKES = {
     "more training frames than there are": ("models.pointwise.training.frames", 500, ["training.frames", "the 400 of"]),
     "more trajectories than there are": ("models.pointwise.training.trajectories", 65, ["training.trajectories", "the 64 of"]),
     "an option of another method": ("methods.pointwise.stride", 2, ["methods.pointwise.stride", "has no such option"]),
-    "order of the sampler": ("methods.sns.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
+    "an option of refinement in place": ("methods.sns.gain", [1.8, 1.0], ["methods.sns.gain", "has no such option"]),
+    "level 0 for the next frame": ("methods.sns.level", 0, ["methods.sns.level", "at least 1"]),
+    "order of the sampler": ("methods.sns_published.sampler.order", 3, ["sampler.order", "none of 1, 2"]),
     "more starts than the test split": ("metrics.ensemble.starts", 17, ["metrics.ensemble.starts", "16 members"]),
     "a lead without truth": ("methods.sns.leads", [1, 3], ["methods.sns.leads", "3 is not among 1, 2, 5, 10, 20"]),
     "an external method without a file": ("methods.sns", {"label": "x", "kind": "external", "models": {}}, ["methods.sns", "'file'"]),
@@ -71,6 +73,9 @@ MISTAKES = {
     "a folder to reuse as text": ("reuse", "gallery/re1e4", ["reuse", "is not a mapping or null"]),
     "half of reuse": ("reuse.folder", "gallery/re1e4", ["reuse", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
+    "a reference of one member": ("systems.kolmogorov.data.reference.members", 1, ["reference.members", "at least 2"]),
+    "a short reference": ("systems.kolmogorov.data.reference.duration", 2.5, ["reference.duration", "rollout.lags; at least 3"]),
+    "a check in words": ("systems.kolmogorov.data.require_stationary", "yes", ["require_stationary", "true or false"]),
     "unknown precision": ("hardware.precision", "float16", ["hardware.precision", "none of auto"]),
     "compile in words": ("hardware.compile", "gpu", ["hardware.compile", "is not true or false"]),
 }  # fmt: skip
@@ -105,14 +110,32 @@ def test_every_configuration_is_valid_on_top_of_the_default(root, config):
         validate(merged)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("renoise", False, "true"),
+        ("condition_level", 0, "null"),
+        ("blind", {"level": 1, "every": 1, "random": False}, "null"),
+        ("readout", {"kind": "calibrated", "refine_share": 0.9}, "argmax"),
+        ("path", "fixed_condition", "left_then_down"),
+    ],
+)
+def test_bookkeeping_by_indices_refuses_options_that_need_a_clean_level_or_no_noise(config, key, value, remedy):
+    config["methods"]["sns_published"]["bookkeeping"] = "indices"
+    validate(config)
+    config["methods"]["sns_published"][key] = value
+    with pytest.raises(ConfigurationError, match=rf"methods\.sns_published\.{key}.*set this to {remedy}, or"):
+        validate(config)
+
+
 def test_no_two_models_of_the_default_are_one_object(root):
-    """An overlay is merged in place: what an alias makes one object would change everywhere."""
-    seen = []
+    """An overlay is merged in place, so one object under two keys, as from a YAML alias, would change under both."""
+    mappings = []
 
     def walk(value):
         if isinstance(value, dict):
-            assert id(value) not in [id(other) for other in seen]
-            seen.append(value)
+            assert id(value) not in [id(mapping) for mapping in mappings]
+            mappings.append(value)
             for inner in value.values():
                 walk(inner)
 
@@ -126,7 +149,7 @@ def test_an_override_of_one_model_leaves_the_others(config):
     assert models["pointwise"]["network"]["attention"] and not models["sns_white"]["network"]["attention"]
 
 
-def test_schema_and_code_offer_the_same_words():
+def test_schema_and_code_list_the_same_choices():
     definitions = yaml.safe_load(configuration.SCHEMA.read_text())["$defs"]
     model, diffusion = definitions["model"]["properties"], definitions["diffusion"]["properties"]
     assert set(diffusion["prediction"]["enum"]) == set(PREDICTIONS)
@@ -145,16 +168,16 @@ def test_the_options_of_a_method_are_those_that_its_class_takes():
             name for name, p in taken.items() if p.default is p.empty
         }
         for name, option in options.items():
-            # What the syntax tree says is what Python itself makes of the annotation.
+            # The type from the syntax tree equals the type that Python evaluates from the annotation.
             assert option.hint == taken[name].annotation, (kind, name)
             if not option.required:
                 default = taken[name].default
                 assert option.default == default
                 value = plugins.check_option(kind, name, default, name)
-                # A mapping gets those of its own defaults that the default of the option leaves out.
+                # A mapping gets the defaults of the keys that the default of the option leaves out.
                 assert value == default or value.items() >= default.items()
         assert plugins.needs_of(kind) == load(path).needs
-    # ACDM walks along a path of its own.
+    # ACDM always walks along the path `acdm`.
     assert set(typing.get_args(options_module.PathName)) == set(PATHS) - {"acdm"}
     kinds = [
         k for hint in typing.get_args(options_module.Readout) for k in typing.get_args(hint.__annotations__["kind"])
@@ -165,31 +188,35 @@ def test_the_options_of_a_method_are_those_that_its_class_takes():
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     {
-        "no number": ("stride", "two", 'methods.sns.stride: "two" is not a whole number'),
-        "a fraction": ("stride", 1.5, "methods.sns.stride: 1.5 is not a whole number"),
-        "below the least": ("max_level", 0, "methods.sns.max_level: 0 must be at least 1"),
-        "not a number at all": ("gain", [math.nan, 1], "methods.sns.gain.0: nan is not a finite number"),
-        "too few values": ("gain", [1.0], r"methods.sns.gain: \[1.0\] must have 2 values"),
-        "an unknown path": ("path", "diagnal", "methods.sns.path: \"diagnal\" is none of .*; did you mean 'diagonal'"),
-        "an unknown read-out": ("readout", {"kind": "mode"}, 'methods.sns.readout.kind: "mode" is none of'),
+        "no number": ("stride", "two", 'methods.sns_published.stride: "two" is not a whole number'),
+        "a fraction": ("stride", 1.5, "methods.sns_published.stride: 1.5 is not a whole number"),
+        "below the least": ("max_level", 0, "methods.sns_published.max_level: 0 must be at least 1"),
+        "not a number at all": ("gain", [math.nan, 1], "methods.sns_published.gain.0: nan is not a finite number"),
+        "too few values": ("gain", [1.0], r"methods.sns_published.gain: \[1.0\] must have 2 values"),
+        "an unknown path": (
+            "path",
+            "diagnal",
+            "methods.sns_published.path: \"diagnal\" is none of .*; did you mean 'diagonal'",
+        ),
+        "an unknown read-out": ("readout", {"kind": "mode"}, 'methods.sns_published.readout.kind: "mode" is none of'),
         "a read-out without its share": ("readout", {"kind": "quantile"}, "the key 'quantile' is missing"),
-        "an unknown key": ("sampler", {"clipped": 1}, 'methods.sns.sampler: unknown key "clipped"'),
-        "a word for true": ("renoise", "no", 'methods.sns.renoise: "no" is not true or false'),
+        "an unknown key": ("sampler", {"clipped": 1}, 'methods.sns_published.sampler: unknown key "clipped"'),
+        "a word for true": ("renoise", "no", 'methods.sns_published.renoise: "no" is not true or false'),
         "an old name": ("joint", True, "is called 'shared_level' now"),
     }.values(),
 )
 def test_an_option_that_its_method_cannot_take_is_one_line(config, name, value, words):
-    config["methods"]["sns"][name] = value
+    config["methods"]["sns_published"][name] = value
     with pytest.raises(ConfigurationError, match=words):
         validate(config)
 
 
-def test_options_mean_what_they_say(config):
-    config["methods"]["sns"] |= {"stride": 8.0, "readout": {"kind": "argmax", "refine_share": 0.97}}
+def test_options_are_resolved_to_their_values(config):
+    config["methods"]["sns_published"] |= {"stride": 8.0, "readout": {"kind": "argmax", "refine_share": 0.97}}
     validate(config)
     assert plugins.check_option("refinement", "stride", 8.0, "stride") == 8
     # An overlay that changes the kind of a read-out leaves the old kind's keys behind.
-    readout = config["methods"]["sns"]["readout"]
+    readout = config["methods"]["sns_published"]["readout"]
     assert plugins.check_option("refinement", "readout", readout, "readout") == {"kind": "argmax"}
 
 
@@ -253,6 +280,7 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
     changed = {stage for stage, value in prints().items() if value != before[stage]}
     assert changed == {
         "train_model",
+        "calibrate_refinement",
         "rollout_segment",
         "rollout_ensemble",
         "rollout_grids",
@@ -271,8 +299,8 @@ def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, ro
 
 
 @pytest.mark.parametrize("old", [old for old in configuration.RENAMED if not old.startswith("methods.")])
-def test_a_key_under_its_old_name_is_told_its_new_one(config, old):
-    """Keys of methods have a test of their own beside the check of methods."""
+def test_the_message_for_an_old_key_names_the_new_key(config, old):
+    """Another test, beside the check of methods, covers the keys of methods."""
     old, new = (key.replace("*", "acdm") for key in (old, configuration.RENAMED[old]))
     *parents, last = new.split(".")
     holder = config
@@ -284,7 +312,7 @@ def test_a_key_under_its_old_name_is_told_its_new_one(config, old):
         validate(config)
 
 
-def test_a_configuration_in_old_words_is_read_in_new_ones(config):
+def test_a_configuration_with_old_keys_is_read_with_new_keys(config):
     old = copy.deepcopy(config)
     hardware, old["given"] = old.pop("hardware"), old.pop("reuse")
     old |= hardware
@@ -301,7 +329,7 @@ def test_a_configuration_in_old_words_is_read_in_new_ones(config):
         if "refine_share" in method.get("readout", {}):
             method["readout"]["quantile"] = method["readout"].pop("refine_share")
         elif method.get("readout", {}).get("kind") == "argmax":
-            method["readout"]["quantile"] = 0.1  # it had to be said where nothing read it
+            method["readout"]["quantile"] = 0.1  # the old schema required this key even if the kind did not use it
     for model in old["models"].values():
         model["training"]["low_condition"] = model["training"].pop("low_condition_share")
     assert configuration.with_new_names(old) == config

@@ -1,4 +1,4 @@
-"""Which edit reruns what: dry runs of a copy of the project over a finished run."""
+"""Dry runs of a copy of the project over a finished run: which edit reruns which rules."""
 
 import os
 import shutil
@@ -14,17 +14,26 @@ PAGES = {
 }  # fmt: skip
 COST = {"tabulate_cost", "plot_cost"}
 SCORES = {"score_methods", "plot_scorecard", *COST}
+REFERENCE = {"rollout_reference", "compute_reference", "draw_floors"}
 BELOW_METRICS = {"aggregate_metrics", "compute_metrics", "record_provenance", "write_report", *SCORES}
-BELOW_MODELS = {"rollout_segment", "rollout_ensemble", "measure_cost", "diagnose_denoiser", *PAGES, *BELOW_METRICS}
+BELOW_CALIBRATIONS = {
+    "rollout_segment",
+    "rollout_ensemble",
+    "measure_cost",
+    "diagnose_denoiser",
+    *PAGES,
+    *BELOW_METRICS,
+}
+BELOW_MODELS = {"calibrate_refinement", "plot_calibration", *BELOW_CALIBRATIONS}
 BELOW_ROLLOUTS = {"rollout_grids", *BELOW_MODELS}
 EVERYTHING = {
-    "simulate_trajectories", "shard_dataset", "train_model", "compute_reference", "plot_spin_up", *BELOW_ROLLOUTS,
+    "simulate_trajectories", "shard_dataset", "check_stationarity", "train_model", "plot_spin_up", *REFERENCE, *BELOW_ROLLOUTS,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def copied(root, finished, tmp_path_factory) -> tuple[Path, Path]:
-    """(project, run): copies that the tests may edit, with nothing left to do."""
+    """(project, run): copies that the tests may edit. The run is complete."""
     project = tmp_path_factory.mktemp("project")
     for name in ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs"):
         source = root / name
@@ -40,7 +49,7 @@ def append(text: str):
 
 
 def reformat(content: str) -> str:
-    """Longer lines, other quotes' worth of white space, more comments; the same program."""
+    """Change the layout: longer lines, other white space, more comments. The program stays the same."""
     return "# a remark\n" + content.replace(" = ", "  =  ").replace("\n\n\n", "\n\n\n\n")
 
 
@@ -56,13 +65,20 @@ EDITS = [
     ("sns_core/systems/two_layer_qg.py", CODE, set()),
     ("sns_core/networks/unet.py", CODE, {"train_model", *BELOW_ROLLOUTS}),
     ("sns_core/training/train.py", CODE, {"train_model", *BELOW_MODELS}),
-    ("sns_core/methods/refinement.py", CODE, BELOW_ROLLOUTS - {"rollout_grids"}),
-    ("sns_core/methods/acdm.py", CODE, BELOW_ROLLOUTS - {"rollout_grids", "diagnose_denoiser", "plot_condition_error"}),
+    ("sns_core/methods/refinement.py", CODE, BELOW_CALIBRATIONS),
+    ("sns_core/methods/calibrated.py", CODE, BELOW_MODELS),
+    ("sns_core/evaluation/calibration.py", CODE, BELOW_MODELS),
+    ("sns_core/methods/acdm.py", CODE, BELOW_CALIBRATIONS - {"diagnose_denoiser", "plot_condition_error"}),
     ("sns_core/evaluation/denoiser_diagnosis.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
-    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", *REPORT}),
-    ("sns_core/metrics/scorecard.py", CODE, {*SCORES, *REPORT}),
+    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", "plot_calibration",
+                                         *REPORT}),
+    ("sns_core/metrics/scorecard.py", CODE, {"draw_floors", "aggregate_metrics", "plot_ablation", "plot_spectra",
+                                             "record_provenance", *SCORES, *REPORT}),
+    ("sns_core/metrics/floors.py", CODE, {"draw_floors", "aggregate_metrics", "plot_ablation", "plot_spectra",
+                                          "record_provenance", *SCORES, *REPORT}),
+    ("sns_core/metrics/stationarity_check.py", CODE, {"check_stationarity", "plot_spin_up", *REPORT}),
     ("sns_core/rollout/ensemble.py", CODE, {"rollout_ensemble", "rollout_grids", "measure_cost", *SCORES, *REPORT}),
     ("sns_core/evaluation/timing.py", CODE, {"measure_cost", *COST, *REPORT}),
     ("sns_core/metrics/cost.py", CODE, {*COST, *REPORT}),

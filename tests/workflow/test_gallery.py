@@ -1,4 +1,4 @@
-"""A finished run is collected, and another folder makes its figures and numbers again without data and without training."""
+"""Collect a finished run. Another folder then remakes its figures and numbers without data and without training."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake
 
 from sns_core.errors import UserError
-from sns_core.files import read_json, read_tensors, write_json, write_tensors
+from sns_core.files import read_json, read_tensors, record_path, write_json, write_tensors
 from sns_core.gallery import collect_run, take_result
 from sns_workflow.configuration import ConfigurationError, resolve, reused_results, validate
 
@@ -23,7 +23,7 @@ FEW = {"use": {"methods": ["solver", "pointwise", "sns"]}}
 
 @pytest.fixture(scope="module")
 def gallery(finished, tmp_path_factory) -> Path:
-    """A working directory with the smoke run collected under gallery/smoke, and nothing else."""
+    """A working directory that holds the smoke run, collected under gallery/smoke, and nothing else."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -32,20 +32,20 @@ def gallery(finished, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def kept(gallery, tmp_path, monkeypatch) -> Path:
-    """A copy of it to work in."""
+def gallery_copy(gallery, tmp_path, monkeypatch) -> Path:
+    """A copy of the gallery in which a test may work."""
     folder = Path(shutil.copytree(gallery, tmp_path / "here"))
     monkeypatch.chdir(folder)
     return folder
 
 
 def overlay(folder: Path, **changes) -> str:
-    """The configuration that was collected, with changes on top."""
+    """Return the collected configuration, with changes on top, as JSON."""
     return json.dumps({**read_json(folder / "gallery/smoke/config.json"), **changes})
 
 
 def without_times(path: Path, methods: list[str]) -> pd.DataFrame:
-    """A table's rows of such methods, and what does not depend on how busy the machine was."""
+    """Return the rows of the methods in a table, without times, which depend on how busy the machine was."""
     table = pd.read_csv(path)
     table = table[table["method"].isin(methods)]
     if "score" in table:
@@ -53,9 +53,9 @@ def without_times(path: Path, methods: list[str]) -> pd.DataFrame:
     return table.drop(columns="seconds_per_step", errors="ignore").reset_index(drop=True)
 
 
-def test_given_results_make_the_same_numbers_and_a_report_without_training(root, finished, kept):
-    config = overlay(kept, **FEW)
-    rules = planned(root, kept, "all", overlay=config)
+def test_collected_results_give_the_same_numbers_and_a_report_without_training(root, finished, gallery_copy):
+    config = overlay(gallery_copy, **FEW)
+    rules = planned(root, gallery_copy, "all", overlay=config)
     assert "take_result" in rules
     assert not rules & {
         "train_model",
@@ -64,27 +64,30 @@ def test_given_results_make_the_same_numbers_and_a_report_without_training(root,
         "compute_reference",
         "diagnose_denoiser",
     }
-    result = snakemake(root, kept, "all", overlay=config)
+    result = snakemake(root, gallery_copy, "all", overlay=config)
     assert result.returncode == 0, result.stdout[-4000:]
     for name in ("metrics.csv", "windows.csv", "scorecard.csv"):
-        one, other = (without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, kept / RUN))
-        assert len(one) > 2
-        pd.testing.assert_frame_equal(one, other)
-    for name in ("rollouts/sns/0-1/segment_0001.nc", "ensembles/sns.nc", "diagnostics/sns.nc", "metrics/reference.nc"):
-        assert equal(finished / SYSTEM / name, kept / RUN / name), name
+        original, remade = (
+            without_times(path / name, FEW["use"]["methods"]) for path in (finished / SYSTEM, gallery_copy / RUN)
+        )
+        assert len(original) > 2
+        pd.testing.assert_frame_equal(original, remade)
+    same = ("calibrations/sns.json", "rollouts/sns/0-1/segment_0001.nc", "ensembles/sns.nc", "diagnostics/sns.nc")
+    for name in (*same, "metrics/reference.nc"):
+        assert equal(finished / SYSTEM / name, gallery_copy / RUN / name), name
     for name in ("spin_up", "levels", "condition_error"):
-        assert (kept / RUN / f"figures/{name}.png").exists()
-    assert (kept / "results/gallery-smoke/report.html").stat().st_size > 1e5
-    verified = snakemake(root, kept, "verify", overlay=config)
+        assert (gallery_copy / RUN / f"figures/{name}.png").exists()
+    assert (gallery_copy / "results/gallery-smoke/report.html").stat().st_size > 1e5
+    verified = snakemake(root, gallery_copy, "verify", overlay=config)
     assert verified.returncode == 0, verified.stdout
-    assert "Nothing to be done" in snakemake(root, kept, "all", overlay=config).stdout
+    assert "Nothing to be done" in snakemake(root, gallery_copy, "all", overlay=config).stdout
 
 
 def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
     folder = gallery / "gallery/smoke"
     listing = read_json(folder / "given.json")
     kinds = {entry["kind"] for entry in listing["files"].values()}
-    assert kinds == {"data", "models", "diagnostics", "solver"}
+    assert kinds == {"data", "models", "calibrations", "diagnostics", "solver"}
     assert listing["provenance"]["systems"]["kolmogorov"]["wall_seconds"]
     with (
         xr.open_dataset(folder / "kolmogorov/data/test.nc") as test,
@@ -103,35 +106,39 @@ def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
     assert (folder / "kolmogorov/scorecard.csv").read_bytes() == (finished / SYSTEM / "scorecard.csv").read_bytes()
 
 
-def test_what_is_too_large_leaves_the_solvers_rollout_to_whoever_takes_it_up(root, finished, kept):
+def test_a_limit_on_the_size_leaves_out_the_solvers_rollout_and_a_later_run_makes_it(root, finished, gallery_copy):
     listing = read_json(Path("gallery/smoke/given.json"))
     sizes = {
         kind: sum(e["bytes"] for e in listing["files"].values() if e["kind"] == kind) for kind in ("solver", "models")
     }
     whole = sum(entry["bytes"] for entry in listing["files"].values())
+    kinds = {entry["kind"] for entry in listing["files"].values()}
     output = Path("gallery/smoke/given.json")
     collect_run(run=finished / "results/smoke", output=output, megabytes=(whole - sizes["solver"] / 2) / 1e6)
     assert not list(Path("gallery/smoke/kolmogorov").glob("rollouts/*/*/*.nc"))
-    assert {entry["kind"] for entry in read_json(output)["files"].values()} == {"data", "models", "diagnostics"}
+    assert {entry["kind"] for entry in read_json(output)["files"].values()} == kinds - {"solver"}
     assert {"rollout_segment", "take_result"} <= planned(
-        root, kept, str(RUN / "rollouts/solver/0-1/segment_0001.nc"), overlay=overlay(kept)
+        root, gallery_copy, str(RUN / "rollouts/solver/0-1/segment_0001.nc"), overlay=overlay(gallery_copy)
     )
     with pytest.raises(UserError, match="MB without the solver's rollout"):
         collect_run(run=finished / "results/smoke", output=output, megabytes=sizes["models"] / 2e6)
 
 
-def merged(config: dict, kept: Path, **changes) -> dict:
-    return {**config, **json.loads(overlay(kept, **changes))}
+def merged(config: dict, gallery_copy: Path, **changes) -> dict:
+    return {**config, **json.loads(overlay(gallery_copy, **changes))}
 
 
-def test_a_longer_rollout_goes_on_from_given_models(root, config, kept):
-    there = read_json(Path("gallery/smoke/config.json"))
+def test_a_longer_rollout_uses_the_collected_models(root, config, gallery_copy):
+    stored = read_json(Path("gallery/smoke/config.json"))
     longer = merged(
-        config, kept, rollout={**there["rollout"], "steps": 90}, reuse={"folder": "gallery/smoke", "solver": False}
+        config,
+        gallery_copy,
+        rollout={**stored["rollout"], "steps": 90},
+        reuse={"folder": "gallery/smoke", "solver": False},
     )
     validate(longer)
     kinds = set(reused_results(longer).values())
-    assert kinds == {"data", "models"}, "denoisers were examined along rollouts of another length"
+    assert kinds == {"data", "models", "calibrations"}, "denoisers were examined along rollouts of another length"
 
 
 def change(config: dict, key: str, value) -> dict:
@@ -149,16 +156,17 @@ UNFIT = [
     ("systems.kolmogorov.solver.viscosity", 4e-3, ["viscosity is 0.004 here, 0.005"]),
     ("systems.kolmogorov.emulator.step", 0.2, ["emulator.step is 0.2 here, 0.1"]),
     ("models.pointwise.training.steps", 50, ["models.pointwise.training.steps is 50 here, 40"]),
-    ("models.sns_coloured.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"noise\""]),
+    ("models.sns_residual.diffusion.prediction", "velocity", ["prediction is \"velocity\" here, \"residual\""]),
     ("methods.sns.anchor_frame", "resampled", ["methods.sns.anchor_frame", "training frames"]),
+    ("methods.sns.condition_level", 0, ["methods.sns", "no calibration of this method with these options"]),
     ("methods.sns.models.surrogate", "other", ["models.other", "holds no such model"]),
     ("reuse.folder", "gallery/nowhere", ["reuse.folder", "collect_run"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("key", "value", "fragments"), UNFIT, ids=[key for key, *_ in UNFIT])
-def test_what_does_not_fit_is_named_before_anything_runs(config, kept, key, value, fragments):
-    whole = change(merged(config, kept), key, value)
+def test_a_key_that_does_not_fit_is_named_before_any_job_runs(config, gallery_copy, key, value, fragments):
+    whole = change(merged(config, gallery_copy), key, value)
     whole["models"]["other"] = whole["models"]["pointwise"]
     with pytest.raises(ConfigurationError) as caught:
         validate(whole)
@@ -166,27 +174,28 @@ def test_what_does_not_fit_is_named_before_anything_runs(config, kept, key, valu
         assert fragment in str(caught.value)
 
 
-def test_options_of_methods_may_differ_and_what_depends_on_them_is_left_out(config, kept):
-    whole = change(merged(config, kept), "methods.sns.stride", 4)
+def test_options_of_methods_may_differ_and_results_that_depend_on_them_are_not_reused(config, gallery_copy):
+    whole = change(merged(config, gallery_copy), "methods.sns_published.stride", 4)
     validate(whole)
     names = reused_results(whole)
-    assert "kolmogorov/diagnostics/sns.nc" not in names and "kolmogorov/diagnostics/sns_published.nc" in names
-    assert len(names) == len(reused_results(merged(config, kept))) - 1
-    relabelled = change(merged(config, kept), "methods.sns.label", "Ours")
-    assert reused_results(relabelled) == reused_results(merged(config, kept))
-    assert resolve(whole, "kolmogorov")["methods"]["sns"]["stride"] == 4
+    assert "kolmogorov/diagnostics/sns_published.nc" not in names and "kolmogorov/diagnostics/sns.nc" in names
+    assert "kolmogorov/calibrations/sns.json" in names
+    assert len(names) == len(reused_results(merged(config, gallery_copy))) - 1
+    relabelled = change(merged(config, gallery_copy), "methods.sns.label", "Ours")
+    assert reused_results(relabelled) == reused_results(merged(config, gallery_copy))
+    assert resolve(whole, "kolmogorov")["methods"]["sns_published"]["stride"] == 4
 
 
-def test_a_key_that_came_later_has_its_usual_value_in_what_was_collected(config, kept):
+def test_a_newer_key_has_its_default_in_a_collected_configuration(config, gallery_copy):
     path = Path("gallery/smoke/given.json")
     listing = read_json(path)
     del listing["configuration"]["metrics"]["user"]
     write_json(path, listing)
-    validate(merged(config, kept))
+    validate(merged(config, gallery_copy))
 
 
-def test_an_altered_file_is_refused_and_left_alone(kept):
-    listing, name = Path("gallery/smoke/given.json"), "kolmogorov/models/sns_coloured.safetensors"
+def test_an_altered_file_is_refused_and_left_alone(gallery_copy):
+    listing, name = Path("gallery/smoke/given.json"), "kolmogorov/models/sns_residual.safetensors"
     path = listing.parent / name
     take_result(listing=listing, name=name, output=Path("taken.safetensors"))
     assert Path("taken.safetensors").read_bytes() == path.read_bytes()
@@ -199,35 +208,36 @@ def test_an_altered_file_is_refused_and_left_alone(kept):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("resolution", 32, "its resolution is 32, that of the data is 16"),
         ("statistics", {"std": [1.0]}, "its statistics is"),
         ("data", "0" * 64, "its data is"),
     ],
 )
-def test_a_model_of_other_data_is_not_collected(finished, tmp_path, key, value, told):
+def test_a_model_of_other_data_is_not_collected(finished, tmp_path, key, value, message):
     run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
     path = run / "kolmogorov/models/pointwise.safetensors"
     tensors, note = read_tensors(path)
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values()) and np.isfinite(note["step"])
     write_tensors(path, tensors, {**note, key: value})
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         collect_run(run=run, output=tmp_path / "gallery/given.json")
 
 
-def test_an_unfinished_run_and_one_that_was_given_itself_are_not_collected(finished, tmp_path):
+def test_an_unfinished_run_and_a_run_of_reused_results_are_not_collected(finished, tmp_path):
     with pytest.raises(UserError, match=r"provenance\.json: missing"):
         collect_run(run=tmp_path, output=tmp_path / "gallery/given.json")
     run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
     record = read_json(run / "provenance.json")
     record["configuration"]["reuse"] = {"folder": "gallery/re1e4", "solver": True}
     write_json(run / "provenance.json", record)
+    record_path(run / "provenance.json").unlink()  # or it would say that the file has changed
     with pytest.raises(UserError, match="collect the run that made them"):
         collect_run(run=run, output=tmp_path / "gallery/given.json")
 
 
-def test_what_is_kept_in_this_repository_is_whole_and_fits(root, config, monkeypatch):
+def test_the_gallery_of_this_repository_is_complete_and_valid(root, config, monkeypatch):
     monkeypatch.chdir(root)
     for path in root.glob("gallery/*/config.json"):
         validate({**config, **read_json(path)})

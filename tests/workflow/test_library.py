@@ -1,4 +1,4 @@
-"""The library's door on a finished run: the bits of the workflow's own rollouts, and one line for every mistake."""
+"""The library's door on a finished run: the bits of the workflow's rollouts, and one line for every mistake."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_a_rollout_has_the_bits_of_the_workflows(finished, run, method):
             np.testing.assert_array_equal(rollout[name].values, segment[name].isel(step=slice(STEPS)).values, name)
 
 
-def test_an_emulator_says_what_it_is(emulator):
+def test_an_emulator_describes_itself(emulator):
     assert emulator.method == "sns" and emulator.grid == emulator.state_grid == (1, 16, 16)
     assert emulator.step == 0.1 and emulator.units == "1" and type(emulator.system).__name__ == "KolmogorovFlow"
     assert emulator.initial_state(members=4).shape == (4, 1, 16, 16)
@@ -77,7 +77,7 @@ def test_a_state_comes_in_many_forms(emulator):
         np.testing.assert_array_equal(emulator.rollout(form, steps=1)["vorticity"].values, reference)
     for form in (x0[0], x0[0, 0], array[0, 0]):
         assert emulator.rollout(form, steps=1).sizes["member"] == 1
-    assert emulator.rollout(array[:, 0], steps=1).sizes["member"] == 2, "axes count by their names"
+    assert emulator.rollout(array[:, 0], steps=1).sizes["member"] == 2, "axes are matched by their names"
 
 
 def test_the_number_of_threads_of_the_caller_changes_nothing(emulator):
@@ -86,7 +86,7 @@ def test_the_number_of_threads_of_the_caller_changes_nothing(emulator):
     torch.set_num_threads(2)
     try:
         np.testing.assert_array_equal(emulator.rollout(x0, steps=3)["vorticity"].values, reference)
-        assert torch.get_num_threads() == 2, "the caller's setting comes back"
+        assert torch.get_num_threads() == 2, "the caller's setting is restored"
     finally:
         torch.set_num_threads(1)
 

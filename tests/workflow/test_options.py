@@ -20,7 +20,7 @@ from sns_workflow.configuration import METHOD_KEYS, ConfigurationError, read, va
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Function that writes a file into the working directory."""
+    """A function that writes a file into the working directory."""
     monkeypatch.chdir(tmp_path)
     return lambda text, name="mine.py": (tmp_path / name).write_text(text)
 
@@ -53,7 +53,7 @@ def test_the_base_of_a_users_class_is_found_through_its_imports(write, case):
 
 
 def reloaded(name: str):
-    """The class as Python itself reads the file, whatever was imported before."""
+    """Return the class as Python reads the file, independent of earlier imports."""
     for module in ("mine", "first", "door"):
         sys.modules.pop(module, None)
     try:
@@ -161,7 +161,7 @@ ANNOTATIONS = {
     "options.Share": options.Share,
     "Part": options.Share,
     "Readout": options.Readout,
-    # Not understood.
+    # Annotations that the check does not know.
     "Level": typing.Any,
     "Gain": typing.Any,
     "Share": typing.Any,
@@ -182,12 +182,12 @@ ANNOTATIONS = {
 
 
 @pytest.mark.parametrize("annotation", ANNOTATIONS)
-def test_an_annotation_of_a_users_build_is_understood_or_anything_goes(write, annotation):
+def test_an_annotation_of_a_users_build_is_checked_or_every_value_is_allowed(write, annotation):
     write(HEAD.format(annotation))
     hint = plugins.options_of("mine.Mine")["option"].hint
     assert hint == ANNOTATIONS[annotation]
     for value in (None, True, 1, 2.5, "a", [1, 2.0], [], {}, {"kind": {}}, {"kind": "mean"}):
-        try:  # understood by the check, too: a value is taken, or refused in one line
+        try:  # the check accepts the value, or refuses it in one line
             options.check(value, hint, "option")
         except ValueError as error:
             assert str(error).startswith("option") and "\n" not in str(error)
@@ -196,30 +196,30 @@ def test_an_annotation_of_a_users_build_is_understood_or_anything_goes(write, an
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("gain", {}, "methods.sns.gain: a mapping is not a list"),
-        ("sampler", {"clip": {}}, "methods.sns.sampler.clip: a mapping is not a number"),
-        ("stride", None, "methods.sns.stride: null is not a whole number"),
-        ("stride", True, "methods.sns.stride: true is not a whole number"),
-        ("path", None, "methods.sns.path: null is none of left_then_down"),
-        ("readout", None, "methods.sns.readout: null is not a mapping with kind"),
-        ("readout", {"kind": None}, "methods.sns.readout.kind: null is none of argmax"),
-        ("gain", [None, 1], "methods.sns.gain.0: null is not a number"),
+        ("gain", {}, "methods.sns_published.gain: a mapping is not a list"),
+        ("sampler", {"clip": {}}, "methods.sns_published.sampler.clip: a mapping is not a number"),
+        ("stride", None, "methods.sns_published.stride: null is not a whole number"),
+        ("stride", True, "methods.sns_published.stride: true is not a whole number"),
+        ("path", None, "methods.sns_published.path: null is none of left_then_down"),
+        ("readout", None, "methods.sns_published.readout: null is not a mapping with kind"),
+        ("readout", {"kind": None}, "methods.sns_published.readout.kind: null is none of argmax"),
+        ("gain", [None, 1], "methods.sns_published.gain.0: null is not a number"),
         (
             "readout",
             {"kind": "calibrated", "quantile": 0.9},
-            "methods.sns.readout: the key 'refine_share' is missing; readout.quantile was renamed to readout.refine_share",
+            "methods.sns_published.readout: the key 'refine_share' is missing; readout.quantile was renamed to readout.refine_share",
         ),
     ],
 )
 def test_a_message_shows_values_as_yaml_writes_them(config, option, value, words):
-    config["methods"]["sns"][option] = value
+    config["methods"]["sns_published"][option] = value
     with pytest.raises(ConfigurationError) as caught:
         validate(config)
     assert str(caught.value).startswith(words)
 
 
 def settings_of_rollouts(config: dict) -> dict[str, str]:
-    """Method -> the settings of the rule that rolls it out, the string that Snakemake compares."""
+    """Return method -> settings of the rule that rolls it out: the string that Snakemake compares."""
     apart = set(METHOD_KEYS) - {"kind"}
     names = [argument.name for argument in arguments_of("rollout_segment") if argument.directive == "settings"]
     strings = {}
@@ -235,12 +235,12 @@ def digest(value) -> str:
 
 def test_one_setting_is_one_value(config):
     whole, decimal = copy.deepcopy(config), copy.deepcopy(config)
-    whole["methods"]["sns"] |= {
+    whole["methods"]["sns_published"] |= {
         "stride": 8,
         "gain": [2, 1],
         "sampler": {"eta": 1, "variance": "posterior", "clip": 8, "order": 1},
     }
-    decimal["methods"]["sns"] |= {
+    decimal["methods"]["sns_published"] |= {
         "stride": 8.0,
         "gain": [2.0, 1.0],
         "sampler": {"eta": 1.0, "variance": "posterior", "clip": 8.0, "order": 1.0},
@@ -256,7 +256,7 @@ def test_one_setting_is_one_value(config):
 
 
 def test_an_option_that_is_left_out_equals_its_default(config):
-    """All options of a refinement at their defaults, and none of them: one configuration."""
+    """A refinement with all options at their defaults equals a refinement without options."""
     short = copy.deepcopy(config)
     short["methods"]["sns_published"] = {
         key: value for key, value in config["methods"]["sns_published"].items() if key in METHOD_KEYS
@@ -296,12 +296,14 @@ def test_an_option_cannot_have_the_name_of_a_key_of_every_method(config, write):
         validate(config)
 
 
-def test_an_edit_of_the_options_reruns_nothing_and_one_of_the_levels_does(root, tmp_path, monkeypatch):
+def test_an_edit_reruns_the_rollouts_of_methods_that_use_the_code_and_one_of_the_options_reruns_none(
+    root, tmp_path, monkeypatch
+):
     shutil.copytree(root / "sns_core", tmp_path / "sns_core", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(fingerprints, "ROOT", tmp_path)
 
     def after(name: str, old: str, new: str) -> set[str]:
-        """Kinds of methods whose rollouts have another fingerprint after an edit."""
+        """Return the kinds of methods whose rollouts have another fingerprint after an edit."""
         path = tmp_path / "sns_core" / name
         text, before = path.read_text(), prints()
         assert old in text
@@ -319,5 +321,10 @@ def test_an_edit_of_the_options_reruns_nothing_and_one_of_the_levels_does(root, 
     assert after("options.py", "Count = Annotated[int, Bounds(1)]", "Count = Annotated[int, Bounds(2)]") == set()
     changed = after("methods/levels.py", "self.level * due", "self.level * 1 * due")
     assert "refinement" in changed and not changed & {"pointwise", "solver", "acdm"}
+    median = 'LevelReadout("quantile", 0.5)'
+    assert after("methods/calibrated.py", median, median.replace("5", "4")) == {
+        "calibrated_refinement",
+        "residual_noise",
+    }
     monkeypatch.undo()
     fingerprints.forget()

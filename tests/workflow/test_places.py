@@ -1,8 +1,9 @@
-"""The workflow called in other ways: by its path alone, from a copy, from an address, with very many files, and stopped."""
+"""Other calls of the workflow: by its path alone, from a copy, from an address, with very many files, and stopped."""
 
 import contextlib
 import functools
 import http.server
+import logging
 import os
 import shutil
 import signal
@@ -13,11 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.resources import GroupResources
 from snakemake.shell import shell
 from snakemake_calls import SYSTEM, command, environment, planned, snakemake, started, wait_for
+from test_reruns import merged
 
 from sns_workflow import command as commands
-from sns_workflow.failures import describe_stop
+from sns_workflow.failures import HideCommands, describe_failures, describe_stop
+from sns_workflow.inspect_run import graph_of_jobs
 
 PROJECT = ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs")
 
@@ -33,7 +37,7 @@ def copy_project(root: Path, folder: Path) -> Path:
 
 
 def test_called_by_its_path_without_the_environment_activated(root, tmp_path):
-    """Jobs use the interpreter in which Snakemake runs, and the code of the clone; another one of either reruns nothing."""
+    """Jobs use Snakemake's interpreter and the code of the clone. Another interpreter or clone reruns nothing."""
     bare = {"PATH": "/usr/bin:/bin"}
     words = command(root, tmp_path, str(SYSTEM / "data/test.nc"))
     call = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
@@ -42,14 +46,16 @@ def test_called_by_its_path_without_the_environment_activated(root, tmp_path):
     verify = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert "1 done" in verify.stdout + verify.stderr
     link = tmp_path / "elsewhere"
-    link.symlink_to(Path(sys.executable).parents[1])  # the whole environment: its packages are found from there
-    again = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
-    call = subprocess.run(again, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
+    link.symlink_to(
+        Path(sys.executable).parents[1]
+    )  # the link is to the whole environment, where Python looks for its packages
+    linked_words = [str(link / Path(sys.executable).parent.name / "python"), *words[1:-1], str(SYSTEM / "data/test.nc")]
+    call = subprocess.run(linked_words, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=300)
     assert call.returncode == 0 and "Nothing to be done" in call.stdout + call.stderr
 
 
 def test_a_moved_checkout_with_its_results_is_as_it_was(root, finished, tmp_path):
-    """No absolute path is part of what made a result."""
+    """No absolute path is part of a job's settings."""
     clone = copy_project(root, tmp_path)
     shutil.copytree(finished / "results", clone / "results")
     shutil.copytree(finished / ".snakemake", clone / ".snakemake")
@@ -60,7 +66,7 @@ def test_a_moved_checkout_with_its_results_is_as_it_was(root, finished, tmp_path
 
 @contextlib.contextmanager
 def served(folder: Path):
-    """The address of a web server that gives the files of a folder."""
+    """Yield the address of a web server that serves the files of a folder."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *words):
@@ -72,24 +78,50 @@ def served(folder: Path):
         server.shutdown()
 
 
-def test_another_workflow_may_use_this_one_from_an_address(root, tmp_path):
-    """There is no folder beside the Snakefile then: the packages are those that are installed."""
-    with served(root) as address:
-        (tmp_path / "Snakefile").write_text(f"""
+def call_from_another_workflow(root: Path, folder: Path, address: str, more: str = ""):
+    """A dry run of a workflow in `folder` that has this one as a module; `more`: further lines of the module."""
+    (folder / "Snakefile").write_text(f"""
 configfile: "{root}/config/config.yaml"
 configfile: "{root}/config/smoke.yaml"
 
 module sns:
     snakefile: "{address}/Snakefile"
     config: config
+    {more}
 
 use rule * from sns as sns_*
 """)
-        words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--", "results/smoke/report.html"]
-        path = {**environment(), "PYTHONPATH": str(root)}
-        call = subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=200)
+    words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--", "results/smoke/report.html"]
+    path = {**environment(), "PYTHONPATH": str(root)}
+    return subprocess.run(words, cwd=folder, env=path, capture_output=True, text=True, timeout=200)
+
+
+def test_another_workflow_may_use_this_one_from_an_address(root, tmp_path):
+    """There is no folder beside the Snakefile then: the packages are those that are installed."""
+    with served(root) as address:
+        call = call_from_another_workflow(root, tmp_path, address)
     assert call.returncode == 0, call.stdout + call.stderr
     assert "sns_train_model" in call.stdout + call.stderr and "sns_plot_fields" in call.stdout + call.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "folder"), [('prefix: "a/"', "a/results"), ('replace_prefix: {"results/": "b/"}', "b")]
+)
+def test_the_prefix_of_a_module_is_refused_with_the_way_out(root, tmp_path, more, folder):
+    call = call_from_another_workflow(root, tmp_path, str(root), more)
+    line = next(line for line in call.stderr.splitlines() if line.startswith("Configuration: "))
+    assert call.returncode == 1 and line.endswith(f"give the module's config `results: {folder}`"), call.stderr
+
+
+def test_jobs_in_a_group_add_up_what_they_ask_for(root, tmp_path, monkeypatch):
+    """A resource that is a text, or of another kind from job to job, would end a call with `--groups`."""
+    monkeypatch.chdir(tmp_path)
+    with graph_of_jobs(str(root / "Snakefile"), merged(root), ["all"]) as graph:
+        jobs = [job for job in graph.jobs if job.resources.get("runtime") and job.rule.name != "record_provenance"]
+        layers, limits = [[job] for job in jobs], graph.workflow.global_resources
+        total = GroupResources.basic_layered(layers, limits, False, ["runtime"], ["runtime"])
+        minutes, megabytes = ([job.resources.get(name) for job in jobs] for name in ("runtime", "mem_mb"))
+    assert len(jobs) > 40 and total["runtime"] == sum(minutes) and total["mem_mb"] == max(megabytes)
 
 
 def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
@@ -117,9 +149,9 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     names = [path for paths in segments.values() for path in paths]
     files["input"] = SimpleNamespace(segments=names, solver=names, reference="reference.nc", manifest="manifest.json")
     files["output"] = SimpleNamespace(output="metrics.nc", output_windows="windows.csv")
-    params.settings = commands.settings("compute_metrics", {"window": 1, "shells": [1, 2], "map_lags": 1, "extra": []})(
-        None
-    )
+    params.settings = commands.settings(
+        "compute_metrics", {"window": 1, "shells": [1, 2], "map_lags": 1, "user_metrics": []}
+    )(None)
     params.dask, params.call = "{}", f"{commands.python(False)} -m sns_core compute_metrics"
     with pytest.raises(subprocess.CalledProcessError):
         shell(commands.command("compute_metrics"), params=params, threads=1, log="metrics.log", **files)
@@ -127,7 +159,7 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     assert text[-1].startswith("compute_metrics: ") and "missing" in text[-1], text[-3:]
 
 
-def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
+def test_a_stopped_call_ends_with_one_line(root, tmp_path):
     longer = "models: {pointwise: {training: {steps: 30000}}}"
     model = SYSTEM / "models/pointwise.safetensors"
     with started(root, tmp_path, str(model), overlay=longer) as process:
@@ -139,9 +171,24 @@ def test_a_call_that_is_stopped_says_so_in_one_line(root, tmp_path):
     assert line in text.splitlines(), text
     assert "Traceback" not in text and "RuleException" not in text
     assert len(text[text.index("Terminating processes") :].splitlines()) < 10, text
-    again = snakemake(root, tmp_path, str(model))
-    assert again.returncode == 0, again.stdout
+    repeated = snakemake(root, tmp_path, str(model))
+    assert repeated.returncode == 0, repeated.stdout
 
 
-def test_nothing_is_said_of_a_call_without_jobs():
+def test_a_failed_job_is_described_by_the_end_of_its_log_and_without_its_command(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("\n".join(f"line {index}" for index in range(50)))
+    job = SimpleNamespace(rule=SimpleNamespace(name="train_model"), output=["a.safetensors"], log=[log])
+    lost = SimpleNamespace(rule=SimpleNamespace(name="plot_error"), output=["b.png"], log=[tmp_path / "none.log"])
+    inspection = SimpleNamespace(rule=SimpleNamespace(name="verify"), output=[], log=[])
+    text = describe_failures([lost, job, inspection])
+    assert "train_model failed to make a.safetensors" in text and "    line 49" in text and "line 30" not in text
+    assert "plot_error failed to make b.png\nits log is empty" in text and "verify" not in text
+    assert text.endswith("Once the cause is mended, the same call again goes on from what is done.")
+    commands_of_snakemake = "RuleException:\nCalledProcessError in file x: Command 'python -m sns_core plot_error'"
+    shown = [HideCommands().filter(logging.makeLogRecord({"msg": text})) for text in (commands_of_snakemake, "other")]
+    assert shown == [False, True]
+
+
+def test_a_call_without_jobs_prints_nothing():
     assert describe_stop([]) == ""

@@ -1,4 +1,4 @@
-"""`snakemake plan` against the smoke run: the jobs that ran, and the frames that they left."""
+"""`snakemake plan` agrees with the smoke run: its jobs, and the frames that they wrote."""
 
 import json
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The estimates of `snakemake plan`: work as counted by hand, calls of a step, and time."""
+"""The estimates of `snakemake plan`: work, counted by hand; calls per step; time."""
 
 import pytest
 import torch
@@ -53,9 +53,17 @@ def test_time_is_work_over_rate_and_never_less_than_the_kernels_take(monkeypatch
 
 def test_the_calls_of_a_step_follow_the_method():
     walk = {"kind": "refinement", "stride": 8, "max_level": 8}
-    assert plan.denoiser_calls({**walk, "renoise": False}, 100) == 1, "looked at and walked back in one"
+    assert plan.denoiser_calls({**walk, "renoise": False}, 100) == 1, (
+        "one call estimates the levels and makes the first move"
+    )
     assert plan.denoiser_calls({**walk, "renoise": True}, 100) == 2
     assert plan.denoiser_calls({**walk, "stride": 2, "renoise": False}, 100) == 4
+    every_second = {"renoise": False, "refine_every": 2}
+    assert plan.denoiser_calls({**walk, **every_second}, 100) == 0.5, "one call in two steps"
+    assert plan.denoiser_calls({**walk, "kind": "thermalizer", "refine_every": 4, "renoise": True}, 100) == 0.5
     assert plan.denoiser_calls({"kind": "acdm", "stride": 4}, 200) == 50
     assert plan.denoiser_calls({"kind": "generation", "stride": 2, "condition_level": 0}, 100) == 50
+    assert plan.denoiser_calls({"kind": "calibrated_refinement", "level": None}, 100) == 1, (
+        "looked at and estimated in one"
+    )
     assert plan.denoiser_calls({"kind": "pointwise"}, 0) == 1

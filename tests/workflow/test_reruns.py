@@ -1,4 +1,4 @@
-"""A job runs again when a setting of its own changed, whatever other settings hold, and `verify` says the same."""
+"""A job reruns if one of its settings has changed, for any values of the other settings; `verify` agrees."""
 
 import copy
 import itertools
@@ -24,7 +24,7 @@ from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
 
 
 def merged(root: Path, *overlays: dict) -> dict:
-    """The configuration of the smoke run with overlays on top."""
+    """Return the configuration of the smoke run with overlays on top."""
     config = {}
     for layer in (
         *(yaml.safe_load((root / f"config/{name}.yaml").read_text()) for name in ("config", "smoke")),
@@ -36,7 +36,7 @@ def merged(root: Path, *overlays: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def jobs(root, tmp_path_factory) -> dict:
-    """Rule -> (what Snakemake compares of one of its jobs: printed parameters; their settings)."""
+    """Return rule -> (printed parameters of one job, which Snakemake compares; settings of the job)."""
     by_rule = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("nothing"))
@@ -45,7 +45,7 @@ def jobs(root, tmp_path_factory) -> dict:
                 for job in graph.jobs:
                     if job.rule.name in STAGES:
                         printed = graph.workflow.persistence._params(job)
-                        assert job.shellcmd, "which names only what the rule has"
+                        assert job.shellcmd, "the shell command names only what the rule has"
                         by_rule[job.rule.name] = (set(printed), json.loads(job.params.settings), job.params)
     return by_rule
 
@@ -71,7 +71,7 @@ def test_a_value_moved_from_one_setting_to_another_is_seen_for_all_pairs_of_each
                 continue
             floats = [a.name for a in arguments_of(rule) if a.annotation == "float"]
             if not all(isinstance(values[n], int | float) for n in (source, target)) and {source, target} & set(floats):
-                continue  # no number fits there
+                continue  # a number is no valid value
             moved = {**values, target: values[source]}
             swapped = {**moved, source: values[target]}
             for changed in (moved, swapped):
@@ -87,7 +87,8 @@ def change(key: str, value) -> dict:
     return value
 
 
-# Each edit is one key of the smoke configuration with a new value; several give a value that another key of the same rule has.
+# Each edit sets one key of the smoke configuration to a new value. Several new values equal that of another key of the
+# same rule.
 EDITS = [
     ("seed", 1), ("rollout.lags", 2), ("rollout.frame_stride", 1), ("rollout.members", 1), ("rollout.steps", 90),
     ("rollout.segment_steps", 20), ("rollout.group_members", 1), ("rollout.block_steps", 5),
@@ -101,22 +102,30 @@ EDITS = [
     ("figures.explorer.megabytes", 5.0), ("hardware.device", "cpu"), ("hardware.devices", 2), ("hardware.precision", "float32"),
     ("hardware.compile", True), ("use.methods", ["solver", "pointwise", "sns"]),
     ("use.methods", ["solver", "sns", "pointwise", "sns_published", "sns_clean", "thermalizer", "acdm", "sns_generation"]),
-    ("methods.sns.label", "Ours"), ("methods.sns.stride", 2), ("methods.sns.max_level", 3), ("methods.sns.gain", [1.5, 1.0]),
-    ("methods.sns.path", "left_then_down"), ("methods.sns.sampler.eta", 0.5), ("methods.sns.models.denoiser", "sns_white"),
+    ("methods.sns.label", "Ours"), ("methods.sns_published.stride", 2), ("methods.sns_published.max_level", 3),
+    ("methods.sns_published.gain", [1.5, 1.0]), ("methods.sns_published.path", "diagonal"),
+    ("methods.sns_published.sampler.eta", 0.5), ("methods.sns_published.models.denoiser", "sns_residual"),
+    ("methods.sns.models.denoiser", "sns_white"), ("methods.sns.condition_level", 0), ("methods.sns.level", 2),
+    ("methods.sns.completion", False), ("methods.sns.balance", False),
     ("methods.pointwise.steps", 30), ("methods.acdm.stride", 2), ("methods.thermalizer.max_level", 4),
     ("models.pointwise.training.steps", 50), ("models.pointwise.network.width", 4), ("models.sns_white.diffusion.colour", 0.5),
-    ("models.sns_coloured.training.learning_rate", 0.001), ("models.sns_coloured.training.batch", 4),
+    ("models.sns_residual.training.learning_rate", 0.001), ("models.sns_residual.training.batch", 4),
     ("models.acdm.training.ema", 0.99), ("systems.kolmogorov.solver.viscosity", 0.006), ("systems.kolmogorov.solver.drag", 0.2),
     ("systems.kolmogorov.data.spin_up", 3.0), ("systems.kolmogorov.data.shard_members", 1),
+    ("systems.kolmogorov.data.reference.members", 5), ("systems.kolmogorov.data.reference.duration", 7.0),
+    ("systems.kolmogorov.data.reference", None), ("systems.kolmogorov.data.require_stationary", True),
     ("systems.kolmogorov.data.group_members", 2), ("systems.kolmogorov.data.splits.test.members", 5),
     ("systems.kolmogorov.data.splits.train.frames", 31), ("systems.kolmogorov.override", {"rollout": {"lags": 3}}),
     ("resources.train_model.mem_mb", 1234), ("theory.training_steps", [10]),
 ]  # fmt: skip
 
 
+OF_ONE_METHOD = ("calibrate_refinement", "rollout_segment", "rollout_ensemble")
+
+
 def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root, finished):
     assert len(EDITS) >= 60
-    unlike, unchanged, rules = [], [], {}
+    unlike, unchanged, rules, rolled = [], [], {}, {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished)
         for key, value in EDITS:
@@ -124,32 +133,40 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
                 jobs = [(job, job_of(job)) for job in graph.jobs if job.rule.name in STAGES]
                 to_run = {str(mine.outputs[0]) for job, mine in jobs if graph.needrun(job)}
                 rules[key] = {mine.stage for job, mine in jobs if graph.needrun(job)}
+                rolled[key] = {
+                    job.wildcards.method for job, mine in jobs if graph.needrun(job) and mine.stage in OF_ONE_METHOD
+                }
             judge_all([mine for _, mine in jobs], thorough=False)
             stale = {str(mine.outputs[0]) for _, mine in jobs if mine.state != "done"}
             if stale != to_run:
                 unlike.append((key, sorted(stale - to_run)[:5], sorted(to_run - stale)[:5]))
-            if rules[key] <= {"record_provenance", "write_report"}:  # which hold the whole configuration
+            if rules[key] <= {"record_provenance", "write_report"}:  # these rules read the whole configuration
                 unchanged.append(key)
     assert not unlike, "\n".join(f"{key}: verify alone {stale}, dry run alone {runs}" for key, stale, runs in unlike)
-    # A value that another parameter of the same rule has already.
+    # The new value equals that of another parameter of the same rule.
     assert {"rollout_ensemble", "rollout_grids"} <= rules["metrics.ensemble.starts"], (
         "starts was 3, as members and leads"
     )
     assert {"rollout_segment", "compute_reference", "compute_metrics"} <= rules["rollout.lags"]
     assert {"rollout_grids", "measure_cost"} <= rules["rollout.members"]
+    for option in ("condition_level", "level", "completion", "balance", "models.denoiser"):
+        assert {"calibrate_refinement", "rollout_segment"} <= rules[f"methods.sns.{option}"], option
+        assert rolled[f"methods.sns.{option}"] == {"sns"}, option
+    assert rolled["methods.sns_published.stride"] == {"sns_published"}
+    assert "calibrate_refinement" not in rules["methods.sns_published.stride"]
     assert "simulate_trajectories" in rules["systems.kolmogorov.data.spin_up"]
     assert unchanged == ["metrics.dask.workers", "metrics.dask.memory", "hardware.devices", "resources.train_model.mem_mb",
                          "theory.training_steps"]  # fmt: skip
 
 
 def test_splits_of_equal_size_share_no_entry_of_snakemakes_cache(root, tmp_path, monkeypatch):
-    """The cache ignores wildcards: only a parameter tells the two splits apart."""
+    """The cache ignores wildcards, so only a parameter distinguishes the two splits."""
     monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     splits = "systems: {kolmogorov: {data: {splits: {validation: {members: 2, frames: 24}, test: {members: 2, frames: 24}}}}}"
     splits += "\nmetrics: {ensemble: {starts: 2}}"
     names = [str(SYSTEM / f"data/{split}.nc") for split in ("validation", "test")]
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # the second call takes the files from the cache
         call = snakemake(root, tmp_path, *names, flags=("--cache", "simulate_trajectories"), overlay=splits)
         assert call.returncode == 0, call.stdout
         for split, name in zip(("validation", "test"), names, strict=True):
@@ -168,7 +185,7 @@ def test_a_file_of_another_split_is_refused(finished, tmp_path):
 
 
 def test_a_model_that_is_made_again_reruns_nothing(root, finished, tmp_path):
-    """Equal content, equal file: checksums of what is made again are those of before."""
+    """Equal content gives an equal file: the new file has the checksum of the old file."""
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     model = SYSTEM / "models/pointwise.safetensors"
     before = (run / model).read_bytes()
@@ -184,8 +201,8 @@ def test_files_with_the_metadata_of_earlier_versions_are_read(finished, tmp_path
     tensors, note = read_tensors(finished / SYSTEM / "models/pointwise.safetensors")
     text = json.dumps(note, sort_keys=True)
     save_file(tensors, tmp_path / "old.safetensors", metadata={"note": text, "sha256": _checksum(tensors, text)})
-    again, same_note = read_tensors(tmp_path / "old.safetensors")
-    assert same_note == note and all(torch.equal(again[name], tensors[name]) for name in tensors)
+    read, same_note = read_tensors(tmp_path / "old.safetensors")
+    assert same_note == note and all(torch.equal(read[name], tensors[name]) for name in tensors)
     save_file(tensors, tmp_path / "bad.safetensors", metadata={"sns": "[1, 2]"})
     with pytest.raises(DamagedFile):
         read_tensors(tmp_path / "bad.safetensors")

@@ -1,4 +1,4 @@
-"""The whole DAG at the smoke scale, and what a user relies on: nothing is done twice, and extension is cheap."""
+"""The whole DAG at the smoke scale, and two promises to a user: nothing is done twice, and extension is cheap."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import xarray as xr
 from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake
 
+from sns_core.data.emulation import Emulation
 from sns_core.files import read_tensors
 
 
@@ -26,7 +27,7 @@ def test_run_leaves_report_provenance_and_tables(finished):
     assert record["configuration"]["run"] == "smoke" and record["seed"] == 0
     made = json.loads((finished / SYSTEM / "provenance/windows.csv.json").read_text())
     assert made["stage"] == "aggregate_metrics" and "windows.csv" in made["outputs"], (
-        "who read it has not signed for it"
+        "the record names the stage that made the file, not a stage that read it"
     )
     table = pd.read_csv(finished / SYSTEM / "metrics.csv")
     assert sorted(table.groupby("method").size().items()) == [
@@ -70,8 +71,8 @@ def test_another_number_of_devices_reruns_nothing_and_trains_by_torchrun(root, f
     assert result.returncode == 0, result.stdout[-3000:]
     note = json.loads((tmp_path / model).with_suffix(".json").read_text())
     assert note["provenance"]["processes"] == 2
-    (one, _), (two, _) = (read_tensors(folder / model) for folder in (finished, tmp_path))
-    assert all(torch.allclose(one[name], two[name], atol=5e-3) for name in one)
+    (by_one, _), (by_two, _) = (read_tensors(folder / model) for folder in (finished, tmp_path))
+    assert all(torch.allclose(by_one[name], by_two[name], atol=5e-3) for name in by_one)
 
 
 def test_raising_the_steps_runs_new_segments_only(root, finished):
@@ -79,13 +80,13 @@ def test_raising_the_steps_runs_new_segments_only(root, finished):
     assert result.returncode == 0, result.stdout
     jobs = planned(root, finished, "rollouts", overlay="rollout: {steps: 90}")
     assert jobs == {"rollout_segment", "rollouts"}
-    # Five of the eight methods follow rollout.steps; each needs its third segment and no other.
+    # Five of the eight methods follow rollout.steps. Each needs only its third segment.
     line = next(line for line in result.stdout.splitlines() if line.startswith("rollout_segment"))
     assert line.split()[1] == "5"
 
 
 def simulations(result) -> list[str]:
-    """Files that a dry run would simulate."""
+    """Return the files that a dry run would simulate."""
     assert result.returncode == 0, result.stdout
     return sorted(re.findall(r"rule simulate_trajectories:\n    output: \S*/(\S+)\.nc", result.stdout))
 
@@ -98,15 +99,15 @@ def test_members_simulated_in_groups_give_the_same_data(root, finished, tmp_path
     manifests = [folder / SYSTEM / "shards/manifest.json" for folder in (finished, tmp_path)]
     assert manifests[0].read_text() == manifests[1].read_text()
 
-    # A rollout starts from the same states, a lost group is made again by itself, and more members are more groups.
+    # A rollout starts from the same states. A lost group reruns alone. More members make more groups.
     segment = SYSTEM / "rollouts/solver/0-1/segment_0000.nc"
     assert snakemake(root, tmp_path, str(segment), overlay=grouped % "").returncode == 0
     assert equal(tmp_path / segment, finished / segment)
     more = grouped % ", splits: {test: {members: 8}}"
     assert simulations(snakemake(root, tmp_path, "data", flags=aloud, overlay=more)) == ["test_4-5", "test_6-7"]
     (tmp_path / SYSTEM / "data/train_2-3.nc").unlink()
-    again = snakemake(root, tmp_path, "data", flags=(*aloud, "--forcerun", "shard_dataset"), overlay=grouped % "")
-    assert simulations(again) == ["train_2-3"]
+    forced = snakemake(root, tmp_path, "data", flags=(*aloud, "--forcerun", "shard_dataset"), overlay=grouped % "")
+    assert simulations(forced) == ["train_2-3"]
 
 
 @pytest.mark.parametrize(
@@ -136,11 +137,19 @@ methods:
 
 def test_an_external_rollout_is_scored_beside_the_methods_of_the_run(root, finished, tmp_path):
     run = Path(shutil.copytree(finished, tmp_path / "run"))
+    solver = Emulation.read(run / SYSTEM / "shards/manifest.json").build_system()
     with xr.open_dataset(run / SYSTEM / "data/test.nc") as test:
-        field = test["vorticity"].isel(time=slice(0, 41)).load()
-    field.to_netcdf(run / "mine.nc")  # the solver's own trajectories, from elsewhere
+        state, frames = torch.from_numpy(test["final_state"].values), [test["vorticity"].isel(time=-1).values]
+        axes = {name: test[name].values for name in ("member", "y", "x")}
+    for _ in range(40):  # the solver from the end of the test trajectories, as another program would run it
+        state = solver.advance(state, 5)
+        frames.append(solver.observe(state, 16).numpy())
+    field = xr.DataArray(
+        np.stack(frames, 1)[:, :, 0], {**axes, "time": np.arange(41) * 0.1}, ("member", "time", "y", "x")
+    )
+    field.rename("vorticity").to_netcdf(run / "mine.nc")
     assert planned(root, run, f"{SYSTEM}/scorecard.csv", overlay=FOREIGN) <= {
-        "rollout_segment", "compute_metrics", "score_methods",
+        "rollout_segment", "draw_floors", "compute_metrics", "score_methods",
     }  # fmt: skip
     result = snakemake(root, run, "all", overlay=FOREIGN)
     assert result.returncode == 0, result.stdout[-4000:]
@@ -188,7 +197,7 @@ rule mine:
     assert done.returncode == 0, done.stdout + done.stderr
     assert int((run / "rows").read_text()) > 8
     assert "sns_" not in done.stderr.split("Job stats")[1].split("Select")[0], (
-        "results made by the workflow itself are taken up"
+        "the module reuses the results of the workflow"
     )
 
 
@@ -230,16 +239,16 @@ def test_a_configuration_error_is_one_clear_line(root, tmp_path):
     assert "Traceback" not in result.stdout
 
 
-def test_failed_jobs_are_told_with_the_end_of_their_logs_and_the_way_out(root, tmp_path):
-    """By default and as for a cluster; one fails by a mistake of the configuration, which its log tells."""
+def test_failed_jobs_are_listed_with_the_end_of_their_logs_and_the_remedy(root, tmp_path):
+    """With the default options and with those for a cluster. The log names the mistake of the configuration."""
     unstable = "systems: {kolmogorov: {solver: {dt: 0.1}}}"
     for profile in ("default", "slurm"):
         flags = ("--workflow-profile", str(root / "profiles" / profile), "--executor", "local", "--retries", "0")
         result = snakemake(root, tmp_path, str(SYSTEM / "data/test.nc"), flags=flags, overlay=unstable)
         assert result.returncode != 0
-        told = result.stdout[result.stdout.index("simulate_trajectories failed to make") :]
-        assert told.splitlines()[:2] == [
+        message = result.stdout[result.stdout.index("simulate_trajectories failed to make") :]
+        assert message.splitlines()[:2] == [
             f"simulate_trajectories failed to make {SYSTEM / 'data/test.nc'}",
             f"the end of {SYSTEM / 'logs/simulate_test.log'}:",
         ]
-        assert "a time step of" in told.splitlines()[2] and "the same call again" in told
+        assert "a time step of" in message.splitlines()[2] and "the same call again" in message

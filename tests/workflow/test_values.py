@@ -1,4 +1,4 @@
-"""The meaning of a value of the configuration, and values held against each other; each mistake is one line with its place."""
+"""Values without a meaning, and values that contradict each other: each mistake is one line with its place."""
 
 import copy
 import datetime
@@ -16,7 +16,7 @@ from sns_workflow.configuration import ConfigurationError, read
 SOLVER = "systems.kolmogorov.solver"
 DATA = "systems.kolmogorov.data"
 
-# Values that YAML or Python allow and no configuration means: (key, value, what the message must hold).
+# Values that YAML or Python allow but that have no meaning here: (key, value, words of the message).
 MEANINGLESS = {
     "a date": ("run", datetime.date(2026, 1, 1), "run: 2026-01-01 is a date to YAML; put it in quotes"),
     "bytes": ("run", b"x", "run: b'x' is binary data"),
@@ -48,14 +48,19 @@ UNFIT = {
     "shells beyond the grid": ("metrics.shells", [1, 100], "between 1 and 16"),
     "a window longer than the rollout": ("metrics.window", 3050, "metrics.window: 3050 exceeds rollout.steps, 3000"),
     "a lead longer than the rollout": ("metrics.ensemble.leads", [1, 2, 5, 10, 20, 10**8], "exceeds rollout.steps, 3000"),
-    "lags longer than a rollout": ("rollout.lags", 600, "rollout.lags: 600 exceeds the 500 steps of the method"),
+    "lags longer than a rollout": (
+        "systems.kolmogorov.override",
+        {"rollout": {"lags": 600}, "methods": {"sns_generation": {"steps": 500, "segment_steps": 500}}},
+        "rollout.lags: 600 exceeds the 500 steps of the method",
+    ),
     "warm-up longer than training": ("models.pointwise.training.warmup", 2001, "warmup: 2001 exceeds training.steps, 2000"),
     "groups above members": ("rollout.group_members", 9, "rollout.group_members: 9 exceeds rollout.members, 8"),
     "groups above all splits": (f"{DATA}.group_members", 65, "group_members: 65 exceeds the members of every split, 64"),
     "the finest of no grid": ("metrics.cost.finest_forecast", 3, "3 is neither 1 nor among metrics.cost.grids"),
-    "a stride above S": ("methods.sns.stride", 101, "methods.sns.stride: 101 exceeds the 100 noise levels"),
-    "a bound above S": ("methods.sns.max_level", 101, "methods.sns.max_level: 101 exceeds the 100 noise levels"),
-    "a blind level above S": ("methods.sns.blind", {"level": 101, "every": 2, "random": False}, "blind.level: 101 exceeds"),
+    "a stride above S": ("methods.sns_published.stride", 101, "methods.sns_published.stride: 101 exceeds the 100 noise levels"),
+    "a bound above S": ("methods.sns_published.max_level", 101, "methods.sns_published.max_level: 101 exceeds the 100 noise levels"),
+    "a level above S": ("methods.sns.level", 101, "methods.sns.level: 101 exceeds the 100 noise levels"),
+    "a blind level above S": ("methods.sns_published.blind", {"level": 101, "every": 2, "random": False}, "blind.level: 101 exceeds"),
     "levels that none refines": ("methods.thermalizer_of_pairs.min_level", 9, "min_level: 9 exceeds max_level 8"),
     "levels to examine": ("metrics.diagnose.levels", 102, "exceeds the 101 noise levels, 0 included"),
     "an empty label": ("methods.sns.label", " ", "methods.sns.label"),
@@ -63,13 +68,13 @@ UNFIT = {
     "two methods of one label": ("methods.sns.label", "Pointwise", "is the label of 'pointwise' too"),
     "a movie of another run": ("figures.movie.methods", ["solver", "acdm"], "'acdm' is not in use.methods"),
     "a surrogate that is not run alone": ("use.methods", ["solver", "sns"], "'sns' refines the surrogate 'pointwise'"),
-    "exponents for two channels": ("models.sns_coloured.diffusion.colour", [0.2, 0.3, 0.4], "3 exponents for 1 channels"),
+    "exponents for two channels": ("models.sns_residual.diffusion.colour", [0.2, 0.3, 0.4], "3 exponents for 1 channels"),
     "another method as the solver": ("methods.solver", {"label": "S", "kind": "pointwise", "models": {"surrogate": "pointwise"}},
                                      "methods.solver: every method is compared to this one"),
     "twice the same": ("use.methods", ["solver", "solver"], 'use.methods: "solver" stands twice'),
 }  # fmt: skip
 
-# Work that nobody wants: the message says how much it would be.
+# Absurd amounts of work: the message gives the amount.
 ABSURD = {
     "members": (f"{DATA}.splits.test.members", 10**9, "4,096 TB of frames"),
     "frames": (f"{DATA}.splits.train.frames", 10**9, "TB of frames"),
@@ -96,7 +101,7 @@ NAMES = {
 
 
 def refused(config: dict, files: ConfigFiles | None = None) -> str:
-    """The message of a configuration that is refused, which is one short line."""
+    """Return the message of a refused configuration. Check that it is one short line."""
     with pytest.raises(ConfigurationError) as caught:
         read(config, files)
     message = str(caught.value)
@@ -105,7 +110,7 @@ def refused(config: dict, files: ConfigFiles | None = None) -> str:
 
 
 @pytest.mark.parametrize("case", [*MEANINGLESS, *UNFIT, *ABSURD])
-def test_a_value_that_cannot_be_meant_is_refused(config, case):
+def test_a_value_without_a_meaning_is_refused(config, case):
     key, value, words = {**MEANINGLESS, **UNFIT, **ABSURD}[case]
     if isinstance(value, dict) and case in ABSURD:
         for name, inner in value.items():
@@ -137,16 +142,16 @@ def test_a_value_that_contains_itself_is_refused(config):
 def test_equal_numbers_are_one_value(config):
     changed = copy.deepcopy(config)
     changed["rollout"] |= {"members": 8.0, "steps": 3e3}
-    changed["systems"]["kolmogorov"]["data"]["spin_up"] = 12
+    changed["systems"]["kolmogorov"]["data"]["spin_up"] = 40
     changed["metrics"]["cost"]["grids"] = [0.5, 0.625, 0.75, 1.0, 2.0, 4, 8.0]
-    one, two = read(config), read(changed)
-    assert one == two and repr(one) == repr(two)
-    assert isinstance(two.whole["rollout"]["members"], int)
-    assert isinstance(two.systems["kolmogorov"]["data"]["spin_up"], float)
+    before, after = read(config), read(changed)
+    assert before == after and repr(before) == repr(after)
+    assert isinstance(after.whole["rollout"]["members"], int)
+    assert isinstance(after.systems["kolmogorov"]["data"]["spin_up"], float)
 
 
-def test_what_is_left_out_has_its_default(config):
-    """A system and a model of one's own say what they must; the rest is filled in."""
+def test_a_key_that_is_left_out_has_its_default(config):
+    """A user's system and model set the required keys. Defaults fill in the rest."""
     least = copy.deepcopy(config)
     del least["hardware"], least["reuse"], least["metrics"]["user"], least["rollout"]["group_members"]
     system = least["systems"]["kolmogorov"]
@@ -158,7 +163,7 @@ def test_what_is_left_out_has_its_default(config):
         "diffusion": {"levels": 10},
         "training": {"steps": 100, "batch": 4, "learning_rate": 1e-3},
     }
-    least["methods"]["sns"]["max_level"] = 8
+    least["use"]["methods"] = ["solver", "pointwise", "sns_in_place"]
     least["metrics"]["diagnose"]["levels"] = 11
     model = read(least).systems["kolmogorov"]["models"]["sns_coloured"]
     assert model["training"]["trajectories"] is None and model["diffusion"]["anchor"] is False
@@ -189,7 +194,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_what_a_file_says_twice_or_otherwise_than_it_looks_is_refused(config, tmp_path, monkeypatch, text):
+def test_a_duplicate_key_and_a_misleading_number_are_refused(config, tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "own.yaml"
     path.write_text(text)
@@ -236,7 +241,7 @@ def test_a_damaged_list_of_a_collected_run_is_one_line(config, tmp_path, text):
     assert "reuse.folder" in refused(config)
 
 
-def test_pictures_are_fitted_to_a_short_run_with_a_word(config):
+def test_figures_are_fitted_to_a_short_run_with_a_note(config):
     config["rollout"] |= {"steps": 500, "segment_steps": 500, "members": 2}
     for method in config["methods"].values():
         method.pop("steps", None), method.pop("segment_steps", None)

@@ -6,6 +6,7 @@ import shutil
 SYSTEMS = config["use"]["systems"]
 METHODS = config["use"]["methods"]
 SPLITS = ("train", "validation", "test")
+ENSEMBLE = "reference"  # the split that gives the reference ensemble its states, and the folder of its segments
 TABLES = ("metrics", "windows", "scorecard", "cost")
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = CONFIGURATION.systems
@@ -18,7 +19,7 @@ PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 wildcard_constraints:
     system="|".join(map(re.escape, SYSTEMS)),
     method="|".join(map(re.escape, METHODS)),
-    split="|".join(SPLITS),
+    split="|".join((*SPLITS, ENSEMBLE)),
     members="(_[0-9]+-[0-9]+)?",
     model="[A-Za-z0-9._-]+",
     index="[0-9]{4}",

@@ -39,9 +39,7 @@ rule measure_cost:
         manifest=get_manifest,
         initial=ancient(get_test_trajectories),
         grids=f"{RESULTS}/{{system}}/cost/grids.nc",
-        models=lambda wildcards: [
-            f"{RESULTS}/{wildcards.system}/models/{model}.safetensors" for model in get_models(wildcards.system)
-        ],
+        models=get_timed_files,
     output:
         output=f"{RESULTS}/{{system}}/cost/measured.json",
     log:
@@ -77,6 +75,7 @@ rule tabulate_cost:
         ensemble=f"{RESULTS}/{{system}}/ensembles/solver.nc",
         scorecard=f"{RESULTS}/{{system}}/scorecard.csv",
         reference=get_reference,
+        floors=get_floors,
         # Trajectories that training has seen: what they cost is part of what a model costs.
         data=ancient(
             lambda wildcards: [

@@ -31,7 +31,11 @@ FIGURES = {
         METRICS,
         {"member": config["figures"]["fields"]["member"], "window": config_slice("metrics", "window")},
     ),
-    "spin_up": ("11 Spin-up", {"manifest": get_manifest, "trajectories": get_trajectories}, {}),
+    "spin_up": (
+        "11 Spin-up",
+        {"manifest": get_manifest, "trajectories": get_trajectories, "stationarity": get_check},
+        {},
+    ),
     "distributions": ("12 Distributions", METRICS, {}),
     "scorecard": ("13 Scorecard", {"table": get_table("scorecard")}, {}),
     "held_out": (
@@ -40,6 +44,7 @@ FIGURES = {
         {},
     ),
     "cost": ("15 Cost", {"table": get_table("cost")}, {}),
+    "calibration": ("16 Calibration", {"calibrations": get_calibrations}, {}),
 }
 
 

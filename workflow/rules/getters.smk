@@ -3,7 +3,7 @@ import json
 
 
 def get_method_class(wildcards) -> list[str]:
-    """The class of a method, whose code its rollouts depend on."""
+    """The class of a method, on whose code its results depend."""
     return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 
@@ -37,6 +37,25 @@ def get_model_roles(system, method) -> dict:
     return {role: f"{folder}/{roles[role]}.safetensors" for role in sorted(roles)}
 
 
+def list_calibrated(system) -> list[str]:
+    """Methods of this run that are calibrated."""
+    return [name for name, method in get_methods(system).items() if is_calibrated(method["kind"])]
+
+
+def get_calibrations(wildcards) -> dict:
+    """Calibrated method -> its calibration."""
+    folder = f"{RESULTS}/{wildcards.system}/calibrations"
+    return {method: f"{folder}/{method}.json" for method in list_calibrated(wildcards.system)}
+
+
+def get_measured_roles(system, method) -> dict:
+    """Role -> file of each model of a method, and of its calibration if it has one."""
+    roles = get_model_roles(system, method)
+    if method in list_calibrated(system):
+        roles["calibration"] = f"{RESULTS}/{system}/calibrations/{method}.json"
+    return roles
+
+
 def get_method_options(system, method) -> dict:
     """What a method is built from; labels and lengths are no part of it."""
     apart = set(configuration.METHOD_KEYS) - {"kind"}
@@ -49,7 +68,7 @@ def get_refinements(system) -> list[str]:
     examined = {}
     for name, method in get_methods(system).items():
         # Reused data hold no frames to examine a denoiser with: a diagnosis that is not reused is left out.
-        if method["kind"] == "refinement" and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
+        if method["kind"] in REFINEMENTS and (not REUSED or f"{system}/diagnostics/{name}.nc" in REUSED):
             examined.setdefault(configuration.as_parameter([method["models"], method.get("readout")]), name)
     return list(examined.values())
 
@@ -69,7 +88,7 @@ def get_surrogate_method(system, method) -> str:
 METHOD = {
     "name": lambda wildcards: wildcards.method,
     "method": lambda wildcards: get_method_options(wildcards.system, wildcards.method),
-    "models": lambda wildcards: get_model_roles(wildcards.system, wildcards.method),
+    "models": lambda wildcards: get_measured_roles(wildcards.system, wildcards.method),
     "seed": config["seed"],
     "device": config["hardware"]["device"],
     "precision": config["hardware"]["precision"],
@@ -87,17 +106,53 @@ def get_reference(wildcards) -> str:
     return f"{RESULTS}/{wildcards.system}/metrics/reference.nc"
 
 
+def get_floors(wildcards) -> str:
+    return f"{RESULTS}/{wildcards.system}/metrics/floors.csv"
+
+
+def get_split(system, split) -> dict:
+    """Members and frames of a split; of the states of the reference ensemble, one frame is kept."""
+    data = RESOLVED[system]["data"]
+    return {**data["reference"], "frames": 1} if split == ENSEMBLE else data["splits"][split]
+
+
 def list_trajectories(system, split) -> list[str]:
     """Trajectories of a split: one file, or one for each group of its members."""
     data = RESOLVED[system]["data"]
-    groups = configuration.member_groups({**data["splits"][split], "group_members": data["group_members"]})
+    groups = configuration.member_groups({**get_split(system, split), "group_members": data["group_members"]})
     names = [f"{split}_{group}" for group in groups] if data["group_members"] else [split]
     return [f"{RESULTS}/{system}/data/{name}.nc" for name in names]
+
+
+def list_checks(system) -> list[str]:
+    """The check of the data's stationarity; none in reused data without frames that hold none."""
+    name = f"{system}/data/stationarity.csv"
+    return [f"{RESULTS}/{name}"] if not REUSED or name in REUSED else []
+
+
+def get_check(wildcards) -> list[str]:
+    return list_checks(wildcards.system)
+
+
+def get_required_check(wildcards) -> list[str]:
+    """The check, where training may begin only after it."""
+    return get_check(wildcards) if RESOLVED[wildcards.system]["data"]["require_stationary"] else []
 
 
 def get_trajectories(wildcards) -> dict:
     """Split -> its trajectories."""
     return {split: list_trajectories(wildcards.system, split) for split in SPLITS}
+
+
+def list_reference_segments(system) -> list[str]:
+    """Segments of the reference ensemble, a chain for each group of members; none where the test split is the reference."""
+    spans, groups = configuration.reference_spans(RESOLVED[system]), configuration.reference_groups(RESOLVED[system])
+    folder = f"{RESULTS}/{system}/{ENSEMBLE}"
+    return [f"{folder}/{group}/segment_{index:04d}.nc" for group in groups for index in range(len(spans))]
+
+
+def get_reference_segments(wildcards) -> list[str]:
+    return list_reference_segments(wildcards.system)
 
 
 def get_test_trajectories(wildcards) -> list[str]:
@@ -108,7 +163,7 @@ def get_model_files(wildcards) -> list[str]:
     """Files of the models that a method needs; of an external method, the file that it is read from."""
     method = get_methods(wildcards.system)[wildcards.method]
     external = [method["file"]] if method["kind"] == "external" else []
-    return external + list(get_model_roles(wildcards.system, wildcards.method).values())
+    return external + list(get_measured_roles(wildcards.system, wildcards.method).values())
 
 
 def list_spans(system, method) -> list[tuple[int, int]]:
@@ -159,7 +214,7 @@ def get_members(wildcards) -> list[int]:
     """Members of a job of `simulate_trajectories`: a group, or all members of the split."""
     if wildcards.members:
         return configuration.members_of(wildcards.members.removeprefix("_"))
-    return list(range(RESOLVED[wildcards.system]["data"]["splits"][wildcards.split]["members"]))
+    return list(range(get_split(wildcards.system, wildcards.split)["members"]))
 
 
 # Rollouts
@@ -168,13 +223,19 @@ def get_members(wildcards) -> list[int]:
 def get_restart(wildcards) -> list[str]:
     """Restart file of the segment before; none for the first."""
     index = int(wildcards.index)
-    folder = f"{RESULTS}/{wildcards.system}/rollouts/{wildcards.method}/{wildcards.group}"
+    chain = f"rollouts/{wildcards.method}" if hasattr(wildcards, "method") else ENSEMBLE
+    folder = f"{RESULTS}/{wildcards.system}/{chain}/{wildcards.group}"
     return [f"{folder}/restart_{index - 1:04d}.safetensors"] if index else []
 
 
 def get_span(wildcards) -> tuple[int, int]:
     """(first step, steps) of a segment."""
     return list_spans(wildcards.system, wildcards.method)[int(wildcards.index)]
+
+
+def get_reference_span(wildcards) -> tuple[int, int]:
+    """(first step, steps) of a segment of the reference ensemble."""
+    return configuration.reference_spans(RESOLVED[wildcards.system])[int(wildcards.index)]
 
 
 def get_leads(wildcards) -> list[int]:
@@ -184,6 +245,13 @@ def get_leads(wildcards) -> list[int]:
 
 
 # Metrics
+
+
+def get_lengths(wildcards) -> list[int]:
+    """Numbers of steps of the runs that have floors: the rollouts, and the runs of the solver on other grids."""
+    rollout, cost = (RESOLVED[wildcards.system][key] for key in ("rollout", "metrics"))
+    lengths = {method.get("steps", rollout["steps"]) for method in get_methods(wildcards.system).values()}
+    return sorted(lengths | {counted_steps(cost["cost"]["spectrum_steps"])})
 
 
 def count_dask_cores(wildcards) -> int:
@@ -217,9 +285,15 @@ def get_timed_methods(wildcards) -> dict:
     """Method -> its options and the files of its models, for each method that is timed."""
     system = wildcards.system
     return {
-        name: {"method": get_method_options(system, name), "models": get_model_roles(system, name)}
+        name: {"method": get_method_options(system, name), "models": get_measured_roles(system, name)}
         for name in get_restartable_methods(system)
     }
+
+
+def get_timed_files(wildcards) -> list[str]:
+    """Files of the models and calibrations of the methods that are timed, each once."""
+    timed = get_timed_methods(wildcards).values()
+    return list(dict.fromkeys(path for method in timed for path in method["models"].values()))
 
 
 def get_timed_classes(wildcards) -> list[str]:
@@ -261,7 +335,12 @@ def get_table(name):
 def list_figures(system) -> list[str]:
     """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four of them or more."""
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
-    return [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
+    calibrated = bool(list_calibrated(system))
+    return [
+        name
+        for name in FIGURES
+        if len(get_refinements(system)) >= least.get(name, 0) and (calibrated or name != "calibration")
+    ]
 
 
 # Movie and explorer
@@ -284,12 +363,15 @@ def get_provenance_files(wildcards) -> dict:
     """System -> files that tell what made its results."""
     files = {}
     for system in SYSTEMS:
-        folder = f"{RESULTS}/{system}"
+        folder, ensemble = f"{RESULTS}/{system}", [ENSEMBLE] if list_reference_segments(system) else []
         files[system] = {
             "manifest": f"{folder}/shards/manifest.json",
-            "data": {split: list_trajectories(system, split) for split in SPLITS},
+            "data": {split: list_trajectories(system, split) for split in (*SPLITS, *ensemble)},
             "models": {model: f"{folder}/models/{model}.safetensors" for model in get_models(system)},
-            "segments": {method: list_segments(system, method) for method in METHODS},
+            "segments": {
+                **{method: list_segments(system, method) for method in METHODS},
+                **{name: list_reference_segments(system) for name in ensemble},
+            },
         }
     return files
 
@@ -309,6 +391,8 @@ def get_report_files(wildcards) -> dict:
         files[system] = {
             **{table: f"{folder}/{table}.csv" for table in TABLES},
             "reference": f"{folder}/metrics/reference.nc",
+            "floors": f"{folder}/metrics/floors.csv",
+            **{"stationarity": path for path in list_checks(system)},
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",

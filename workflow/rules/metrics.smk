@@ -6,6 +6,7 @@ rule compute_reference:
     input:
         manifest=get_manifest,
         trajectories=ancient(get_test_trajectories),
+        ensemble=get_reference_segments,
     output:
         output=f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
@@ -21,10 +22,34 @@ rule compute_reference:
             lags=config_slice("rollout", "lags"),
             frame_stride=config_slice("rollout", "frame_stride"),
             map_lags=config_slice("metrics", "map_lags"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
     shell:
         command("compute_reference")
+
+
+rule draw_floors:
+    input:
+        manifest=get_manifest,
+        ensemble=get_reference_segments,
+    output:
+        output=f"{RESULTS}/{{system}}/metrics/floors.csv",
+    log:
+        f"{RESULTS}/{{system}}/logs/floors.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **small_job(mem_mb=2000, runtime=30),
+    params:
+        **parameters(
+            "draw_floors",
+            members=config_slice("rollout", "members"),
+            steps=get_lengths,
+            window=config_slice("metrics", "window"),
+            shells=config_slice("metrics", "shells"),
+        ),
+    shell:
+        command("draw_floors")
 
 
 rule diagnose_denoiser:
@@ -46,9 +71,10 @@ rule diagnose_denoiser:
     params:
         **parameters(
             "diagnose_denoiser",
+            user_code=get_method_class,
             **METHOD,
             pairs=config_slice("metrics", "diagnose", "pairs"),
-            grid=config_slice("metrics", "diagnose", "levels"),
+            levels=config_slice("metrics", "diagnose", "levels"),
         ),
     shell:
         command("diagnose_denoiser")
@@ -78,7 +104,7 @@ rule compute_metrics:
             window=config_slice("metrics", "window"),
             shells=config_slice("metrics", "shells"),
             map_lags=config_slice("metrics", "map_lags"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
         # A function of `output`, so Snakemake does not compare it: the numbers do not depend on where dask computes.
         dask=lambda wildcards, output: configuration.as_parameter(RESOLVED[wildcards.system]["metrics"]["dask"]),
@@ -89,6 +115,7 @@ rule compute_metrics:
 rule aggregate_metrics:
     input:
         reference=get_reference,
+        floors=get_floors,
         metrics=files_of(get_metrics),
         windows=expand(f"{RESULTS}/{{{{system}}}}/metrics/{{method}}_windows.csv", method=METHODS),
     output:
@@ -105,7 +132,7 @@ rule aggregate_metrics:
             "aggregate_metrics",
             system=lambda wildcards: wildcards.system,
             shells=config_slice("metrics", "shells"),
-            extra=get_user_metrics,
+            user_metrics=get_user_metrics,
         ),
         order=ORDER,
     shell:
@@ -115,6 +142,7 @@ rule aggregate_metrics:
 rule score_methods:
     input:
         reference=get_reference,
+        floors=get_floors,
         metrics=files_of(get_metrics),
         ensembles=lambda wildcards: [
             f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc"

@@ -37,7 +37,10 @@ rule write_report:
         movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
         explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
-        references=[f"{RESULTS}/{system}/metrics/reference.nc" for system in SYSTEMS],
+        references=[
+            f"{RESULTS}/{system}/metrics/{name}" for system in SYSTEMS for name in ("reference.nc", "floors.csv")
+        ],
+        checks=[path for system in SYSTEMS for path in list_checks(system)],
         provenance=f"{RESULTS}/provenance.json",
     output:
         output=report(f"{RESULTS}/report.html", caption="../report/workflow.rst", category="Report"),
@@ -48,6 +51,8 @@ rule write_report:
     resources:
         **small_job(),
     params:
-        **parameters("write_report", templates=["report.html.j2"], systems=get_report_files, captions=get_captions),
+        **parameters(
+            "write_report", templates=["report.html.j2", "page.css"], systems=get_report_files, captions=get_captions
+        ),
     shell:
         command("write_report")

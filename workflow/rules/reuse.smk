@@ -8,8 +8,11 @@ if REUSED:
         take_result
         > simulate_trajectories
         > shard_dataset
+        > check_stationarity
         > train_model
+        > calibrate_refinement
         > rollout_segment
+        > rollout_reference
         > rollout_ensemble
         > compute_reference
         > diagnose_denoiser

@@ -32,6 +32,37 @@ rule rollout_segment:
         command("rollout_segment")
 
 
+rule rollout_reference:
+    input:
+        manifest=get_manifest,
+        initial=ancient(lambda wildcards: list_trajectories(wildcards.system, ENSEMBLE)),
+        test=ancient(get_test_trajectories),
+        previous=get_restart,
+    output:
+        output=f"{RESULTS}/{{system}}/{ENSEMBLE}/{{group}}/segment_{{index}}.nc",
+        restart=f"{RESULTS}/{{system}}/{ENSEMBLE}/{{group}}/restart_{{index}}.safetensors",
+    log:
+        f"{RESULTS}/{{system}}/logs/reference_{{group}}_{{index}}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("rollout_segment"),
+        gpu=count_gpus(),
+    params:
+        **parameters(
+            "rollout_reference",
+            first_step=lambda wildcards: get_reference_span(wildcards)[0],
+            steps=lambda wildcards: get_reference_span(wildcards)[1],
+            members=lambda wildcards: configuration.members_of(wildcards.group),
+            block=config_slice("rollout", "block_steps"),
+            lags=config_slice("rollout", "lags"),
+            seed=config["seed"],
+            device=config["hardware"]["device"],
+        ),
+    shell:
+        command("rollout_reference")
+
+
 rule rollout_ensemble:
     input:
         manifest=get_manifest,

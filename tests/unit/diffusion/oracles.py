@@ -11,7 +11,7 @@ F64 = torch.float64
 SAMPLERS = {"ancestral": Sampler(), "forward": Sampler(variance="forward"), "ddim": Sampler(eta=0.0)}
 TO_CLEAN = ("left_then_down", "down_then_left", "diagonal")
 
-# The matrix is not symmetric and has complex eigenvalues, so that a transposed block or a swapped frame is seen.
+# The matrix is not symmetric and has complex eigenvalues, so that tests notice a transposed block or a swapped frame.
 TRANSITION = torch.tensor([[0.8, 0.3, 0.0], [-0.25, 0.7, 0.2], [0.1, 0.0, 0.5]], dtype=F64)
 INNOVATION = torch.tensor([[0.3, 0.05, 0.0], [0.05, 0.2, 0.02], [0.0, 0.02, 0.4]], dtype=F64)
 
@@ -54,10 +54,10 @@ class Recorder:
     """A denoiser that keeps the arguments of every call and lets another denoiser answer."""
 
     def __init__(self, denoiser):
-        self.denoiser, self.asked = denoiser, []
+        self.denoiser, self.calls = denoiser, []
 
     def __call__(self, x_prev, x_next, s_prev, s_next, anchor=None):
-        self.asked.append((x_prev.clone(), x_next.clone(), s_prev.clone(), s_next.clone(), anchor))
+        self.calls.append((x_prev.clone(), x_next.clone(), s_prev.clone(), s_next.clone(), anchor))
         return self.denoiser(x_prev, x_next, s_prev, s_next, anchor)
 
 

@@ -101,7 +101,7 @@ def test_it_is_the_slope_of_the_log_likelihood_in_the_logarithm_of_an_amplitude(
     law = torch.distributions.MultivariateNormal(
         torch.zeros(2 * N * N, dtype=F64), oracle.noised_covariance(level, level)[0]
     )
-    found = amplitude_scores((prev, nxt), oracle(prev, nxt, level, level), (level, level), SCHEDULE, BANDS)
+    values = amplitude_scores((prev, nxt), oracle(prev, nxt, level, level), (level, level), SCHEDULE, BANDS)
     for index, band in enumerate(BANDS):
         gain = torch.zeros((), dtype=F64, requires_grad=True)
         modes = 2 * float((mask(band) * torch.from_numpy(mode_weight(N))).sum())
@@ -112,7 +112,7 @@ def test_it_is_the_slope_of_the_log_likelihood_in_the_logarithm_of_an_amplitude(
             return law.log_prob(torch.cat([x.reshape(1, -1) for x in back], 1))[0] - modes * gain
 
         slopes = [torch.autograd.grad(log_likelihood(row), gain)[0] for row in range(3)]
-        torch.testing.assert_close(torch.stack(slopes), found[:, index], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(torch.stack(slopes), values[:, index], rtol=1e-9, atol=1e-9)
 
 
 def test_the_mean_is_zero_for_a_law_that_is_not_gaussian():

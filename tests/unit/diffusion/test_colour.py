@@ -43,7 +43,7 @@ def moduli(field: torch.Tensor) -> np.ndarray:
     return torch.fft.fft2(field.double(), norm="ortho").abs().numpy()
 
 
-# Filters are kept in float32: a relative 6e-8 a mode.
+# Filters are stored in float32, with a relative error of 6e-8 per mode.
 COLOUR_ROUNDING = dict(rtol=1e-6, atol=1e-6)
 
 
@@ -143,6 +143,6 @@ def test_statistics_of_another_grid_or_channel_count_are_refused():
         NoiseColour(0.25, amplitude, GRID // 2)
 
 
-def test_an_exponent_too_many_is_refused():
+def test_more_exponents_than_channels_are_refused():
     with pytest.raises(ValueError):
         NoiseColour([0.1, 0.2, 0.3], falling_amplitude(), GRID)

@@ -10,7 +10,7 @@ from sns_core.streams import generator
 
 
 def posterior_by_quadrature(schedule: NoiseSchedule, correlation: float, innovation: float, prev: float, nxt: float):
-    """p(s2, s1 | pair) for d = 1: the clean pair's density integrated against the two noising kernels."""
+    """Compute p(s2, s1 | pair) for d = 1: integrate the clean pair's density against the two noising kernels."""
 
     def normal_density(x, mean, variance):
         return np.exp(-((x - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
@@ -19,7 +19,7 @@ def posterior_by_quadrature(schedule: NoiseSchedule, correlation: float, innovat
     grid = np.linspace(-9, 9, 901)  # the trapezoidal rule is exact to rounding once it resolves a Gaussian
 
     def nodes(observed, level):
-        """Where the clean value may be, and with which weight; at level 0 it is what is seen."""
+        """Return nodes and weights of the clean value. At level 0 the only node is the observed value."""
         a = schedule.alpha_bar[level].item()
         if level == 0:
             return np.array([observed]), np.array([1.0])
@@ -44,7 +44,7 @@ def test_the_level_posterior_equals_quadrature_of_the_noising_kernels(pair):
     posterior = oracle.level_posterior(*(torch.tensor([[[[value]]]], dtype=F64) for value in pair))[0]
     expected = posterior_by_quadrature(schedule, 0.8, 0.3, *pair)
     torch.testing.assert_close(posterior, expected, rtol=1e-9, atol=1e-12)
-    assert (expected - expected.T).abs().max() > 1e-5  # swapped frames would be seen
+    assert (expected - expected.T).abs().max() > 1e-5  # so this test would notice swapped frames
 
 
 def test_the_level_posterior_of_fields_is_bayes_rule_with_a_flat_prior():
@@ -75,12 +75,12 @@ def test_the_level_posterior_is_calibrated():
     posterior = oracle.level_posterior(*noised)
     truth = torch.zeros_like(posterior)
     truth[torch.arange(members), levels[0], levels[1]] = 1
-    # Whatever is read from the posterior, the truth minus it averages to nothing: here the classes and a weighted sum.
+    # For any function of the levels, truth minus posterior mean averages to zero: here the classes and a weighted sum.
     surprise = truth - posterior
     weighted = (surprise * posterior).sum((1, 2))
     assert weighted.mean().abs() < 4 * weighted.std() / members**0.5
     assert (surprise.mean(0).abs() < 4 * surprise.std(0) / members**0.5).all()
-    # The heads of a perfect network are the marginals, previous frame first; they know more than chance.
+    # The heads of a perfect network are the marginals, previous frame first. They beat chance.
     for side, marginal in enumerate((posterior.sum(2), posterior.sum(1))):
-        told = marginal[torch.arange(members), levels[side]]
-        assert told.mean() > 0.25 + 10 * told.std() / members**0.5
+        probability = marginal[torch.arange(members), levels[side]]
+        assert probability.mean() > 0.25 + 10 * probability.std() / members**0.5

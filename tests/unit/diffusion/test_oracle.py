@@ -1,4 +1,4 @@
-"""The exact oracle of a Gaussian process against closed forms that are derived in another way."""
+"""The exact oracle of a Gaussian process equals closed forms with another derivation."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_the_clean_estimate_at_level_zero_is_the_frame_itself():
     assert prev.shape == x_prev.shape
     torch.testing.assert_close(prev[[0, 2]], x_prev[[0, 2]], rtol=0, atol=1e-12)
     torch.testing.assert_close(nxt[[1, 2]], x_next[[1, 2]], rtol=0, atol=1e-12)
-    # ... and with a clean previous frame the top level says A x_{t-1} and nothing else (alpha_bar there is 2e-5).
+    # With a clean previous frame, the estimate at the top level is A x_{t-1}, because alpha_bar is 2e-5 at that level.
     top = torch.zeros(1, dtype=torch.int64), levels_of(10)
     _, nxt = oracle.clean_estimate(x_prev[:1], torch.zeros_like(x_next[:1]), *top)
     torch.testing.assert_close(nxt.flatten(), TRANSITION @ x_prev[0].flatten(), rtol=1e-3, atol=1e-3)
@@ -103,7 +103,7 @@ def test_the_clean_estimate_minimises_the_squared_error_over_linear_maps():
     exact = torch.cat(oracle.clean_estimate(basis[:, :3], basis[:, 3:], s_prev[:6], s_next[:6]), 1)
     # Standard error of a coefficient: residual over noised deviation, both about 1, over sqrt(members) = 0.005.
     torch.testing.assert_close(fitted, exact, rtol=0, atol=0.03)
-    assert (exact[:3, 3:] - exact[3:, :3]).abs().max() > 0.1  # a swapped frame would be seen
+    assert (exact[:3, 3:] - exact[3:, :3]).abs().max() > 0.1  # so this test would notice a swapped frame
 
 
 def test_predicted_noise_and_clean_estimate_are_the_two_halves_of_tweedie():

@@ -47,8 +47,8 @@ def residual_prediction(levels: int = 20, colour: float = 0.25) -> ResidualPredi
     return build_prediction("residual", schedule_of(levels), colour, statistics, CORRELATION)
 
 
-def test_where_nothing_but_a_linear_estimate_is_known_the_residual_is_the_exact_oracle():
-    """White fields of unit variance: every pixel is a Gaussian pair by itself, and a network that gives zero is exact."""
+def test_without_any_knowledge_beyond_a_linear_estimate_the_residual_is_the_exact_oracle():
+    """In white fields of unit variance every pixel is an independent Gaussian pair, so the network that gives 0 is exact."""
     schedule, oracle = schedule_of(20), oracle_1d(20, 0.9)
     white = NoiseColour(0.0, [[1.0] * 7], 8)
     prediction = build_prediction("residual", schedule, white, {"shell_amplitude": [[1.0] * 7]}, [[0.9] * 7])
@@ -63,7 +63,7 @@ def test_where_nothing_but_a_linear_estimate_is_known_the_residual_is_the_exact_
         assert not predicted[~noised, side].any()  # a clean frame holds no noise
 
 
-def test_the_residual_has_unit_variance_in_every_shell_and_nothing_in_common_with_what_is_seen():
+def test_the_residual_has_unit_variance_in_every_shell_and_no_correlation_with_the_noised_pair():
     prediction, members = residual_prediction(), 4000
     draw = torch.randn(2, members, 1, 8, 8, generator=generator("gaussian"))
     spectrum = torch.fft.rfft2(draw) * prediction.power[:, prediction.shells].sqrt().float()
@@ -76,15 +76,16 @@ def test_the_residual_has_unit_variance_in_every_shell_and_nothing_in_common_wit
             clean
         )
         target = prediction.target(clean, noised, noise, levels)
-        given, seen = torch.fft.rfft2(target, norm="ortho"), torch.fft.rfft2(noised, norm="ortho")
+        target_modes, noised_modes = torch.fft.rfft2(target, norm="ortho"), torch.fft.rfft2(noised, norm="ortho")
         rows = [side for side in (0, 1) if pair[side]]
-        assert (given[:, rows].abs().square().mean((0, 2))[:, 1:].sub(1).abs() < 0.15).all()
-        common = (given[:, rows, None].conj() * seen[:, None]).mean(0).abs() / seen.abs().square().mean(0).sqrt()
+        assert (target_modes[:, rows].abs().square().mean((0, 2))[:, 1:].sub(1).abs() < 0.15).all()
+        covariance = (target_modes[:, rows, None].conj() * noised_modes[:, None]).mean(0).abs()
+        common = covariance / noised_modes.abs().square().mean(0).sqrt()
         assert float(common.max()) < 0.08
         assert torch.allclose(prediction.noise(target, noised, levels)[:, rows], noise[:, rows], atol=2e-3)
 
 
-def test_the_residual_of_one_frame_knows_nothing_of_another():
+def test_the_residual_of_one_frame_does_not_depend_on_another_frame():
     prediction, level = residual_prediction(), torch.tensor([[1], [9], [20]])
     x, noise = torch.randn(2, 3, 1, 1, 8, 8, generator=generator("alone"))
     noised = prediction.schedule.add_noise(x[:, 0], level[:, 0], noise[:, 0])[:, None]

@@ -26,7 +26,7 @@ PROBABILITIES = torch.tensor([[0.05, 0.5, 0.2, 0.25], [0.3, 0.1, 0.15, 0.45]], d
 def test_readouts_of_two_distributions_worked_by_hand(readout, expected):
     levels = readout(PROBABILITIES.log())
     assert levels.dtype == torch.int64 and levels.tolist() == expected
-    # Logits are known up to a constant only, and come for both frames at once.
+    # Logits are defined up to a constant, and cover both frames at once.
     both = readout((PROBABILITIES.log() + 3.0).float().expand(5, 2, 4))
     assert both.shape == (5, 2) and (both == torch.tensor(expected)).all()
 
@@ -73,24 +73,24 @@ def test_samples_invert_the_cumulative_distribution():
         readout(logits)
 
 
-def test_the_calibrated_readout_refines_the_asked_share_of_the_held_out_pairs_for_each_head():
-    # Two heads of which one is far more easily convinced: 2000 held-out pairs, logits over 6 levels.
+def test_the_calibrated_readout_refines_the_set_share_of_the_held_out_pairs_for_each_head():
+    # Two heads on 2000 held-out pairs, with logits over 6 levels. One head is far more certain than the other head.
     logits = torch.randn(2000, 2, 6, generator=generator("test", "calibrated"))
     logits[:, 1, 0] += 4.0
     clean = logits.double().softmax(-1)[..., 0]
-    kept = torch.quantile(clean, torch.linspace(0, 1, 401, dtype=F64), dim=0).T
+    quantiles = torch.quantile(clean, torch.linspace(0, 1, 401, dtype=F64), dim=0).T
     for share in (0.05, 0.3):
-        readout = LevelReadout("calibrated", share, kept)
+        readout = LevelReadout("calibrated", share, quantiles)
         refined = (readout(logits) > 0).double().mean(0)
-        # The quantiles are kept at 401 places: a share is met to a 400th, and to one pair.
+        # The calibration stores 401 quantiles, so the share is exact to 1/400 and to one pair.
         assert ((refined - share).abs() < 1 / 400).all(), refined
-    # Where it refines, it reads the median, and never level 0.
-    readout = LevelReadout("calibrated", 0.3, kept)
+    # For a pair that it refines, the read-out gives the median, and never level 0.
+    readout = LevelReadout("calibrated", 0.3, quantiles)
     median = LevelReadout("quantile", 0.5)(logits).clamp(min=1)
     levels = readout(logits)
     assert (levels[levels > 0] == median[levels > 0]).all() and (levels > 0).any(0).all()
-    # Heads must not be exchanged: the threshold of the convinced one would refine nearly all of the other's pairs.
-    assert (LevelReadout("calibrated", 0.3, kept.flip(0))(logits) > 0).double().mean(0)[0] > 0.9
+    # Heads must not be exchanged: with the threshold of the more certain head, the other head would refine nearly all pairs.
+    assert (LevelReadout("calibrated", 0.3, quantiles.flip(0))(logits) > 0).double().mean(0)[0] > 0.9
 
 
 def test_a_calibrated_readout_without_a_calibration_is_refused():

@@ -22,7 +22,7 @@ def test_ancestral_steps_have_the_mean_and_variance_of_the_ddpm_posterior(kind):
         mean = math.sqrt(a[t - 1]) * beta / (1 - a[t]) * clean + math.sqrt(1 - beta) * (1 - a[t - 1]) / (1 - a[t]) * x_s
         variance = (1 - a[t - 1]) / (1 - a[t]) * beta
         noise = (x_s - math.sqrt(a[t]) * clean) / math.sqrt(1 - a[t])
-        # The noisiest cosine level divides by sqrt(a) = 2e-3 or so, which costs three digits.
+        # The noisiest cosine level divides by sqrt(a), about 2e-3, which costs three digits.
         assert (of_x[row] * x_s + of_noise[row] * noise).item() == pytest.approx(mean, rel=1e-10, abs=1e-10)
         assert (fresh[row] ** 2).item() == pytest.approx(variance, rel=1e-12, abs=1e-15)
 
@@ -56,7 +56,7 @@ def test_deterministic_steps_are_ddim_and_add_no_noise():
 
 def test_two_deterministic_steps_of_a_point_mass_compose_to_one():
     schedule = schedule_of(30)
-    clean, noise = 1.7, -0.6  # for a point, the noise in x^s is known exactly and is the same at every level
+    clean, noise = 1.7, -0.6  # the noise in x^s of a point mass is known exactly, and is the same at every level
 
     def step(x, s, r):
         of_x, of_noise, _ = schedule.reverse_coefficients(levels_of(s), levels_of(r), eta=0.0)

@@ -37,7 +37,7 @@ def test_cosine_betas_are_the_published_ones_clipped(levels):
     for t in range(1, levels + 1):
         beta = min(1 - published(t) / published(t - 1), 0.999)
         assert 1 - table[t] / table[t - 1] == pytest.approx(beta, rel=1e-9)
-    # Unclipped, the last beta is 1: nothing of the signal would be left.
+    # Without the clip, the last beta would be 1 and would remove the whole signal.
     assert 1 - table[-1] / table[-2] == pytest.approx(0.999, abs=1e-12)
     assert table[levels // 2] == pytest.approx(published(levels // 2) / published(0), rel=1e-9)
 
@@ -50,7 +50,7 @@ def test_linear_betas_are_the_published_ones_at_a_thousand_levels():
 
 
 def test_the_total_noise_of_the_linear_schedule_hardly_depends_on_the_number_of_levels():
-    # The sum of the betas is kept; their squares, 3 % of it at 200 levels, are not.
+    # The sum of the betas does not depend on the number of levels. The sum of their squares does: 3 % at 200 levels.
     long, short = (math.log(NoiseSchedule.linear(n).alpha_bar[-1]) for n in (1000, 200))
     assert short == pytest.approx(long, rel=0.05)
 
@@ -69,7 +69,7 @@ def test_a_table_that_is_no_schedule_is_refused(table):
         NoiseSchedule(torch.tensor(table, dtype=F64))
 
 
-def test_an_unknown_schedule_names_the_known_ones():
+def test_the_message_for_an_unknown_schedule_lists_the_schedules():
     with pytest.raises(ValueError, match=r"'sigmoid'.*cosine, linear, log_spaced"):
         NoiseSchedule.build("sigmoid", 10)
 

@@ -34,7 +34,7 @@ def test_second_order_steps_come_closer_with_fewer_calls(path):
     assert heun[0] < euler[0] and heun[1] < 0.5 * euler[1]
 
 
-def test_order_2_is_refused_where_it_means_nothing():
+def test_order_2_is_refused_for_samplers_without_a_second_order():
     with pytest.raises(ValueError, match="needs eta 0"):
         Sampler(order=2)
     with pytest.raises(ValueError, match="order 3"):

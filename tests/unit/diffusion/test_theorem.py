@@ -22,7 +22,7 @@ from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler
 
 
 def walked_errors(levels: int, sampler: Sampler, kind: type[GaussianOracle] = GaussianOracle) -> torch.Tensor:
-    """Largest differences of covariances at (0, 0): paths A, B, C from the clean one; A from B; A from C."""
+    """Return the largest differences of covariances at (0, 0): paths A, B, C from the clean law; A from B; A from C."""
     truth = oracle_3d(levels)
     oracle = kind(TRANSITION, INNOVATION, truth.schedule)
     s_prev, s_next = round(0.45 * levels), round(0.6 * levels)
@@ -36,7 +36,7 @@ def walked_errors(levels: int, sampler: Sampler, kind: type[GaussianOracle] = Ga
 
 
 def slopes(levels: list[int], errors: torch.Tensor) -> torch.Tensor:
-    """Order of convergence of each column of errors (len(levels), columns), by least squares."""
+    """Return the order of convergence of each column of errors (len(levels), columns), by least squares."""
     x = torch.tensor(levels, dtype=F64).log()
     x = x - x.mean()
     return -(x[:, None] * errors.log()).sum(0) / (x**2).sum()
@@ -113,19 +113,19 @@ EXACT_CASES = {
 
 @pytest.mark.parametrize(("make", "sampler"), EXACT_CASES.values(), ids=EXACT_CASES)
 @pytest.mark.parametrize("name", TO_CLEAN)
-def test_where_a_sampler_is_exact_every_level_on_the_way_has_its_own_law(name, make, sampler):
+def test_an_exact_sampler_has_the_law_of_every_level_on_the_path(name, make, sampler):
     def deviation(kind, stride):
         schedule = schedule_of(16)
         truth, oracle = make(GaussianOracle, schedule), make(kind, schedule)
         path = getattr(Path, name)(6, 11, stride)
         mean, covariance = torch.zeros(4, dtype=F64), truth.noised_covariance(*path.levels[0].mT)[0]
         worst = 0.0
-        for here, there in zip(path.levels[:-1], path.levels[1:], strict=True):
-            # Arrival draws no fresh noise: with the forward variance exactness ends one move before it.
-            if sampler.variance == "forward" and (there == 0).any():
+        for start, end in zip(path.levels[:-1], path.levels[1:], strict=True):
+            # The arrival at level 0 draws no noise, so with the forward variance only the moves before it are exact.
+            if sampler.variance == "forward" and (end == 0).any():
                 break
-            mean, covariance = oracle.propagate(Path(torch.stack([here, there])), mean, covariance, sampler)
-            worst = max(worst, (covariance - truth.noised_covariance(*there.mT)[0]).abs().max().item())
+            mean, covariance = oracle.propagate(Path(torch.stack([start, end])), mean, covariance, sampler)
+            worst = max(worst, (covariance - truth.noised_covariance(*end.mT)[0]).abs().max().item())
         return worst
 
     assert deviation(GaussianOracle, 1) < 1e-10
@@ -135,7 +135,7 @@ def test_where_a_sampler_is_exact_every_level_on_the_way_has_its_own_law(name, m
 
 
 def test_ancestral_steps_return_too_small_a_variance_to_first_order():
-    """Known and not a fault of the path: unit variance, correlation 0.9, from (0.45 S, 0.6 S)."""
+    """A known property of the steps, not a fault of the path: unit variance, correlation 0.9, from (0.45 S, 0.6 S)."""
     for name in TO_CLEAN:
         missing = []
         for n in (40, 160):
@@ -147,7 +147,7 @@ def test_ancestral_steps_return_too_small_a_variance_to_first_order():
         assert missing[1] == pytest.approx(0.02, abs=0.005)
 
 
-def test_propagation_refuses_what_is_not_linear_or_not_one_member():
+def test_propagation_refuses_walks_that_are_not_linear_or_have_several_members():
     oracle, mean, covariance = oracle_1d(5), torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64)
     for path, sampler in (
         (Path.diagonal(levels_of(1, 2), 2), None),

@@ -69,7 +69,7 @@ S_PREV, S_NEXT = levels_of(5, 0, 8, 3, 10, 0), levels_of(7, 4, 0, 3, 10, 0)
 
 
 def field_oracle(levels: int = 10) -> GaussianOracle:
-    """Frames of 16 values; torch draws normal numbers in another way from 16 on."""
+    """An oracle of frames with 16 values, because torch draws 16 or more normal numbers in another way."""
     g = generator("test", "field")
     transition = torch.randn(16, 16, generator=g, dtype=F64)
     transition = 0.8 * transition / torch.linalg.eigvals(transition).abs().max()
@@ -87,7 +87,7 @@ def path_of(name: str, s_prev: torch.Tensor, s_next: torch.Tensor, stride: int =
 
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(eta=0.5, clip=2.0)], ids=["ancestral", "clipped"])
 @pytest.mark.parametrize("name", PATHS)
-def test_a_members_walk_does_not_depend_on_its_company(name, sampler):
+def test_a_members_walk_does_not_depend_on_the_other_members(name, sampler):
     oracle = field_oracle()
     x_prev, x_next = field_frames(oracle)
 
@@ -128,7 +128,7 @@ def test_streams_of_other_addresses_give_other_walks():
         for purpose in ("one", "one", "two")
     ]
     assert torch.equal(ends[0], ends[1])
-    # Member 1 draws at every level from 4 on; the two at s1 = 0 draw nothing for x_t.
+    # Member 1 draws at every level from 4 down. The two members at s1 = 0 draw nothing for x_t.
     assert (ends[0] != ends[2]).flatten(1).any(1).tolist() == [True, True, False, True, True, False]
 
 
@@ -144,7 +144,7 @@ def test_with_a_single_generator_the_first_member_is_the_same_alone_and_in_a_bat
     )  # fmt: skip
     for a, b in zip(together, alone, strict=True):
         assert same_bits(a[0], b[0])
-    # Members must not share one stream's numbers: equal members at equal levels end apart.
+    # Members must not share the numbers of one stream, so equal members at equal levels end at different frames.
     twins = walk(
         oracle, Path.diagonal(4, 4), x_prev[:1].expand(2, -1, -1, -1), x_next[:1].expand(2, -1, -1, -1),
         schedule=oracle.schedule, generator=generator("test", "single"),
@@ -154,7 +154,7 @@ def test_with_a_single_generator_the_first_member_is_the_same_alone_and_in_a_bat
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 @pytest.mark.parametrize("name", TO_CLEAN)
-def test_what_stands_at_level_zero_is_returned_with_the_same_bits(name, dtype):
+def test_frames_at_level_zero_are_returned_with_the_same_bits(name, dtype):
     oracle = field_oracle()
     x_prev, x_next = (x.to(dtype) for x in field_frames(oracle))
     path = getattr(Path, name)(S_PREV, S_NEXT)
@@ -176,20 +176,20 @@ def test_paths_that_only_go_down_return_the_previous_frame_with_the_same_bits(na
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_the_walk_leaves_what_it_was_given_unmodified(name):
+def test_the_walk_does_not_modify_its_arguments(name):
     oracle = field_oracle()
-    given = field_frames(oracle)
+    frames = field_frames(oracle)
     path = path_of(name, S_PREV, S_NEXT)
-    levels, kept = path.levels.clone(), [x.clone() for x in given]
-    ends = walk(oracle, path, *given, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)), anchor=given[0])
-    assert all(same_bits(x, y) for x, y in zip(given, kept, strict=True))
+    levels, copies = path.levels.clone(), [x.clone() for x in frames]
+    ends = walk(oracle, path, *frames, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)), anchor=frames[0])
+    assert all(same_bits(x, y) for x, y in zip(frames, copies, strict=True))
     assert torch.equal(path.levels, levels)
-    assert all(end.data_ptr() != x.data_ptr() for end in ends for x in given)
+    assert all(end.data_ptr() != x.data_ptr() for end in ends for x in frames)
 
 
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("name", PATHS)
-def test_the_denoiser_is_asked_only_for_moving_members_at_the_levels_where_they_stand(name, stride):
+def test_the_denoiser_is_called_only_for_moving_members_at_their_levels(name, stride):
     oracle = field_oracle()
     x_prev, x_next = field_frames(oracle)
     recorder, anchor = Recorder(oracle), torch.arange(MEMBERS, dtype=F64).reshape(-1, 1, 1, 1).expand_as(x_prev)
@@ -197,14 +197,14 @@ def test_the_denoiser_is_asked_only_for_moving_members_at_the_levels_where_they_
     walk(
         recorder, path, x_prev, x_next, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)), anchor=anchor,
     )  # fmt: skip
-    asked = [[] for _ in range(MEMBERS)]
-    for _, _, s_prev, s_next, rows in recorder.asked:
-        for own, level_prev, level_next in zip(rows[:, 0, 0, 0].int().tolist(), s_prev, s_next, strict=True):
-            asked[own].append((int(level_prev), int(level_next)))
+    levels_of_member = [[] for _ in range(MEMBERS)]
+    for _, _, s_prev, s_next, rows in recorder.calls:
+        for member, level_prev, level_next in zip(rows[:, 0, 0, 0].int().tolist(), s_prev, s_next, strict=True):
+            levels_of_member[member].append((int(level_prev), int(level_next)))
     for member in range(MEMBERS):
         calls = int(path.calls[member])
-        assert asked[member] == visited(path, member)[:calls]
-    assert sum(map(len, asked)) > 0
+        assert levels_of_member[member] == visited(path, member)[:calls]
+    assert sum(map(len, levels_of_member)) > 0
 
 
 def test_a_strided_walk_takes_the_written_out_steps():
@@ -228,7 +228,7 @@ def test_a_strided_walk_takes_the_written_out_steps():
     prev, nxt = x_prev, x_next
     for (s2, s1), (r2, r1) in [((5, 9), (5, 6)), ((5, 6), (5, 5)), ((5, 5), (2, 2)), ((2, 2), (0, 0))]:
         of_prev, of_next = oracle(prev, nxt, levels_of(s2), levels_of(s1))
-        # Both noises come from the pair before the move: on the diagonal neither frame sees the other's step.
+        # Both noises come from the pair before the move, so on the diagonal no frame sees the step of the other frame.
         prev, nxt = ddim(prev, of_prev, s2, r2), ddim(nxt, of_next, s1, r1)
     torch.testing.assert_close(walked[0], prev, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(walked[1], nxt, rtol=1e-11, atol=1e-11)
@@ -242,9 +242,9 @@ def test_acdm_noises_the_clean_condition_afresh_before_every_move():
     prev, _ = walk(
         recorder, Path.acdm(8, 8), x_prev, x_next, schedule=oracle.schedule, generator=streams_of(range(members))
     )
-    assert same_bits(prev, x_prev) and len(recorder.asked) == 8
+    assert same_bits(prev, x_prev) and len(recorder.calls) == 8
     noises = []
-    for level, (noised, _, s_prev, s_next, _) in zip(range(8, 0, -1), recorder.asked, strict=True):
+    for level, (noised, _, s_prev, s_next, _) in zip(range(8, 0, -1), recorder.calls, strict=True):
         assert (s_prev == level).all() and (s_next == level).all()
         a = oracle.schedule.alpha_bar[level].item()
         noises.append(((noised - math.sqrt(a) * 2.0) / math.sqrt(1 - a)).flatten())
@@ -269,9 +269,9 @@ def acdm_law(schedule: NoiseSchedule, correlation: float) -> tuple[float, float]
 
 
 def test_acdm_has_the_law_of_its_recursion_which_is_not_the_transition():
-    """A jump to the right is outside theorem 3.1: the freshly noised condition is averaged over and says too little.
+    """A jump to the right is outside theorem 3.1: ACDM averages over the noised condition, and loses information.
 
-    Even with the exact denoiser and ever more levels ACDM's conditional mean stays below A x_{t-1}.
+    Even with the exact denoiser and many levels, the conditional mean of ACDM stays below A x_{t-1}.
     """
     oracle, members = oracle_1d(20), 4000
     x_prev = torch.full((members, 1, 1, 1), 1.5, dtype=F64)
@@ -305,11 +305,11 @@ def test_clean_conditioning_has_the_law_of_the_transition():
 def test_a_path_of_one_member_serves_the_whole_batch():
     oracle = field_oracle()
     x_prev, x_next = field_frames(oracle)
-    one, many = (
+    shared, many = (
         walk(oracle, path, x_prev, x_next, schedule=oracle.schedule, generator=streams_of(range(MEMBERS)))
         for path in (Path.diagonal(3, 5), Path.diagonal(torch.full((MEMBERS,), 3), torch.full((MEMBERS,), 5)))
     )
-    assert all(same_bits(x, y) for x, y in zip(one, many, strict=True))
+    assert all(same_bits(x, y) for x, y in zip(shared, many, strict=True))
 
 
 def test_walks_that_do_not_fit_are_refused():
@@ -339,7 +339,7 @@ def test_a_clip_bounds_the_clean_estimate_and_nothing_else():
     torch.testing.assert_close(arrived[:-1], clean[:-1].clamp(-1.5, 1.5), rtol=1e-9, atol=1e-9)
     # A member that stands at level 0 already is data, not an estimate.
     assert (x[-1].abs() > 1.5).any() and same_bits(arrived[-1], x[-1])
-    # Where the bound is not reached a step is what it was, noise included.
+    # A step that does not reach the bound has the result of a step without a clip, also in its noise.
     free, bounded = (
         Sampler(clip=clip).step(
             schedule, x, noise, start[3:7].repeat(2), start[3:7].repeat(2) - 1, streams_of(range(8))

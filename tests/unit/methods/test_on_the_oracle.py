@@ -1,6 +1,6 @@
-"""Methods around the exact denoiser of a Gaussian process: laws that must be kept, drifts that must shrink by a known factor.
+"""Methods around the exact denoiser of a Gaussian process keep its laws, and shrink drifts by a known factor.
 
-No file and no trained network: every method is composed from parts, and what must come out is a closed form.
+The tests need no file and no trained network: they compose every method from parts, and expect closed forms.
 """
 
 import pytest
@@ -25,7 +25,7 @@ TRANSITION = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.8, 0.2], [-0.1, 0.0, 0.6]], 
 INNOVATION = torch.diag(torch.tensor([0.2, 0.4, 0.6], dtype=torch.float64))
 # Second order: with first-order steps the discretisation of 100 levels would be larger than the sampling error.
 HEUN = Sampler(eta=0.0, order=2)
-TOLERANCE = 0.09  # of the largest variance: 2.5 standard errors of a covariance of 1500 members
+TOLERANCE = 0.09  # as a share of the largest variance: 2.5 standard errors of a covariance of 1500 members
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def streams():
 
 
 def step(method, states, streams):
-    """One step of a method from states (B, d)."""
+    """Run one step of a method from states (B, d). Return the frame and the record."""
     carry, record = method.step(method.start(states), streams)
     return method.frame(carry), record
 
@@ -65,7 +65,7 @@ def assert_law(x_prev, x_next, oracle):
 
 
 def exact_surrogate(oracle, streams):
-    """Draws from p(x_t | x_{t-1}) itself."""
+    """Return a surrogate that draws from p(x_t | x_{t-1})."""
     factor = torch.linalg.cholesky(oracle.innovation)
 
     def draw(x):
@@ -105,13 +105,13 @@ def test_refinement_of_both_frames_keeps_the_law_of_the_new_one(oracle, pairs, s
 @pytest.mark.parametrize("sampler", ["ancestral", "probability flow"])
 @pytest.mark.parametrize("kind", ["refinement", "thermalizer"])
 def test_a_drift_of_the_new_frame_shrinks_by_the_factor_that_theory_gives(oracle, pairs, streams, kind, sampler):
-    """Let y = a (x + b) + sigma eps, and P the covariance of x given what the denoiser sees of x_{t-1}.
+    """Let y = a (x + b) + sigma eps, and P the covariance of x under the denoiser's condition.
 
     A draw from p(x | y) moves with b by F = a^2 P (a^2 P + sigma^2)^-1. The probability flow moves by the root of F: it
     makes half of the displacement where that is small.
     """
     level, drift = 45, torch.tensor([1.0, -2.0, 1.5], dtype=torch.float64)
-    make, path, rule, seen = {
+    make, path, rule, variance = {
         "refinement": (Refinement, "fixed_condition", BlindLevels(level=level, condition_level=0), oracle.innovation),
         "thermalizer": (Thermalizer, "unconditional", BlindLevels(level=level), oracle.stationary),
     }[kind]
@@ -123,7 +123,7 @@ def test_a_drift_of_the_new_frame_shrinks_by_the_factor_that_theory_gives(oracle
         method = make(lambda x, shift=shift: pairs[1] + shift, oracle, SCHEDULE, walk=walk, levels=rule)
         moved.append(step(method, pairs[0], streams)[0])
     a2, identity = float(SCHEDULE.alpha_bar[level]), torch.eye(3, dtype=torch.float64)
-    factor = a2 * seen @ torch.linalg.inv(a2 * seen + (1 - a2) * identity)
+    factor = a2 * variance @ torch.linalg.inv(a2 * variance + (1 - a2) * identity)
     if sampler != "ancestral":
         values, vectors = torch.linalg.eigh((factor + factor.mT) / 2)
         factor = vectors @ values.sqrt().diag() @ vectors.mT
@@ -137,7 +137,9 @@ def test_the_thermalizer_keeps_the_law_of_a_frame_and_forgets_the_previous_one(o
     frame, _ = step(method, pairs[0], streams)
     largest = oracle.stationary.max()
     assert (covariance(frame, frame) - oracle.stationary).abs().max() < TOLERANCE * largest
-    assert covariance(pairs[0], frame).abs().max() < TOLERANCE * largest, "level S is pure noise: nothing is remembered"
+    assert covariance(pairs[0], frame).abs().max() < TOLERANCE * largest, (
+        "level S is pure noise, so the frame is independent of the previous frame"
+    )
 
 
 def test_acdm_has_the_law_that_its_steps_add_up_to(oracle, pairs, streams):
@@ -147,10 +149,11 @@ def test_acdm_has_the_law_that_its_steps_add_up_to(oracle, pairs, streams):
     d = oracle.size
     law = torch.block_diag(oracle.stationary, torch.eye(d, dtype=torch.float64))  # of (x_prev clean, x_next noised)
     for level in range(100, 0, -5):
-        here, there = torch.tensor([level]), torch.tensor([level - 5])
-        signal, sigma = float(SCHEDULE.signal(here)), float(SCHEDULE.sigma(here))
-        of_x, of_noise, fresh = (float(c) for c in SCHEDULE.reverse_coefficients(here, there))
-        predict = sigma * torch.linalg.inv(oracle.noised_covariance(here, here)[0])[d:]  # noise of x_next from the pair
+        start, end = torch.tensor([level]), torch.tensor([level - 5])
+        signal, sigma = float(SCHEDULE.signal(start)), float(SCHEDULE.sigma(start))
+        of_x, of_noise, fresh = (float(c) for c in SCHEDULE.reverse_coefficients(start, end))
+        # The linear prediction of the noise of x_next from the pair.
+        predict = sigma * torch.linalg.inv(oracle.noised_covariance(start, start)[0])[d:]
         of_prev, of_next = (
             of_noise * predict[:, :d],
             of_x * torch.eye(d, dtype=torch.float64) + of_noise * predict[:, d:],

@@ -1,0 +1,556 @@
+"""Trajectories that somebody else simulated, as one lazy array (member, time, layer, y, x) with coordinates that are checked.
+
+Names of dimensions come from the configuration, from CF (`axis`, `standard_name`), or from convention, in this order.
+Coordinates count: y that descends, times out of order and layers are sorted; a step that stands twice with the same frame is
+left out once; units, dates and durations become numbers. A UserError refuses the rest, and names the file, the
+place and the way out. Nothing is read but coordinates until `Recording.read` asks for frames.
+"""
+
+import itertools
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cftime
+import dask
+import numpy as np
+import xarray as xr
+
+from sns_core.data.stores import groups_of, open_store
+from sns_core.errors import UserError
+from sns_core.units import conversion, is_time
+
+ROLES = ("member", "time", "layer", "y", "x")
+CONVENTION = {
+    "member": {"member", "members", "ensemble", "realization", "number", "trajectory", "trajectories", "sample", "batch", "run"},
+    "time": {"time", "times", "t"},
+    "layer": {"layer", "layers", "lev", "level", "levels", "z", "depth", "height", "channel"},
+    "y": {"y", "lat", "latitude", "yc", "nlat", "j"},
+    "x": {"x", "lon", "longitude", "xc", "nlon", "i"},
+}  # fmt: skip
+AXES = {"T": "time", "Z": "layer", "Y": "y", "X": "x", "E": "member"}
+STANDARD_NAMES = {
+    "time": "time", "realization": "member", "projection_y_coordinate": "y", "projection_x_coordinate": "x", "latitude": "y",
+    "longitude": "x", "model_level_number": "layer", "height": "layer", "depth": "layer", "altitude": "layer", "air_pressure": "layer",
+}  # fmt: skip
+BLOCK_BYTES = 2**24  # of frames that are read at a time
+MOST_FRAMES = 10**8  # of one file: their times alone take a gigabyte
+UNIFORM = 1e-3  # steps, or spacings, of one file may differ by this share of a step, or of a spacing
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Positions along y or x, ascending and evenly spaced: `positions` (n,), None where the files hold none, and `units`."""
+
+    positions: np.ndarray | None
+    units: str
+
+    @property
+    def spacing(self) -> float:
+        """Distance between neighbouring points; 1 where the files hold no positions."""
+        return (
+            1.0 if self.positions is None else float(self.positions[-1] - self.positions[0]) / (len(self.positions) - 1)
+        )
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Trajectories of some members on one grid.
+
+    `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, "" where the
+    files state none; `dated`: whether they count from a date. `layers`: label of each channel, None where the files hold none;
+    `units`: of each channel. `y`, `x`: axes. `files`: for each member, the files that hold it, each with the frame after its last.
+    """
+
+    frames: xr.DataArray
+    members: tuple[int, ...]
+    times: np.ndarray
+    time_units: str
+    layers: tuple | None
+    units: tuple[str, ...]
+    y: Axis
+    x: Axis
+    files: tuple[tuple[tuple[Path, int], ...], ...]
+    dated: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The first file."""
+        return self.files[0][0][0]
+
+    @property
+    def step(self) -> float:
+        """Time between frames, in `time_units`; NaN for a single frame."""
+        return float(self.times[-1] - self.times[0]) / (len(self.times) - 1) if len(self.times) > 1 else float("nan")
+
+    @property
+    def block(self) -> int:
+        """The number of frames of one member that fit into BLOCK_BYTES."""
+        return max(1, BLOCK_BYTES // (self.frames.dtype.itemsize * int(np.prod(self.frames.shape[2:]))))
+
+    def file_of(self, member: int, time: int) -> Path:
+        """Return the file that holds the frame at these positions."""
+        return next((path for path, stop in self.files[member] if time < stop), self.path)
+
+    def read(self, member: int, times: slice) -> np.ndarray:
+        """Return frames (time, layer, y, x) of the member at a position. Raise UserError where one is not finite."""
+        with dask.config.set(scheduler="synchronous"):
+            values = self.frames.isel(member=member, time=times).values
+        finite = np.isfinite(values).all((1, 2, 3))
+        if not finite.all():
+            first = (times.start or 0) + int(np.argmin(finite))
+            raise UserError(
+                f"{self.file_of(member, first)}: member {self.members[member]} has missing or infinite values from time "
+                f"{self.times[first]:g} (frame {first}) on; leave the member out, or keep the frames before"
+            )
+        return values
+
+    def part(self, members: slice = slice(None), times: slice = slice(None)) -> "Recording":
+        """Return some members and some times, by their positions; `times` may leave out frames."""
+        positions = np.arange(len(self.times))[times]
+        files = tuple(
+            tuple((path, int(np.searchsorted(positions, stop))) for path, stop in ends) for ends in self.files[members]
+        )
+        return replace(
+            self,
+            frames=self.frames.isel(member=members, time=times),
+            members=self.members[members],
+            times=self.times[times],
+            files=files,
+        )
+
+
+def open_recording(
+    paths: list[Path], variables: list[str], dims: dict[str, str | None] | None = None, join: str | None = None
+) -> Recording:
+    """Open files or Zarr stores as one recording.
+
+    `variables`: names in the files, in the order of the channels; a variable with a dimension for layers gives a channel for
+    each of them. `dims`: role (member, time, layer, y, x) -> name of the dimension in the files; what is left out is found by CF
+    or by convention. `join`: whether files follow each other in "time" or hold each "member" of their own; None: their times
+    tell. Raises UserError where files are missing, unreadable, or do not fit together.
+    """
+    if not paths:
+        raise UserError("source.files: no file fits the pattern; name files that exist")
+    parts = [_open_part(Path(path), variables, dims or {}) for path in paths]
+    for part in parts[1:]:
+        _check_alike(parts[0], part)
+    return _joined(parts, join)
+
+
+# One file
+
+
+def _open_part(path: Path, variables: list[str], dims: dict) -> Recording:
+    dataset = open_store(path)
+    fields, axes = [], {}
+    for name in variables:
+        if name not in dataset.data_vars:
+            raise UserError(f"{path}: holds no {name!r}{_alternatives(path, dataset)}")
+        field, roles = _in_roles(path, dataset[name], dims)
+        for role, dim in roles.items():
+            coordinate = dataset[dim] if dim in dataset.coords else None
+            axes.setdefault(role, coordinate)
+        fields.append(field)
+    return _recording(path, variables, fields, axes)
+
+
+def _alternatives(path: Path, dataset: xr.Dataset) -> str:
+    names = ", ".join(map(repr, dataset.data_vars))
+    if names:
+        return f", only {names}"
+    groups = groups_of(path)
+    inside = f"; its variables lie in the groups {', '.join(groups)}, write one of them to a file of its own"
+    return f", and no other variable{inside if groups else ''}"
+
+
+def _in_roles(path: Path, field: xr.DataArray, dims: dict) -> tuple[xr.DataArray, dict[str, str]]:
+    """Return a variable with the names of roles for its dimensions, and role -> name in the file."""
+    roles: dict[str, str] = {}
+    for role, dim in dims.items():
+        if dim is not None and dim in field.dims:
+            roles[role] = dim
+        elif dim is not None and role in ("time", "y", "x"):
+            raise UserError(f"{path}: {field.name!r} has no dimension {dim!r} (dims.{role}), only {field.dims}")
+    for dim in field.dims:
+        if dim in roles.values():
+            continue
+        role = _role_of(field, dim)
+        if role in roles:
+            raise UserError(
+                f"{path}: {field.name!r} has two dimensions that may be {role}, {roles[role]!r} and {dim!r}; name one under dims.{role}"
+            )
+        if role is not None and not (role in dims and dims[role] is None):
+            roles[role] = dim
+        elif field.sizes[dim] > 1:
+            raise UserError(
+                f"{path}: {field.name!r} has the dimension {dim!r}, which is neither time, y, x, member nor layer; say which under dims, "
+                f"such as dims: {{member: {dim}}}"
+            )
+    for role in ("time", "y", "x"):
+        if role not in roles:
+            raise UserError(
+                f"{path}: {field.name!r} has the dimensions {field.dims}, and none is known as {role}; name it under dims.{role}"
+            )
+    field = field.squeeze([dim for dim in field.dims if dim not in roles.values()], drop=True)
+    # Coordinates are looked up in the dataset: here they would meet the names of the roles.
+    field = field.drop_vars(list(field.coords)).rename({dim: role for role, dim in roles.items()})
+    return field, roles
+
+
+def _role_of(field: xr.DataArray, dim: str) -> str | None:
+    attributes = field[dim].attrs if dim in field.coords else {}
+    if attributes.get("axis") in AXES:
+        return AXES[attributes["axis"]]
+    if attributes.get("standard_name") in STANDARD_NAMES:
+        return STANDARD_NAMES[attributes["standard_name"]]
+    return next((role for role, names in CONVENTION.items() if dim.lower() in names), None)
+
+
+def _recording(path: Path, variables: list[str], fields: list[xr.DataArray], axes: dict) -> Recording:
+    """Stack the channels of one file, and sort it by its coordinates."""
+    layered = ["layer" in field.dims for field in fields]
+    units = tuple(str(f.attrs.get("units", "")) for f in fields for _ in range(f.sizes.get("layer", 1)))
+    frames = [field if has else field.expand_dims("layer") for field, has in zip(fields, layered, strict=True)]
+    try:
+        whole = xr.concat(frames, "layer", join="exact") if len(frames) > 1 else frames[0]
+    except ValueError:
+        sizes = ", ".join(f"{name} {dict(f.sizes)}" for name, f in zip(variables, fields, strict=True))
+        raise UserError(f"{path}: variables differ in shape: {sizes}; name variables on one grid") from None
+    if "member" not in whole.dims:
+        whole = whole.expand_dims("member")
+    whole = whole.transpose(*ROLES)
+    if whole.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {variables[0]!r} holds {whole.dtype}, not numbers")
+    layers = _labels(axes.get("layer")) if any(layered) else (None if len(variables) == 1 else tuple(variables))
+    if any(layered) and len(variables) > 1:
+        layers = tuple(
+            f"{name}_{label}" if has else name
+            for name, field, has in zip(variables, fields, layered, strict=True)
+            for label in (layers or range(field.sizes.get("layer", 1)) if has else [None])
+        )
+    whole, x = _sorted_axis(path, whole, "x", axes.get("x"))
+    whole, y = _sorted_axis(path, whole, "y", axes.get("y"))
+    times, time_units, dated = _times(path, axes.get("time"))
+    order = np.argsort(times, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):
+        whole, times = whole.isel(time=order), times[order]
+    members = _members(path, axes.get("member"), whole.sizes["member"])
+    files = (((path, len(times)),),) * len(members)
+    return Recording(whole, members, times, time_units, layers, units, y, x, files, dated)
+
+
+def _labels(coordinate: xr.DataArray | None) -> tuple | None:
+    if coordinate is None:
+        return None
+    values = [v.decode() if isinstance(v, bytes) else v for v in coordinate.values.tolist()]
+    return tuple(v.strip() if isinstance(v, str) else v for v in values)
+
+
+def _numbers(path: Path, coordinate: xr.DataArray) -> np.ndarray:
+    try:
+        values = coordinate.values.astype(float)
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"{path}: the coordinate {coordinate.name!r} holds {_excerpt(coordinate.values)}; it needs finite numbers"
+        )
+    return values
+
+
+def _excerpt(values: np.ndarray) -> str:
+    return ", ".join(str(value) for value in np.ravel(values)[:3]) + (", …" if np.size(values) > 3 else "")
+
+
+def _members(path: Path, coordinate: xr.DataArray | None, count: int) -> tuple[int, ...]:
+    """Return the numbers of the members; those whose labels are no whole numbers are counted from 0."""
+    if coordinate is None:
+        return tuple(range(count))
+    if coordinate.dtype.kind in "iuf":
+        numbers = _numbers(path, coordinate)
+        twice = [n for n in numbers if (numbers == n).sum() > 1]
+        if twice:
+            raise UserError(
+                f"{path}: the coordinate {coordinate.name!r} holds the member {twice[0]:g} twice; number the members"
+            )
+        if np.array_equal(numbers, np.rint(numbers)):
+            return tuple(int(n) for n in numbers)
+    elif len(set(coordinate.values.tolist())) < count:
+        raise UserError(f"{path}: the coordinate {coordinate.name!r} names a member twice; number the members")
+    return tuple(range(count))
+
+
+def _sorted_axis(
+    path: Path, frames: xr.DataArray, role: str, coordinate: xr.DataArray | None
+) -> tuple[xr.DataArray, Axis]:
+    """Return frames with ascending positions along y or x, and the axis."""
+    if coordinate is None:
+        return frames, Axis(None, "")
+    positions, name = _numbers(path, coordinate), coordinate.name
+    order = np.argsort(positions, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):
+        frames, positions = frames.isel({role: order}), positions[order]
+    spacings = np.diff(positions)
+    uneven = np.abs(spacings - spacings.mean()) > UNIFORM * spacings.mean()
+    if len(spacings) == 0 or spacings.mean() <= 0 or uneven.any():
+        place = positions[int(np.argmax(uneven))] if len(spacings) else positions[0]
+        raise UserError(
+            f"{path}: the points of {name!r} are not evenly spaced (at {place:g}); interpolate to a regular grid"
+        )
+    return frames, Axis(positions, str(coordinate.attrs.get("units", "")))
+
+
+def _times(path: Path, coordinate: xr.DataArray | None) -> tuple[np.ndarray, str, bool]:
+    """Return the times of the frames, their units, and whether they are dates, which then count from 1 January 2000."""
+    if coordinate is None:
+        raise UserError(
+            f"{path}: has no coordinate 'time', which numbers the steps; add one, in the units of the time step"
+        )
+    if coordinate.size > MOST_FRAMES:
+        raise UserError(f"{path}: claims {coordinate.size:,} times, and at most {MOST_FRAMES:,} are read; cut the file")
+    values = coordinate.values
+    if values.dtype.kind in "mM":
+        if np.isnat(values).any():
+            raise UserError(
+                f"{path}: the coordinate {coordinate.name!r} holds a missing date; give every frame its time"
+            )
+        dated = values.dtype.kind == "M"
+        origin = np.datetime64("2000-01-01") if dated else np.timedelta64(0, "s")
+        return (values - origin) / np.timedelta64(1, "s"), "s", dated
+    times, units = _numbers(path, coordinate), str(coordinate.attrs.get("units", ""))
+    unit, since, origin = units.partition(" since ")
+    if not since:
+        return times, units, False
+    if not is_time(unit):
+        raise UserError(f"{path}: times in {units!r} have no fixed length; write them in days or in seconds")
+    calendar = coordinate.attrs.get("calendar", "standard")
+    try:
+        first = cftime.num2date(0, f"{unit} since {origin}", calendar)
+        shift = float(cftime.date2num(first, f"{unit} since 2000-01-01", calendar))
+    except ValueError as error:
+        raise UserError(f"{path}: times in {units!r}, calendar {calendar!r}, are not understood ({error})") from None
+    return times + shift, unit, True
+
+
+# Several files
+
+
+def _check_alike(first: Recording, part: Recording) -> None:
+    """Raise UserError where a file has another grid, other channels or other units than the first."""
+    path, reference = part.path, first.path
+
+    def refuse(what: str, has, expected):
+        raise UserError(f"{path}: has {what} {has}, {reference} has {expected}; name files of one data set")
+
+    if part.frames.shape[2:] != first.frames.shape[2:]:
+        refuse("frames (layer, y, x) of", part.frames.shape[2:], first.frames.shape[2:])
+    for name in ("layers", "units", "time_units"):
+        if getattr(part, name) != getattr(first, name):
+            refuse(name.replace("_", " "), getattr(part, name), getattr(first, name))
+    for name in ("y", "x"):
+        axis, expected = getattr(part, name), getattr(first, name)
+        same = (axis.positions is None) == (expected.positions is None) and axis.units == expected.units
+        if same and axis.positions is not None:
+            same = np.abs(axis.positions - expected.positions).max() <= 0.01 * expected.spacing
+        if not same:
+            refuse(f"{name} of", _described(axis), _described(expected))
+
+
+def _described(axis: Axis) -> str:
+    if axis.positions is None:
+        return "no positions"
+    return f"{axis.positions[0]:g} to {axis.positions[-1]:g} {axis.units}".strip()
+
+
+def _joined(parts: list[Recording], join: str | None) -> Recording:
+    if len(parts) == 1:
+        return _with_even_steps(parts[0])
+    parts = sorted(parts, key=lambda part: _natural(part.path))
+    groups: list[list[Recording]] = []
+    how = join or _how_joined(parts)
+    if how == "time":
+        by_members: dict[tuple, list[Recording]] = {}
+        for part in parts:
+            by_members.setdefault(part.members, []).append(part)
+        groups = [sorted(group, key=lambda part: part.times[0]) for group in by_members.values()]
+    else:
+        groups = [[part] for part in parts]
+    return _side_by_side([_with_even_steps(_in_a_row(group)) for group in groups])
+
+
+def _natural(path: Path) -> list:
+    """Return a key that sorts file_2 before file_10."""
+    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", str(path))]
+
+
+def _how_joined(parts: list[Recording]) -> str:
+    """Return "member" where files cover the same times, and "time" where each goes on where another ends."""
+    starts = [part.times[0] for part in parts]
+    if len({part.members for part in parts}) == 1 and len(parts[0].members) < 2:
+        step = next((part.step for part in parts if len(part.times) > 1), np.nan)
+        ordered = sorted(parts, key=lambda part: part.times[0])
+        gaps = [right.times[0] - left.times[-1] for left, right in itertools.pairwise(ordered)]
+        if all(-UNIFORM * step <= gap <= (1 + UNIFORM) * step for gap in gaps):
+            return "time"
+        if np.ptp(starts) <= UNIFORM * abs(step) or np.isnan(step):
+            return "member"
+        raise UserError(
+            f"{ordered[1].path}: begins at time {ordered[1].times[0]:g}, where {ordered[0].path} covers {ordered[0].times[0]:g} to "
+            f"{ordered[0].times[-1]:g}: neither the same times nor the next ones; say source.join: member or time"
+        )
+    return "member" if len({part.members for part in parts}) == len(parts) and np.ptp(starts) == 0 else "time"
+
+
+def _in_a_row(parts: list[Recording]) -> Recording:
+    """Join files that follow each other in time."""
+    if len(parts) == 1:
+        return parts[0]
+    stops = np.cumsum([len(part.times) for part in parts]).tolist()
+    files = (tuple((part.path, stop) for part, stop in zip(parts, stops, strict=True)),) * len(parts[0].members)
+    frames = xr.concat([part.frames for part in parts], "time")
+    return replace(parts[0], frames=frames, times=np.concatenate([part.times for part in parts]), files=files)
+
+
+def _with_even_steps(part: Recording) -> Recording:
+    """Leave out frames that stand twice, and refuse a step that is missing."""
+    steps = np.diff(part.times)
+    if len(steps) == 0:
+        return part
+    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    doubled = np.flatnonzero(steps <= UNIFORM * step)
+    for index in doubled:
+        pair = part.frames.isel(time=[index, index + 1]).values
+        if step == 0 or not np.array_equal(pair[:, 0], pair[:, 1], equal_nan=True):
+            raise UserError(
+                f"{part.file_of(0, int(index) + 1)}: holds two different frames at time {part.times[index]:g}; keep one of them"
+            )
+    if len(doubled):
+        keep = np.setdiff1d(np.arange(len(part.times)), doubled + 1)
+        files = tuple(tuple((path, int(np.searchsorted(keep, stop))) for path, stop in ends) for ends in part.files)
+        part = replace(part, frames=part.frames.isel(time=keep), times=part.times[keep], files=files)
+        steps = np.diff(part.times)
+    uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step)
+    if len(uneven):
+        index = int(uneven[0])
+        raise UserError(
+            f"{part.file_of(0, index + 1)}: time goes from {part.times[index]:g} to {part.times[index + 1]:g} in a step, and elsewhere by "
+            f"{step:g}; fill the gap, or name the files before or after it"
+        )
+    return part
+
+
+def _side_by_side(parts: list[Recording]) -> Recording:
+    """Join members that lie in files of their own."""
+    if len(parts) == 1:
+        return parts[0]
+    first, (shortest, longest) = parts[0], (pick(parts, key=lambda part: len(part.times)) for pick in (min, max))
+    if len(longest.times) > len(shortest.times):
+        raise UserError(
+            f"{shortest.path}: holds {len(shortest.times)} frames, {longest.path} {len(longest.times)}; members of one split are of one "
+            "length: leave the short ones out, or cut the long ones"
+        )
+    for part in parts[1:]:
+        if len(part.times) > 1 and abs(part.step - first.step) > 0.01 * first.step:
+            raise UserError(
+                f"{part.path}: has a frame every {part.step:g}, {first.path} every {first.step:g}; name files of one time step"
+            )
+    numbers = [number for part in parts for number in part.members]
+    frames, files = (
+        xr.concat([part.frames for part in parts], "member"),
+        [ends for part in parts for ends in part.files],
+    )
+    if len(set(numbers)) < len(numbers):
+        numbers = list(range(len(numbers)))  # each file counts its own members from the start
+    order = np.argsort(numbers, kind="stable").tolist()
+    if order != sorted(order):
+        frames, numbers, files = frames.isel(member=order), [numbers[i] for i in order], [files[i] for i in order]
+    return replace(first, frames=frames, members=tuple(numbers), files=tuple(files))
+
+
+# Fitted to a system
+
+
+def fitted(
+    recording: Recording, *, units: str, layers: tuple[str, ...], points: tuple[int, int], lengths: tuple[float, float],
+    length_units: str, time_units: str, variable: str,
+) -> Recording:  # fmt: skip
+    """Return a recording in the units, in the order of the layers and on the grid of a periodic system.
+
+    `points`, `lengths`: along y and x; grid points lie at 0, length / points, … Axes that count from another point of this
+    grid are turned. Raises UserError where units, layers or points do not fit.
+    """
+    path = recording.path
+    frames = recording.frames
+    shape, expected = frames.shape[2:], (len(layers), *points)
+    if shape != expected:
+        raise UserError(f"{path}: frames (layer, y, x) of {shape} where the emulator's are {expected}")
+    order = _layer_order(path, recording.layers, layers)
+    if order != sorted(order):
+        frames = frames.isel(layer=order)
+    factors = [_factor(path, repr(variable), recording.units[index], units) for index in order]
+    if set(factors) != {1.0}:
+        frames = frames * xr.DataArray(np.asarray(factors), dims="layer")
+    for name, axis, count, length in zip(("y", "x"), (recording.y, recording.x), points, lengths, strict=True):
+        turn = _turn(path, name, axis, count, length, length_units)
+        if turn:
+            frames = frames.roll({name: turn}, roll_coords=False)
+    factor = _factor(path, "time", recording.time_units, time_units)
+    return replace(
+        recording,
+        frames=frames,
+        times=recording.times * factor,
+        time_units=time_units,
+        layers=layers,
+        units=(units,) * len(layers),
+    )
+
+
+def _factor(path: Path, what: str, source: str, target: str) -> float:
+    """Return the factor from units of a file to a system's; files that state no units are taken to have the system's."""
+    if not source:
+        return 1.0
+    factor = conversion(source, target)
+    if factor is None:
+        raise UserError(
+            f"{path}: {what} is in {source!r}, the system's unit is {target!r}; convert it, or correct the attribute units"
+        )
+    return factor
+
+
+def _layer_order(path: Path, labels: tuple | None, layers: tuple[str, ...]) -> list[int]:
+    """Return the position in the file of each layer of the system, by its label or its number."""
+    if labels is None or len(layers) == 1:
+        return list(range(len(layers)))
+    if set(labels) == set(layers):
+        return [labels.index(layer) for layer in layers]
+    for first in (0, 1):
+        if all(isinstance(label, int | float) for label in labels) and set(labels) == set(
+            range(first, first + len(layers))
+        ):
+            return [labels.index(first + index) for index in range(len(layers))]
+    raise UserError(
+        f"{path}: its layers are called {', '.join(map(str, labels))}, the system's are {', '.join(layers)}; rename them"
+    )
+
+
+def _turn(path: Path, name: str, axis: Axis, count: int, length: float, length_units: str) -> int:
+    """Return by how many points frames must be rolled so that their first point lies at 0."""
+    if axis.positions is None:
+        return 0
+    spacing = length / count
+    factor = _factor(path, name, axis.units, length_units)
+    if abs(axis.spacing * factor - spacing) > UNIFORM * spacing:
+        if np.array_equal(axis.positions, np.arange(count)):
+            return 0  # numbers of the points, not positions
+        raise UserError(
+            f"{path}: the points of {name!r} are {axis.spacing * factor:g} apart, those of the emulator's grid {spacing:g} {length_units}; "
+            f"scale the coordinate, or leave it out if the grid is 0, {spacing:g}, …"
+        )
+    shift = axis.positions[0] * factor / spacing
+    if abs(shift - round(shift)) > 0.01:
+        raise UserError(
+            f"{path}: the points of {name!r} begin at {axis.positions[0] * factor:g}, between 0, {spacing:g}, … of the emulator's grid; "
+            "interpolate to these points"
+        )
+    return round(shift) % count

@@ -1,0 +1,148 @@
+"""Files that other programs wrote, opened lazily as xarray datasets: netCDF, Zarr and the HDF5 layout of The Well.
+
+Nothing is interpreted here but what the container itself states: packed numbers and fill values are decoded, names and
+numbers stay as they are. `reader` gives them their meaning.
+"""
+
+import json
+import stat
+import warnings
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+import xarray as xr
+
+from sns_core.errors import UserError
+
+OPENING = {"decode_times": False, "chunks": {}}
+WELL_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
+
+
+def open_store(path: Path) -> xr.Dataset:
+    """Open a file or a Zarr store lazily.
+
+    Raises UserError where it is missing, is neither a file nor a Zarr store, or is in none of the three formats.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: missing; name a file that exists, relative to {Path.cwd()}")
+    if path.is_dir():
+        return _open_zarr(path)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path}: is no regular file; write the frames to a file first")
+    try:
+        if _has_group(path, WELL_GROUPS[0]):
+            return _open_well(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*multiple fill values.*")
+            dataset = xr.open_dataset(path, engine="netcdf4", **OPENING)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not readable as netCDF ({error})") from None
+    return dataset
+
+
+def groups_of(path: Path) -> list[str]:
+    """Return the names of the groups of a netCDF file that hold variables; nothing for other files."""
+    try:
+        with netCDF4.Dataset(path) as file:
+            return [group.path for group in _all_groups(file) if group.variables]
+    except OSError:
+        return []
+
+
+def _all_groups(parent):
+    for group in parent.groups.values():
+        yield group
+        yield from _all_groups(group)
+
+
+def _has_group(path: Path, name: str) -> bool:
+    with netCDF4.Dataset(path) as file:
+        return name in file.groups
+
+
+# Zarr
+
+
+def _open_zarr(path: Path) -> xr.Dataset:
+    try:
+        import zarr  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"{path}: a folder is read as a Zarr store, which needs the package zarr; pip install zarr"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = xr.open_zarr(path, consolidated=_is_consolidated(path), mask_and_scale=False, **OPENING)
+    except Exception as error:  # zarr has exceptions of many kinds
+        raise UserError(f"{path}: not readable as a Zarr store ({' '.join(str(error).split())})") from None
+    # In format 2 the fill value is also the value of chunks that were never written. zarr's own default is 0, and a zero
+    # is a number, not a missing value.
+    for variable in dataset.variables.values():
+        if np.all(np.equal(variable.attrs.get("_FillValue", np.nan), 0)):
+            del variable.attrs["_FillValue"]
+    return xr.decode_cf(dataset, decode_times=False)
+
+
+def _is_consolidated(path: Path) -> bool:
+    """Whether the metadata of all arrays stand in one file of the store."""
+    if (path / ".zmetadata").exists():
+        return True
+    try:
+        return "consolidated_metadata" in json.loads((path / "zarr.json").read_text())
+    except (OSError, ValueError):
+        return False
+
+
+# The Well
+
+
+def _open_well(path: Path) -> xr.Dataset:
+    """Open a file of The Well: fields in groups by their rank, arrays (trajectory, time, space..., components...).
+
+    Components of vectors and tensors become variables with the names of the axes: velocity_x, stress_xy. Arrays that do not
+    vary between trajectories or in time lack these dimensions.
+    """
+    axes = {}
+    with netCDF4.Dataset(path) as file:
+        space = list(np.atleast_1d(file["dimensions"].getncattr("spatial_dims")))
+        names = {group: list(file[group].variables) for group in WELL_GROUPS if group in file.groups}
+        trajectories = int(file.getncattr("n_trajectories"))
+        for name in ("time", *space):
+            if name in file["dimensions"].variables:
+                axes[name] = np.asarray(file["dimensions"][name][:], dtype=float)
+                if axes[name].ndim > 1:  # of coordinates that vary between trajectories
+                    axes[name] = axes[name].reshape(-1, axes[name].shape[-1])[0]
+    if len(space) != 2:
+        raise UserError(f"{path}: has the axes {', '.join(space)}; fields on planes are read, with two axes")
+    variables = {}
+    for rank, group in enumerate(WELL_GROUPS):
+        if names.get(group):
+            opened = xr.open_dataset(path, group=group, engine="netcdf4", **OPENING)
+            for name in names[group]:
+                field = _well_field(opened[name], space, rank, trajectories, axes)
+                variables |= _components(name, field, space, rank)
+    return xr.Dataset(variables, {name: (name, values) for name, values in axes.items()})
+
+
+def _well_field(field: xr.DataArray, space: list[str], rank: int, trajectories: int, axes: dict) -> xr.DataArray:
+    """Return a field with the names of its axes: HDF5 holds none, their order says which is which."""
+    components = [f"component_{index}" for index in range(rank)]
+    leading = field.ndim - len(space) - rank
+    first = [["trajectory", "time"][len(axes["time"]) == field.shape[0] and trajectories != field.shape[0]]]
+    dims = {0: [], 1: first, 2: ["trajectory", "time"]}[leading]
+    return xr.DataArray(field.data, dims=[*dims, *space, *components], attrs=field.attrs)
+
+
+def _components(name: str, field: xr.DataArray, space: list[str], rank: int) -> dict[str, xr.DataArray]:
+    """Return each component of a field of some rank under a name of its own."""
+    parts = {name: field}
+    for index in range(rank):
+        parts = {
+            f"{label}{'' if index else '_'}{axis}": part.isel({f"component_{index}": place})
+            for label, part in parts.items()
+            for place, axis in enumerate(space)
+        }
+    return parts

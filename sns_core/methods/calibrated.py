@@ -1,0 +1,154 @@
+"""SNS whose noise levels and noise follow from measurements on held-out data: nothing is set by hand.
+
+A surrogate trained on the mean square gives the conditional mean f of the next frame: x_t = f + e, where the error e is
+orthogonal to f and has the power spectrum R(K). So f is no noisy x_t. It lacks the power R, and it looks cleaner than
+any true frame. One step from x_{t-1}:
+
+    1. candidate f = surrogate(x_{t-1})
+    2. completion: f is noised to level s1 with the variance sigma^2 + a R(K). In its first two moments the result is
+       a true next frame at level s1. s1 is the least level whose noise is as strong as R in every shell.
+    3. level s2 of x_{t-1}: the median of the denoiser's head
+    4. one call of the denoiser gives the clean estimate of x_t, a conditional mean again
+    5. balance: the power that the estimate lacks is given back to each shell as noise
+
+R, s1 and the balance are measured by `evaluation.calibration`; a `Calibration` holds them. All of this takes place in the
+coordinates of the diffusion, per channel and wavenumber shell.
+"""
+
+import torch
+
+from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule
+from sns_core.methods.base import Carry, Parts, StepRecord, Streams
+from sns_core.methods.calibration import Calibration
+from sns_core.methods.denoising import DenoisingMethod
+from sns_core.methods.levels import EstimatedLevels
+from sns_core.options import AnchorFrame, Count, Level
+from sns_core.shells import filtered, shell_index
+from sns_core.streams import normal
+
+
+def least_level(schedule: NoiseSchedule, residual: torch.Tensor) -> int:
+    """Return the least level whose noise variance is at least `residual` in every shell; at most S."""
+    variance = 1 - schedule.alpha_bar
+    enough = variance >= float(residual.max())
+    return int(enough.nonzero()[0]) if enough.any() else schedule.levels
+
+
+class CalibratedRefinement(DenoisingMethod):
+    """SNS around a surrogate, at one denoiser call per step.
+
+    `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the mean of the next frames; `denoiser`,
+    `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two, without which no
+    step can be made. `condition_level`: hold the previous frame at this level instead of the estimated one. Three more options leave out
+    a part, for controls: `level` replaces the least level, `completion` false noises the candidate to its level and no
+    further, `balance` false gives no power back.
+    """
+
+    needs = {"surrogate": ("pointwise",), "denoiser": ("denoiser",)}
+    calibrated = True
+
+    def __init__(
+        self,
+        surrogate,
+        denoiser: Denoiser,
+        schedule: NoiseSchedule,
+        *,
+        calibration: Calibration | None = None,
+        condition_level: int | None = None,
+        level: int | None = None,
+        completion: bool = True,
+        balance: bool = True,
+        **diffusion,
+    ):
+        super().__init__(denoiser, schedule, **diffusion)
+        self.surrogate, self.condition_level = surrogate, condition_level
+        self.level, self.completes, self.balances = level, completion, balance
+        if calibration is not None:
+            self.calibration = calibration
+        self.level_rule = EstimatedLevels(readout=LevelReadout("quantile", 0.5))
+
+    @classmethod
+    def build(
+        cls,
+        parts: Parts,
+        *,
+        condition_level: Level | None = None,
+        level: Count | None = None,
+        completion: bool = True,
+        balance: bool = True,
+        anchor_frame: AnchorFrame = "initial",
+    ) -> "CalibratedRefinement":
+        return cls(
+            parts.surrogate,
+            calibration=parts.calibration,
+            condition_level=condition_level,
+            level=level,
+            completion=completion,
+            balance=balance,
+            **cls.diffusion_parts(parts, anchor_frame),
+        )
+
+    def calibrate(self, residual: torch.Tensor, power: torch.Tensor) -> None:
+        """Follow the spectra (C, K) of the surrogate's error and of the data; no power is given back yet."""
+        level = least_level(self.schedule, residual) if self.level is None else self.level
+        zero = torch.zeros_like(residual)
+        self.calibration = Calibration(level, residual if self.completes else zero, power, zero)
+
+    @property
+    def calibration(self) -> Calibration:
+        """The measurements that the steps follow; a new value replaces all of them."""
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        self._calibration, balance = calibration, calibration.balance
+        level = torch.tensor(calibration.level)
+        self.signal, self.sigma = float(self.schedule.signal(level)), float(self.schedule.sigma(level))
+        share = 1 + torch.where(balance < 0, balance / calibration.power, 0.0)
+        self.completion = (self.sigma**2 + self.signal**2 * calibration.residual).sqrt()
+        self.damping = share.sqrt() if (share < 1).any() else None
+        self.returned = balance.clamp(min=0).sqrt() if (balance > 0).any() else None
+
+    def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
+        previous = carry["frame"]
+        frame, record = self.refine(previous, self.surrogate(previous), self.anchors.of_step(carry, streams), streams)
+        return {**carry, "frame": self.frames.admissible(frame)}, record
+
+    def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
+        """Complete a candidate, estimate the clean frame and give power back; return that frame and the record.
+
+        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` is not used.
+        """
+        z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
+        completed = self.signal * z_next + shell_noise(self.completion, z_next, streams)
+        z, levels = self.clean_estimate(z_prev, completed, anchor, streams)
+        if self.damping is not None:
+            z = scale_shells(z, self.damping)
+        if self.returned is not None:
+            z = z + shell_noise(self.returned, z, streams)
+        return self.unwhiten(z), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
+
+    def clean_estimate(self, z_prev, z_next, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
+        """The clean estimate of the next frames (B, C, m, m), and the levels (B, 2) at which the pairs stand."""
+        pair = self.denoiser.encode_pair(z_prev, z_next, anchor)
+        s_next = torch.full((len(z_next),), self.calibration.level)
+        levels = torch.stack([self.condition_levels(pair, streams), s_next], 1)
+        _, noise = self.denoiser.decode_pair(pair, *levels.unbind(1))
+        return (z_next - self.sigma * noise) / self.signal, levels
+
+    def condition_levels(self, pair, streams: Streams) -> torch.Tensor:
+        """The levels (B,) of the previous frames of an encoded pair."""
+        if self.condition_level is not None:
+            return torch.full((len(pair.x_prev),), self.condition_level)
+        return self.level_rule.of_pair(lambda: self.denoiser.logits(pair), streams, None)[:, 0]
+
+
+def scale_shells(fields: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Fields (B, C, N, N) whose modes of each shell are multiplied by `factor` (C, K)."""
+    shells = torch.from_numpy(shell_index(fields.shape[-1]))
+    return filtered(fields, factor[:, shells].to(fields.device, fields.dtype))
+
+
+def shell_noise(amplitude: torch.Tensor, like: torch.Tensor, streams: Streams) -> torch.Tensor:
+    """Gaussian noise with the shape of `like` (B, C, N, N) and the standard deviation `amplitude` (C, K) per mode."""
+    return scale_shells(normal(streams, like.shape[1:], like), amplitude)

@@ -1,0 +1,127 @@
+"""Calibrated refinement around the exact denoiser of a Gaussian field, whose surrogate is the exact conditional mean.
+
+Per mode of shell K the field has the power P, and 0.97^K is the correlation of successive frames, so the surrogate leaves
+R = P (1 - 0.97^2K). At level s1 with the signal a and the noise variance sigma^2, the estimate leaves
+V = R sigma^2 / (a^2 R + sigma^2).
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sns_core.diffusion import NoiseSchedule
+from sns_core.evaluation.calibration import find_balance, loop_gain, mean_power, residual_spectrum
+from sns_core.methods import CalibratedRefinement
+from sns_core.methods.calibrated import least_level, scale_shells
+from sns_core.shells import shell_index
+from sns_core.streams import MemberStreams
+from sns_core.theory.compute import field_process
+
+POINTS, MEMBERS = 8, 400
+SCHEDULE = NoiseSchedule.cosine(100)
+SHELLS = torch.arange(int(shell_index(POINTS).max()) + 1, dtype=torch.float64)[None]
+CORRELATION = 0.97 ** SHELLS.clamp(min=1)
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return field_process(POINTS, SCHEDULE)
+
+
+@pytest.fixture(scope="module")
+def power(oracle):
+    modes = torch.fft.fft2(oracle.stationary.view(-1, POINTS, POINTS)).reshape(POINTS**2, POINTS, POINTS)[0].real
+    half = modes[:, : POINTS // 2 + 1].flatten()
+    index = torch.from_numpy(shell_index(POINTS)).flatten()
+    return torch.stack([half[index == shell].mean() for shell in range(SHELLS.shape[1])])[None]
+
+
+@pytest.fixture(scope="module")
+def pairs(oracle):
+    return oracle.sample(MEMBERS, torch.Generator().manual_seed(1), (1, POINTS, POINTS))
+
+
+@pytest.fixture
+def streams():
+    return MemberStreams("test", members=range(MEMBERS))
+
+
+def posterior_power(calibration):
+    a2 = float(SCHEDULE.alpha_bar[calibration.level])
+    return calibration.residual * (1 - a2) / (a2 * calibration.residual + 1 - a2)
+
+
+@pytest.fixture
+def method(oracle, power):
+    def surrogate(x):
+        return (x.flatten(1) @ oracle.transition.mT).view_as(x)
+
+    refinement = CalibratedRefinement(surrogate, oracle, SCHEDULE, condition_level=0)
+    refinement.calibrate(power * (1 - CORRELATION**2), power)
+    return refinement
+
+
+def test_the_residual_is_the_innovation_of_the_process(method, pairs, power):
+    measured = residual_spectrum(method, *pairs)
+    torch.testing.assert_close(measured[0, 1:5], method.calibration.residual[0, 1:5], rtol=0.12, atol=0)
+    assert method.calibration.level == least_level(SCHEDULE, method.calibration.residual) > 1
+
+
+def test_the_least_level_has_noise_as_strong_as_the_residual_and_no_stronger():
+    residual = torch.tensor([[0.0, 0.03, 0.01]], dtype=torch.float64)
+    level = least_level(SCHEDULE, residual)
+    assert 1 - float(SCHEDULE.alpha_bar[level]) >= 0.03 > 1 - float(SCHEDULE.alpha_bar[level - 1])
+    assert least_level(SCHEDULE, residual / math.inf) == 0
+    assert least_level(SCHEDULE, residual * 1e3) == SCHEDULE.levels
+
+
+def test_a_completed_start_and_the_power_given_back_keep_the_law_of_the_pair(method, pairs, power, streams):
+    method.calibration = replace(method.calibration, balance=posterior_power(method.calibration))
+    carry, record = method.step(method.start(pairs[0]), streams.at(1))
+    frame = carry["frame"]
+    torch.testing.assert_close(mean_power(frame)[0, 1:5], power[0, 1:5], rtol=0.15, atol=0)
+    change = mean_power(frame - scale_shells(pairs[0], CORRELATION))
+    torch.testing.assert_close(change[0, 1:5], method.calibration.residual[0, 1:5], rtol=0.12, atol=0)
+    assert record.calls.tolist() == [1] * MEMBERS
+    assert record.levels.unique(dim=0).tolist() == [[0, method.calibration.level]]
+
+
+def test_without_the_power_given_back_a_step_loses_it(method, pairs, streams):
+    carry, _ = method.step(method.start(pairs[0]), streams.at(1))
+    lost = method.calibration.residual - mean_power(carry["frame"] - scale_shells(pairs[0], CORRELATION))
+    torch.testing.assert_close(lost[0, 1:5], posterior_power(method.calibration)[0, 1:5], rtol=0.15, atol=0)
+
+
+def test_a_negative_balance_damps_a_shell_by_that_power(method, pairs, power, streams):
+    balance = torch.zeros_like(power)
+    balance[0, 2] = -0.2 * power[0, 2]
+    frames = []
+    for value in (torch.zeros_like(power), balance):
+        method.calibration = replace(method.calibration, balance=value)
+        frames.append(method.step(method.start(pairs[0]), streams.at(1))[0]["frame"])
+    factor = torch.ones_like(power)
+    factor[0, 2] = math.sqrt(0.8)
+    torch.testing.assert_close(frames[1], scale_shells(frames[0], factor), rtol=1e-9, atol=1e-12)
+
+
+def test_an_error_of_the_surrogate_shrinks_by_the_factor_that_theory_gives(method, pairs, streams, oracle):
+    """An error b of f moves the clean estimate by a^2 R / (a^2 R + sigma^2) of b."""
+    drift = torch.randn(1, 1, POINTS, POINTS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    exact, frames = method.surrogate, []
+    for shift in (0.0, drift):
+        method.surrogate = lambda x, shift=shift: exact(x) + shift
+        frames.append(method.step(method.start(pairs[0]), streams.at(1))[0]["frame"])
+    a2, residual = float(SCHEDULE.alpha_bar[method.calibration.level]), method.calibration.residual
+    factor = a2 * residual / (a2 * residual + 1 - a2)
+    expected = scale_shells(drift, factor)
+    torch.testing.assert_close((frames[1] - frames[0])[:1], expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_loop_finds_the_power_that_the_estimate_lacks(method, pairs, power):
+    starts, member_streams = pairs[0][:64], MemberStreams("loop", members=range(64))
+    calibration, history, _ = find_balance(method, starts, member_streams, loop_gain(method, *pairs), steps=600)
+    torch.testing.assert_close(calibration.balance[0, 1:5], posterior_power(calibration)[0, 1:5], rtol=0.2, atol=0)
+    late = torch.stack(history[len(history) // 2 :]).mean(0)
+    torch.testing.assert_close(late[0, 1:5], power[0, 1:5], rtol=0.1, atol=0)

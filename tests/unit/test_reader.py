@@ -1,0 +1,203 @@
+"""Trajectories of other programs: one recording from any file, with what cannot be understood refused in one line."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from sns_core.data.reader import open_recording
+from sns_core.errors import UserError
+from sns_core.units import conversion
+
+TIMES, SIDE = 6, 8
+RANDOM = np.random.default_rng(3).normal(size=(2, TIMES, SIDE, SIDE)).astype("f4")
+
+
+@pytest.fixture
+def field() -> xr.DataArray:
+    """Two members of a field b, 6 frames 0.5 apart, on 8 x 8 points."""
+    positions = np.arange(SIDE) * 2.0
+    coordinates = {"member": [0, 1], "time": np.arange(TIMES) * 0.5, "y": positions, "x": positions}
+    return xr.DataArray(RANDOM, coordinates, ("member", "time", "y", "x"), "b", {"units": "m s-1"})
+
+
+def frames_of(recording) -> np.ndarray:
+    return np.stack([recording.read(member, slice(None)) for member in range(len(recording.members))])[:, :, 0]
+
+
+def written(folder, field, name="a.nc", **options):
+    path = folder / name
+    (field.to_dataset() if isinstance(field, xr.DataArray) else field).to_netcdf(path, **options)
+    return path
+
+
+CHANGES = {
+    "as it is": lambda f: f,
+    "y down": lambda f: f.isel(y=slice(None, None, -1)),
+    "times out of order": lambda f: f.isel(time=[3, 0, 1, 2, 5, 4]),
+    "a step twice": lambda f: f.isel(time=[0, 1, 2, 2, 3, 4, 5]),
+    "axes in another order": lambda f: f.transpose("x", "time", "y", "member"),
+    "names by convention": lambda f: f.rename(y="lat", x="lon", member="trajectory", time="t"),
+    "CF axes": lambda f: f.rename(y="p", x="q").assign_coords(p=("p", f.y.values, {"axis": "Y"}), q=("q", f.x.values, {"axis": "X"})),
+    "CF standard names": lambda f: f.rename(member="z").assign_coords(z=("z", [0, 1], {"standard_name": "realization"})),
+    "an axis of one point": lambda f: f.expand_dims(surface=[0.0]),
+    "durations": lambda f: f.assign_coords(time=(f.time * 1e3).astype("timedelta64[ms]")),
+    "dates": lambda f: f.assign_coords(time=np.datetime64("1999-12-31T23:59:59", "ms") + (f.time.values * 1e3).astype("timedelta64[ms]")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_coordinates_are_understood(field, tmp_path, change):
+    recording = open_recording([written(tmp_path, change(field))], ["b"])
+    np.testing.assert_array_equal(frames_of(recording), RANDOM)
+    unit = conversion(recording.time_units, "s") if recording.time_units else 1.0
+    np.testing.assert_allclose(recording.step * unit, 0.5)
+    assert (recording.x.spacing, recording.units, recording.members) == (2.0, ("m s-1",), (0, 1))
+
+
+def test_packed_numbers_are_unpacked_and_fill_values_are_missing(field, tmp_path):
+    packing = {"b": {"dtype": "i2", "scale_factor": 1e-3, "add_offset": 0.5, "_FillValue": -32768}}
+    path = written(tmp_path, field, encoding=packing)
+    np.testing.assert_allclose(frames_of(open_recording([path], ["b"])), RANDOM, atol=6e-4)
+    hole = field.copy()
+    hole[1, 4, 0, 0] = np.nan
+    path = written(tmp_path, hole, "hole.nc", encoding=packing)
+    with pytest.raises(
+        UserError, match=r"hole\.nc: member 1 has missing or infinite values from time 2 \(frame 4\) on"
+    ):
+        open_recording([path], ["b"]).read(1, slice(2, None))
+
+
+def test_channels_come_from_variables_and_layers(field, tmp_path):
+    layered = xr.concat([field, 2 * field], "lev").assign_coords(lev=["upper", "lower"])
+    path = written(tmp_path, xr.Dataset({"q": layered, "h": (3 * field).assign_attrs(units="m")}))
+    recording = open_recording([path], ["h", "q"])
+    assert recording.layers == ("h", "q_upper", "q_lower")
+    assert recording.units == ("m", "m s-1", "m s-1")
+    np.testing.assert_allclose(recording.read(0, slice(1))[0, :, 0, 0], RANDOM[0, 0, 0, 0] * np.array([3, 1, 2]))
+
+
+@pytest.mark.parametrize("split", ["time", "member", "both", "overlapping", "alone"])
+def test_files_are_joined_along_time_and_members(field, tmp_path, split):
+    parts = {
+        "time": [field.isel(time=slice(0, 2)), field.isel(time=slice(2, None))],
+        "member": [field.isel(member=[1]), field.isel(member=[0])],
+        "both": [field.isel(member=[m], time=t) for m in (1, 0) for t in (slice(0, 4), slice(4, None))],
+        "overlapping": [field.isel(time=slice(0, 3)), field.isel(time=slice(2, None))],
+        "alone": [field.isel(member=m, drop=True) for m in (0, 1)],
+    }[split]
+    paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
+    np.testing.assert_array_equal(frames_of(open_recording(paths[::-1], ["b"])), RANDOM)
+
+
+def test_names_of_dimensions_may_be_said(field, tmp_path):
+    path = written(tmp_path, field.rename(member="seed", y="p", x="q", time="n"))
+    with pytest.raises(
+        UserError, match=r"a\.nc: 'b' has the dimension 'seed', which is neither .* say which under dims"
+    ):
+        open_recording([path], ["b"])
+    recording = open_recording([path], ["b"], {"member": "seed", "time": "n", "y": "p", "x": "q"})
+    np.testing.assert_array_equal(frames_of(recording), RANDOM)
+
+
+REFUSED = {
+    "no such variable": (lambda f: f.rename("c"), "holds no 'b', only 'c'"),
+    "a missing step": (lambda f: f.isel(time=[0, 1, 3, 4, 5]), "time goes from 0.5 to 1.5 in a step, and elsewhere by 0.5"),
+    "two frames at a time": (lambda f: f.assign_coords(time=[0, 0.5, 0.5, 1, 1.5, 2]), "two different frames at time 0.5"),
+    "no times": (lambda f: f.drop_vars("time"), "no coordinate 'time'"),
+    "text as times": (lambda f: f.assign_coords(time=list("abcdef")), "'time' holds a, b, c, …; it needs finite numbers"),
+    "a time that is NaN": (lambda f: f.assign_coords(time=f.time.where(f.time < 2)), "'time' holds .*finite numbers"),
+    "months": (lambda f: f.assign_coords(time=("time", f.time.values, {"units": "months since 2000-01-01"})), "no fixed length"),
+    "uneven points": (lambda f: f.assign_coords(x=f.x**2), "points of 'x' are not evenly spaced"),
+    "a member twice": (lambda f: f.assign_coords(member=[1, 1]), "the member 1 twice"),
+    "two axes for x": (lambda f: f.rename(member="lon"), "two dimensions that may be x, 'lon' and 'x'"),
+    "no axis y": (lambda f: f.isel(y=0), "none is known as y"),
+    "text": (lambda f: f.astype(str), "holds .*, not numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_understood_is_one_line(field, tmp_path, change, words):
+    path = written(tmp_path, change(field))
+    with pytest.raises(UserError, match=words) as caught:
+        open_recording([path], ["b"]).read(0, slice(None))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+UNLIKE = {
+    "another grid": (lambda f: f.assign_coords(x=f.x * 2), "has x of 0 to 28, "),
+    "fewer points": (lambda f: f.isel(x=slice(4)), r"frames \(layer, y, x\) of \(1, 8, 4\)"),
+    "other units": (lambda f: f.assign_attrs(units="km s-1"), "has units"),
+    "shorter": (lambda f: f.isel(time=slice(3)), "holds 3 frames, .* 6; members of one split are of one length"),
+    "a gap between files": (lambda f: f.assign_coords(time=f.time + 9), r"neither the same times nor the next ones; say source\.join"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), UNLIKE.values(), ids=UNLIKE)
+def test_files_that_do_not_fit_together_are_one_line(field, tmp_path, change, words):
+    member = field.isel(member=0, drop=True)
+    paths = [written(tmp_path, member, "a.nc"), written(tmp_path, change(member), "b.nc")]
+    with pytest.raises(UserError, match=words) as caught:
+        open_recording(paths, ["b"])
+    assert str(caught.value).startswith(f"{paths[1]}: ")
+
+
+def test_groups_and_other_files_are_named(field, tmp_path):
+    path = tmp_path / "groups.nc"
+    field.to_dataset().to_netcdf(path, group="run/out")
+    with pytest.raises(UserError, match=r"its variables lie in the groups /run/out"):
+        open_recording([path], ["b"])
+    (tmp_path / "text.nc").write_text("no frames")
+    with pytest.raises(UserError, match=r"text\.nc: not readable as netCDF"):
+        open_recording([tmp_path / "text.nc"], ["b"])
+    with pytest.raises(UserError, match=r"gone\.nc: missing"):
+        open_recording([tmp_path / "gone.nc"], ["b"])
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_zarr_stores_are_read(field, tmp_path, version, consolidated):
+    pytest.importorskip("zarr")
+    path = tmp_path / "a.zarr"
+    field.to_dataset().to_zarr(path, zarr_format=version, consolidated=consolidated)
+    np.testing.assert_array_equal(frames_of(open_recording([path], ["b"])), RANDOM)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zeros_of_zarr_are_numbers(tmp_path, version):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(tmp_path / "zeros.zarr", mode="w", zarr_format=version)
+    sizes = {"time": 3, "y": 4, "x": 4}
+    for name, dims, values in [
+        ("b", tuple(sizes), np.zeros((3, 4, 4))),
+        *((d, (d,), np.arange(n) * 1.0) for d, n in sizes.items()),
+    ]:
+        array = group.create_array(name, data=values, **({"dimension_names": dims} if version == 3 else {}))
+        array.attrs["_ARRAY_DIMENSIONS"] = dims
+    assert (frames_of(open_recording([tmp_path / "zeros.zarr"], ["b"])) == 0).all()
+
+
+def test_the_layout_of_the_well_is_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    vector = np.random.default_rng(4).normal(size=(2, TIMES, SIDE, SIDE, 2)).astype("f4")
+    with h5py.File(tmp_path / "well.hdf5", "w") as file:
+        file.attrs["n_trajectories"] = 2
+        axes = file.create_group("dimensions")
+        axes.attrs["spatial_dims"] = ["x", "y"]
+        for name, count in {"time": TIMES, "x": SIDE, "y": SIDE}.items():
+            axes[name] = np.arange(count) * 0.5
+        for group, name, values in (("t0_fields", "b", RANDOM.swapaxes(2, 3)), ("t1_fields", "velocity", vector)):
+            file.create_group(group)[name] = values
+        file.create_group("t2_fields")
+    recording = open_recording([tmp_path / "well.hdf5"], ["b", "velocity_y"])
+    np.testing.assert_array_equal(recording.read(1, slice(None))[:, 0], RANDOM[1])
+    np.testing.assert_array_equal(recording.read(1, slice(None))[:, 1], vector[1, ..., 1].swapaxes(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "factor"),
+    [("day-1", "s-1", 1 / 86400), ("km", "m", 1e3), ("m/s", "m s-1", 1), ("m**2 s**-2", "m2 s-2", 1), ("1/s", "Hz", 1), ("%", "1", 0.01)],
+)  # fmt: skip
+def test_units_are_converted(source, target, factor):
+    assert conversion(source, target) == pytest.approx(factor)
+    assert conversion(source, "kg") is None

@@ -1,0 +1,110 @@
+"""A finished run as a package: files, checksums, code, and the metadata of an RO-Crate."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from small_run import make_run
+
+from sns_workflow.publish import PARTS, main
+
+WORDS = ["--creators", "Doe, Jane", "Roe, Richard"]
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return make_run(tmp_path / "a")
+
+
+def published(run: Path, *words: str) -> dict[str, bytes]:
+    """Return name -> content of the package of a run."""
+    assert main([str(run), *WORDS, *words]) == 0
+    with zipfile.ZipFile(run.parent / "a.zip") as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def entities(contents: dict[str, bytes]) -> dict[str, dict]:
+    return {entity["@id"]: entity for entity in json.loads(contents["ro-crate-metadata.json"])["@graph"]}
+
+
+def names(references) -> list[str]:
+    return [entry["@id"] for entry in (references if isinstance(references, list) else [references])]
+
+
+def test_every_file_is_listed_with_its_checksum(run):
+    contents = published(run)
+    listed = dict(line.split("  ")[::-1] for line in contents["checksums.sha256"].decode().splitlines())
+    assert set(listed) == set(contents) - {"checksums.sha256"}
+    assert all(hashlib.sha256(contents[name]).hexdigest() == checksum for name, checksum in listed.items())
+    parts = names(entities(contents)["./"]["hasPart"])
+    assert set(parts) == set(listed) - {"ro-crate-metadata.json"}
+    assert {"flow/scorecard.csv", "flow/figures/fields.png", "provenance.json", "workflow/Snakefile"} <= set(parts)
+
+
+def test_the_crate_tells_which_job_made_which_file_of_which(run):
+    crate = entities(published(run))
+    job = crate["#job-compute_metrics-flow/metrics/sns.nc"]
+    assert names(job["instrument"]) == ["#stage-compute_metrics"]
+    assert names(job["result"]) == ["flow/metrics/sns.nc"]
+    assert "flow/shards/manifest.json" in names(job["object"])
+    settings = crate[names(job["object"])[0]]
+    assert json.loads(settings["value"]) == {"window": 500}
+    assert (job["startTime"], job["endTime"]) == ("2001-09-09T01:46:38+00:00", "2001-09-09T01:46:40+00:00")
+    assert crate["#stage-compute_metrics"]["name"] == "python -m sns_core compute_metrics"
+    assert names(crate["./"]["conformsTo"])[2] == "https://w3id.org/ro/wfrun/provenance/0.5"
+    assert len(names(crate["./"]["author"])) == 2
+
+
+def test_every_reference_leads_to_an_entity(run):
+    crate = entities(published(run, "--without", *PARTS))
+    outside = ("https://w3id.org/ro/crate", "https://bioschemas.org")
+    for entity in crate.values():
+        for value in entity.values():
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, dict) and not each["@id"].startswith(outside):
+                    assert each["@id"] in crate, (entity["@id"], each)
+
+
+def test_a_part_that_is_left_out_is_named_by_its_checksum(run):
+    (run / "flow/models").mkdir()
+    (run / "flow/models/net.safetensors").write_bytes(b"weights")
+    record = json.loads((run / "flow/metrics/provenance/sns.nc.json").read_text())
+    record["inputs"]["results/a/flow/models/net.safetensors"] = hashlib.sha256(b"weights").hexdigest()
+    (run / "flow/metrics/provenance/sns.nc.json").write_text(json.dumps(record))
+    assert "flow/models/net.safetensors" in published(run)
+    contents = published(run, "--without", "models")
+    assert "flow/models/net.safetensors" not in contents and b"Left out: models" in contents["README.md"]
+    left_out = entities(contents)["#not-in-this-package/flow/models/net.safetensors"]
+    assert left_out["identifier"] == f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
+
+
+def test_logs_and_unfinished_work_are_no_part_of_a_package(run):
+    for name in ("flow/logs/a.log", "flow/models/.work/checkpoint", "flow/metrics/provenance/sns.nc.running"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    assert not [name for name in published(run) if name.endswith((".log", "checkpoint", ".running"))]
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    published(run)
+    first = (run.parent / "a.zip").read_bytes()
+    published(run)
+    assert (run.parent / "a.zip").read_bytes() == first
+
+
+def test_licence_size_and_authors_are_stated_for_people_and_for_zenodo(run, capsys):
+    contents = published(run, "--license", "CC0-1.0")
+    page = contents["README.md"].decode()
+    assert "Licence: CC0-1.0. By Doe, Jane; Roe, Richard." in page and " MB. `sha256sum -c" in page
+    deposit = json.loads((run.parent / "a.zenodo.json").read_text())["metadata"]
+    assert deposit["license"] == "cc0-1.0" and [each["name"] for each in deposit["creators"]] == WORDS[1:]
+    assert " files, " in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_finished_ends_in_one_line(tmp_path, root, capsys):
+    assert main([str(tmp_path), *WORDS]) == 1
+    assert main([str(root / "gallery/re1e4"), *WORDS]) == 1
+    first, second = capsys.readouterr().err.strip().splitlines()
+    assert first.startswith(f"publish: {tmp_path}: no finished run") and "publish the run itself" in second
