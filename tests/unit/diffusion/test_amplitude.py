@@ -80,12 +80,12 @@ def test_a_drift_has_its_sign_and_its_size_in_its_own_band_alone(oracle, driftin
     values = scores_of(oracle, frames, stream)
     level = torch.tensor([LEVEL])
     noise = torch.eye(2 * N * N, dtype=F64) * (1 - SCHEDULE.alpha_bar[LEVEL])
-    one = torch.eye(N * N, dtype=F64) + (factor - 1) * projector(band)
-    drift = torch.block_diag(one, one)
+    of_a_frame = torch.eye(N * N, dtype=F64) + (factor - 1) * projector(band)
+    drift = torch.block_diag(of_a_frame, of_a_frame)
     covariance = oracle.noised_covariance(level, level)[0]
     drifted = drift @ (covariance - noise) @ drift.mT + noise
-    for index, other in enumerate(BANDS):
-        both = torch.block_diag(*[projector(other)] * 2)
+    for index, scored in enumerate(BANDS):
+        both = torch.block_diag(*[projector(scored)] * 2)
         exact = torch.trace(both @ torch.linalg.solve(covariance, drifted)) - both.trace()
         error = values[:, index].std() / MEMBERS**0.5
         assert abs(values[:, index].mean() - exact) < 4 * error
