@@ -9,7 +9,8 @@
 # make graph  the graph of rules in docs/code-tour.md and docs/plane.png again, after a change of the rules
 # make gallery  the figures and the report of a run that is kept in gallery/ (GALLERY=gallery/<run>), from its models, without training
 # make docs   the pages as a site with search and the reference of the package, to site/index.html; it is read without a network
-# make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo)
+# make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo whose
+#             use.methods has sns_in_place, too)
 #
 # VENV and LOCK may be given: `make demo LOCK=envs/requirements-gpu.txt` for a CUDA build of torch.
 PYTHON ?= python3

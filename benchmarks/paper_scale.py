@@ -87,7 +87,7 @@ def network_rows(resolved: dict, device, channels: int) -> Iterator[tuple]:
     used = {model for method in resolved["methods"].values() for model in method["models"].values()}
     for name in [model for model in resolved["models"] if model in used]:
         spec = resolved["models"][name]
-        training, network = spec["training"], build_network(spec, channels).to(device)
+        training, network = spec["training"], build_network(spec, channels, resolution=resolution).to(device)
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
         frames = torch.randn(training["batch"], network.frames_in, channels, resolution, resolution, device=device)
         levels = torch.zeros(training["batch"], network.frames_out, dtype=torch.int64, device=device)

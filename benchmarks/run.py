@@ -207,14 +207,14 @@ def refinement(turns: int, results: Path) -> Iterator[str]:
     yield "The straightforward rollout (benchmarks/straightforward.py) takes the same path with the same moves, or with one move"
     yield "per level, as the published code does. The last columns compare a step with the surrogate's, plain and compiled."
     yield f"Every turn of every side makes the same first {ROUND} steps, since the first steps take more network calls.\n"
-    yield "Each step examines its pair, except on the sides `configured`: there every n-th step does, as in the demo (sns: 2).\n"
+    yield "Each step examines its pair, except on the sides `configured`: there every n-th step does, as configured (sns_in_place: 2).\n"
     sides = (
         "one move per level", "ours, float32", "ours", "ours, compiled", "surrogate", "surrogate, compiled", "configured",
         "configured, compiled",
     )  # fmt: skip
     yield head("method", *sides, reference="straightforward", more="step / surrogate's | compiled | configured | both")
     workers = [Worker(*PROJECT, "rollout", str(results)) for _ in range(len(sides) + 1)]
-    for method in ("sns", "sns_published"):
+    for method in ("sns_in_place", "sns_published"):
         case, alone = {"method": method, "members": 8}, {"method": "pointwise", "members": 8, "side": "ours"}
         cases = [
             {**case, "side": "plain", "precision": "float32"}, {**case, "side": "plain", "precision": "float32", "stride": 1},
@@ -242,7 +242,10 @@ def main() -> None:
         help="all sides share the first core; in the part `cores` the solvers have all cores (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--results", type=Path, default=HERE.parent / "results/demo/kolmogorov", help="a finished run of the demo"
+        "--results",
+        type=Path,
+        default=HERE.parent / "results/demo/kolmogorov",
+        help="a finished run of the demo with sns_in_place in use.methods",
     )
     arguments = parser.parse_args()
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)

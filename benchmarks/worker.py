@@ -36,6 +36,7 @@ ROUND = 10
 
 def demo() -> dict:
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    config["use"]["methods"].append("sns_in_place")
     return configuration.resolve(config, "kolmogorov")
 
 

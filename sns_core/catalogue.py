@@ -9,6 +9,8 @@ METHODS = {
     "pointwise": "sns_core.methods.surrogate.Surrogate",
     "refinement": "sns_core.methods.refinement.Refinement",
     "calibrated_refinement": "sns_core.methods.calibrated.CalibratedRefinement",
+    "residual_noise": "sns_core.methods.residual_noise.ResidualNoise",
+    "relaxed_spectrum": "sns_core.methods.relaxed_spectrum.RelaxedSpectrum",
     "thermalizer": "sns_core.methods.thermalizer.Thermalizer",
     "generation": "sns_core.methods.generation.Generation",
     "acdm": "sns_core.methods.acdm.ACDM",

@@ -44,12 +44,14 @@ class Default:
 Count = Annotated[int, Bounds(1)]
 Level = Annotated[int, Bounds(0)]
 Share = Annotated[float, Bounds(0, 1, inside=True)]
+Rate = Annotated[float, Bounds(0, 1)]
 Positive = Annotated[float, Bounds(0, inside=True)]
 NotNegative = Annotated[float, Bounds(0)]
 Gain = tuple[NotNegative, NotNegative]
 PathName = Literal["left_then_down", "down_then_left", "diagonal", "fixed_condition", "clean", "unconditional"]
 AnchorFrame = Literal["initial", "resampled"]
 StartFrom = Literal["noise", "previous"]
+Bookkeeping = Literal["levels", "indices"]
 
 
 class PlainReadout(TypedDict):

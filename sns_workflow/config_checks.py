@@ -200,6 +200,8 @@ def check_scales(where: str, resolved: dict) -> None:
         levels = denoiser.get("diffusion", {}).get("levels")
         if levels:
             _check_levels(f"methods.{name}", method, levels, metrics["diagnose"]["levels"])
+        if method["kind"] == "refinement" and method["bookkeeping"] == "indices":
+            _check_indices(f"methods.{name}", method)
 
 
 def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
@@ -216,6 +218,23 @@ def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
         raise ConfigurationError(
             f"metrics.diagnose.levels: {examined} exceeds the {levels + 1} noise levels, 0 included, of the denoiser of {where}"
         )
+
+
+def _check_indices(where: str, method: dict) -> None:
+    """Check that no option of a method with the bookkeeping "indices" needs a clean level or leaves the noise out."""
+    clash = {
+        "renoise": (not method["renoise"], "true"),
+        "condition_level": (method["condition_level"] is not None, "null"),
+        "blind": (method["blind"] is not None, "null"),
+        "readout.kind": (method["readout"]["kind"] == "calibrated", "argmax"),
+        "path": (method["path"] not in ("left_then_down", "down_then_left", "diagonal"), "left_then_down"),
+    }
+    for key, (wrong, remedy) in clash.items():
+        if wrong:
+            raise ConfigurationError(
+                f"{where}.{key}: bookkeeping 'indices' noises and walks both frames at each step; set this to {remedy}, or "
+                "bookkeeping to levels"
+            )
 
 
 def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> None:

@@ -124,8 +124,8 @@ def check_reuse(config: dict) -> None:
                 )
             if is_calibrated(method["kind"]) and f"{system}/calibrations/{name}.json" not in reused:
                 raise ConfigurationError(
-                    f"methods.{name}: {folder} holds no calibration of this method with these options, and the frames that "
-                    "it would be measured on are not there"
+                    f"methods.{name}: {folder} holds no calibration of this method with these options, nor the frames to measure "
+                    "one on; use the options of the config.json there"
                 )
         _check_equal(folder, _data_settings(config, system, used), _data_settings(before, system, used))
         if config["reuse"]["solver"]:

@@ -88,7 +88,8 @@ class Scale:
 def _network_call(shape: str, channels: int, side: int) -> OperationCount:
     with FakeTensorMode(), torch.no_grad():
         spec = json.loads(shape)
-        network = build_network(spec, channels, torch.zeros(int(spec["network"]["landmarks"]), side, side))
+        landmarks = torch.zeros(int(spec["network"]["landmarks"]), side, side)
+        network = build_network(spec, channels, landmarks, side)
         arguments = [torch.randn(1, network.frames_in, channels, side, side)]
         if network.level_conditioned:
             arguments.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
@@ -109,7 +110,7 @@ def denoiser_calls(method: dict, levels: int) -> float:
     if kind == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated
-    return levels / stride if kind == "acdm" else 1.0
+    return {"acdm": levels / stride, "residual_noise": 0.0}.get(kind, 1.0)
 
 
 def estimate(job: Job, scale: Scale | None) -> Estimate:

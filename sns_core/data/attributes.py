@@ -98,7 +98,15 @@ VARIABLES = {
     "rollout_step": ("1", "step of the stored frame"),
     "rollout_level": ("1", "level estimated along a rollout of the surrogate alone"),
     "true_level": ("1", "level estimated along trajectories of the solver"),
-    "level_alarm": ("1", "first step at which the level leaves the solver's range; -1 for none"),
+    "sign": (None, "whether the large scales are found too weak or too strong"),
+    "octave": ("1", "first shell of the octave"),
+    "amplitude_mean": ("1", "mean on true pairs of the signed amplitude of the octave, from the score"),
+    "amplitude_deviation": ("1", "standard deviation on true pairs of the signed amplitude of the octave"),
+    "amplitude_of_drift": ("1", "mean signed amplitude of drifted pairs less that of true pairs, in standard deviations on true pairs"),
+    "amplitude_detected": ("1", "share of drifted pairs whose signed amplitude of the large scales lies beyond that of 97 % of true pairs"),
+    "rollout_amplitude": ("1", "signed amplitude of the large scales along a rollout of the surrogate alone"),
+    "true_amplitude": ("1", "signed amplitude of the large scales along trajectories of the solver"),
+    "amplitude_alarm": ("1", "first step at which the signed amplitude leaves the solver's range; -1 for none"),
     "energy_alarm": ("1", "first step at which the energy leaves the solver's range; -1 for none"),
 }  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 Names of dimensions come from the configuration, from CF (`axis`, `standard_name`), or from convention, in this order.
 Coordinates count: y that descends, times out of order and layers are sorted; a step that stands twice with the same frame is
-left out once; units, dates and durations become numbers. Whatever cannot be sorted or converted is refused by a UserError
-that names the file, the place and the way out. Nothing is read but coordinates until `Recording.read` asks for frames.
+left out once; units, dates and durations become numbers. A UserError refuses the rest, and names the file, the
+place and the way out. Nothing is read but coordinates until `Recording.read` asks for frames.
 """
 
 import itertools
@@ -35,7 +35,7 @@ STANDARD_NAMES = {
 }  # fmt: skip
 BLOCK_BYTES = 2**24  # of frames that are read at a time
 MOST_FRAMES = 10**8  # of one file: their times alone take a gigabyte
-UNIFORM = 1e-3  # share of a step or of a spacing by which steps and spacings of one file may differ
+UNIFORM = 1e-3  # steps, or spacings, of one file may differ by this share of a step, or of a spacing
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ class Recording:
 
     def part(self, members: slice = slice(None), times: slice = slice(None)) -> "Recording":
         """Return some members and some times, by their positions; `times` may leave out frames."""
-        kept = np.arange(len(self.times))[times]
+        positions = np.arange(len(self.times))[times]
         files = tuple(
-            tuple((path, int(np.searchsorted(kept, stop))) for path, stop in own) for own in self.files[members]
+            tuple((path, int(np.searchsorted(positions, stop))) for path, stop in ends) for ends in self.files[members]
         )
         return replace(
             self,
@@ -427,8 +427,7 @@ def _with_even_steps(part: Recording) -> Recording:
             )
     if len(doubled):
         keep = np.setdiff1d(np.arange(len(part.times)), doubled + 1)
-        files = tuple(tuple((path, int(np.searchsorted(keep, stop))) for path, stop in own) for own in part.files)
-        part = replace(part, files=files)
+        files = tuple(tuple((path, int(np.searchsorted(keep, stop))) for path, stop in ends) for ends in part.files)
         part = replace(part, frames=part.frames.isel(time=keep), times=part.times[keep], files=files)
         steps = np.diff(part.times)
     uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step)
@@ -457,7 +456,10 @@ def _side_by_side(parts: list[Recording]) -> Recording:
                 f"{part.path}: has a frame every {part.step:g}, {first.path} every {first.step:g}; name files of one time step"
             )
     numbers = [number for part in parts for number in part.members]
-    frames, files = xr.concat([part.frames for part in parts], "member"), [own for part in parts for own in part.files]
+    frames, files = (
+        xr.concat([part.frames for part in parts], "member"),
+        [ends for part in parts for ends in part.files],
+    )
     if len(set(numbers)) < len(numbers):
         numbers = list(range(len(numbers)))  # each file counts its own members from the start
     order = np.argsort(numbers, kind="stable").tolist()

@@ -2,9 +2,11 @@
 
 `schedule` defines the noise levels and the reverse steps, `colour` the coordinates in which noise is added, `plane` the
 paths and the walk, `prediction` the quantity that a network gives, `readout` the way from a network's level heads to
-one level, and `oracle` the exact denoiser of a linear Gaussian process.
+one level, `amplitude` the sign and the size of a wrong amplitude from the score, and `oracle` the exact denoiser of a linear
+Gaussian process.
 """
 
+from sns_core.diffusion.amplitude import amplitude_scores, octaves
 from sns_core.diffusion.colour import NoiseColour
 from sns_core.diffusion.oracle import GaussianOracle
 from sns_core.diffusion.plane import PATHS, Denoiser, Path, Sampler, walk
@@ -22,6 +24,8 @@ __all__ = [
     "Path",
     "Prediction",
     "Sampler",
+    "amplitude_scores",
     "build_prediction",
+    "octaves",
     "walk",
 ]

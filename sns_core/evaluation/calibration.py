@@ -57,8 +57,10 @@ def calibrate_refinement(
     refinement.calibrate(residual_spectrum(refinement, previous, true_next), data_power(refinement, emulation))
     starts = previous[torch.linspace(0, len(previous) - 1, min(MEMBERS * dataset.members, len(previous))).long()]
     streams = MemberStreams(seed, "closed loop", name, members=range(len(starts)), device=hardware.device)
-    steps, gain = LENGTHS * dataset.frames, loop_gain(refinement, previous, true_next)
-    calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
+    calibration, history, levels, steps = refinement.calibration, [], [], 0
+    if refinement.balances:
+        steps, gain = LENGTHS * dataset.frames, loop_gain(refinement, previous, true_next)
+        calibration, history, levels = find_balance(refinement, starts, streams, gain, steps)
     content = {
         "format": CALIBRATION_FORMAT,
         "method": name,
@@ -129,8 +131,7 @@ def find_balance(
 
     The method rolls on from `starts` (B, C, m, m). After each window of steps the balance moves by `gain` (C, K) times the
     power that a shell lacks. The result is the mean balance after the first quarter, in which its fluctuations cancel. A
-    member that is lost starts again, so that an untrained denoiser gets a calibration, too. A method that gives no power
-    back keeps the balance 0.
+    member that is lost starts again, so that an untrained denoiser gets a calibration, too.
     """
     carry, power = method.start(starts), method.calibration.power
     balances, history, levels, level = [], [], [], 0.0
@@ -143,9 +144,8 @@ def find_balance(
         total += mean_power(method.whiten(carry["frame"]))
         if (step + 1) % window == 0:
             balance = method.calibration.balance + gain * (power - total / window)
-            if method.balances:
-                balance = torch.minimum(torch.maximum(balance, -power / 2), power)
-                method.calibration = replace(method.calibration, balance=balance)
+            balance = torch.minimum(torch.maximum(balance, -power / 2), power)
+            method.calibration = replace(method.calibration, balance=balance)
             balances.append(method.calibration.balance)
             history.append(total / window)
             levels.append(level / window)

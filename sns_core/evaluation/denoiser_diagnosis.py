@@ -3,7 +3,9 @@
 Four questions, answered on the held-out test split and, the last one, on a stored rollout of the surrogate alone:
 how the denoising error of x_t depends on the level s2 of the conditioning frame (paper, figure 3); which level the
 heads give to truly noised frames and to the surrogate's one-step output; how much of a drift of the large scales one
-refinement takes back; and how long before its energy the level tells that a rollout fails.
+refinement takes back; and how long before its energy the score tells that a rollout fails.
+
+The score speaks through `amplitude_scores`: the signed amplitude of a band, from one call of the denoiser.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.data.segments import open_segments
 from sns_core.device import select_device, use_threads
+from sns_core.diffusion import amplitude_scores, octaves
 from sns_core.files import FileTree, whole_file
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
@@ -29,6 +32,8 @@ from sns_core.streams import generator
 EXAMPLES = 5  # number of conditioning levels whose fields are kept for the figure
 DRIFTS = (0.8, 0.9, 1.1, 1.2, 1.4)  # factors that multiply the large scales of held-out pairs
 LARGE = 4  # the large scales are shells 1 to 4
+FALSE_ALARMS = 0.03  # share of true pairs that a test calls drifted, on either side
+HEARD = 0.15  # share of S: the level to which both frames are noised where the score is asked for an amplitude
 WATCHED = 10  # an alarm averages over this many stored frames
 
 
@@ -58,6 +63,7 @@ def diagnose_denoiser(
         **_condition_error(examined, examined_levels, stream),
         **_calibration(examined, examined_levels, stream),
         **_detection(examined),
+        **_signed(examined, stream),
         **_one_step(examined, seed),
         **_restoring(examined, seed),
         **_along_rollout(examined, segments, dataset, system, emulation),
@@ -68,6 +74,8 @@ def diagnose_denoiser(
             "level": examined_levels.numpy(),
             "drift": list(DRIFTS),
             "side": ["cleaner", "noisier"],
+            "sign": ["weak", "strong"],
+            "octave": [first for first, _ in octaves(emulation.resolution)],
             "when": ["surrogate", "refined"],
         },
         attrs={"method": name, "levels": refinement.schedule.levels},
@@ -153,7 +161,7 @@ def _calibration(examined: _Examined, levels, stream) -> dict:
 
 
 def _detection(examined: _Examined) -> dict:
-    """Share of drifted pairs that the heads find cleaner, and noisier, than all but 3 % of true pairs.
+    """Share of drifted pairs that the heads find cleaner, and noisier, than all but FALSE_ALARMS of true pairs.
 
     Drifted pairs are held-out pairs whose shells 1 to LARGE are multiplied by each of DRIFTS, and pairs of a true frame
     and the surrogate's step. No rollout is needed. The level is a ratio of noise to signal, so a field with too much
@@ -168,16 +176,56 @@ def _detection(examined: _Examined) -> dict:
         return (method.denoiser.logits(pair).softmax(-1) * level).sum(-1).sum(-1)
 
     usual = noisiness(previous, true_next)
-    low, high = torch.quantile(usual, 0.03), torch.quantile(usual, 0.97)
-
-    def share(prev, nxt):
-        values = noisiness(prev, nxt)
-        return [float((values < low).float().mean()), float((values > high).float().mean())]
-
-    scaled = [share(*(filtered(x, 1 + (factor - 1) * large) for x in (previous, true_next))) for factor in DRIFTS]
+    scaled = [
+        _beyond(noisiness(*(filtered(x, 1 + (factor - 1) * large) for x in (previous, true_next))), usual)
+        for factor in DRIFTS
+    ]
     return {
         "drift_detected": (("drift", "side"), scaled),
-        "surrogate_detected": (("side",), share(previous, method.surrogate(previous))),
+        "surrogate_detected": (("side",), _beyond(noisiness(previous, method.surrogate(previous)), usual)),
+    }
+
+
+def _beyond(values: torch.Tensor, usual: torch.Tensor) -> list[float]:
+    """Return the share of values below, and above, all but FALSE_ALARMS of the usual ones."""
+    low, high = torch.quantile(usual, FALSE_ALARMS), torch.quantile(usual, 1 - FALSE_ALARMS)
+    return [float((values < low).float().mean()), float((values > high).float().mean())]
+
+
+def _amplitudes(method: Refinement, pair, z_anchor, stream) -> torch.Tensor:
+    """Return T_b (B, octaves + 1) of pairs in the coordinates of the diffusion; the last band is that of the large scales."""
+    level = torch.full((len(pair[0]),), max(1, round(HEARD * method.schedule.levels)))
+    noise = [torch.randn(z.shape, generator=stream).to(z) for z in pair]
+    noised = tuple(method.schedule.add_noise(z, level, eps) for z, eps in zip(pair, noise, strict=True))
+    predicted = method.denoiser(*noised, level, level, z_anchor)
+    bands = [*octaves(noised[0].shape[-1]), (1, LARGE)]
+    return amplitude_scores(noised, predicted, (level, level), method.schedule, bands)
+
+
+def _signed(examined: _Examined, stream) -> dict:
+    """Amplitudes that the score tells of true pairs and of the drifted pairs of `_detection`.
+
+    Mean and standard deviation on true pairs, by octave; the mean on drifted pairs in these units; and the share of drifted
+    pairs whose large scales are found too weak, and too strong, beyond all but FALSE_ALARMS of true pairs.
+    """
+    method, frames = examined.method, (examined.previous, examined.true_next)
+    large = _large(examined.previous)
+
+    def amplitudes(factor: float) -> torch.Tensor:
+        pair = [method.whiten(filtered(x, 1 + (factor - 1) * large)) for x in frames]
+        return _amplitudes(method, pair, examined.z_anchor, stream).cpu().double()
+
+    usual = amplitudes(1.0)
+    mean, deviation = usual[:, :-1].mean(0), usual[:, :-1].std(0)
+    drifted = [amplitudes(factor) for factor in DRIFTS]
+    return {
+        "amplitude_mean": (("octave",), mean.numpy()),
+        "amplitude_deviation": (("octave",), deviation.numpy()),
+        "amplitude_of_drift": (
+            ("drift", "octave"),
+            [((d[:, :-1].mean(0) - mean) / deviation).numpy() for d in drifted],
+        ),
+        "amplitude_detected": (("drift", "sign"), [_beyond(d[:, -1], usual[:, -1]) for d in drifted]),
     }
 
 
@@ -225,8 +273,8 @@ def _one_step(examined: _Examined, seed: int) -> dict:
 
 
 def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Emulation) -> dict:
-    """Levels along a rollout of the surrogate alone, and the steps at which they, and the energy, leave the solver's
-    range.
+    """Levels and amplitudes along a rollout of the surrogate alone, and the steps at which the amplitude of the large scales,
+    and the energy, leave the solver's range.
 
     The solver's range is that of as many of its members, with frames as far apart.
     """
@@ -243,36 +291,40 @@ def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Em
         rows = np.arange(min(members, dataset.members))
         return dataset.gather(rows, np.full(len(rows), index * stride)).to(device)
 
-    level, energy = _watch(examined, stored, len(step), system, scale)
-    true_level, true_energy = _watch(examined, true, -(-dataset.frames // stride), system, scale)
+    level, amplitude, energy = _watch(examined, stored, len(step), system, scale)
+    true_level, true_amplitude, true_energy = _watch(examined, true, -(-dataset.frames // stride), system, scale)
     return {
         "rollout_level": (("rollout_step", "member", "frame"), level),
         "rollout_step": (("rollout_step",), step),
         "true_level": (("true_step", "true_member", "frame"), true_level),
-        "level_alarm": (("member",), first_alarm(level.max(-1), true_level.max(-1), step, above=True)),
+        "rollout_amplitude": (("rollout_step", "member"), amplitude),
+        "true_amplitude": (("true_step", "true_member"), true_amplitude),
+        "amplitude_alarm": (("member",), first_alarm(amplitude, true_amplitude, step)),
         "energy_alarm": (("member",), first_alarm(energy, true_energy, step)),
     }
 
 
-def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, and their kinetic energy (count, member)."""
-    method = examined.method
-    anchor, levels, energy = frame_at(0), [], []
+def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, the amplitude of the large scales (count, member) that
+    the score tells of that pair, and the kinetic energy of x (count, member)."""
+    method, stream = examined.method, generator("amplitudes")
+    anchor, levels, amplitudes, energy = frame_at(0), [], [], []
     streams = [generator("unused", member) for member in range(len(anchor))]
     for index in range(count):
         frame = frame_at(index)
         z = [method.whiten(x) for x in (frame, method.surrogate(frame), anchor)]
         levels.append(examined.estimated_levels(*z, streams))
+        amplitudes.append(_amplitudes(method, z[:2], z[2], stream)[:, -1].cpu().numpy())
         u, v = system.frame_velocity(frame * scale)
         energy.append((0.5 * (u.square() + v.square())).mean((1, 2, 3)).cpu().numpy())
-    return np.stack(levels), np.stack(energy)
+    return np.stack(levels), np.stack(amplitudes), np.stack(energy)
 
 
-def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray, above: bool = False) -> np.ndarray:
+def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Step at which the running mean of each member first leaves the usual range; -1 where it never does.
 
-    `series` (T, member), `usual` (T', member'); the mean runs over WATCHED frames. With `above` only the upper end of
-    the range counts. By construction no member of `usual` gives an alarm. NaN, a member that is lost, is one.
+    `series` (T, member), `usual` (T', member'); the mean runs over WATCHED frames. By construction no member of `usual` gives
+    an alarm. NaN, a member that is lost, is one.
     """
 
     def smooth(values):
@@ -281,6 +333,5 @@ def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray, above: 
         return (total[width:] - total[:-width]) / width
 
     usual_means, means = smooth(usual), smooth(series)
-    low = -np.inf if above else usual_means.min()
-    out = ~((means >= low) & (means <= usual_means.max()))
+    out = ~((means >= usual_means.min()) & (means <= usual_means.max()))
     return np.where(out.any(0), step[len(step) - len(means) + out.argmax(0)], -1)

@@ -1,4 +1,4 @@
-"""How the solver's long run on another grid is cut: steps that settle, and equal parts whose spectra count.
+"""Parts of the solver's long run on another grid: steps that settle, and equal parts whose spectra count.
 
 Imports nothing, because the workflow asks how many steps count before anything runs.
 """

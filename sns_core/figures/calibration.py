@@ -24,8 +24,9 @@ def plot_calibration(*, calibrations: FileTree, labels: dict, dpi: int, output: 
         for channel, (spectra, loop, levels) in enumerate(figure.subplots(channels, 3, squeeze=False)):
             for name, content in contents.items():
                 _spectra(spectra, content, channel, styles[name])
-                _loop(loop, content, channel, styles[name])
-                _levels(levels, content, styles[name])
+                if content["condition_levels"]:  # a method that gives no power back runs no loop
+                    _loop(loop, content, channel, styles[name])
+                    _levels(levels, content, styles[name])
             suffix = "" if channels == 1 else f", channel {channel + 1}"
             panel_letter(spectra, "adgj"[channel % 4], f"share of the data's power{suffix}")
             panel_letter(loop, "behk"[channel % 4], f"power in the loop, over that of the data{suffix}")
@@ -36,7 +37,8 @@ def plot_calibration(*, calibrations: FileTree, labels: dict, dpi: int, output: 
             for axis in (loop, levels):
                 axis.set_xlabel("step of the loop")
             levels.legend(loc="lower right")
-            levels.set_ylim(bottom=0)
+            highest = max((max(content["condition_levels"], default=0) for content in contents.values()), default=0)
+            levels.set_ylim(0, 1.2 * max(1.0, highest))
 
 
 def _spectra(axis, content: dict, channel: int, style: dict) -> None:

@@ -34,7 +34,7 @@ def plot_held_out(*, table: Path, agreement: Path, labels: dict, dpi: int, outpu
     count = -(-(len(MEASURES) + 1) // COLUMNS)
     with page(output, dpi, 11.4, 2.75 * count, layout="constrained") as figure:
         axes = figure.subplots(count, COLUMNS, sharey=True).ravel()
-        for letter, axis, (name, (title, better)) in zip("abcdefgh", axes, MEASURES.items(), strict=False):
+        for letter, axis, (name, (title, better)) in zip("abcdefghijkl", axes, MEASURES.items(), strict=False):
             _points(axis, rows, name, styles)
             panel_letter(axis, letter, wrapped(title, 30))
             rank = f"agreement {ranks[name]:.2f}" if np.isfinite(ranks[name]) else "all alike"

@@ -64,7 +64,7 @@ def _block(part, diagnosis, result, surrogate, solver, style: dict) -> None:
     lower = part.add_subplot(grid[1, 2], sharex=upper)
     _energy(lower, surrogate, solver, style)
     _shared_steps(lower, surrogate)
-    _alarm(upper, diagnosis["level_alarm"].values, line=3)
+    _alarm(upper, _early_alarm(diagnosis), line=3, sign="amplitude that the score tells ")
     _alarm(lower, diagnosis["energy_alarm"].values, line=0)
     _calibration(part.add_subplot(grid[1, 0]), diagnosis)
     _clean_pairs(part.add_subplot(grid[1, 1]), diagnosis)
@@ -186,15 +186,20 @@ def _shared_steps(axis, surrogate) -> None:
         axis.set(xlabel="step", xlim=(0, last))
 
 
-def _alarm(axis, steps: np.ndarray, line: int) -> None:
+def _early_alarm(diagnosis) -> np.ndarray:
+    """Return the steps of the alarm that the denoiser gives; results of older versions hold that of its heads."""
+    return diagnosis["amplitude_alarm" if "amplitude_alarm" in diagnosis else "level_alarm"].values
+
+
+def _alarm(axis, steps: np.ndarray, line: int, sign: str = "") -> None:
     """Mark the step at which each member first leaves the range of the solver's members; -1: never.
 
-    `line`: of the note, counted from the upper edge.
+    `line`: of the note, counted from the upper edge; `sign`: what leaves the range, for the note.
     """
     out = steps[steps >= 0]
     for step in out:
         axis.plot(step, 0.03, "|", color=INK, markersize=7, transform=axis.get_xaxis_transform())
-    note = f"out of the solver's range: {len(out)} of {len(steps)}"
+    note = f"{sign}out of the solver's range: {len(out)} of {len(steps)}"
     corner(axis, f"{note}, median step {np.median(out):.0f}" if len(out) else note, "upper left", line=line, box=True)
 
 

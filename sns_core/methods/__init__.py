@@ -4,6 +4,8 @@
     Surrogate        a network that feeds on its own output
     Refinement       SNS around a surrogate (paper, algorithm 2)
     CalibratedRefinement  SNS around a surrogate with nothing set by hand
+    ResidualNoise    a surrogate plus noise with the spectrum of its error (control)
+    RelaxedSpectrum  a surrogate whose shells relax to the power of the data (control)
     Generation       SNS alone, from pure noise (paper, algorithm 3)
     Thermalizer      the level of x_t alone (Pedersen et al. 2025)
     ACDM             both frames at one level (Kohl et al. 2023)
@@ -23,11 +25,14 @@ __all__ = [
     "FrameSpace",
     "Generation",
     "Hardware",
+    "IndexedLevels",
     "InitialAnchor",
     "Method",
     "Parts",
     "Refinement",
+    "RelaxedSpectrum",
     "ResampledAnchor",
+    "ResidualNoise",
     "Solver",
     "StepRecord",
     "Surrogate",
@@ -49,8 +54,10 @@ def __getattr__(name: str):
     from sns_core.methods.denoising import WalkBack
     from sns_core.methods.external import External
     from sns_core.methods.generation import Generation
-    from sns_core.methods.levels import BlindLevels, EstimatedLevels
+    from sns_core.methods.levels import BlindLevels, EstimatedLevels, IndexedLevels
     from sns_core.methods.refinement import Refinement
+    from sns_core.methods.relaxed_spectrum import RelaxedSpectrum
+    from sns_core.methods.residual_noise import ResidualNoise
     from sns_core.methods.solver import Solver
     from sns_core.methods.surrogate import Surrogate
     from sns_core.methods.thermalizer import Thermalizer

@@ -47,12 +47,12 @@ class External(FrameMethod):
         frames = self._read(first, members)
         for frame, member in zip(frames, members, strict=True):
             distances = (initial - frame).square().mean((1, 2, 3)).sqrt()
-            own, nearest = float(distances[member]), int(distances.argmin())
-            if (first == 0 and own > SAME_FRAME) or (first == 1 and float(distances[nearest]) < own / 2):
+            distance, nearest = float(distances[member]), int(distances.argmin())
+            if (first == 0 and distance > SAME_FRAME) or (first == 1 and float(distances[nearest]) < distance / 2):
                 like = f"; it is nearer to the state of member {nearest}" if nearest != member else ""
                 raise UserError(
-                    f"{self.rollout.path}: its first frame of member {member} is {own:.2g} standard deviations from the state from which "
-                    f"this member starts{like}. Start from the last frame of the test trajectories, number `member` as they are, and "
+                    f"{self.rollout.path}: its first frame of member {member} is {distance:.2g} standard deviations from the state from "
+                    f"which this member starts{like}. Start from the last frame of the test trajectories, number `member` as they are, and "
                     "make frames of them in the same way (docs/external-rollouts.md)"
                 )
 

@@ -1,7 +1,8 @@
 """At which noise levels a pair stands, and where in the plane its walk begins.
 
-The published method estimates the levels of every pair with the denoiser's heads (`EstimatedLevels`). `BlindLevels` is
-the control that estimates nothing: it refines from one fixed level, by the clock or at random.
+The published method estimates the levels of every pair with the denoiser's heads (`EstimatedLevels`). `IndexedLevels`
+counts them as the authors' code does. `BlindLevels` is the control that estimates nothing: it refines from one fixed level,
+by the clock or at random.
 """
 
 from collections.abc import Callable
@@ -44,6 +45,10 @@ class LevelRule:
             s_prev = torch.full_like(s_prev, self.condition_level)
         return torch.stack([s_prev, s_next], 1)
 
+    def counted_from(self, start: torch.Tensor, path: str) -> torch.Tensor:
+        """Points (B, 2) from which the moves of the `path` are counted: `start` (B, 2), where the frames stand."""
+        return start
+
 
 @dataclass(frozen=True)
 class EstimatedLevels(LevelRule):
@@ -59,6 +64,49 @@ class EstimatedLevels(LevelRule):
         if self.readout.kind == "sample":
             uniform = torch.stack([torch.rand(2, generator=g, device=g.device) for g in streams]).cpu()
         return torch.where(torch.isfinite(values).all(-1), self.readout(values, uniform), 0)
+
+
+@dataclass(frozen=True)
+class IndexedLevels(EstimatedLevels):
+    """Estimated levels with the bookkeeping of the authors' code, whose levels are indices i = 0 .. S - 1.
+
+    Index i is level i + 1, so there is no clean level: each frame is noised at each step, at the lowest index too. The moves
+    begin one level below the largest index of the batch:
+
+        index i of a member     below the largest    the largest
+        frame noised to         level i + 1          level i + 1
+        moves counted from      level i + 1          level i
+
+    So a frame at the largest index keeps a little noise, and where all members have index 0 no move is made. The frame
+    of a member depends on the other members of its batch. On the path "diagonal" the largest index is that of both
+    frames, on the other paths each frame has its own.
+
+    Raises ValueError for a `condition_level` and for a calibrated read-out, which need a clean level.
+    """
+
+    PATHS = ("left_then_down", "down_then_left", "diagonal")
+
+    def __post_init__(self):
+        if self.condition_level is not None or self.readout.kind == "calibrated":
+            raise ValueError(
+                "bookkeeping 'indices' has no clean level: leave condition_level and a calibrated read-out out"
+            )
+
+    def of_pair(self, logits: Callable[[], torch.Tensor], streams, step: torch.Tensor) -> torch.Tensor:
+        """Levels (B, 2) of pairs, at least 1. A member that has become NaN gets level 1."""
+        return super().of_pair(lambda: logits()[..., 1:], streams, step) + 1
+
+    def counted_from(self, start: torch.Tensor, path: str) -> torch.Tensor:
+        """Points (B, 2) from which the moves are counted: `start` (B, 2), but at most the largest index of the batch.
+
+        Raises ValueError for a path that does not walk both frames.
+        """
+        if path not in self.PATHS:
+            raise ValueError(
+                f"bookkeeping 'indices' walks both frames, and {path!r} does not; use {', '.join(self.PATHS)}"
+            )
+        largest = (start - 1).amax(0)
+        return torch.minimum(start, largest.amax() if path == "diagonal" else largest)
 
 
 @dataclass(frozen=True)

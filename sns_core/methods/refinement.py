@@ -18,8 +18,8 @@ from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule, Path, Samp
 from sns_core.diffusion.schedule import per_member
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.denoising import DenoisingMethod, WalkBack
-from sns_core.methods.levels import BlindLevels, EstimatedLevels, LevelRule
-from sns_core.options import AnchorFrame, Blind, Count, Gain, Level, PathName, Readout, SamplerOptions
+from sns_core.methods.levels import BlindLevels, EstimatedLevels, IndexedLevels, LevelRule
+from sns_core.options import AnchorFrame, Blind, Bookkeeping, Count, Gain, Level, PathName, Readout, SamplerOptions
 from sns_core.shells import filtered, shell_index
 
 
@@ -33,6 +33,7 @@ class Refinement(DenoisingMethod):
     `gain` (a, b): the change that the walk makes at wavenumber K counts a + b / K times. One level stands for all scales,
     while a surrogate drifts in the large ones, where noise of a low level is small beside the flow.
     `refine_every`: refine every n-th step only; in between the surrogate goes on by itself.
+    Raises ValueError for `renoise` false with `IndexedLevels`, which noise each frame.
     """
 
     needs = {"surrogate": ("pointwise",), "denoiser": ("denoiser",)}
@@ -52,6 +53,8 @@ class Refinement(DenoisingMethod):
         super().__init__(denoiser, schedule, **diffusion)
         self.surrogate, self.level_rule = surrogate, levels or EstimatedLevels()
         self.renoise, self.gain, self.refine_every = renoise, gain, refine_every
+        if not renoise and isinstance(self.level_rule, IndexedLevels):
+            raise ValueError("bookkeeping 'indices' noises each frame; set renoise to true")
 
     @classmethod
     def build(
@@ -66,17 +69,17 @@ class Refinement(DenoisingMethod):
         max_level: Count | None = None,
         condition_level: Level | None = None,
         blind: Blind | None = None,
+        bookkeeping: Bookkeeping = "levels",
         renoise: bool = True,
         gain: Gain | None = None,
         refine_every: Count = 1,
         anchor_frame: AnchorFrame = "initial",
     ) -> "Refinement":
         rule = {"shared": shared_level, "max_level": max_level, "condition_level": condition_level}
+        estimated = {"levels": EstimatedLevels, "indices": IndexedLevels}[bookkeeping]
         return cls(
             parts.surrogate,
-            levels=BlindLevels(**rule, **blind)
-            if blind
-            else EstimatedLevels(**rule, readout=build_readout(parts, readout)),
+            levels=BlindLevels(**rule, **blind) if blind else estimated(**rule, readout=build_readout(parts, readout)),
             walk=WalkBack(path, stride, Sampler(**sampler)),
             renoise=renoise,
             gain=gain,
@@ -106,9 +109,11 @@ class Refinement(DenoisingMethod):
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
         encode = functools.cache(lambda: self.encode(z_prev, z_next, anchor, streams))
         levels = self.level_rule.of_pair(lambda: self.denoiser.logits(encode()), streams, step)
-        s_prev, s_next = self.walk_start(levels).unbind(1)
+        start = self.walk_start(levels)
+        s_prev, s_next = start.unbind(1)
+        counted_prev, counted_next = self.level_rule.counted_from(start, self.walk.path).unbind(1)
         # Only x_t is kept, and a path does not touch it where s1 = 0: such members need no walk.
-        path = self.walk.route(torch.where(s_next > 0, s_prev, 0), s_next)
+        path = self.walk.route(torch.where(counted_next > 0, counted_prev, 0), counted_next)
         record = StepRecord(levels, self.walk.sampler.calls(path) * (s_next > 0))
         rows = s_next.nonzero()[:, 0]
         if not len(rows):

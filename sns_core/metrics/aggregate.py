@@ -19,7 +19,7 @@ from sns_core.metrics.lost import NOT_LOST, is_out_of_range
 
 
 def _member_rows(
-    path: Path, ensemble: xr.Dataset, system: str, shells: tuple[int, int], extra: list[str]
+    path: Path, ensemble: xr.Dataset, system: str, shells: tuple[int, int], user_metrics: list[str]
 ) -> list[dict]:
     result = xr.open_dataset(path)
     rows, half = [], result.sizes["block"] // 2
@@ -45,7 +45,7 @@ def _member_rows(
                 ("member_spectrum_error_late", slice(half, None)),
             ):
                 row[name] = float(spectrum_error(spectrum.isel(block=part).mean("block").values, truth[layer], shells))
-            for name in ("kinetic_energy", "enstrophy", *(name.rpartition(".")[2] for name in extra)):
+            for name in ("kinetic_energy", "enstrophy", *(name.rpartition(".")[2] for name in user_metrics)):
                 row[name] = float(member[name].isel(layer=layer).mean())
                 row[f"{name}_solver"] = float(ensemble[name].isel(layer=layer).mean())
             rows.append(row)

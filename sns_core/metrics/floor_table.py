@@ -50,8 +50,8 @@ def inside(table: pd.DataFrame, value: str, distance) -> pd.Series:
     """
     low = np.where(distance, -np.inf, table["floor_low"])
     within = (table[value] >= low) & (table[value] <= table["floor_high"])
-    known = table[value].notna() & table["floor_high"].notna()
-    return within.astype("boolean").where(known)
+    comparable = table[value].notna() & table["floor_high"].notna()
+    return within.astype("boolean").where(comparable)
 
 
 def probability(table: pd.DataFrame, value: str, one_sided: pd.Series) -> np.ndarray:

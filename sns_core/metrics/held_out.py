@@ -23,6 +23,8 @@ MEASURES = {
     "calibration": ("Error of the level of noised pairs (of S)", False),
     "false_alarms": ("Share of true frames refined", False),
     "surrogate_found": ("Share of the surrogate's steps refined", True),
+    "signed_strong": ("Share of drifts of 1.2 found too strong", True),
+    "signed_weak": ("Share of drifts of 0.8 found too weak", True),
     "restored_strong": ("Share taken back of a drift of 1.2", True),
     "restored_weak": ("Share taken back of a drift of 0.8", True),
 }
@@ -43,6 +45,9 @@ def held_out_measures(examined: xr.Dataset) -> dict[str, float]:
         for name, inside in (("one_step", shells >= 0), ("one_step_large", (shells >= 1) & (shells <= LARGE))):
             total = power.isel(shell=inside).sum("shell")
             measures[name] = float(np.sqrt(total.sel(when="refined") / total.sel(when="surrogate")))
+    if "amplitude_detected" in examined:
+        for name, drift in (("strong", 1.2), ("weak", 0.8)):
+            measures[f"signed_{name}"] = float(examined["amplitude_detected"].sel(drift=drift, sign=name))
     if "restored" in examined:
         measures["restored_strong"] = float(examined["restored"].sel(drift=1.2))
         measures["restored_weak"] = float(examined["restored"].sel(drift=0.8))

@@ -78,7 +78,7 @@ def _damaged(paths: list[Path]) -> Path | None:
     return None
 
 
-def _score(segments, solver, reference, manifest, window, shells, map_lags, extra):
+def _score(segments, solver, reference, manifest, window, shells, map_lags, user_metrics):
     """Return the series of a rollout, lazily, beside what they are compared to, and the table of windows."""
     content = read_json(manifest)
     system = emulated_system(content)
@@ -97,7 +97,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
     error = (difference**2).mean(("layer", "y", "x")).compute()
     result = statistics.assign(mse=error.reindex(time=field["time"]))  # NaN where the solver's rollout is shorter
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
-    result = result.assign(measured_by_user(extra, field, system))
+    result = result.assign(measured_by_user(user_metrics, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
     for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
         chosen = (field.isel(time=part) / std).transpose(*field.dims)
@@ -106,7 +106,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, extr
         empty = np.full((map_lags + 1, chosen.shape[-1] // 2 + 1), np.nan)
         result[name] = ("map_lag", "distance"), np.mean(maps, 0) if maps else empty
     result = result.assign_coords(map_lag=ensemble["map_lag"], distance=ensemble["distance"])
-    table = window_table(result, ensemble, window, shells, extra, content["emulator"]["step"])
+    table = window_table(result, ensemble, window, shells, user_metrics, content["emulator"]["step"])
     return result, table.assign(method=statistics.attrs["method"])
 
 
@@ -136,7 +136,7 @@ def zonal_velocity(frames: xr.DataArray, system: System) -> xr.DataArray:
 
 
 def window_table(
-    result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int], extra: list[str], step: float
+    result: xr.Dataset, ensemble: xr.Dataset, window: int, shells: tuple[int, int], user_metrics: list[str], step: float
 ) -> pd.DataFrame:
     """Return one row per window and layer, with the solver's means beside the method's.
 
@@ -156,7 +156,7 @@ def window_table(
         blocks = result[["energy_spectrum", *(f"{name}_counts" for name in COUNTED)]]
         blocks = blocks.isel(block=slice(index * length, (index + 1) * length)).load()
         window_mean, stop = means.isel(step=index), (index + 1) * window
-        user_means = window_means(result, extra, (stop - window + 0.5) * step, (stop + 0.5) * step)
+        user_means = window_means(result, user_metrics, (stop - window + 0.5) * step, (stop + 0.5) * step)
         for layer, label in enumerate(ensemble["layer"].values):
             truth, mean, part = (data.isel(layer=layer) for data in (solver, window_mean, blocks))
             spectra = part["energy_spectrum"].transpose("member", "block", "wavenumber").values

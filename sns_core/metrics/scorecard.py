@@ -316,9 +316,9 @@ def read_scorecard(path: Path) -> pd.DataFrame:
     return table.assign(layer=table["layer"].fillna(""))
 
 
-def _rows(values: xr.Dataset, curves: xr.Dataset | None = None) -> pd.DataFrame:
-    """Return one row per score, layer and lead, with value and interval; curves: the `differences` of distances."""
-    rows = []
+def with_intervals(values: xr.Dataset, curves: xr.Dataset | None = None) -> xr.Dataset:
+    """Return scores (resample, ...) as (end, ...): their value, low and high; curves: the `differences` of distances."""
+    ends = {}
     for name, score in values.items():
         axes = [d for d in score.dims if d != "resample"]
         kind = "share" if name in SHARES else "ratio" if SCORES[name][2] == 1.0 else "positive"
@@ -326,9 +326,18 @@ def _rows(values: xr.Dataset, curves: xr.Dataset | None = None) -> pd.DataFrame:
             triple = distance_interval(curves[name].transpose("resample", *axes, DISTANCES[name]).values)
         else:
             triple = interval(score.transpose("resample", *axes).values, kind)
+        ends[name] = ("end", *axes), np.stack(triple)
+    return xr.Dataset(ends, {"end": ["value", "low", "high"], **values.drop_vars("resample", errors="ignore").coords})
+
+
+def _rows(values: xr.Dataset, curves: xr.Dataset | None = None) -> pd.DataFrame:
+    """Return one row per score, layer and lead, with value and interval; curves: the `differences` of distances."""
+    rows = []
+    for name, score in with_intervals(values, curves).items():
+        axes = [d for d in score.dims if d != "end"]
         for index in np.ndindex(score.shape[1:]):
             place = {d: score[d].values[i] for d, i in zip(axes, index, strict=True)}
-            value, low, high = (float(part[index]) for part in triple)
+            value, low, high = (float(end) for end in score.values[(slice(None), *index)])
             rows.append({"score": name, "layer": place.get("layer", ""), "lead": place.get("lead", -1),
                          "value": value, "low": low, "high": high})  # fmt: skip
     return pd.DataFrame(rows)

@@ -84,7 +84,7 @@ def way_out(table: pd.DataFrame) -> str:
     """Return one line about the splits that drift, and the spin-up that would do."""
     drifting, spin_up = table[table["drifts"]], float(table["spin_up"].iloc[0])
     words = [
-        f"{row.quantity} of {row.split} {100 * row.drift:+.2g} ± {100 * row.error:.1g} %"
+        f"{row.quantity.replace('_', ' ')} of {row.split} {100 * row.drift:+.2g} ± {100 * row.error:.1g} %"
         if row.quantity != "spectrum"
         else f"spectrum of {row.split} {row.drift:+.2g} ± {row.error:.1g} decades"
         for row in drifting.itertuples()

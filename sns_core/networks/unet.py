@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+HEAD_FEATURES = ("bottleneck_grid", "bottleneck", "encoder")
+
 
 class _CircularPad(torch.autograd.Function):
     """Circular padding of both axes of (B, C, H, W) by `margin`, with a backward pass of six copies.
@@ -107,34 +109,54 @@ class Attention(nn.Module):
 class LevelHeads(nn.Module):
     """One classifier per output frame over the `classes` = S + 1 levels.
 
-    The classifiers see pooled features: the mean and the logarithm of the power of every channel. With `kind`
+    The classifiers see pooled features, the mean and the logarithm of the power of every channel. With `grid`, the points
+    per side of the features, they see every place instead: the features of one stage are reduced to CHANNELS channels and
+    flattened (as in the paper's code), so that the estimate depends on where the torus is disturbed. With `kind`
     "categorical", each level has its own logit (as in the paper). With "ordinal", the distribution over levels is a
     mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then share what they learn, and a
     frame unlike all training frames moves the estimate along the scale, instead of to an arbitrary class.
     """
 
     COMPONENTS = 3
+    CHANNELS = 16
 
-    def __init__(self, features: int, classes: int, hidden: int, kind: str = "categorical", frames: int = 2):
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        hidden: int,
+        kind: str = "categorical",
+        frames: int = 2,
+        grid: int | None = None,
+    ):
         super().__init__()
         if kind not in ("categorical", "ordinal"):
             raise ValueError(f"head_kind {kind!r} is neither 'categorical' nor 'ordinal'")
         self.kind, self.classes, self.frames = kind, classes, frames
-        self.trunk = nn.Sequential(nn.Linear(2 * features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        layers = PeriodicConv2d(features, features), nn.GELU(), PeriodicConv2d(features, self.CHANNELS, 1), nn.Flatten()
+        self.reduce = nn.Sequential(*layers) if grid else None
+        inputs = self.CHANNELS * grid**2 if grid else 2 * features
+        self.trunk = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         self.classify = nn.Linear(hidden, frames * (classes if kind == "categorical" else 3 * self.COMPONENTS))
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """Return logits (B, frames, classes), float32, for a list of features (B, C_i, H_i, W_i)."""
         with torch.autocast(features[0].device.type, enabled=False):
             full = [f.float() for f in features]
-            pooled = [f.mean((-2, -1)) for f in full] + [(f.square().mean((-2, -1)) + 1e-6).log() for f in full]
-            rows = torch.cat(pooled, 1)
+            rows = self._pooled(full) if self.reduce is None else self.reduce(full[-1])
             if not torch.is_grad_enabled():
                 # The order of the sums in a matrix product depends on the number of rows. Padding to a multiple of
                 # eight rows makes the levels of a member independent of the size of the batch.
                 rows = F.pad(rows, (0, 0, 0, -len(rows) % 8))
             output = self.classify(self.trunk(rows))[: len(full[0])].unflatten(1, (self.frames, -1))
             return output if self.kind == "categorical" else self._mixture(output)
+
+    @staticmethod
+    def _pooled(features: list[torch.Tensor]) -> torch.Tensor:
+        """Return the means and the logarithms of the powers of all channels, (B, 2 * sum of C_i)."""
+        means = [f.mean((-2, -1)) for f in features]
+        powers = [(f.square().mean((-2, -1)) + 1e-6).log() for f in features]
+        return torch.cat(means + powers, 1)
 
     def _mixture(self, output: torch.Tensor) -> torch.Tensor:
         """Return normalised log-probabilities (B, F, classes) of mixtures with the parameters (B, F, 3 * COMPONENTS).
@@ -159,11 +181,15 @@ class PeriodicUNet(nn.Module):
     `blocks`: residual blocks per stage. `attention`: whether the bottleneck has self-attention. `patch`: patch x patch
     pixels are folded into channels at the entrance. `levels`: S, the noisiest of the levels that condition the decoder
     (None: no levels). `level_conditioned`: whether the levels are an input instead of an estimate of the heads.
-    `head_features`: "bottleneck" (the paper), or "encoder" for the features of all encoder stages. `head_kind`: as in
-    LevelHeads. `head_width`: features of the heads' hidden layers and of the level embedding. `landmarks` (S, H, W):
-    constant fields that the network sees beside the frames; without them, the network treats all places of the torus
-    alike. `centred`: whether the decoder's last features have mean zero in each sample before they are activated; networks
-    of older runs lack it, and may die in their first hundred training steps. Raises ValueError for unknown `head_features` or `head_kind`.
+    `head_features`: "bottleneck_grid" for every place of the bottleneck (the paper), "bottleneck" for its pooled
+    features, or "encoder" for the pooled features of all encoder stages. Heads that see places fit frames of
+    `resolution` points per side alone. `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden
+    layers and of the level embedding. `landmarks` (S, H, W): constant fields that the network sees beside the frames;
+    without them, the network treats all places of the torus alike. `centred`: whether the decoder's last features have
+    mean zero in each sample before they are activated; networks of older runs lack it, and may die in their first
+    hundred training steps.
+
+    Raises ValueError for unknown `head_features` or `head_kind`, and for heads that see places without a `resolution`.
     """
 
     def __init__(
@@ -184,10 +210,11 @@ class PeriodicUNet(nn.Module):
         level_conditioned: bool = False,
         landmarks: torch.Tensor | None = None,
         centred: bool = False,
+        resolution: int | None = None,
     ):
         super().__init__()
-        if head_features not in ("bottleneck", "encoder"):
-            raise ValueError(f"head_features {head_features!r} is neither 'bottleneck' nor 'encoder'")
+        if head_features not in HEAD_FEATURES:
+            raise ValueError(f"head_features {head_features!r} is none of {', '.join(HEAD_FEATURES)}")
         self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
         self.levels, self.head_features, self.level_conditioned = levels, head_features, level_conditioned
         self.centred = centred
@@ -210,9 +237,10 @@ class PeriodicUNet(nn.Module):
         self.middle_attention = Attention(current) if attention else nn.Identity()
         self.heads = None
         if levels:
-            pooled = current if head_features == "bottleneck" else current + width + sum(widths)
+            features = current + width + sum(widths) if head_features == "encoder" else current
             if not level_conditioned:
-                self.heads = LevelHeads(pooled, levels + 1, head_width, head_kind, frames_out)
+                grid = self._bottleneck_grid(resolution) if head_features == "bottleneck_grid" else None
+                self.heads = LevelHeads(features, levels + 1, head_width, head_kind, frames_out, grid)
             self.embed = nn.Sequential(
                 nn.Linear(frames_out * (levels + 1), head_width),
                 nn.GELU(),
@@ -238,6 +266,13 @@ class PeriodicUNet(nn.Module):
                 f"this network cannot halve a resolution of {resolution}: it must divide by {self.divisor}"
             )
 
+    def _bottleneck_grid(self, resolution: int | None) -> int:
+        """Return the points per side of the bottleneck. Raise ValueError without a resolution."""
+        if resolution is None:
+            raise ValueError("heads that see places ('bottleneck_grid') need the resolution of the frames")
+        self.check_resolution(resolution)
+        return resolution // self.divisor
+
     def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
         """Run the encoder on frames (B, F, C, H, W).
 
@@ -259,7 +294,7 @@ class PeriodicUNet(nn.Module):
         h = self.middle_attention(self.middle_in(self.bottom_attention(h)))
         if self.heads is None:
             return skips, h, None
-        return skips, h, self.heads([h] if self.head_features == "bottleneck" else [entrance, *skips, h])
+        return skips, h, self.heads([entrance, *skips, h] if self.head_features == "encoder" else [h])
 
     def decode(self, skips: list[torch.Tensor], h: torch.Tensor, probabilities: torch.Tensor | None) -> torch.Tensor:
         """Return the output frames (B, F_out, C, H, W) for the features that `encode` returns.

@@ -22,13 +22,16 @@ FORMAT = "sns-model-1"
 OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 
 
-def build_network(spec: dict, channels: int, landmarks: torch.Tensor | None = None) -> PeriodicUNet:
+def build_network(
+    spec: dict, channels: int, landmarks: torch.Tensor | None = None, resolution: int | None = None
+) -> PeriodicUNet:
     """Build the network of a model's specification. The objective decides which frames the network sees.
 
     `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have
-    none. Raises UserError for an unknown objective.
+    none. `resolution`: points per side of a frame, for a network that fits no other. Raises UserError for an unknown
+    objective.
     """
-    shape = {"channels": channels, **spec["network"]}
+    shape = {"channels": channels, "resolution": resolution, **spec["network"]}
     shown = shape.get("landmarks") and landmarks is not None and len(landmarks)
     shape["landmarks"] = landmarks if shown else None
     if spec["objective"] == "pointwise":
@@ -136,7 +139,7 @@ def load_model(
     if identity is not None and note["data"] != identity:
         raise DamagedFile(path, f"trained on other data than this run's (manifest {note['data'][:12]})")
     _check_shapes(path, note, tensors)
-    network = build_network(note["spec"], note["channels"], tensors.get("landmarks"))
+    network = build_network(note["spec"], note["channels"], tensors.get("landmarks"), note["resolution"])
     network.load_state_dict(tensors)
     return TrainedModel(network.eval().requires_grad_(False).to(device), note, torch.device(device), compile)
 
@@ -165,7 +168,7 @@ def _check_shapes(path: Path, note: dict, tensors: dict[str, torch.Tensor]) -> N
         if blocks > len(tensors):
             raise ValueError(f"{blocks} blocks in {len(tensors)} tensors")
         with torch.device("meta"):
-            network = build_network(note["spec"], note["channels"], tensors.get("landmarks"))
+            network = build_network(note["spec"], note["channels"], tensors.get("landmarks"), note["resolution"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedFile(path, f"its note describes no network of this project ({error})") from None
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -76,7 +76,7 @@ class Trainer:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
-            self.network = build_network(spec, channels, self.sampler.system.landmarks(resolution))
+            self.network = build_network(spec, channels, self.sampler.system.landmarks(resolution), resolution)
         self.network.check_resolution(resolution)
         self.network.to(device)
         # Only training steps run the compiled network. Validation and calibration run `self.network`: they are rare,

@@ -1,23 +1,24 @@
 """Metrics of the solver's frames equal those of independent libraries (`pip install -r tests/oracles/requirements.txt`).
 
-A test is skipped if its library is missing, so the tests of this project do not need these libraries.
+A test is skipped if its library is missing, so the tests of this project do not need these libraries. pyqg has no wheel for
+pip; its estimate of a spectrum is written out here, and compared with pyqg where that is installed (conda).
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from sns_core.metrics.bootstrap import interval, pooled, pooled_products
+from sns_core.metrics.bootstrap import distance_interval, interval, pooled, pooled_products, student_quantile
 from sns_core.metrics.distances import BINS, CENTRES, REACH, wasserstein
 from sns_core.metrics.distributions import component_scales, histogram
 from sns_core.metrics.ensembles import ensemble_scores, fair_crps
 from sns_core.metrics.measures import measure
 from sns_core.metrics.spectra import kinetic_energy_spectrum
 from sns_core.metrics.temporal import centred, temporal_correlation, zonal_direction
-from sns_core.metrics.zonal import student_quantile
 from sns_core.shells import shell_index
 from sns_core.systems import KolmogorovFlow
 
@@ -57,6 +58,46 @@ def test_spectra_are_the_ring_sums_of_xrft(frames, emulated):
     assert energy.numpy() == pytest.approx(rings, rel=1e-10, abs=1e-15)
 
 
+def half_plane(frame: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return |k| and the kinetic energy of each mode of the half spectrum of vorticity (N, N), and of its mirror image."""
+    k = np.hypot(np.fft.fftfreq(N, 1 / N)[:, None], np.arange(N // 2 + 1)[None, :])
+    power = np.abs(np.fft.rfft2(frame.double().numpy()) / N**2) ** 2
+    energy = power / np.where(k > 0, k, np.inf) ** 2  # twice half of |w|^2 / k^2
+    energy[:, [0, -1]] /= 2  # columns that hold both mirror images
+    return k, energy
+
+
+def pyqg_spectrum(k: np.ndarray, energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the wavenumbers and the spectrum of pyqg 0.7.2 (`calc_ispec`): rings sqrt(2) wide, mean times half circumference."""
+    width = math.sqrt(2)
+    middle = np.arange(width / 2, N // 2 + width, width)
+    rings = [(k >= m - width / 2) & (k <= m + width / 2) for m in middle]
+    count = np.array([ring.sum() for ring in rings])
+    sums = np.array([energy[ring].sum() for ring in rings])
+    return middle, sums * middle * math.pi / (count - 1)
+
+
+def test_the_spectrum_of_pyqg_is_the_one_written_out_here(frames):
+    tools = pytest.importorskip("pyqg.diagnostic_tools", exc_type=ImportError)
+    k, energy = half_plane(frames[0, 0, 0])
+    model = SimpleNamespace(kk=np.arange(N // 2 + 1.0), ll=np.fft.fftfreq(N, 1 / N), dk=1.0, dl=1.0, wv=k)
+    middle, spectrum = pyqg_spectrum(k, energy)
+    wavenumber, values = tools.calc_ispec(model, energy)
+    assert len(wavenumber) <= len(middle)
+    assert values == pytest.approx(spectrum[: len(values)], rel=1e-12)
+
+
+def test_spectra_are_those_of_pyqg_but_for_the_rings(frames, emulated):
+    u, v = emulated.frame_velocity(frames[0, ::10].double())
+    _, ours = kinetic_energy_spectrum(u, v)
+    k, energy = np.arange(N), np.mean([half_plane(frame[0])[1] for frame in frames[0, ::10]], 0)
+    middle, theirs = pyqg_spectrum(half_plane(frames[0, 0, 0])[0], energy)
+    # The sum over half rings, as a density over k: rings of one width would give the same numbers.
+    rough = np.interp(np.arange(2, 14), middle, np.log10(theirs))
+    assert rough == pytest.approx(np.log10(ours.mean(0).numpy()[2:14]), abs=0.25) and len(k) == N
+    assert float((theirs * math.sqrt(2)).sum()) == pytest.approx(float(ours.mean(0).sum()), rel=0.2)
+
+
 def test_distances_are_those_of_scipy(frames):
     stats = pytest.importorskip("scipy.stats")
     scale = frames.std()
@@ -69,30 +110,36 @@ def test_distances_are_those_of_scipy(frames):
     assert values[0] == pytest.approx(binned, abs=1e-12) and len(counts[0]) == BINS and CENTRES[-1] < REACH
 
 
-def test_the_score_of_ensembles_is_the_fair_crps_of_scores_and_exceeds_the_plain_crps_of_xskillscore():
-    rng = np.random.default_rng(2)
-    forecast, truth = rng.normal(size=(5, 40)), rng.normal(size=40)
-    values = fair_crps(forecast, truth)
-    ensemble = xr.DataArray(forecast, dims=("member", "x"))
-    observed = xr.DataArray(truth, dims="x")
-    scores = pytest.importorskip("scores.probability")
-    fair = scores.crps_for_ensemble(ensemble, observed, "member", method="fair", preserve_dims="x")
-    assert values == pytest.approx(fair.values, rel=1e-10)
-    xskillscore = pytest.importorskip("xskillscore")
-    plain = xskillscore.crps_ensemble(observed, ensemble, member_dim="member", dim=[]).values
-    pairs = np.abs(forecast[:, None] - forecast[None, :]).sum((0, 1)) / (5 * 4)
-    assert plain - values == pytest.approx(pairs / (2 * 5), rel=1e-10)
-
-
-def test_spread_and_error_are_those_of_xskillscore():
-    xskillscore = pytest.importorskip("xskillscore")
-    rng = np.random.default_rng(3)
+@pytest.fixture(scope="module")
+def forecast(frames) -> tuple[xr.DataArray, xr.DataArray]:
+    """Five frames of a trajectory for an ensemble (start, member, lead, layer, y, x), and frames of another for the truth."""
+    scaled = (frames / frames.std()).double().numpy()
+    members, truth = scaled[0, ::4].reshape(6, 5, 1, 1, N, N), scaled[1, ::20].reshape(6, 1, 1, N, N)
     dims = ("start", "member", "lead", "layer", "y", "x")
-    forecast = xr.DataArray(0.5 * rng.normal(size=(6, 5, 1, 1, 8, 8)), dims=dims)
-    truth = xr.DataArray(rng.normal(size=(6, 1, 1, 8, 8)), dims=[d for d in dims if d != "member"])
-    means = ensemble_scores(forecast, truth).mean("start")
-    variance = forecast.var("member", ddof=1).mean(("start", "y", "x"))
-    rmse = xskillscore.rmse(forecast.mean("member"), truth, dim=["start", "y", "x"])
+    return xr.DataArray(members, dims=dims), xr.DataArray(truth, dims=[d for d in dims if d != "member"])
+
+
+def test_the_score_of_ensembles_is_the_fair_crps_of_scores_and_exceeds_the_plain_crps_of_xskillscore(forecast):
+    ensemble, truth = forecast
+    values = fair_crps(ensemble.transpose("member", ...).values, truth.values)
+    means = ensemble_scores(ensemble, truth)["crps"]
+    scores = pytest.importorskip("scores.probability")
+    fair = scores.crps_for_ensemble(ensemble, truth, "member", method="fair", preserve_dims="all")
+    assert values == pytest.approx(fair.transpose(*truth.dims).values, rel=1e-10, abs=1e-12)
+    assert means.values == pytest.approx(fair.mean(("y", "x")).transpose(*means.dims).values, rel=1e-10)
+    xskillscore = pytest.importorskip("xskillscore")
+    plain = xskillscore.crps_ensemble(truth, ensemble, member_dim="member", dim=[]).transpose(*truth.dims).values
+    members = ensemble.transpose("member", ...).values
+    pairs = np.abs(members[:, None] - members[None, :]).sum((0, 1)) / (5 * 4)
+    assert plain - values == pytest.approx(pairs / (2 * 5), rel=1e-8, abs=1e-10)
+
+
+def test_spread_and_error_are_those_of_xskillscore(forecast):
+    xskillscore = pytest.importorskip("xskillscore")
+    ensemble, truth = forecast
+    means = ensemble_scores(ensemble, truth).mean("start")
+    variance = ensemble.var("member", ddof=1).mean(("start", "y", "x"))
+    rmse = xskillscore.rmse(ensemble.mean("member"), truth, dim=["start", "y", "x"])
     assert float(means["variance"].squeeze()) == pytest.approx(float(variance.squeeze()))
     assert float((means["squared_error"] + means["variance"] / 5).squeeze()) == pytest.approx(
         float(rmse.squeeze()) ** 2
@@ -130,16 +177,36 @@ def test_correlation_of_fluctuations_is_that_of_statsmodels_without_the_mean():
     assert fluctuations == pytest.approx(covariance / covariance[0], abs=0.01)
 
 
-def test_intervals_are_those_of_the_bootstrap_of_arch():
+@pytest.fixture(scope="module")
+def stretches(frames, emulated) -> np.ndarray:
+    """Spectra of 60 stretches of six frames, (stretch, K)."""
+    u, v = emulated.frame_velocity(frames.flatten(0, 1).double())
+    return kinetic_energy_spectrum(u, v)[1].unflatten(0, (60, 6)).mean(1).numpy()
+
+
+def test_intervals_are_those_of_the_bootstrap_of_arch(stretches):
     arch = pytest.importorskip("arch.bootstrap")
-    rng = np.random.default_rng(5)
-    values = rng.normal(1.0, 0.5, 60)
-    sample = xr.Dataset({"value": ("unit", values), "size": ("unit", np.ones(60))})
+    energy = stretches.sum(1)
+    sample = xr.Dataset({"value": ("unit", energy), "size": ("unit", np.ones(60))})
     _, low, high = interval(pooled(sample)["value"].values)
-    bootstrap = arch.IndependentSamplesBootstrap(values, seed=np.random.default_rng(6))
+    bootstrap = arch.IIDBootstrap(energy, seed=np.random.default_rng(6))
     exact = bootstrap.conf_int(np.mean, 4000, method="basic", size=0.9)[:, 0]
-    width = exact[1] - exact[0]
-    assert [low, high] == pytest.approx(exact, abs=0.12 * width)
+    assert [low, high] == pytest.approx(exact, abs=0.12 * (exact[1] - exact[0]))
+
+
+def test_the_noise_of_a_distance_is_that_of_the_bootstrap_of_arch(stretches):
+    arch = pytest.importorskip("arch.bootstrap")
+    reference = 1.1 * stretches.mean(0)[1:11]
+
+    def log_ratios(spectra):
+        return np.log10(spectra[:, 1:11].mean(0) / reference)
+
+    sample = xr.Dataset({"value": (("unit", "k"), stretches), "size": ("unit", np.ones(60))})
+    value, low, high = distance_interval(np.log10(pooled(sample)["value"].values[:, 1:11] / reference))
+    bootstrap = arch.IIDBootstrap(stretches, seed=np.random.default_rng(7))
+    noise = np.abs(bootstrap.apply(log_ratios, 4000) - log_ratios(stretches)).mean(1)
+    assert value == pytest.approx(math.log10(1.1)) and low < value < high
+    assert high - value == pytest.approx(np.quantile(noise, 0.9), rel=0.12)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 7, 15, 63])

@@ -24,6 +24,7 @@ ON_GPUS = {
     "train_model",
     "calibrate_refinement",
     "rollout_segment",
+    "rollout_reference",
     "rollout_ensemble",
     "rollout_grids",
     "measure_cost",
@@ -99,7 +100,8 @@ def test_every_stage_is_a_job_and_the_results_are_those_of_a_local_run(submitter
     began = stages(folder)
     assert {stage for stage, *_ in began} == {
         "simulate_trajectories", "shard_dataset", "train_model", "calibrate_refinement", "rollout_segment", "rollout_ensemble",
-        "compute_reference", "compute_metrics", "aggregate_metrics", "score_methods", "rollout_grids", "measure_cost", "tabulate_cost",
+        "rollout_reference", "compute_reference", "draw_floors", "compute_metrics", "aggregate_metrics", "score_methods",
+        "rollout_grids", "measure_cost", "tabulate_cost",
     }  # fmt: skip
     assert {number for _, number, *_ in began} == set(jobs), "a stage ran outside of its job"
     for stage, number, *_ in began:

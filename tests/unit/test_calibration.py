@@ -7,7 +7,7 @@ from tiny_models import CALIBRATED
 
 from sns_core.data.emulation import Emulation
 from sns_core.errors import DamagedFile, UserError
-from sns_core.evaluation.calibration import REPEATS, WINDOW, calibrate_refinement, find_balance
+from sns_core.evaluation.calibration import LENGTHS, MEMBERS, WINDOW, calibrate_refinement, find_balance
 from sns_core.files import read_json, sha256, write_json
 from sns_core.methods import Hardware, build_method
 from sns_core.methods.calibrated import least_level
@@ -15,7 +15,7 @@ from sns_core.shells import shell_index
 from sns_core.streams import MemberStreams
 
 SHELLS = int(shell_index(16).max()) + 1
-MEMBERS, STEPS = REPEATS * 2, REPEATS * 20  # of the tiny validation split: 2 members of 20 frames
+LOOP = {"members": MEMBERS * 2, "steps": LENGTHS * 20}  # the tiny validation split has 2 members of 20 frames
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_the_file_holds_spectra_the_loop_and_what_they_were_measured_with(tiny, 
     residual, power, balance = (np.array(content[name]) for name in ("residual", "power", "balance"))
     assert residual.shape == power.shape == balance.shape == (1, SHELLS)
     assert (residual[0, 1:] > 0).all() and (np.abs(balance) <= power).all() and balance.any()
-    loop = content["loop"]
-    assert (loop["members"], loop["steps"]) == (MEMBERS, STEPS)
-    assert np.array(loop["power"]).shape == (STEPS // WINDOW, 1, SHELLS) and np.isfinite(loop["power"]).all()
-    assert len(content["condition_levels"]) == STEPS // WINDOW and min(content["condition_levels"]) >= 0
+    loop, windows = content["loop"], LOOP["steps"] // WINDOW
+    assert {name: loop[name] for name in LOOP} == LOOP
+    assert np.array(loop["power"]).shape == (windows, 1, SHELLS) and np.isfinite(loop["power"]).all()
+    assert len(content["condition_levels"]) == windows and min(content["condition_levels"]) >= 0
     method = build(tiny.models["calibration"])
     assert method.calibration.level == least_level(method.schedule, torch.from_numpy(residual))
     assert method.calibration.to_dict() == {name: content[name] for name in ("level", "residual", "power", "balance")}

@@ -354,7 +354,7 @@ class Synthetic:
                 (rise + random.uniform(0, 2, rise.shape)).astype(int),
             ),
             "rollout_step": (("rollout_step",), time),
-            "level_alarm": (("member",), np.arange(self.members) * 4 - 1),
+            "amplitude_alarm": (("member",), np.arange(self.members) * 4 - 1),
             "energy_alarm": (("member",), np.full(self.members, -1)),
         }
         self.diagnostics[name] = str(self.folder / f"{name}_diagnostics.nc")

@@ -8,7 +8,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sns_core.evaluation.denoiser_diagnosis import DRIFTS, _Examined, _one_step, _restoring
+from sns_core.diffusion import NoiseSchedule
+from sns_core.evaluation.denoiser_diagnosis import DRIFTS, _Examined, _one_step, _restoring, _signed
 from sns_core.figures.held_out import plot_held_out
 from sns_core.methods import EstimatedLevels
 from sns_core.metrics.distances import WORST
@@ -28,6 +29,23 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
     examined = _Examined(SimpleNamespace(level_rule=EstimatedLevels(), refine=refine), None, previous, following)
     restored = _restoring(examined, seed=0)["restored"][1]
     assert restored == pytest.approx([share] * len(DRIFTS), abs=1e-5)
+
+
+def test_the_exact_score_of_white_noise_finds_drifts_with_their_sign():
+    """White frames of unit variance: at every level the score is minus the noised frame."""
+    stream, schedule = torch.Generator().manual_seed(4), NoiseSchedule.cosine(100)
+    previous, following = (torch.randn(200, 1, 16, 16, generator=stream) for _ in range(2))
+
+    def denoiser(prev, nxt, s_prev, s_next, anchor):
+        return schedule.sigma(s_prev)[0].float() * prev, schedule.sigma(s_next)[0].float() * nxt
+
+    method = SimpleNamespace(schedule=schedule, whiten=lambda x: x, denoiser=denoiser)
+    signed = _signed(_Examined(method, None, previous, following), stream)
+    weak, strong = np.array(signed["amplitude_detected"][1]).T
+    assert min(weak[DRIFTS.index(0.8)], strong[DRIFTS.index(1.2)]) > 0.85
+    assert max(weak[2:].max(), strong[:2].max()) < 0.05
+    rise = np.array(signed["amplitude_of_drift"][1])[:, 0]  # shell 1, in which all modes are scaled
+    assert (np.diff(rise) > 0).all() and signed["amplitude_mean"][1] == pytest.approx([0, 0, 0], abs=3.0)
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
@@ -57,9 +75,10 @@ def examined(error=0.5, false_alarms=0.25, restored=0.1):
             "level_of_true_pair": (("pair", "frame"), refined),
             "level_of_surrogate": (("pair", "frame"), np.ones((pairs, 2))),
             "restored": (("drift",), np.full(len(DRIFTS), restored)),
+            "amplitude_detected": (("drift", "sign"), [[0.9, 0.0]] + [[0.0, 0.7]] * (len(DRIFTS) - 1)),
             "example_truth": (("layer", "y", "x"), np.zeros((1, 8, 8))),
         },
-        coords={"level": level, "drift": list(DRIFTS), "when": ["surrogate", "refined"]},
+        coords={"level": level, "drift": list(DRIFTS), "when": ["surrogate", "refined"], "sign": ["weak", "strong"]},
         attrs={"levels": 20},
     )
 
@@ -67,7 +86,8 @@ def examined(error=0.5, false_alarms=0.25, restored=0.1):
 def test_measures_of_a_denoiser():
     measures = held_out_measures(examined())
     expected = {"one_step": 0.5, "one_step_large": 0.5, "calibration": 1 / 20, "false_alarms": 0.25,
-                "surrogate_found": 1.0, "restored_strong": 0.1, "restored_weak": 0.1}  # fmt: skip
+                "surrogate_found": 1.0, "signed_strong": 0.7, "signed_weak": 0.9,
+                "restored_strong": 0.1, "restored_weak": 0.1}  # fmt: skip
     assert measures == pytest.approx(expected) and list(measures) == list(MEASURES)
     control = held_out_measures(examined().drop_vars(["one_step_error", "restored"]))
     assert np.isnan(control["one_step"]) and np.isnan(control["restored_weak"]) and control["false_alarms"] == 0.25

@@ -109,6 +109,21 @@ def test_the_heads_do_not_see_a_shift_and_the_conditioned_decoder_moves_with_it(
     assert output.std() > 0.01 * output.abs().max() and logits.std() > 0.01
 
 
+@pytest.mark.parametrize("attention", [False, True])
+def test_heads_that_see_every_place_notice_a_shift_of_the_features(attention):
+    network = in_double(network_of(attention=attention, levels=12, head_features="bottleneck_grid", resolution=16))
+    x = frames_of(2, 2, 1, 16, 16, dtype=F64)
+    with torch.no_grad():
+        _, bottom, logits = network.encode(x)
+        _, moved_bottom, moved_logits = network.encode(x.roll((4, 4), (-2, -1)))
+    torch.testing.assert_close(moved_bottom, bottom.roll((2, 2), (-2, -1)), rtol=0, atol=1e-9)
+    assert (moved_logits - logits).abs().max() > 0.1 * logits.std()
+    with pytest.raises(ValueError, match=r"'bottleneck_grid'.*need the resolution"):
+        network_of(levels=4, head_features="bottleneck_grid")
+    with pytest.raises(ValueError, match="cannot halve a resolution of 15"):
+        network_of(levels=4, head_features="bottleneck_grid", resolution=15)
+
+
 def test_the_decoder_carries_a_signal_across_the_border():
     """Nearest upsampling and a padded convolution are the most likely place to lose periodicity."""
     network = network_of(attention=False, multipliers=(1, 1, 1)).double()
@@ -174,6 +189,7 @@ def test_attention_to_equal_values_returns_that_value():
         (dict(frames_in=1, frames_out=1, channels=3, patch=2), 1, 1, 3, 32),
         (dict(frames_in=3, levels=5, multipliers=(1, 1, 2), head_features="encoder"), 3, 2, 1, 24),
         (dict(levels=5, head_kind="ordinal"), 2, 2, 1, 16),
+        (dict(levels=1000, head_features="bottleneck_grid", resolution=32, patch=2), 2, 2, 1, 32),
     ],
 )
 def test_frames_channels_and_resolution_are_arguments(changes, frames_in, frames_out, channels, resolution):
@@ -195,11 +211,13 @@ def test_an_untrained_network_predicts_nothing_but_passes_gradients_on():
     assert network.leave.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize(("head_features", "head_kind"), [("bottleneck", "categorical"), ("encoder", "ordinal")])
+@pytest.mark.parametrize(
+    ("head_features", "head_kind"),
+    [("bottleneck", "categorical"), ("encoder", "ordinal"), ("bottleneck_grid", "categorical")],
+)
 def test_every_parameter_takes_part_in_the_output(head_features, head_kind):
-    network = network_of(
-        levels=6, attention=True, multipliers=(1, 2, 2), head_features=head_features, head_kind=head_kind
-    )
+    changes = {"head_features": head_features, "head_kind": head_kind, "resolution": 16}
+    network = network_of(levels=6, attention=True, multipliers=(1, 2, 2), **changes)
     output, _ = network(frames_of(2, 2, 1, 16, 16))
     output.square().sum().backward()
     for name, parameter in network.named_parameters():
@@ -248,7 +266,7 @@ def test_heads_read_only_the_parts_of_the_encoder_that_the_options_name():
             network.encoder[-1][-1].second.weight.zero_()
             first, second = (network.encode(frames)[2] for frames in (x, 2 * x))
         assert torch.equal(first, second) != listens
-    with pytest.raises(ValueError, match=r"'decoder'.*'bottleneck' nor 'encoder'"):
+    with pytest.raises(ValueError, match=r"'decoder' is none of bottleneck_grid, bottleneck, encoder"):
         PeriodicUNet(**SMALL, levels=4, head_features="decoder")
 
 

@@ -135,8 +135,8 @@ UNLIKE = {
 
 @pytest.mark.parametrize(("change", "words"), UNLIKE.values(), ids=UNLIKE)
 def test_files_that_do_not_fit_together_are_one_line(field, tmp_path, change, words):
-    one = field.isel(member=0, drop=True)
-    paths = [written(tmp_path, one, "a.nc"), written(tmp_path, change(one), "b.nc")]
+    member = field.isel(member=0, drop=True)
+    paths = [written(tmp_path, member, "a.nc"), written(tmp_path, change(member), "b.nc")]
     with pytest.raises(UserError, match=words) as caught:
         open_recording(paths, ["b"])
     assert str(caught.value).startswith(f"{paths[1]}: ")

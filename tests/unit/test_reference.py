@@ -77,14 +77,14 @@ def test_its_means_are_those_of_its_frames(tiny, ensemble, reference):
     units = component_scales(system, states, emulation.resolution)
     frames = torch.from_numpy(xr.open_dataset(ensemble["frames"])["vorticity"].values) / scale
     for member in range(MEMBERS):
-        one = _means_of_frames(frames[member, 1:], system, scale, units, emulation.step, LAGS)
+        means = _means_of_frames(frames[member, 1:], system, scale, units, emulation.step, LAGS)
         for name in ("kinetic_energy", "kinetic_energy_square", "kinetic_energy_max", "enstrophy", "energy_spectrum", "max_abs",
                      "zonal_velocity", "zonal_velocity_square", "zonal_direction", "kinetic_energy_drift", "enstrophy_drift"):  # fmt: skip
-            values = reference[name].isel(member=member).transpose(*one[name].dims).values
-            assert values == pytest.approx(one[name].values, rel=1e-4, abs=1e-5), name
+            values = reference[name].isel(member=member).transpose(*means[name].dims).values
+            assert values == pytest.approx(means[name].values, rel=1e-4, abs=1e-5), name
         counts = reference["velocity_counts"].isel(member=member)
         assert int(counts.sum()) == STEPS * 2 * emulation.resolution**2
-        assert int(abs(counts - one["velocity_counts"]).sum()) <= 4, "in the units of the test split"
+        assert int(abs(counts - means["velocity_counts"]).sum()) <= 4, "in the units of the test split"
 
 
 def test_what_needs_frames_is_the_test_split_s_and_no_member_counts_as_one_of_a_rollout(reference, tiny):

@@ -636,5 +636,4 @@ def test_an_alarm_is_the_first_step_outside_the_usual_range():
     low[20:], broken[40] = -2.0, np.nan
     series = np.stack([quiet, high, low, broken], 1)
     assert first_alarm(series, usual, step).tolist() == [-1, 32 * 4, 22 * 4, 160]
-    assert first_alarm(series, usual, step, above=True).tolist() == [-1, 32 * 4, -1, 160]
     assert (first_alarm(usual, usual, step[:40]) == -1).all()

@@ -110,6 +110,24 @@ def test_every_configuration_is_valid_on_top_of_the_default(root, config):
         validate(merged)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("renoise", False, "true"),
+        ("condition_level", 0, "null"),
+        ("blind", {"level": 1, "every": 1, "random": False}, "null"),
+        ("readout", {"kind": "calibrated", "refine_share": 0.9}, "argmax"),
+        ("path", "fixed_condition", "left_then_down"),
+    ],
+)
+def test_bookkeeping_by_indices_refuses_options_that_need_a_clean_level_or_no_noise(config, key, value, remedy):
+    config["methods"]["sns_published"]["bookkeeping"] = "indices"
+    validate(config)
+    config["methods"]["sns_published"][key] = value
+    with pytest.raises(ConfigurationError, match=rf"methods\.sns_published\.{key}.*set this to {remedy}, or"):
+        validate(config)
+
+
 def test_no_two_models_of_the_default_are_one_object(root):
     """An overlay is merged in place, so one object under two keys, as from a YAML alias, would change under both."""
     mappings = []

@@ -90,7 +90,7 @@ def restore(path: Path, backup: Path) -> None:
 def test_a_changed_file_is_named_by_each_stage_that_reads_it(readers, tmp_path, capfd):
     generator, calls, unnamed = np.random.default_rng(1), 0, []
     assert {job.stage for job in readers[SYSTEM / "calibrations/sns.json"]} == {
-        "diagnose_denoiser", "measure_cost", "rollout_ensemble", "rollout_segment",
+        "diagnose_denoiser", "measure_cost", "rollout_ensemble", "rollout_segment", "plot_calibration",
     }  # fmt: skip
     for path, jobs in readers.items():
         backup = shutil.copy2(path, tmp_path / "backup")

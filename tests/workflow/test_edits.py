@@ -24,7 +24,7 @@ BELOW_CALIBRATIONS = {
     *PAGES,
     *BELOW_METRICS,
 }
-BELOW_MODELS = {"calibrate_refinement", *BELOW_CALIBRATIONS}
+BELOW_MODELS = {"calibrate_refinement", "plot_calibration", *BELOW_CALIBRATIONS}
 BELOW_ROLLOUTS = {"rollout_grids", *BELOW_MODELS}
 EVERYTHING = {
     "simulate_trajectories", "shard_dataset", "check_stationarity", "train_model", "plot_spin_up", *REFERENCE, *BELOW_ROLLOUTS,
@@ -72,7 +72,8 @@ EDITS = [
     ("sns_core/evaluation/denoiser_diagnosis.py", CODE, {"diagnose_denoiser", "plot_condition_error", "plot_levels", "write_report"}),
     ("sns_core/metrics/aggregate.py", CODE, {"aggregate_metrics", "plot_ablation", "plot_spectra", "record_provenance", *REPORT}),
     ("sns_core/figures/error.py", CODE, {"plot_error", *REPORT}),
-    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", *REPORT}),
+    ("sns_core/figures/style.py", CODE, {*PAGES, "plot_phase_space", "plot_spin_up", "plot_scorecard", "plot_cost", "plot_calibration",
+                                         *REPORT}),
     ("sns_core/metrics/scorecard.py", CODE, {"draw_floors", "aggregate_metrics", "plot_ablation", "plot_spectra",
                                              "record_provenance", *SCORES, *REPORT}),
     ("sns_core/metrics/floors.py", CODE, {"draw_floors", "aggregate_metrics", "plot_ablation", "plot_spectra",

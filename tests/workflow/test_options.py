@@ -322,6 +322,9 @@ def test_an_edit_reruns_the_rollouts_of_methods_that_use_the_code_and_one_of_the
     changed = after("methods/levels.py", "self.level * due", "self.level * 1 * due")
     assert "refinement" in changed and not changed & {"pointwise", "solver", "acdm"}
     median = 'LevelReadout("quantile", 0.5)'
-    assert after("methods/calibrated.py", median, median.replace("5", "4")) == {"calibrated_refinement"}
+    assert after("methods/calibrated.py", median, median.replace("5", "4")) == {
+        "calibrated_refinement",
+        "residual_noise",
+    }
     monkeypatch.undo()
     fingerprints.forget()

@@ -63,4 +63,7 @@ def test_the_calls_of_a_step_follow_the_method():
     assert plan.denoiser_calls({**walk, "kind": "thermalizer", "refine_every": 4, "renoise": True}, 100) == 0.5
     assert plan.denoiser_calls({"kind": "acdm", "stride": 4}, 200) == 50
     assert plan.denoiser_calls({"kind": "generation", "stride": 2, "condition_level": 0}, 100) == 50
+    assert plan.denoiser_calls({"kind": "calibrated_refinement", "level": None}, 100) == 1, (
+        "looked at and estimated in one"
+    )
     assert plan.denoiser_calls({"kind": "pointwise"}, 0) == 1

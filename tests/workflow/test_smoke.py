@@ -149,7 +149,7 @@ def test_an_external_rollout_is_scored_beside_the_methods_of_the_run(root, finis
     )
     field.rename("vorticity").to_netcdf(run / "mine.nc")
     assert planned(root, run, f"{SYSTEM}/scorecard.csv", overlay=FOREIGN) <= {
-        "rollout_segment", "compute_metrics", "score_methods",
+        "rollout_segment", "draw_floors", "compute_metrics", "score_methods",
     }  # fmt: skip
     result = snakemake(root, run, "all", overlay=FOREIGN)
     assert result.returncode == 0, result.stdout[-4000:]

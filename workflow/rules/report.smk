@@ -37,7 +37,9 @@ rule write_report:
         movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
         explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
         tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
-        references=[f"{RESULTS}/{system}/metrics/{name}" for system in SYSTEMS for name in ("reference.nc", "floors.csv")],
+        references=[
+            f"{RESULTS}/{system}/metrics/{name}" for system in SYSTEMS for name in ("reference.nc", "floors.csv")
+        ],
         checks=[path for system in SYSTEMS for path in list_checks(system)],
         provenance=f"{RESULTS}/provenance.json",
     output:
