@@ -73,6 +73,7 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "evaluation",
         "metrics.reference",
         "metrics.rollout_metrics",
+        "metrics.stationarity_check",
         "theory",
         "figures.movie",
         "figures.phase_space",
