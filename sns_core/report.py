@@ -422,7 +422,7 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
         "layers": len({row["layer"] for row in rows}),
         "methods": methods,
         "scorecard": scorecard(card, methods),
-        "source": reference.attrs.get("source", "test split"),
+        "source": reference.attrs.get("ensemble", "test split"),
         "without_floor": reasons(read_floors(files["floors"]), rows[0]["members"]),
         "cost": prices,
         "drift": drift_notes(reference),

@@ -19,6 +19,7 @@ split over jobs without a change of a single bit. All purposes and the rest of t
     "cost"           method, member, step           levels and noise of a timed rollout (evaluation.timing)
     "grids"          member, step                   nothing: solvers draw none (evaluation.coarse_solver)
     "diagnose"       none                           pairs and noise (evaluation.denoiser_diagnosis)
+    "amplitudes"     without a seed               frames and noise of signed amplitudes (evaluation.denoiser_diagnosis)
     "restoring"      row of the pair                noise of restored pairs (evaluation.denoiser_diagnosis)
     "one step"       row of the pair                noise of single refinements (evaluation.denoiser_diagnosis)
     "unused"         member, without a seed         levels by the read-out "sample" (evaluation.denoiser_diagnosis)

@@ -52,7 +52,11 @@ def _listing(folder: str) -> dict:
 def _configuration_of(listing: dict) -> dict:
     """Return the configuration of a collected run in the words of today: renamed keys have their new names, and keys
     that were added later have their default values; below names of the user's own, those of the schema."""
-    return complete(with_new_names(plain(listing["configuration"])))
+    configuration = with_new_names(plain(listing["configuration"]))
+    for model in configuration.get("models", {}).values():
+        # Networks of older runs are not centred, whatever the default is now.
+        model.get("network", {}).setdefault("centred", False)
+    return complete(configuration)
 
 
 def _diagnosis_settings(resolved: dict, method: str) -> dict | None:

@@ -46,7 +46,7 @@ def compute_reference(
     `trajectories`: files of the test split; `ensemble`: segments of the reference ensemble (none: the test split is the
     reference); `manifest`: of the data; `lags`: how many steps C(tau) looks back; `frame_stride`, `map_lags`: spacing and
     number of the lags of C(r, tau); `user_metrics`: the user's own metrics. One member of the test split is held in memory
-    at a time. The attribute "source" tells which of the two the reference is.
+    at a time. The attribute "ensemble" tells which of the two the reference is.
     """
     use_threads(threads)
     content = read_json(manifest)
@@ -72,7 +72,7 @@ def compute_reference(
         members = [_means_of_frames(torch.from_numpy(f) / scale, system, scale, units, step, lags) for f in fields]
         result, numbers = xr.concat(members, "member"), dataset["member"].values
     result, resolution = result.assign(needing_frames), dataset.sizes["x"]
-    result.attrs["source"] = "reference ensemble" if ensemble else "test split"
+    result.attrs["ensemble"] = "reference ensemble" if ensemble else "test split"
     result = result.assign_coords(
         member=numbers,
         wavenumber=shell_wavenumbers(resolution, system.length),

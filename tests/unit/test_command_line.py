@@ -72,6 +72,7 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "rollout",
         "evaluation",
         "metrics.reference",
+        "metrics.floors",
         "metrics.rollout_metrics",
         "metrics.stationarity_check",
         "theory",

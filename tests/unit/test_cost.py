@@ -84,7 +84,9 @@ def test_forecasts_on_other_grids_start_where_those_of_methods_do(tiny, grids, t
         abs(on_grids["forecast"] - forecast).max(("start", "member", "lead", "layer", "y", "x")) / abs(forecast).max()
     )
     same, coarser = error.sel(grid=32), error.sel(grid=[16, 24])
-    assert float(same) < 0.01 * float(coarser.min()), "the solver's own grid differs by its longer step alone"
+    assert float(same) < 0.1 * float(coarser.min()), (
+        "the solver's own grid differs by its longer step and its form alone"
+    )
     assert float(error.sel(grid=16)) > float(error.sel(grid=24))
     assert np.isnan(on_grids["forecast"].sel(grid=64)).all(), "finer than `finest`"
     assert on_grids["stable_steps"].values.tolist() == [3, 3, 3, 3, 1]
@@ -98,7 +100,7 @@ def test_long_runs_give_spectra_of_each_part_on_grids_up_to_the_solver_s_own(tin
     assert np.isfinite(energy.sel(grid=[16, 24, 32])).all() and np.isnan(energy.sel(grid=[48, 64])).all()
     # 25 steps: 5 to settle, then four parts of 5 steps. Every second step counts. Parseval's identity gives the energy.
     substeps = int(on_grids["substeps"].sel(grid=24))
-    flow = on_grid(24, 0.1 / substeps)
+    flow = EMULATION.build_fastest_system(CPU, resolution=24, dt=0.1 / substeps)
     states = torch.from_numpy(xr.load_dataset(tiny.test)["final_state"].values)
     carry, energies = flow.start(regridded(states, 24)), {}
     for step in range(1, 26):

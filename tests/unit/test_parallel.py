@@ -51,7 +51,8 @@ def test_two_processes_learn_the_weights_of_one(tiny, tmp_path, name):
     note = read_json(tmp_path / f"{name}.json")
     assert note["provenance"]["processes"] == 2
     records = sorted(path.name for path in (tmp_path / "provenance").iterdir())
-    assert records == [f"{name}.csv.json", f"{name}.safetensors.json"], "one process keeps the records"
+    results = (f"{name}.csv", f"{name}.json", f"{name}.safetensors")
+    assert records == [f"{result}.json" for result in results], "one process keeps the records"
 
 
 def test_one_process_finishes_the_training_of_two(tiny, tmp_path):

@@ -149,7 +149,7 @@ def test_mappings_with_files_are_annotated_as_such(name):
     plain = {argument for argument, hint in hints.items() if hint is dict}
     if name == "tabulate_cost":
         plain.discard("models")  # names of models, not files
-    if name == "diagnose_denoiser":
+    if name in ("diagnose_denoiser", "calibrate_refinement"):
         plain.discard("method")  # a refinement has no file among its options
     if name == "record_provenance":
         plain.discard("methods")  # the configurations of methods, whose files the record does not read

@@ -88,7 +88,7 @@ def test_its_means_are_those_of_its_frames(tiny, ensemble, reference):
 
 
 def test_what_needs_frames_is_the_test_split_s_and_no_member_counts_as_one_of_a_rollout(reference, tiny):
-    assert reference.attrs["source"] == "reference ensemble"
+    assert reference.attrs["ensemble"] == "reference ensemble"
     assert reference["map"].dims == ("map_lag", "distance") and float(reference["map"][0, 0]) == pytest.approx(1.0)
     test = xr.open_dataset(tiny.test).sizes["member"]
     assert reference["member"].values.tolist() == list(range(test, test + MEMBERS))
@@ -99,7 +99,7 @@ def test_without_an_ensemble_the_test_split_is_the_reference(tiny, tmp_path):
     compute_reference(trajectories=[tiny.test], manifest=tiny.manifest, lags=LAGS, frame_stride=2, map_lags=3,
                       output=tmp_path / "reference.nc")  # fmt: skip
     result = xr.load_dataset(tmp_path / "reference.nc")
-    assert result.attrs["source"] == "test split" and result["map"].dims == ("member", "map_lag", "distance")
+    assert result.attrs["ensemble"] == "test split" and result["map"].dims == ("member", "map_lag", "distance")
     assert result["member"].values.tolist() == xr.open_dataset(tiny.test)["member"].values.tolist()
 
 

@@ -51,6 +51,8 @@ def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finish
             process.wait()
         unlocked = snakemake(root, tmp_path, "metrics", flags=("--unlock",), overlay=FEW)
         assert unlocked.returncode == 0, unlocked.stdout
+        # Where two jobs of one rule were killed, Snakemake 9.27 may plan one of them alone (docs/troubleshooting.md).
+        assert snakemake(root, tmp_path, "data", overlay=FEW).returncode == 0
     resumed = snakemake(root, tmp_path, "metrics", overlay=FEW)
     assert resumed.returncode == 0, resumed.stdout
     assert_same(
