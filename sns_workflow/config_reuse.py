@@ -54,7 +54,7 @@ def _configuration_of(listing: dict) -> dict:
     that were added later have their default values; below names of the user's own, those of the schema."""
     configuration = with_new_names(plain(listing["configuration"]))
     for model in configuration.get("models", {}).values():
-        # Networks of older runs are not centred, whatever the default is now.
+        # Networks of older runs lack this key and are not centred.
         model.get("network", {}).setdefault("centred", False)
     return complete(configuration)
 
