@@ -19,7 +19,6 @@ from sns_core.metrics.distributions import component_scales
 from sns_core.metrics.floors import floor_bands
 from sns_core.metrics.scorecard import block_means, differences, scores, with_intervals
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.temporal import zonal_direction
 from sns_core.rollout.statistics import SERIES, StreamingStatistics
 from sns_core.systems import KolmogorovFlow
 
@@ -64,19 +63,14 @@ def run(flow: KolmogorovFlow, members: int, seed: int, factor: float = 1.0) -> x
     statistics = StreamingStatistics(flow, torch.ones(1, 1, 1), unit, STEP, BLOCK, LAGS)
     statistics.begin(factor * next(source))
     record = StepRecord(levels=torch.full((members, 2), -1), calls=torch.zeros(members, dtype=torch.int64))
-    parts, velocity, direction = [], [], []
+    parts = []
     for step in range(1, STEPS + 1):
-        frame = factor * next(source)
-        velocity.append(flow.frame_velocity(frame)[0].mean(-1).numpy())
-        direction.append(zonal_direction(frame).numpy())
-        if (reduced := statistics.add(frame, record, step)) is not None:
+        if (reduced := statistics.add(factor * next(source), record, step)) is not None:
             parts.append(reduced)
     series = {n: (("member", *axes), np.concatenate([part[n] for part in parts], 1)) for n, axes in SERIES.items()}
-    for name, values in {"zonal_velocity": velocity, "zonal_direction": direction}.items():
-        series[name] = ("member", "time", "layer", "y"), np.stack(values, 1)
     coordinates = {
         "step": np.arange(1, STEPS + 1), "block": np.arange(BLOCK, STEPS + 1, BLOCK), "lag": np.arange(LAGS + 1) * STEP,
-        "time": np.arange(1, STEPS + 1) * STEP, "layer": ["flow"], "bin": CENTRES, "member": np.arange(members),
+        "layer": ["flow"], "bin": CENTRES, "member": np.arange(members),
         "wavenumber": shell_wavenumbers(N),
     }  # fmt: skip
     return xr.Dataset(series, coordinates)
