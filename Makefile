@@ -8,6 +8,7 @@
 #             `make test` installs Chromium for the tests in tests/browser
 # make graph  the graph of rules in docs/code-tour.md and docs/plane.png again, after a change of the rules
 # make gallery  the figures and the report of a run that is kept in gallery/ (GALLERY=gallery/<run>), from its models, without training
+# make docs   the pages as a site with search and the reference of the package, to site/index.html; it is read without a network
 # make bench  speed beside jax-cfd, pyqg and straightforward code, to benchmarks/results/ (needs the models of a finished demo whose
 #             use.methods has sns_in_place, too)
 #
@@ -16,10 +17,11 @@ PYTHON ?= python3
 VENV ?= .venv
 LOCK ?= envs/requirements-cpu.txt
 GALLERY ?= gallery/re1e4
+DOCS = $(VENV)-docs
 STAMP = $(VENV)/.installed-$(notdir $(LOCK))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: demo demo-qg gallery test test-fast test-slurm lint graph bench clean
+.PHONY: demo demo-qg gallery test test-fast test-slurm lint graph docs bench clean
 
 demo: $(STAMP)
 	snakemake --cores all
@@ -57,6 +59,15 @@ lint: $(STAMP)
 graph: $(STAMP)
 	python docs/refresh.py
 
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	@echo; echo "Site: $(CURDIR)/site/index.html"
+
+$(DOCS)/.installed: docs/site/requirements.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	touch $@
+
 $(STAMP): $(LOCK) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
@@ -64,4 +75,4 @@ $(STAMP): $(LOCK) pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) $(DOCS) site .snakemake

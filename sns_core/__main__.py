@@ -25,6 +25,8 @@ from sns_core.stage_help import help_of_all, help_of_stage
 from sns_core.stages import COMMANDS, STAGES
 
 MODULES = STAGES | COMMANDS
+# Packages that only some stages need -> the extra of this package that brings them.
+EXTRAS = {"av": "movie", "distributed": "cluster", "dask_jobqueue": "cluster"}
 
 
 @contextlib.contextmanager
@@ -101,6 +103,8 @@ def _reason(error: Exception) -> str:
     line = " ".join(str(error).split())
     if isinstance(error, DamagedFile):
         return f"{error.reason}; {set_aside(error.paths)}"
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"needs the package {error.name!r}, which is not installed: pip install 'sns-core[{EXTRAS[error.name]}]'"
     if not isinstance(error, UserError | ValueError | FloatingPointError | OSError):
         traceback.print_exc()
         return f"{type(error).__name__}: {line}"

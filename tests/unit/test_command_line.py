@@ -73,6 +73,7 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "evaluation",
         "metrics.reference",
         "metrics.rollout_metrics",
+        "metrics.stationarity_check",
         "theory",
         "figures.movie",
         "figures.phase_space",
@@ -90,6 +91,14 @@ def test_mistakes_end_as_one_line(capsys, tmp_path):
     assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("shard_dataset: ") and missing in error[0]
+
+
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.delitem(sys.modules, "sns_core.report", raising=False)
+    assert main(["write_report"]) == 1
+    line = "write_report: needs the package 'av', which is not installed: pip install 'sns-core[movie]'"
+    assert capsys.readouterr().err.strip() == line
 
 
 def test_help_says_what_a_stage_does_and_what_it_takes(capsys):
