@@ -1,13 +1,14 @@
-"""Signed levels: what a denoiser says of the amplitude of a band of scales, from one call and without heads.
+"""Signed amplitudes: what a denoiser says of the strength of some shells, from one call and without heads.
 
 Let y = D x + sigma eps be a noised pair and s the score of its law. By Stein's identity E[<y, s>_b] = -n_b for every law,
-where <, >_b is the scalar product over the modes of a band b in both frames, and n_b the number of its real values. So
+where <, >_b is the scalar product over the modes of the shells b in both frames, and n_b the number of their real values. So
 
     T_b = -<y, s>_b - n_b
 
-has mean 0 on true pairs. T_b is also the derivative of the log likelihood by g where the band is e^g times too strong, so it
-is the locally best test of a wrong amplitude: above 0 the band is too strong, below 0 too weak. A noise level has no name
-for a band that is too weak. A trained denoiser is not exact, so mean and variance of T_b are measured on held-out true pairs.
+has mean 0 on true pairs. T_b is also the derivative of the log likelihood by g where the shells are e^g times too strong, so
+it is the locally best test of a wrong amplitude: above 0 the shells are too strong, below 0 too weak. A noise level has no
+name for shells that are too weak. A trained denoiser is not exact, so mean and variance of T_b are measured on held-out true
+pairs.
 """
 
 import numpy as np
@@ -17,19 +18,19 @@ from sns_core.diffusion.plane import Pair
 from sns_core.diffusion.schedule import Levels, NoiseSchedule, per_member
 from sns_core.shells import mode_weight, shell_index
 
-Band = tuple[int, int]  # the first and the last shell
+Shells = tuple[int, int]  # the first and the last shell
 
 
-def octaves(resolution: int) -> list[Band]:
-    """Return the bands of shells 1, 2 to 3, 4 to 7, ... of N x N frames; the last one ends before shell N / 2."""
+def octaves(resolution: int) -> list[Shells]:
+    """Return the shells 1, 2 to 3, 4 to 7, ... of N x N frames; the last one ends before shell N / 2."""
     last = resolution // 2 - 1
     return [(2**i, min(2 ** (i + 1) - 1, last)) for i in range(last.bit_length())]
 
 
 def amplitude_scores(
-    frames: Pair, noise: Pair, levels: tuple[Levels, Levels], schedule: NoiseSchedule, bands: list[Band]
+    frames: Pair, noise: Pair, levels: tuple[Levels, Levels], schedule: NoiseSchedule, parts: list[Shells]
 ):
-    """Return T_b (B, bands) of noised pairs: positive where a band is too strong, negative where it is too weak.
+    """Return T_b (B, parts) of noised pairs: positive where the shells of a part are too strong, negative where too weak.
 
     frames: both frames (B, C, N, N), noised to `levels` (B,) each; noise: what the denoiser predicts for them. Frames and
     noise are in the coordinates of the diffusion. Raises ValueError for level 0, at which the noise tells no score.
@@ -37,10 +38,10 @@ def amplitude_scores(
     if any((level <= 0).any() for level in levels):
         raise ValueError("the score needs both frames at a level above 0")
     shells = shell_index(frames[0].shape[-1])
-    inside = np.stack([(shells >= first) & (shells <= last) for first, last in bands]) * mode_weight(
+    inside = np.stack([(shells >= first) & (shells <= last) for first, last in parts]) * mode_weight(
         frames[0].shape[-1]
     )
-    weight = torch.from_numpy(inside).to(frames[0])  # (bands, N, N // 2 + 1)
+    weight = torch.from_numpy(inside).to(frames[0])  # (parts, N, N // 2 + 1)
     total = 0.0
     for y, predicted, level in zip(frames, noise, levels, strict=True):
         score = -predicted / per_member(schedule.sigma(level), predicted)

@@ -5,7 +5,7 @@ how the denoising error of x_t depends on the level s2 of the conditioning frame
 heads give to truly noised frames and to the surrogate's one-step output; how much of a drift of the large scales one
 refinement takes back; and how long before its energy the score tells that a rollout fails.
 
-The score speaks through `amplitude_scores`: the signed amplitude of a band, from one call of the denoiser.
+The score speaks through `amplitude_scores`: the signed amplitude of some shells, from one call of the denoiser.
 """
 
 from dataclasses import dataclass
@@ -193,13 +193,13 @@ def _beyond(values: torch.Tensor, usual: torch.Tensor) -> list[float]:
 
 
 def _amplitudes(method: Refinement, pair, z_anchor, stream) -> torch.Tensor:
-    """Return T_b (B, octaves + 1) of pairs in the coordinates of the diffusion; the last band is that of the large scales."""
+    """Return T_b (B, octaves + 1) of pairs in the coordinates of the diffusion; the last one is that of the large scales."""
     level = torch.full((len(pair[0]),), max(1, round(HEARD * method.schedule.levels)))
     noise = [torch.randn(z.shape, generator=stream).to(z) for z in pair]
     noised = tuple(method.schedule.add_noise(z, level, eps) for z, eps in zip(pair, noise, strict=True))
     predicted = method.denoiser(*noised, level, level, z_anchor)
-    bands = [*octaves(noised[0].shape[-1]), (1, LARGE)]
-    return amplitude_scores(noised, predicted, (level, level), method.schedule, bands)
+    parts = [*octaves(noised[0].shape[-1]), (1, LARGE)]
+    return amplitude_scores(noised, predicted, (level, level), method.schedule, parts)
 
 
 def _signed(examined: _Examined, stream) -> dict:

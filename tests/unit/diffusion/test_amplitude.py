@@ -11,18 +11,18 @@ from sns_core.streams import generator
 
 N, MEMBERS, LEVEL = 8, 2000, 15
 SCHEDULE = schedule_of(100)
-BANDS = octaves(N)
+PARTS = octaves(N)
 
 
-def mask(band) -> torch.Tensor:
-    shells = torch.from_numpy(shell_index(N))
-    return (shells >= band[0]) & (shells <= band[1])
+def mask(shells) -> torch.Tensor:
+    index = torch.from_numpy(shell_index(N))
+    return (index >= shells[0]) & (index <= shells[1])
 
 
-def projector(band) -> torch.Tensor:
-    """The matrix (N * N, N * N) that keeps the modes of a band."""
+def projector(shells) -> torch.Tensor:
+    """The matrix (N * N, N * N) that keeps the modes of some shells."""
     basis = torch.eye(N * N, dtype=F64).reshape(-1, 1, N, N)
-    return filtered(basis, mask(band).to(F64)).reshape(-1, N * N)
+    return filtered(basis, mask(shells).to(F64)).reshape(-1, N * N)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def noised(frames, stream):
 
 
 def scores_of(oracle, frames, stream) -> torch.Tensor:
-    """T_b (B, bands) of clean pairs that are noised here."""
+    """T_b (B, parts) of clean pairs that are noised here."""
     pair, level = noised(frames, stream)
     covariance = oracle.noised_covariance(level[:1], level[:1])[0]
     flat = torch.cat([x.reshape(len(x), -1) for x in pair], 1)
@@ -51,7 +51,7 @@ def scores_of(oracle, frames, stream) -> torch.Tensor:
         SCHEDULE.sigma(level[:1]) * torch.linalg.solve(covariance, flat.mT).mT
     )  # as the oracle, for all members at once
     halves = [half.reshape(pair[0].shape) for half in noise.split(N * N, 1)]
-    return amplitude_scores(pair, halves, (level, level), SCHEDULE, BANDS)
+    return amplitude_scores(pair, halves, (level, level), SCHEDULE, PARTS)
 
 
 def test_octaves_end_before_the_nyquist_shell():
@@ -65,7 +65,9 @@ def test_octaves_end_before_the_nyquist_shell():
 def test_true_pairs_have_mean_zero_and_the_variance_of_a_gaussian(oracle):
     stream = generator("test", "true")
     values = scores_of(oracle, oracle.sample(MEMBERS, stream, (1, N, N)), stream)
-    modes = torch.tensor([2 * float((mask(b) * torch.from_numpy(mode_weight(N))).sum()) for b in BANDS], dtype=F64)
+    modes = torch.tensor(
+        [2 * float((mask(part) * torch.from_numpy(mode_weight(N))).sum()) for part in PARTS], dtype=F64
+    )
     # <y, s>_b is minus a sum of n_b squares of standard normal numbers.
     assert (values.mean(0).abs() < 4 * (2 * modes / MEMBERS).sqrt()).all()
     torch.testing.assert_close(values.var(0), 2 * modes, rtol=0.12, atol=0)
@@ -73,19 +75,19 @@ def test_true_pairs_have_mean_zero_and_the_variance_of_a_gaussian(oracle):
 
 @pytest.mark.parametrize("factor", [0.8, 1.2])
 @pytest.mark.parametrize("drifting", [0, 1])
-def test_a_drift_has_its_sign_and_its_size_in_its_own_band_alone(oracle, drifting, factor):
-    stream, band = generator("test", "drift"), BANDS[drifting]
-    scale = 1 + (factor - 1) * mask(band).to(F64)
+def test_a_drift_has_its_sign_and_its_size_in_its_own_shells_alone(oracle, drifting, factor):
+    stream, drifted_shells = generator("test", "drift"), PARTS[drifting]
+    scale = 1 + (factor - 1) * mask(drifted_shells).to(F64)
     frames = [filtered(x, scale) for x in oracle.sample(MEMBERS, stream, (1, N, N))]
     values = scores_of(oracle, frames, stream)
     level = torch.tensor([LEVEL])
     noise = torch.eye(2 * N * N, dtype=F64) * (1 - SCHEDULE.alpha_bar[LEVEL])
-    of_a_frame = torch.eye(N * N, dtype=F64) + (factor - 1) * projector(band)
-    drift = torch.block_diag(of_a_frame, of_a_frame)
+    raised = torch.eye(N * N, dtype=F64) + (factor - 1) * projector(drifted_shells)
+    drift = torch.block_diag(raised, raised)
     covariance = oracle.noised_covariance(level, level)[0]
     drifted = drift @ (covariance - noise) @ drift.mT + noise
-    for index, scored in enumerate(BANDS):
-        both = torch.block_diag(*[projector(scored)] * 2)
+    for index, part in enumerate(PARTS):
+        both = torch.block_diag(*[projector(part)] * 2)
         exact = torch.trace(both @ torch.linalg.solve(covariance, drifted)) - both.trace()
         error = values[:, index].std() / MEMBERS**0.5
         assert abs(values[:, index].mean() - exact) < 4 * error
@@ -101,14 +103,14 @@ def test_it_is_the_slope_of_the_log_likelihood_in_the_logarithm_of_an_amplitude(
     law = torch.distributions.MultivariateNormal(
         torch.zeros(2 * N * N, dtype=F64), oracle.noised_covariance(level, level)[0]
     )
-    values = amplitude_scores((prev, nxt), oracle(prev, nxt, level, level), (level, level), SCHEDULE, BANDS)
-    for index, band in enumerate(BANDS):
+    values = amplitude_scores((prev, nxt), oracle(prev, nxt, level, level), (level, level), SCHEDULE, PARTS)
+    for index, part in enumerate(PARTS):
         gain = torch.zeros((), dtype=F64, requires_grad=True)
-        modes = 2 * float((mask(band) * torch.from_numpy(mode_weight(N))).sum())
+        modes = 2 * float((mask(part) * torch.from_numpy(mode_weight(N))).sum())
 
-        def log_likelihood(row, gain=gain, band=band, modes=modes):
+        def log_likelihood(row, gain=gain, part=part, modes=modes):
             pair = [x[row : row + 1] for x in (prev, nxt)]
-            back = [x + ((-gain).exp() - 1) * filtered(x, mask(band).to(F64)) for x in pair]
+            back = [x + ((-gain).exp() - 1) * filtered(x, mask(part).to(F64)) for x in pair]
             return law.log_prob(torch.cat([x.reshape(1, -1) for x in back], 1))[0] - modes * gain
 
         slopes = [torch.autograd.grad(log_likelihood(row), gain)[0] for row in range(3)]
@@ -125,11 +127,11 @@ def test_the_mean_is_zero_for_a_law_that_is_not_gaussian():
     overlap = sum((y * pattern[[side]]).sum((1, 2, 3)) for side, y in enumerate(pair)) * signal / sigma**2
     mean = overlap.tanh().view(-1, 1, 1, 1)
     noise = [(y - signal * mean * pattern[[side]]) / sigma for side, y in enumerate(pair)]
-    values = amplitude_scores(pair, noise, (level, level), SCHEDULE, BANDS)
+    values = amplitude_scores(pair, noise, (level, level), SCHEDULE, PARTS)
     assert (values.mean(0).abs() < 4 * values.std(0) / MEMBERS**0.5).all()
 
 
 def test_clean_frames_are_refused():
     frame, level = torch.zeros(1, 1, N, N), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match="level above 0"):
-        amplitude_scores((frame, frame), (frame, frame), (level, level + 1), SCHEDULE, BANDS)
+        amplitude_scores((frame, frame), (frame, frame), (level, level + 1), SCHEDULE, PARTS)
