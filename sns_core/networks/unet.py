@@ -133,8 +133,7 @@ class LevelHeads(nn.Module):
         if kind not in ("categorical", "ordinal"):
             raise ValueError(f"head_kind {kind!r} is neither 'categorical' nor 'ordinal'")
         self.kind, self.classes, self.frames = kind, classes, frames
-        layers = PeriodicConv2d(features, features), nn.GELU(), PeriodicConv2d(features, self.CHANNELS, 1), nn.Flatten()
-        self.reduce = nn.Sequential(*layers) if grid else None
+        self.reduce = self._reduction(features) if grid else None
         inputs = self.CHANNELS * grid**2 if grid else 2 * features
         self.trunk = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         self.classify = nn.Linear(hidden, frames * (classes if kind == "categorical" else 3 * self.COMPONENTS))
@@ -150,6 +149,12 @@ class LevelHeads(nn.Module):
                 rows = F.pad(rows, (0, 0, 0, -len(rows) % 8))
             output = self.classify(self.trunk(rows))[: len(full[0])].unflatten(1, (self.frames, -1))
             return output if self.kind == "categorical" else self._mixture(output)
+
+    def _reduction(self, features: int) -> nn.Sequential:
+        """Build the layers that keep every place. They are built where they are used alone, because each layer draws its
+        first weights, and a draw more would change the weights of every layer after it."""
+        convolution, narrow = PeriodicConv2d(features, features), PeriodicConv2d(features, self.CHANNELS, 1)
+        return nn.Sequential(convolution, nn.GELU(), narrow, nn.Flatten())
 
     @staticmethod
     def _pooled(features: list[torch.Tensor]) -> torch.Tensor:

@@ -528,3 +528,12 @@ def test_centred_features_have_a_gradient_however_far_below_zero_they_lie(centre
     output, _ = network(frames)
     output.sum().backward()
     assert bool(network.leave.weight.grad.abs().max() > 0) == centred
+
+
+def test_heads_draw_their_first_weights_alone():
+    """Layers that a network does not have draw no random numbers, so a seed keeps giving the weights that it gave."""
+    torch.manual_seed(0)
+    heads = LevelHeads(6, 5, 4)
+    torch.manual_seed(0)
+    for layer, (inputs, outputs) in ((heads.trunk[0], (12, 4)), (heads.trunk[2], (4, 4)), (heads.classify, (4, 10))):
+        assert torch.equal(layer.weight, torch.nn.Linear(inputs, outputs).weight)

@@ -268,7 +268,7 @@ def test_joint_levels_bound_and_stride_give_one_call(method, states):
 
 
 def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, monkeypatch):
-    good = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
+    good = read(roll(tiny, tmp_path, "published", 0, 10)[0])
 
     class Breaks:
         def __init__(self, inner):
@@ -287,7 +287,7 @@ def test_a_member_turned_nan_is_recorded_and_the_others_go_on(tiny, tmp_path, mo
             return carry, record
 
     monkeypatch.setattr(segment, "build_method", lambda *arguments, **parts: Breaks(build_method(*arguments, **parts)))
-    bad = read(roll(tiny, tmp_path, "pointwise", 0, 10)[0])
+    bad = read(roll(tiny, tmp_path, "published", 0, 10)[0])
     assert bad["lost_step"].values.tolist() == [-1, 4, -1]
     others = [0, 2]
     np.testing.assert_array_equal(bad["vorticity"][others], good["vorticity"][others])
