@@ -35,7 +35,7 @@ from sns_core.figures.levels import plot_levels
 from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
-from sns_core.figures.spin_up import plot_spin_up
+from sns_core.figures.spin_up import _drifts_of, plot_spin_up
 from sns_core.figures.style import (
     DARK_PAGE,
     LIGHT_PAGE,
@@ -780,6 +780,12 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
         "No method keeps all members over 100 steps: Ours loses 1 of 4 members, the first at step 60"
     )
     assert headline(rows[:1], prices) is None
+
+
+def test_the_legend_of_the_spin_up_marks_what_drifts():
+    row = {"layer": "flow", "drift": 0.05, "error": 0.01, "drifts": True}
+    rows = [{**row, "quantity": "kinetic_energy"}, {**row, "quantity": "spectrum", "drifts": False}]
+    assert _drifts_of(pd.DataFrame(rows)) == "energy +5 ± 1 % (!), spectrum +0.05 ± 0.01 decades"
 
 
 def test_every_figure_of_the_workflow_has_a_caption():
