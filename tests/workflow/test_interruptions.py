@@ -49,14 +49,10 @@ def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finish
         def reached(marked=marked, pattern=pattern):
             return marked() or list(tmp_path.glob(f"{SYSTEM}/{pattern}"))
 
-        # Where two jobs of a rule were killed, Snakemake 9.27 may plan one of them alone, and end (docs/troubleshooting.md).
-        for _ in range(2):
-            with started(root, tmp_path, "metrics", overlay=FEW) as process:
-                wait_for(lambda: reached() or process.poll() == 0, process)
-                if process.poll() is None:
-                    os.killpg(process.pid, number)
-                    process.wait()
-                    break
+        with started(root, tmp_path, "metrics", overlay=FEW) as process:
+            wait_for(reached, process)
+            os.killpg(process.pid, number)
+            process.wait()
         unlocked = snakemake(root, tmp_path, "metrics", flags=("--unlock",), overlay=FEW)
         assert unlocked.returncode == 0, unlocked.stdout
     resumed = snakemake(root, tmp_path, "metrics", overlay=FEW)

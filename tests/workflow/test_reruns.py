@@ -120,6 +120,33 @@ EDITS = [
 ]  # fmt: skip
 
 
+def test_a_file_whose_date_is_ignored_is_followed_by_another_way_too(root, tmp_path, monkeypatch):
+    """Snakemake 9.27 leaves out every job that follows a job to be run through files with an ignored date alone, even if
+    the outputs of that job are missing (findings/snakemake-ancient-hides-missing-outputs.sh)."""
+    monkeypatch.chdir(tmp_path)
+    followed = 0
+    with graph_of_jobs(str(root / "Snakefile"), merged(root), ["all"]) as graph:
+        for job in graph.jobs:
+            trusted = {str(file) for file in job.input if file.is_ancient}
+            for producer, files in graph.dependencies[job].items():
+                if all(str(file) in trusted for file in files):
+                    queue, ancestors = [job], set()
+                    while queue:
+                        for parent, inputs in graph.dependencies[queue.pop()].items():
+                            if any(not file.is_ancient for file in inputs) and parent not in ancestors:
+                                ancestors.add(parent)
+                                queue.append(parent)
+                    assert producer in ancestors, f"{job.rule.name} alone does not run after {producer.rule.name}"
+                    followed += 1
+    assert followed > 5
+
+
+def test_a_changed_reference_ensemble_changes_the_scores_whatever_is_asked_for(root, finished):
+    smaller = "systems: {kolmogorov: {data: {reference: {members: 5}}}}"
+    rules = planned(root, finished, "metrics", overlay=smaller)
+    assert {"rollout_reference", "compute_reference", "draw_floors", "score_methods"} <= rules
+
+
 OF_ONE_METHOD = ("calibrate_refinement", "rollout_segment", "rollout_ensemble")
 
 

@@ -35,7 +35,7 @@ rule rollout_segment:
 rule rollout_reference:
     input:
         manifest=get_manifest,
-        initial=ancient(lambda wildcards: list_trajectories(wildcards.system, ENSEMBLE)),
+        initial=lambda wildcards: list_trajectories(wildcards.system, ENSEMBLE),  # the manifest does not hold them
         test=ancient(get_test_trajectories),
         previous=get_restart,
     output:
