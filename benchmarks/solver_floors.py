@@ -1,6 +1,6 @@
 """A large ensemble of the solver: when it becomes stationary, the floors of all scores, and how many fresh runs lie inside.
 
-    python benchmarks/solver_floors.py [--configfile config/re1e4.yaml] [--system kolmogorov] [--members 80] [--time 212]
+    python benchmarks/solver_floors.py [--configfile config/re1e4.yaml ...] [--system kolmogorov] [--members 80] [--time 212]
     python benchmarks/solver_floors.py --ensemble FILE.nc
 
 Writes benchmarks/results/solver_floors_<date>_<machine>.md, and the statistics of the ensemble (no frames) to `--ensemble`. A later call
@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 import xarray as xr
 import yaml
+from snakemake.utils import update_config
 
 from sns_core.data.frames import steps_per_frame
 from sns_core.methods.base import StepRecord
@@ -128,7 +129,7 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configfile", type=Path, help="overlay of config/config.yaml with the system")
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="overlays of config/config.yaml")
     parser.add_argument("--system", default="kolmogorov")
     parser.add_argument("--members", type=int, default=80)
     parser.add_argument("--time", type=float, default=212.0, help="time units from the initial state on")
@@ -139,9 +140,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    overlay = yaml.safe_load(arguments.configfile.read_text()) if arguments.configfile else {}
-    settings = overlay.get("systems", config["systems"])[arguments.system]
-    rollout, metrics = (config[part] | overlay.get(part, {}) for part in ("rollout", "metrics"))
+    for overlay in arguments.configfile:
+        update_config(config, yaml.safe_load(overlay.read_text()))
+    settings, rollout, metrics = config["systems"][arguments.system], config["rollout"], config["metrics"]
     if arguments.ensemble and arguments.ensemble.exists():
         ensemble = xr.load_dataset(arguments.ensemble)
     else:
