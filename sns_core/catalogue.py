@@ -14,6 +14,16 @@ METHODS = {
     "thermalizer": "sns_core.methods.thermalizer.Thermalizer",
     "generation": "sns_core.methods.generation.Generation",
     "acdm": "sns_core.methods.acdm.ACDM",
+    "stochastic_surrogate": "sns_core.methods.stochastic_surrogate.StochasticSurrogate",
     "external": "sns_core.methods.external.External",
 }
+# Objective of a model -> its class, whose `build` says which options the model takes.
+OBJECTIVES = {
+    "pointwise": "sns_core.training.objectives.PointwiseObjective",
+    "denoiser": "sns_core.training.objectives.DenoiserObjective",
+    "unconditional": "sns_core.training.objectives.DenoiserObjective",
+    "acdm": "sns_core.training.objectives.DenoiserObjective",
+    "crps": "sns_core.training.crps.CRPSObjective",
+}
 REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser
+ALONE = ("pointwise", "stochastic_surrogate")  # kinds that run a surrogate alone

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sns_core import options
-from sns_core.catalogue import METHODS
+from sns_core.catalogue import METHODS, OBJECTIVES
 
 Definition = ast.ClassDef | ast.FunctionDef
 PACKAGE = Path(__file__).parent
@@ -131,13 +131,22 @@ def parameters(name: str) -> tuple[list[str], list[str]] | None:
 
 def class_of(kind: str) -> str:
     """`module.Name` of the class of a method's `kind`: a name of the catalogue, or already the user's `module.Name`."""
-    if is_own(kind):
-        return kind
-    if kind not in METHODS:
-        close = difflib.get_close_matches(kind, METHODS, 1, 0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METHODS)}, or module.Name of your own"
-        raise ValueError(f"unknown kind of method {kind!r}; {hint}")
-    return METHODS[kind]
+    return _class_of(kind, METHODS, "kind of method")
+
+
+def objective_class(objective: str) -> str:
+    """`module.Name` of the class of a model's `objective`: a name of the catalogue, or already the user's `module.Name`."""
+    return _class_of(objective, OBJECTIVES, "objective")
+
+
+def _class_of(name: str, catalogue: dict[str, str], noun: str) -> str:
+    if is_own(name):
+        return name
+    if name not in catalogue:
+        close = difflib.get_close_matches(name, catalogue, 1, 0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(catalogue)}, or module.Name of your own"
+        raise ValueError(f"unknown {noun} {name!r}; {hint}")
+    return catalogue[name]
 
 
 def needs_of(kind: str) -> dict[str, tuple[str, ...]]:
@@ -174,14 +183,19 @@ def _needs(name: str, value) -> dict[str, tuple[str, ...]]:
 
 
 def options_of(kind: str) -> dict[str, Option]:
-    """Options of a kind of method: the keyword-only arguments of its `build`, and its base's where `build` passes
+    """Options of a kind of method (see `build_options`)."""
+    return build_options(class_of(kind))
+
+
+def build_options(name: str) -> dict[str, Option]:
+    """Options of a class `module.Name`: the keyword-only arguments of its `build`, and its base's where `build` passes
     `**options` on or is inherited."""
     taken = {}
-    for name in _lineage(class_of(kind)):
-        build = _function(definition(name), "build")
+    for ancestor in _lineage(name):
+        build = _function(definition(ancestor), "build")
         if build is None:
             continue
-        hint_of = Annotations(name.rpartition(".")[0]).hint
+        hint_of = Annotations(ancestor.rpartition(".")[0]).hint
         for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
             value = ABSENT if default is None else _literal(default)
             taken.setdefault(argument.arg, Option(hint_of(argument.annotation), default is None, value))

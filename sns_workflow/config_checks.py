@@ -6,7 +6,7 @@ All of them take the configuration after types and defaults have been settled (c
 import difflib
 from pathlib import Path
 
-from sns_core.catalogue import REFINEMENTS
+from sns_core.catalogue import ALONE, REFINEMENTS
 from sns_workflow.config_values import ConfigurationError, shown
 
 # Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
@@ -240,13 +240,13 @@ def _check_indices(where: str, method: dict) -> None:
 def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> None:
     """Check what a method needs beside itself: the rollout of its surrogate alone, a file."""
     methods = resolved["methods"]
-    alone = {method["models"].get("surrogate") for method in methods.values() if method["kind"] == "pointwise"}
+    alone = {method["models"].get("surrogate") for method in methods.values() if method["kind"] in ALONE}
     for name, method in methods.items():
         surrogate = method["models"].get("surrogate")
         if method["kind"] in REFINEMENTS and surrogate not in alone and not reuses:
             raise ConfigurationError(
                 f"use.methods: {name!r} refines the surrogate {surrogate!r}, and its denoiser is examined along that surrogate's "
-                "own rollout; use a method of the kind 'pointwise' with this surrogate, too"
+                "own rollout; use a method of the kind {' or '.join(map(repr, ALONE))} with this surrogate, too"
             )
         if "file" in method and method["kind"] == "external":
             path = method["file"]

@@ -1,4 +1,7 @@
-"""The options of a method, held against the class of its kind: values as the class means them, and its defaults."""
+"""The options of a method, held against the class of its kind: values as the class means them, and its defaults.
+
+The options of a model are held against the class of its objective in the same way.
+"""
 
 import contextlib
 
@@ -9,6 +12,8 @@ from sns_workflow.config_values import ConfigurationError, plain
 
 # Keys of a method that are no options of its class.
 METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
+# Keys of a model that are no options of its objective's class.
+MODEL_KEYS = ("objective", "network", "training", "diffusion")
 
 
 def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -> dict:
@@ -17,19 +22,36 @@ def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -
     So an option that is left out is the same setting as one that repeats its default, and 8 is the same as 8.0. Defaults
     that a configuration could not state stay out. Raises ConfigurationError for an option that the class does not take.
     """
-    kind = spec["kind"]
-    if clash := sorted(set(METHOD_KEYS) & options.keys()):
+    return _settle(where, spec, options, METHOD_KEYS, "kind", "a method of the kind")
+
+
+def settle_model(where: str, spec: dict) -> dict:
+    """Return a model in which each option of its objective has its value, as `settle_options` does for a method.
+
+    Raises ValueError for an unknown objective, or a file of the user's own that cannot be read.
+    """
+    name = plugins.objective_class(spec["objective"])
+    options = plugins.build_options(name)
+    plugins.check_files(name)
+    return _settle(where, spec, options, MODEL_KEYS, "objective", "a model with the objective")
+
+
+def _settle(
+    where: str, spec: dict, options: dict[str, plugins.Option], keys: tuple, key_of_class: str, what: str
+) -> dict:
+    what = f"{what} {spec[key_of_class]!r}"
+    if clash := sorted(set(keys) & options.keys()):
         raise ConfigurationError(
-            f"{where}.kind: {kind!r} has an option {clash[0]!r}, which every method has as a key of its own; give the "
-            "argument of its build another name"
+            f"{where}.{key_of_class}: {spec[key_of_class]!r} has an option {clash[0]!r}, which every {what.split()[1]} has as a "
+            "key of its own; give the argument of its build another name"
         )
-    settled = {key: spec[key] for key in spec if key in METHOD_KEYS}
+    settled = {key: spec[key] for key in spec if key in keys}
     for key in spec:
-        if key not in METHOD_KEYS and key not in options:
-            renamed = RENAMED.get(f"methods.*.{key}")
+        if key not in keys and key not in options:
+            renamed = RENAMED.get(f"{where.partition('.')[0]}.*.{key}")
             hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
             raise ConfigurationError(
-                f"{where}.{key}: a method of the kind {kind!r} has no such option{hint}; it takes {', '.join(options) or 'none'}"
+                f"{where}.{key}: {what} has no such option{hint}; it takes {', '.join(options) or 'none'}"
             )
     for key, option in options.items():
         if key in spec:
@@ -38,7 +60,7 @@ def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -
             except ValueError as error:
                 raise ConfigurationError(f"{error}{_renamed_inside(key, spec[key], str(error))}") from None
         elif option.required:
-            raise ConfigurationError(f"{where}: the key {key!r} is missing; a method of the kind {kind!r} needs it")
+            raise ConfigurationError(f"{where}: the key {key!r} is missing; {what} needs it")
         else:
             settled |= _default(key, option)
     return settled
@@ -71,3 +93,10 @@ def settings_of(spec: dict) -> dict:
     with contextlib.suppress(ValueError, ConfigurationError):
         spec = settle_options("", spec, plugins.options_of(spec["kind"]))
     return {key: value for key, value in spec.items() if key != "label"}
+
+
+def model_settings(spec: dict | None) -> dict | None:
+    """Return the settings of a model with the defaults of its objective, as far as they are known; None for no model."""
+    with contextlib.suppress(ValueError, ConfigurationError, KeyError, TypeError):
+        return settle_model("", spec)
+    return spec

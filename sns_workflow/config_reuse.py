@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from sns_core.catalogue import ALONE
 from sns_core.plugins import is_calibrated
-from sns_workflow.config_methods import METHOD_KEYS, settings_of
+from sns_workflow.config_methods import METHOD_KEYS, model_settings, settings_of
 from sns_workflow.config_schema import complete, resolve, with_new_names
 from sns_workflow.config_values import ConfigurationError, plain
 
@@ -65,7 +66,7 @@ def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
     if method not in methods:
         return None
     surrogate = methods[method]["models"].get("surrogate")
-    alone = [m for m in methods.values() if m["kind"] == "pointwise" and m["models"].get("surrogate") == surrogate]
+    alone = [m for m in methods.values() if m["kind"] in ALONE and m["models"].get("surrogate") == surrogate]
     return {
         "method": methods[method],
         "alone": alone[:1],
@@ -91,7 +92,7 @@ def _data_settings(config: dict, system: str, models: list[str]) -> dict:
     return {
         "seed": config["seed"],
         "systems": {system: {key: config["systems"][system][key] for key in ("solver", "emulator", "data")}},
-        "models": {model: resolved["models"].get(model) for model in models},
+        "models": {model: model_settings(resolved["models"].get(model)) for model in models},
         "rollout": {key: resolved["rollout"][key] for key in ("lags", "frame_stride")},
         "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "user")},
     }

@@ -15,7 +15,7 @@ from sns_core import plugins
 from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods, nearest
 from sns_workflow.config_files import ConfigFiles
-from sns_workflow.config_methods import METHOD_KEYS, settle_options
+from sns_workflow.config_methods import METHOD_KEYS, settle_model, settle_options
 from sns_workflow.config_reuse import check_reuse, reused_results
 from sns_workflow.config_schema import (
     DEFAULT,
@@ -78,7 +78,8 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         systems = {}
         for system in whole["use"]["systems"]:
             systems[system] = _check_system(system, whole, files_must_exist)
-        _settle_shared_methods(whole, systems)
+        _settle_shared("methods", whole, systems)
+        _settle_shared("models", whole, systems)
         if whole["reuse"] is not None:
             check_reuse(whole)
         notes = config_checks.fit_figures(whole["figures"], systems)
@@ -87,12 +88,12 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
 
 
-def _settle_shared_methods(whole: dict, systems: dict[str, dict]) -> None:
-    """Give the methods of the whole configuration, which is recorded, the values of options that hold for all systems."""
-    overridden = {name for system in systems for name in whole["systems"][system]["override"].get("methods", {})}
-    for name, method in next(iter(systems.values()))["methods"].items():
+def _settle_shared(section: str, whole: dict, systems: dict[str, dict]) -> None:
+    """Give the methods or models of the whole configuration, which is recorded, the options that hold for all systems."""
+    overridden = {name for system in systems for name in whole["systems"][system]["override"].get(section, {})}
+    for name, spec in next(iter(systems.values()))[section].items():
         if name not in overridden:
-            whole["methods"][name] = copy.deepcopy(method)
+            whole[section][name] = copy.deepcopy(spec)
 
 
 def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Configuration:
@@ -173,6 +174,8 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
                 f"models.{model}.training.batch: {spec['training']['batch']} does not divide among the "
                 f"{resolved['devices']} of hardware.devices"
             )
+        with _name_checked(f"models.{model}.objective"):
+            resolved["models"][model] = settle_model(f"models.{model}", spec)
         if model in used:
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():

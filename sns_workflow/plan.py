@@ -69,7 +69,7 @@ class Scale:
     def network_call(self, model: str) -> OperationCount:
         """A call of a network for one row of a batch."""
         spec = self.resolved["models"][model]
-        shape = {key: spec.get(key) for key in ("objective", "network", "diffusion")}
+        shape = {key: value for key, value in spec.items() if key != "training"}
         return _network_call(json.dumps(shape, sort_keys=True), self.system.channels, self.side)
 
     def steps(self, method: dict, members: int, steps: int) -> dict[str, OperationCount]:
@@ -90,11 +90,11 @@ def _network_call(shape: str, channels: int, side: int) -> OperationCount:
         spec = json.loads(shape)
         landmarks = torch.zeros(int(spec["network"]["landmarks"]), side, side)
         network = build_network(spec, channels, landmarks, side)
-        arguments = [torch.randn(1, network.frames_in, channels, side, side)]
-        if network.level_conditioned:
-            arguments.append(torch.zeros(1, network.frames_out, dtype=torch.int64))
+        frames = torch.randn(1, network.frames_in, channels, side, side)
+        levels = torch.zeros(1, network.frames_out, dtype=torch.int64) if network.level_conditioned else None
+        condition = torch.zeros(1, network.condition_features) if network.condition_features else None
         with Counter() as counter:
-            network(*arguments)
+            network(frames, levels, condition)
         return counter.work
 
 

@@ -2,6 +2,7 @@
 
     Solver           the truth
     Surrogate        a network that feeds on its own output
+    StochasticSurrogate   the same with noise as an input: one call is one draw
     Refinement       SNS around a surrogate (paper, algorithm 2)
     CalibratedRefinement  SNS around a surrogate with nothing set by hand
     ResidualNoise    a surrogate plus noise with the spectrum of its error (control)
@@ -35,6 +36,7 @@ __all__ = [
     "ResidualNoise",
     "Solver",
     "StepRecord",
+    "StochasticSurrogate",
     "Surrogate",
     "Thermalizer",
     "WalkBack",
@@ -59,6 +61,7 @@ def __getattr__(name: str):
     from sns_core.methods.relaxed_spectrum import RelaxedSpectrum
     from sns_core.methods.residual_noise import ResidualNoise
     from sns_core.methods.solver import Solver
+    from sns_core.methods.stochastic_surrogate import StochasticSurrogate
     from sns_core.methods.surrogate import Surrogate
     from sns_core.methods.thermalizer import Thermalizer
 

@@ -2,7 +2,8 @@
 
 A network with level heads estimates the noise level of every output frame from the encoder's features; the encoder does
 not see any level. The softmax of the heads is embedded and conditions the decoder (paper, section 4). A
-level-conditioned network has no heads: it takes the levels as an input and embeds them in the same way.
+level-conditioned network has no heads: it takes the levels as an input and embeds them in the same way. A network may
+also take any vector of numbers as an input, which modulates every block, those of the encoder too: noise, a time, a step.
 
 All padding is circular, in the upsampling too. Nothing is normalised, so that the heads can see amplitudes.
 """
@@ -192,9 +193,11 @@ class PeriodicUNet(nn.Module):
     layers and of the level embedding. `landmarks` (S, H, W): constant fields that the network sees beside the frames;
     without them, the network treats all places of the torus alike. `centred`: whether the decoder's last features have
     mean zero in each sample before they are activated; networks of older runs lack it, and may die in their first
-    hundred training steps.
+    hundred training steps. `condition_features`: how many numbers per sample the network takes as an input that modulates
+    every block (0: none).
 
-    Raises ValueError for unknown `head_features` or `head_kind`, and for heads that see places without a `resolution`.
+    Raises ValueError for levels beside `condition_features`, for unknown `head_features` or `head_kind`, and for heads
+    that see places without a `resolution`.
     """
 
     def __init__(
@@ -216,16 +219,19 @@ class PeriodicUNet(nn.Module):
         landmarks: torch.Tensor | None = None,
         centred: bool = False,
         resolution: int | None = None,
+        condition_features: int = 0,
     ):
         super().__init__()
+        if levels and condition_features:
+            raise ValueError("a network takes noise levels or condition_features, not both")
         if head_features not in HEAD_FEATURES:
             raise ValueError(f"head_features {head_features!r} is none of {', '.join(HEAD_FEATURES)}")
         self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
         self.levels, self.head_features, self.level_conditioned = levels, head_features, level_conditioned
-        self.centred = centred
+        self.centred, self.condition_features = centred, condition_features
         self.divisor = patch * 2 ** (len(multipliers) - 1)
         widths = [width * m for m in multipliers]
-        condition = head_width if levels else 0
+        condition = head_width if levels else condition_features
         self.register_buffer("landmarks", landmarks)
 
         constant_fields = 0 if landmarks is None else len(landmarks)
@@ -233,12 +239,13 @@ class PeriodicUNet(nn.Module):
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
         current = width
         for index, size in enumerate(widths):
-            self.encoder.append(nn.ModuleList(Block(current if i == 0 else size, size) for i in range(blocks)))
+            inputs = [current, *[size] * (blocks - 1)]
+            self.encoder.append(nn.ModuleList(Block(n, size, condition_features) for n in inputs))
             current = size
             if index < len(widths) - 1:
                 self.downs.append(PeriodicConv2d(current, current, stride=2))
         self.bottom_attention = Attention(current) if attention else nn.Identity()
-        self.middle_in = Block(current, current)
+        self.middle_in = Block(current, current, condition_features)
         self.middle_attention = Attention(current) if attention else nn.Identity()
         self.heads = None
         if levels:
@@ -278,8 +285,10 @@ class PeriodicUNet(nn.Module):
         self.check_resolution(resolution)
         return resolution // self.divisor
 
-    def encode(self, frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
-        """Run the encoder on frames (B, F, C, H, W).
+    def encode(
+        self, frames: torch.Tensor, condition: torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
+        """Run the encoder on frames (B, F, C, H, W), with the `condition` (B, condition_features) of a network that takes one.
 
         Returns the skips, the bottleneck features, and the logits (B, F_out, S + 1), or None for a network without
         heads.
@@ -292,21 +301,28 @@ class PeriodicUNet(nn.Module):
         entrance, skips = h, []
         for index, stage in enumerate(self.encoder):
             for block in stage:
-                h = block(h)
+                h = block(h, condition)
             skips.append(h)
             if index < len(self.downs):
                 h = self.downs[index](h)
-        h = self.middle_attention(self.middle_in(self.bottom_attention(h)))
+        h = self.middle_attention(self.middle_in(self.bottom_attention(h), condition))
         if self.heads is None:
             return skips, h, None
         return skips, h, self.heads([entrance, *skips, h] if self.head_features == "encoder" else [h])
 
-    def decode(self, skips: list[torch.Tensor], h: torch.Tensor, probabilities: torch.Tensor | None) -> torch.Tensor:
+    def decode(
+        self,
+        skips: list[torch.Tensor],
+        h: torch.Tensor,
+        probabilities: torch.Tensor | None,
+        condition: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Return the output frames (B, F_out, C, H, W) for the features that `encode` returns.
 
-        `probabilities` (B, F_out, S + 1) of the levels condition the decoder; None for a network without levels.
+        `probabilities` (B, F_out, S + 1) of the levels condition the decoder; None for a network without levels. `condition`
+        as in `encode`.
         """
-        condition = None if probabilities is None else self.embed(probabilities.flatten(1))
+        condition = condition if probabilities is None else self.embed(probabilities.flatten(1))
         h = self.middle_out(h, condition)
         for index, (stage, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
             h = torch.cat([h, skip], 1)
@@ -321,21 +337,23 @@ class PeriodicUNet(nn.Module):
         return F.pixel_shuffle(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
 
     def forward(
-        self, frames: torch.Tensor, levels: torch.Tensor | None = None
+        self, frames: torch.Tensor, levels: torch.Tensor | None = None, condition: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the output frames (B, F_out, C, H, W) and the logits (B, F_out, S + 1) or None of frames (B, F, C, H,
         W).
 
-        `levels` (B, F_out) int64 are the input of a level-conditioned network. Raises ValueError where they are
-        missing.
+        `levels` (B, F_out) int64 are the input of a level-conditioned network, `condition` (B, condition_features) that of
+        a network with `condition_features`. Raises ValueError where they are missing.
         """
-        skips, bottom, logits = self.encode(frames)
+        if self.condition_features and condition is None:
+            raise ValueError(f"this network takes {self.condition_features} numbers per sample; pass them as condition")
+        skips, bottom, logits = self.encode(frames, condition)
         if self.level_conditioned and levels is None:
             raise ValueError("this network takes the noise levels as an input; pass them as levels")
         probabilities = None if logits is None else logits.softmax(-1)
-        return self.decode(
-            skips, bottom, self.one_hot(levels, bottom) if self.level_conditioned else probabilities
-        ), logits
+        if self.level_conditioned:
+            probabilities = self.one_hot(levels, bottom)
+        return self.decode(skips, bottom, probabilities, condition), logits
 
     def one_hot(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return the known levels (B, F_out) as probabilities (B, F_out, S + 1), with the type of `like`."""

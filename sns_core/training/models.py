@@ -17,15 +17,15 @@ from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_pre
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_tensors
 from sns_core.networks import NetworkDenoiser, NetworkSurrogate, PeriodicUNet
+from sns_core.plugins import load, objective_class
 
 FORMAT = "sns-model-1"
-OBJECTIVES = ("pointwise", "denoiser", "unconditional", "acdm")
 
 
 def build_network(
     spec: dict, channels: int, landmarks: torch.Tensor | None = None, resolution: int | None = None
 ) -> PeriodicUNet:
-    """Build the network of a model's specification. The objective decides which frames the network sees.
+    """Build the network of a model's specification. The objective decides what the network sees.
 
     `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have
     none. `resolution`: points per side of a frame, for a network that fits no other. Raises UserError for an unknown
@@ -34,18 +34,11 @@ def build_network(
     shape = {"channels": channels, "resolution": resolution, **spec["network"]}
     shown = shape.get("landmarks") and landmarks is not None and len(landmarks)
     shape["landmarks"] = landmarks if shown else None
-    if spec["objective"] == "pointwise":
-        return PeriodicUNet(frames_in=1, frames_out=1, levels=None, **shape)
-    if spec["objective"] not in OBJECTIVES:
-        raise UserError(f"unknown objective {spec['objective']!r}; known: {', '.join(OBJECTIVES)}")
-    diffusion, frames = spec["diffusion"], 1 if spec["objective"] == "unconditional" else 2
-    return PeriodicUNet(
-        frames_in=frames + diffusion["anchor"],
-        frames_out=frames,
-        levels=diffusion["levels"],
-        level_conditioned=spec["objective"] == "acdm",
-        **shape,
-    )
+    try:
+        objective = load(objective_class(spec["objective"]))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return PeriodicUNet(**objective.network_arguments(spec), **shape)
 
 
 @dataclass
@@ -89,7 +82,7 @@ class TrainedModel:
         return NetworkDenoiser(network, self.spec["diffusion"]["anchor"], context, self.prediction())
 
     def surrogate(self, precision: str = "auto") -> NetworkSurrogate:
-        """The network as a function: frames (B, C, m, m) -> next frames."""
+        """The network as a function: frames (B, C, m, m), and its noise if it takes any -> next frames."""
         network, context = self.running(precision)
         return NetworkSurrogate(network, self.per_channel("increment_std"), context)
 

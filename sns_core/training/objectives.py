@@ -18,28 +18,88 @@ There are three kinds of denoisers. "denoiser" is multi-noise-level denoising sc
 algorithm 1): the levels s2 and s1 are independent and uniform over 0 .. S. "acdm" noises both frames to one level, with
 different noise, and the level is an input of the network (Kohl et al. 2023). "unconditional" sees the next frame alone
 (the Thermalizer, Pedersen et al. 2025).
+
+Objectives of other methods are neighbours of this module; `catalogue.OBJECTIVES` lists all of them.
 """
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.plugins import build_options, load, objective_class
 from sns_core.shells import mode_weight, shell_index
 
 ALL_ROWS = slice(None)
 
 
-class PointwiseObjective:
+@dataclass(frozen=True)
+class TrainingData:
+    """The measurements of the training data from which objectives are built.
+
+    `statistics`: those of the data manifest. `correlation` (C, K) of successive frames in each shell, for the prediction
+    "residual", or None. `resolution`: points per side of a frame. `device`: where the training runs.
+    """
+
+    statistics: dict
+    correlation: list | None
+    resolution: int
+    device: torch.device
+
+    @property
+    def increment_std(self) -> torch.Tensor:
+        """The standard deviation (C, 1, 1) of the increments x_t - x_{t-1}, in standard deviations of the data."""
+        return torch.tensor(self.statistics["increment_std"], dtype=torch.float32, device=self.device)[:, None, None]
+
+
+class Objective(abc.ABC):
+    """Maps (network, batch, generator, rows) to a loss and its parts.
+
+    `frames`: consecutive frames of a sample. `anchored`: whether an anchor frame stands in front of them. A subclass says
+    which network it trains (`network_arguments`) and defines `build`, whose keyword-only arguments are the options that a
+    model of the configuration may give beside its `objective`; their annotations say which values are allowed.
+    """
+
+    frames: int = 2
+    anchored: ClassVar[bool] = False
+
+    @staticmethod
+    @abc.abstractmethod
+    def network_arguments(spec: dict) -> dict:
+        """Return the arguments of PeriodicUNet that follow from the objective, for a model's specification."""
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, spec: dict, data: TrainingData) -> "Objective":
+        """Build the objective of a model's specification."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
+    ) -> dict[str, torch.Tensor]:
+        """Return {"loss"} and perhaps "noise" and "level" for a batch (B, F, C, H, W)."""
+
+
+class PointwiseObjective(Objective):
     """The squared error of a surrogate's prediction, over `unroll` steps that feed on each other.
 
     `increment_std` (C, 1, 1): the standard deviation of the increments. `input_noise`: the standard deviation of white
     noise that is added to the first frame.
     """
 
-    anchored = False
-
     def __init__(self, increment_std: torch.Tensor, unroll: int = 1, input_noise: float = 0.0):
         self.increment_std, self.input_noise, self.frames = increment_std, input_noise, unroll + 1
+
+    @staticmethod
+    def network_arguments(spec: dict) -> dict:
+        return {"frames_in": 1, "frames_out": 1}
+
+    @classmethod
+    def build(cls, spec: dict, data: TrainingData) -> "PointwiseObjective":
+        return cls(data.increment_std, spec["training"]["unroll"], spec["training"]["input_noise"])
 
     def __call__(
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
@@ -57,7 +117,7 @@ class PointwiseObjective:
         return {"loss": loss / (self.frames - 1)}
 
 
-class DenoiserObjective:
+class DenoiserObjective(Objective):
     """The loss of a denoiser, as in the module's head.
 
     `kind`: denoiser, acdm or unconditional. `anchored`: whether batches start with an anchor frame, which stays clean.
@@ -93,6 +153,32 @@ class DenoiserObjective:
                 f"low_condition_share {low_condition_share} needs two frames with levels of their own, not {kind!r}"
             )
         self.weight = shell_weights(colour.resolution, shell_weight).to(colour.factor) if shell_weight else None
+
+    @staticmethod
+    def network_arguments(spec: dict) -> dict:
+        diffusion, frames = spec["diffusion"], 1 if spec["objective"] == "unconditional" else 2
+        return {
+            "frames_in": frames + diffusion["anchor"],
+            "frames_out": frames,
+            "levels": diffusion["levels"],
+            "level_conditioned": spec["objective"] == "acdm",
+        }
+
+    @classmethod
+    def build(cls, spec: dict, data: TrainingData) -> "DenoiserObjective":
+        training, diffusion = spec["training"], spec["diffusion"]
+        schedule = NoiseSchedule.build(diffusion["schedule"], diffusion["levels"])
+        colour = NoiseColour(diffusion["colour"], data.statistics["shell_amplitude"], data.resolution, data.device)
+        return cls(
+            schedule,
+            colour,
+            anchored=diffusion["anchor"],
+            level_weight=training["level_weight"],
+            kind=spec["objective"],
+            prediction=build_prediction(diffusion["prediction"], schedule, colour, data.statistics, data.correlation),
+            shell_weight=training["shell_weight"],
+            low_condition_share=training["low_condition_share"],
+        )
 
     def __call__(
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
@@ -145,28 +231,7 @@ def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
     return modes * weight * (resolution**2 / (modes * weight).sum())
 
 
-def build_objective(
-    spec: dict, statistics: dict, correlation: list | None, resolution: int, device: torch.device
-) -> PointwiseObjective | DenoiserObjective:
-    """Build the objective of a model's specification.
-
-    `statistics`: the data manifest's statistics. `correlation` (C, K) of successive frames in each shell, for the
-    prediction "residual". `resolution`: points per side of a frame.
-    """
-    training = spec["training"]
-    if spec["objective"] == "pointwise":
-        scale = torch.tensor(statistics["increment_std"], dtype=torch.float32, device=device)[:, None, None]
-        return PointwiseObjective(scale, training["unroll"], training["input_noise"])
-    diffusion = spec["diffusion"]
-    schedule = NoiseSchedule.build(diffusion["schedule"], diffusion["levels"])
-    colour = NoiseColour(diffusion["colour"], statistics["shell_amplitude"], resolution, device)
-    return DenoiserObjective(
-        schedule,
-        colour,
-        anchored=diffusion["anchor"],
-        level_weight=training["level_weight"],
-        kind=spec["objective"],
-        prediction=build_prediction(diffusion["prediction"], schedule, colour, statistics, correlation),
-        shell_weight=training["shell_weight"],
-        low_condition_share=training["low_condition_share"],
-    )
+def build_objective(spec: dict, data: TrainingData) -> Objective:
+    """Build the objective of a model's specification, with the options that the specification gives."""
+    name = objective_class(spec["objective"])
+    return load(name).build(spec, data, **{option: spec[option] for option in build_options(name) if option in spec})

@@ -17,7 +17,7 @@ from sns_core.processes import ProcessGroup
 from sns_core.streams import derive_seed, generator
 from sns_core.training.history import History
 from sns_core.training.models import build_network
-from sns_core.training.objectives import build_objective
+from sns_core.training.objectives import TrainingData, build_objective
 
 VALIDATION_BATCHES = 4
 CALIBRATION_PAIRS = 512
@@ -65,9 +65,9 @@ class Trainer:
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
         self.processes, self.rows_of_batch = processes, processes.rows(training["batch"])
         channels, resolution = dataset.shards[0].shape[2], dataset.shards[0].shape[-1]
-        residual = spec["objective"] != "pointwise" and spec["diffusion"]["prediction"] == "residual"
+        residual = spec.get("diffusion", {}).get("prediction") == "residual"
         self.correlation = dataset.shell_correlation() if residual else None
-        self.objective = build_objective(spec, dataset.statistics, self.correlation, resolution, device)
+        self.objective = build_objective(spec, TrainingData(dataset.statistics, self.correlation, resolution, device))
         self.sampler = PairSampler(
             dataset.first(training["trajectories"], training["frames"]),
             self.objective.frames,

@@ -52,6 +52,8 @@ METHODS = {
     "every third": {"kind": "refinement", **WALK, "refine_every": 3},
     "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
     "calibrated": {"kind": "calibrated_refinement", "denoiser": "residual"},
+    "crps": {"kind": "stochastic_surrogate", "surrogate": "crps"},
+    "calibrated around crps": {"kind": "calibrated_refinement", "denoiser": "residual", "surrogate": "crps"},
     "generation": {"kind": "generation", **WALK, "stride": 5},
     "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
     "generation of residuals": {"kind": "generation", **WALK, "stride": 5, "denoiser": "residual"},
@@ -68,7 +70,7 @@ def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, met
     tag = f"{name.replace(' ', '_')}_{first}_{steps}_{len(members)}"
     output, restart = folder / f"{tag}.nc", folder / f"{tag}.safetensors"
     method = dict(method or METHODS[name])
-    models = {**tiny.models, "denoiser": tiny.models[method.pop("denoiser", "denoiser")]}
+    models = {**tiny.models, **{role: tiny.models[method.pop(role, role)] for role in ("surrogate", "denoiser")}}
     settings = {"seed": 5, "frame_stride": 2, "block": 5, "lags": 4, "device": "cpu", "precision": "float32"}
     rollout_segment(
         name=name, method=method, models=models, manifest=tiny.manifest, initial=[tiny.test],

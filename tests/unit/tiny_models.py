@@ -32,6 +32,10 @@ SPECS = {
         "objective": "acdm", "network": NETWORK, "training": TRAINING,
         "diffusion": {**DIFFUSION, "schedule": "linear", "prediction": "velocity", "colour": 0.0, "anchor": False},
     },
+    "crps": {
+        "objective": "crps", "network": NETWORK, "training": {**TRAINING, "unroll": 2}, "noise_features": 4, "members": 3,
+        "fairness": 0.95, "score": "crps",
+    },
 }  # fmt: skip
 
 # Arguments of the stage that measures what a calibrated refinement follows.

@@ -2,18 +2,20 @@
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from sns_core.catalogue import OBJECTIVES
 from sns_core.systems import KolmogorovFlow
-from sns_core.training.models import OBJECTIVES
 from sns_workflow import configuration, plan
 from sns_workflow.operation_count import Counter, OperationCount
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_network_call_of_each_objective_is_counted(config, objective):
+def test_a_network_call_of_each_objective_is_counted(root, config, objective):
+    config = configuration.merge(config, yaml.safe_load((root / "config/rivals.yaml").read_text()))
     name = next(name for name, spec in config["models"].items() if spec["objective"] == objective)
-    call = plan.Scale(configuration.resolve(config, "kolmogorov")).network_call(name)
+    call = plan.Scale(configuration.read(config).systems["kolmogorov"]).network_call(name)
     assert call.flops > 1e6 and call.bytes > 1e6 and call.kernels > 10
 
 

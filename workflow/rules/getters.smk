@@ -7,6 +7,11 @@ def get_method_class(wildcards) -> list[str]:
     return [class_of(get_methods(wildcards.system)[wildcards.method]["kind"])]
 
 
+def get_objective_class(wildcards) -> list[str]:
+    """The class of a model's objective, on whose code the model depends."""
+    return [objective_class(RESOLVED[wildcards.system]["models"][wildcards.model]["objective"])]
+
+
 def get_user_metrics(wildcards) -> list[str]:
     return RESOLVED[wildcards.system]["metrics"]["user"]
 
@@ -77,10 +82,10 @@ def get_surrogate_method(system, method) -> str:
     """The method of this run that runs the surrogate of a refinement alone."""
     surrogate = get_methods(system)[method]["models"]["surrogate"]
     for name, candidate in get_methods(system).items():
-        if candidate["kind"] == "pointwise" and candidate["models"]["surrogate"] == surrogate:
+        if candidate["kind"] in ALONE and candidate["models"]["surrogate"] == surrogate:
             return name
     raise WorkflowError(
-        f"methods.{method}: its surrogate {surrogate!r} needs a pointwise method of its own under use.methods"
+        f"methods.{method}: its surrogate {surrogate!r} needs a method of its own under use.methods, which runs it alone"
     )
 
 

@@ -17,6 +17,7 @@ rule train_model:
     params:
         **parameters(
             "train_model",
+            user_code=get_objective_class,
             processes=config["hardware"]["devices"],
             name=lambda wildcards: wildcards.model,
             spec=config_slice("models", "{model}"),
