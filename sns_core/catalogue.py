@@ -15,6 +15,8 @@ METHODS = {
     "generation": "sns_core.methods.generation.Generation",
     "acdm": "sns_core.methods.acdm.ACDM",
     "stochastic_surrogate": "sns_core.methods.stochastic_surrogate.StochasticSurrogate",
+    "flow_matching": "sns_core.methods.flow_matching.FlowMatching",
+    "pde_refiner": "sns_core.methods.pde_refiner.PDERefiner",
     "external": "sns_core.methods.external.External",
 }
 # Objective of a model -> its class, whose `build` says which options the model takes.
@@ -23,7 +25,10 @@ OBJECTIVES = {
     "denoiser": "sns_core.training.objectives.DenoiserObjective",
     "unconditional": "sns_core.training.objectives.DenoiserObjective",
     "acdm": "sns_core.training.objectives.DenoiserObjective",
+    "pushforward": "sns_core.training.pushforward.PushforwardObjective",
     "crps": "sns_core.training.crps.CRPSObjective",
+    "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
+    "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }
 REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser
 ALONE = ("pointwise", "stochastic_surrogate")  # kinds that run a surrogate alone

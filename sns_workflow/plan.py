@@ -18,6 +18,7 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sns_core.data.frames import steps_per_frame
+from sns_core.diffusion.increments import transport_calls
 from sns_core.evaluation.calibration import LENGTHS, MEMBERS
 from sns_core.stages import STAGES
 from sns_core.streams import generator
@@ -80,6 +81,7 @@ class Scale:
         for role, model in method["models"].items():
             levels = self.resolved["models"][model].get("diffusion", {}).get("levels", 0)
             calls = 1.0 if role == "surrogate" else denoiser_calls(method, levels)
+            calls += self.resolved["models"][model].get("refinements", 0)
             work += self.network_call(model).times(members, steps * calls)
         return {"inference": work}
 
@@ -110,6 +112,8 @@ def denoiser_calls(method: dict, levels: int) -> float:
     if kind == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated
+    if kind == "flow_matching":
+        return transport_calls(method["moves"], method["order"])
     return {"acdm": levels / stride, "residual_noise": 0.0}.get(kind, 1.0)
 
 

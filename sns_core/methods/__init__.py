@@ -10,6 +10,8 @@
     Generation       SNS alone, from pure noise (paper, algorithm 3)
     Thermalizer      the level of x_t alone (Pedersen et al. 2025)
     ACDM             both frames at one level (Kohl et al. 2023)
+    FlowMatching     an increment that is moved from noise in a few calls (Lipman et al. 2023)
+    PDERefiner       an increment that is predicted and then refined (Lippe et al. 2023)
     External         a rollout that was made elsewhere
 
 The names are loaded when they are first used, because most of them need torch.
@@ -22,6 +24,7 @@ __all__ = [
     "Calibration",
     "EstimatedLevels",
     "External",
+    "FlowMatching",
     "FrameMethod",
     "FrameSpace",
     "Generation",
@@ -29,6 +32,7 @@ __all__ = [
     "IndexedLevels",
     "InitialAnchor",
     "Method",
+    "PDERefiner",
     "Parts",
     "Refinement",
     "RelaxedSpectrum",
@@ -55,8 +59,10 @@ def __getattr__(name: str):
     from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
     from sns_core.methods.external import External
+    from sns_core.methods.flow_matching import FlowMatching
     from sns_core.methods.generation import Generation
     from sns_core.methods.levels import BlindLevels, EstimatedLevels, IndexedLevels
+    from sns_core.methods.pde_refiner import PDERefiner
     from sns_core.methods.refinement import Refinement
     from sns_core.methods.relaxed_spectrum import RelaxedSpectrum
     from sns_core.methods.residual_noise import ResidualNoise

@@ -36,7 +36,12 @@ class StepRecord:
     @classmethod
     def nothing(cls, members: int) -> "StepRecord":
         """The record of a step that examined no pair and walked nowhere."""
-        return cls(torch.full((members, 2), -1), torch.zeros(members, dtype=torch.int64))
+        return cls.of_calls(members, 0)
+
+    @classmethod
+    def of_calls(cls, members: int, calls: int) -> "StepRecord":
+        """The record of a step that examined no pair and made `calls` network calls per member."""
+        return cls(torch.full((members, 2), -1), torch.full((members,), calls))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class CalibratedRefinement(DenoisingMethod):
     further, `balance` false gives no power back.
     """
 
-    needs = {"surrogate": ("pointwise", "crps"), "denoiser": ("denoiser",)}
+    needs = {"surrogate": ("pointwise", "pushforward", "crps"), "denoiser": ("denoiser",)}
     calibrated = True
 
     def __init__(

@@ -16,7 +16,7 @@ from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_tensors
-from sns_core.networks import NetworkDenoiser, NetworkSurrogate, PeriodicUNet
+from sns_core.networks import IncrementNetwork, NetworkDenoiser, NetworkSurrogate, PeriodicUNet
 from sns_core.plugins import load, objective_class
 
 FORMAT = "sns-model-1"
@@ -85,6 +85,11 @@ class TrainedModel:
         """The network as a function: frames (B, C, m, m), and its noise if it takes any -> next frames."""
         network, context = self.running(precision)
         return NetworkSurrogate(network, self.per_channel("increment_std"), context)
+
+    def increments(self, precision: str = "auto") -> IncrementNetwork:
+        """The network as a function of the previous frame and an increment on its way."""
+        network, context = self.running(precision)
+        return IncrementNetwork(network, self.per_channel("increment_std"), context)
 
     def running(self, precision: str = "auto") -> tuple[PeriodicUNet, contextlib.AbstractContextManager]:
         """Return the network for many calls, and the context manager in which to call it.

@@ -53,6 +53,9 @@ METHODS = {
     "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
     "calibrated": {"kind": "calibrated_refinement", "denoiser": "residual"},
     "crps": {"kind": "stochastic_surrogate", "surrogate": "crps"},
+    "pushforward": {"kind": "pointwise", "surrogate": "pushforward"},
+    "flow matching": {"kind": "flow_matching", "moves": 3},
+    "pde refiner": {"kind": "pde_refiner"},
     "calibrated around crps": {"kind": "calibrated_refinement", "denoiser": "residual", "surrogate": "crps"},
     "generation": {"kind": "generation", **WALK, "stride": 5},
     "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
@@ -65,12 +68,16 @@ METHODS = {
 }  # fmt: skip
 
 
+# Role -> the tiny model that takes it, unless the method names another one.
+ROLES = {"surrogate": "surrogate", "denoiser": "denoiser", "velocity": "flow_matching", "refiner": "pde_refiner"}
+
+
 def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, method=None, **more):
     """Run one segment, and return its (netCDF, restart) paths."""
     tag = f"{name.replace(' ', '_')}_{first}_{steps}_{len(members)}"
     output, restart = folder / f"{tag}.nc", folder / f"{tag}.safetensors"
     method = dict(method or METHODS[name])
-    models = {**tiny.models, **{role: tiny.models[method.pop(role, role)] for role in ("surrogate", "denoiser")}}
+    models = {**tiny.models, **{role: tiny.models[method.pop(role, default)] for role, default in ROLES.items()}}
     settings = {"seed": 5, "frame_stride": 2, "block": 5, "lags": 4, "device": "cpu", "precision": "float32"}
     rollout_segment(
         name=name, method=method, models=models, manifest=tiny.manifest, initial=[tiny.test],

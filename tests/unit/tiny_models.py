@@ -36,6 +36,11 @@ SPECS = {
         "objective": "crps", "network": NETWORK, "training": {**TRAINING, "unroll": 2}, "noise_features": 4, "members": 3,
         "fairness": 0.95, "score": "crps",
     },
+    "pushforward": {"objective": "pushforward", "network": NETWORK, "training": {**TRAINING, "unroll": 3}},
+    "flow_matching": {"objective": "flow_matching", "network": NETWORK, "training": TRAINING},
+    "pde_refiner": {
+        "objective": "pde_refiner", "network": NETWORK, "training": TRAINING, "refinements": 3, "least_noise": 0.05,
+    },
 }  # fmt: skip
 
 # Arguments of the stage that measures what a calibrated refinement follows.

@@ -1,0 +1,26 @@
+"""A trained network that sees the previous frame and an increment on its way, as a function for `diffusion.increments`."""
+
+import contextlib
+
+import torch
+
+from sns_core.networks.unet import PeriodicUNet
+
+
+class IncrementNetwork:
+    """network(x_{t-1}, y, condition), a function of fields (B, C, m, m) and one condition (n,) for all members.
+
+    `increment_std` (C, 1, 1): the unit of y, in standard deviations of the data; `context`: the precision in which the
+    network runs. The result is float32.
+    """
+
+    def __init__(self, network: PeriodicUNet, increment_std: torch.Tensor, context=None):
+        self.network, self.increment_std = network, increment_std
+        self.context = context or contextlib.nullcontext()
+
+    @torch.no_grad()
+    def __call__(self, previous: torch.Tensor, y: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        condition = condition.to(y).expand(len(y), -1)
+        with self.context:
+            output, _ = self.network(torch.stack([previous, y], 1), condition=condition)
+        return output[:, 0].float()
