@@ -102,7 +102,7 @@ rule rollouts:
 
 rule metrics:
     input:
-        [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
+        [f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in get_tables(system)],
     localrule: True
 
 

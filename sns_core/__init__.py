@@ -6,8 +6,8 @@
 The floors of the house, ground floor first. A room is a module or a package of `sns_core`; it imports only from rooms on
 lower floors. tests/unit/test_house.py reads this table and holds the code to it.
 
-    0  errors, arguments, catalogue, stages, options, shells, progress, streams, units, version, wording
-    1  files, plugins, device, processes, stage_help, pages
+    0  errors, arguments, catalogue, stages, options, grids, progress, streams, units, version, wording
+    1  files, plugins, device, processes, shells, stage_help, pages
     2  systems, record
     3  data
     4  diffusion, metrics

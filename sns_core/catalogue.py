@@ -1,7 +1,11 @@
 """The names that a configuration may use, and the classes behind them. Imports nothing, so reading it costs no torch."""
 
 # Class of a system -> the module that defines it.
-SYSTEMS = {"KolmogorovFlow": "sns_core.systems.kolmogorov", "TwoLayerQG": "sns_core.systems.two_layer_qg"}
+SYSTEMS = {
+    "KolmogorovFlow": "sns_core.systems.kolmogorov",
+    "TwoLayerQG": "sns_core.systems.two_layer_qg",
+    "RecordedFlow": "sns_core.systems.recorded",
+}
 
 # Kind of a method -> its class, whose `needs` and `build` say which models and options the method takes.
 METHODS = {

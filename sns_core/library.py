@@ -12,7 +12,7 @@ import contextlib
 import difflib
 import itertools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
 from sns_core.files import hold
+from sns_core.grids import grid_shape
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
 from sns_core.methods.build import CALIBRATION, build_method
 from sns_core.methods.solver import Solver
@@ -130,6 +131,8 @@ class Emulator:
         self.emulation = Emulation.read(manifest)
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
+        offset = self.system.offset
+        self._offset = None if offset is None else torch.tensor(offset, device=hardware.device)[:, None, None]
         if spec.get("anchor_frame") == "resampled" and not list(manifest.parent.glob("train_*.npy")):
             raise UserError(
                 f"{folder}: keeps no training frames, from which {method!r} draws its anchors; make the run first"
@@ -142,13 +145,12 @@ class Emulator:
             hardware=hardware,
             training_frames=lambda: true_frames(manifest, seed),
             # Here the states are frames already, in physical units.
-            frames=FrameSpace(lambda frames: (frames / self._scale).contiguous(), self.system.admissible),
+            frames=FrameSpace(self._scaled, self.system.admissible),
         )
         if not isinstance(self._method, FrameMethod | Solver):
             raise UserError(f"{spec['kind']}: derive it from sns_core.methods.FrameMethod to start it from frames")
         self.step, self.units, self.time_units = self.emulation.step, self.system.units, self.system.time_units
-        points = self.emulation.resolution
-        self.grid = (self.system.channels, points, points)
+        self.grid = (self.system.channels, *grid_shape(self.emulation.resolution))
         solver = isinstance(self._method, Solver)
         self.state_grid = (self.system.channels, *[self.system.resolution] * 2) if solver else self.grid
 
@@ -181,7 +183,17 @@ class Emulator:
         if self.state_grid == self.grid:
             with self._computing():
                 states = self.system.observe(states, self.emulation.resolution)
-        return states[:members].cpu().numpy()
+        states = states[:members] if self._offset is None else states[:members] + self._offset
+        return states.cpu().numpy()
+
+    def _scaled(self, states: torch.Tensor) -> torch.Tensor:
+        """Frames in standard deviations of frames (B, C, H, W) in physical units."""
+        return ((states if self._offset is None else states - self._offset) / self._scale).contiguous()
+
+    def _physical(self, frames: torch.Tensor) -> np.ndarray:
+        """Frames (B, C, H, W) in physical units of frames in standard deviations."""
+        values = frames * self._scale
+        return (values if self._offset is None else values + self._offset).cpu().numpy()
 
     def rollout(self, x0, steps: int, *, every: int = 1, seed: int = 0) -> xr.Dataset:
         """Roll out from x0 and return the frames as an xarray.Dataset.
@@ -202,8 +214,8 @@ class Emulator:
         states, streams = self._states(x0), self._streams(x0, seed)
         with self._computing():
             carry = self._method.start(torch.from_numpy(states).to(self._device))
-            first = (self._method.frame(carry) * self._scale).cpu().numpy()
-            frames, records = _Frames(first, self._scale, every), _Records()
+            first = self._physical(self._method.frame(carry))
+            frames, records = _Frames(first, self._physical, every), _Records()
             roll(self._method, carry, streams(len(states)), range(1, steps + 1), [frames, records])
         return self._dataset(np.stack(frames.stored, 1), records, steps, every, seed)
 
@@ -219,7 +231,7 @@ class Emulator:
             for step in itertools.count(1):
                 with self._computing():
                     _, frame, _ = next(steps)
-                yield step * self.step, (frame * self._scale).cpu().numpy()
+                yield step * self.step, self._physical(frame)
 
         return endless()
 
@@ -289,8 +301,8 @@ class Emulator:
         return x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES).values
 
     def _dataset(self, frames: np.ndarray, records: "_Records", steps: int, every: int, seed: int) -> xr.Dataset:
-        system, points = self.system, self.emulation.resolution
-        positions = np.arange(points) * system.length / points
+        system, (height, width) = self.system, self.grid[1:]
+        y, x = (np.arange(points) * system.length / max(height, width) for points in (height, width))
         length = {"units": system.length_units}
         coordinates = {
             "member": (
@@ -304,8 +316,8 @@ class Emulator:
                 {"long_name": "time since the initial state", "units": self.time_units},
             ),
             "layer": ("layer", list(system.layers), {"long_name": "layer of the flow"}),
-            "y": ("y", positions, {"long_name": "distance along y", "axis": "Y", **length}),
-            "x": ("x", positions, {"long_name": "distance along x", "axis": "X", **length}),
+            "y": ("y", y, {"long_name": "distance along y", "axis": "Y", **length}),
+            "x": ("x", x, {"long_name": "distance along x", "axis": "X", **length}),
             "step": ("step", np.arange(1, steps + 1), {"long_name": "emulator step", "units": "1"}),
             "frame": ("frame", ["previous", "next"], {"long_name": "frame of the pair"}),
         }
@@ -335,12 +347,12 @@ class Emulator:
 class _Frames(Observer):
     """Keeps the first frame and every `every`-th one in physical units, as numpy arrays (B, C, H, W)."""
 
-    def __init__(self, first: np.ndarray, scale: torch.Tensor, every: int):
-        self.scale, self.every, self.stored = scale, every, [first]
+    def __init__(self, first: np.ndarray, physical: Callable[[torch.Tensor], np.ndarray], every: int):
+        self.physical, self.every, self.stored = physical, every, [first]
 
     def after(self, step: int, frame: torch.Tensor, record) -> None:
         if step % self.every == 0:
-            self.stored.append((frame * self.scale).cpu().numpy())
+            self.stored.append(self.physical(frame))
 
 
 class _Records(Observer):

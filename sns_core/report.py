@@ -26,6 +26,7 @@ from sns_core.metrics.floor_table import read_floors, reasons
 from sns_core.metrics.lost import is_lost
 from sns_core.metrics.scorecard import SCORES, read_scorecard
 from sns_core.metrics.stationarity import drift, is_drifting, way_out
+from sns_core.metrics.zonal import NO_VELOCITY
 from sns_core.pages import inline, render_page
 from sns_core.wording import count_of, listed, short
 
@@ -140,12 +141,13 @@ def _note(row: dict) -> str:
 # The first screen
 
 
-def headline(rows: list[dict], prices: dict) -> dict | None:
+def headline(rows: list[dict], prices: dict | None, truth: str = "solver") -> dict | None:
     """Return the result in {"sentence", "numbers"}: the best method beside the surrogate alone and the solver.
 
-    `rows`: of `summarise`; `prices`: of `tabulate_prices`. The best methods lose the fewest members. Among these, all whose
-    worst window is inside the floor are equal; if there is none, the best one has the least spectrum error there. Methods
-    with shorter rollouts than others do not compete. None without a method besides the solver.
+    `rows`: of `summarise`; `prices`: of `tabulate_prices`, None without a solver that could be paid; `truth`: the word for
+    the reference of all methods. The best methods lose the fewest members. Among these, all whose worst window is inside
+    the floor are equal; if there is none, the best one has the least spectrum error there. Methods with shorter rollouts
+    than others do not compete. None without a method besides the solver.
     """
     methods = _worst_layers(row for row in rows if row["kind"] != "solver")
     if not methods:
@@ -159,8 +161,11 @@ def headline(rows: list[dict], prices: dict) -> dict | None:
     best = equal[0]
     alone = next((row for row in methods if row["kind"] == "pointwise"), None)
     alone = None if alone in equal else alone
-    configured = next((row["speed_up_configured"] for row in prices["rows"] if row["name"] == best["name"]), math.nan)
-    return {"sentence": _sentence(equal, alone), "numbers": _numbers(equal, alone, solver, configured), **best}
+    numbers = _numbers(equal, alone, solver, truth)
+    if prices is not None:
+        priced = (row["speed_up_configured"] for row in prices["rows"] if row["name"] == best["name"])
+        numbers.append(_price_number(next(priced, math.nan), best["label"] if len(equal) > 1 else ""))
+    return {"sentence": _sentence(equal, alone, truth), "numbers": numbers, **best}
 
 
 def _worst_layers(rows) -> list[dict]:
@@ -173,7 +178,7 @@ def _worst_layers(rows) -> list[dict]:
     return list(worst.values())
 
 
-def _sentence(equal: list[dict], alone: dict | None) -> str:
+def _sentence(equal: list[dict], alone: dict | None, truth: str) -> str:
     best = equal[0]
     if best["lost"]:
         beginning = (
@@ -185,9 +190,9 @@ def _sentence(equal: list[dict], alone: dict | None) -> str:
         if best["inside"]:
             names = listed([row["label"] for row in equal])
             keeps = "it keeps" if len(equal) == 1 else "they keep"
-            beginning = f"{names} cannot be told from the solver by the spectrum of any window: {keeps} {members}"
+            beginning = f"{names} cannot be told from the {truth} by the spectrum of any window: {keeps} {members}"
         else:
-            beginning = f"{best['label']} stays nearest to the solver: it keeps {members}"
+            beginning = f"{best['label']} stays nearest to the {truth}: it keeps {members}"
         beginning += f" over {best['steps']} steps"
     if alone is None:
         return f"{beginning}."
@@ -199,18 +204,16 @@ def _sentence(equal: list[dict], alone: dict | None) -> str:
     return f"{beginning}, and so does {alone['label']} alone." if not best["lost"] else f"{beginning}."
 
 
-def _numbers(equal: list[dict], alone: dict | None, solver: list[dict], speed_up: float) -> list[dict]:
-    """Return the three numbers of the first screen: {"value", "title", "beside"}."""
+def _numbers(equal: list[dict], alone: dict | None, solver: list[dict], truth: str) -> list[dict]:
+    """Return the first two numbers of the first screen: {"value", "title", "beside"}."""
     best, (low, high) = equal[0], equal[0]["floor"]
     members = [f"{row['members'] - row['lost']} of {row['members']}" for row in (best, alone) if row]
     if math.isnan(high):
         errors = [f"{row['label']} itself: {short(row['error_worst'])}" for row in solver]
     else:
-        errors = [f"solver runs of this size: {short(low)} to {short(high)}"]
+        errors = [f"{truth} runs of this size: {short(low)} to {short(high)}"]
     if alone:
         errors.append(f"{alone['label']}: {short(alone['error_worst'])}" if math.isfinite(alone["error_worst"]) else "")
-    cheaper = speed_up >= 1
-    price = "–" if math.isnan(speed_up) else f"{short(speed_up if cheaper else 1 / speed_up)} ×"
     return [
         {
             "value": members[0],
@@ -222,13 +225,20 @@ def _numbers(equal: list[dict], alone: dict | None, solver: list[dict], speed_up
             "title": "decades: spectrum error of the worst window" + (", inside the floor" if best["inside"] else ""),
             "beside": "; ".join(filter(None, errors)),
         },
-        {
-            "value": price,
-            "title": f"{'cheaper' if cheaper else 'dearer'} than the solver as configured",
-            "beside": (f"{best['label']}: " if len(equal) > 1 else "")
-            + "wall seconds per time unit; coarser grids: see Cost",
-        },
     ]
+
+
+def _price_number(speed_up: float, label: str) -> dict:
+    """Return the third number of the first screen: how much cheaper or dearer the best method is than the solver.
+
+    `label`: of that method, "" where it is the only best one.
+    """
+    cheaper = speed_up >= 1
+    return {
+        "value": "–" if math.isnan(speed_up) else f"{short(speed_up if cheaper else 1 / speed_up)} ×",
+        "title": f"{'cheaper' if cheaper else 'dearer'} than the solver as configured",
+        "beside": (f"{label}: " if label else "") + "wall seconds per time unit; coarser grids: see Cost",
+    }
 
 
 # The drift of the reference
@@ -383,11 +393,12 @@ def price_words(least: float, most: float) -> str:
 def write_report(*, systems: FileTree, captions: dict, provenance: Path, output: Path) -> None:
     """Write the page of a run.
 
-    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard", "cost" and "floors": tables,
-    "reference": result of `compute_reference`, "stationarity": result of `check_stationarity` (may be left out),
-    "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page}, with the
-    figures in the order shown and the first one at the top; `captions`: name of a figure, or "movie" -> text whose
-    first paragraph is the title; `provenance`: the file of `record_provenance`. Raises DamagedFile for a movie that
+    `systems`: system -> {"figures": {name: PNG}, "metrics", "windows", "scorecard", "floors" and, of a solver, "cost":
+    tables, "reference": result of `compute_reference`, "stationarity": result of `check_stationarity` (may be left out),
+    "methods": [{"name", "label", "kind"}], "movie": MP4, "explorer": page, "truth": "data" where trajectories of files
+    stand in the solver's place (may be left out)}, with the figures in the order shown and the first one at the top;
+    `captions`: name of a figure, or "movie" -> text whose first paragraph is the title; `provenance`: the file of
+    `record_provenance`. Raises DamagedFile for a movie that
     cannot be read.
     """
     record = read_json(provenance)
@@ -412,11 +423,13 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
     colours = {name: css_colours(look["color"]) for name, look in styles.items()}
     card, reference = read_scorecard(files["scorecard"]), read(files["reference"])
     rows = summarise(metrics, pd.read_csv(files["windows"], dtype={"layer": str}), card, methods)
-    prices = tabulate_prices(read_cost(files["cost"]), methods)
-    shares = _shares_of_losses(metrics, record["configuration"], methods)
+    prices = tabulate_prices(read_cost(files["cost"]), methods) if "cost" in files else None
+    shares, truth = _shares_of_losses(metrics, record["configuration"], methods), files.get("truth", "solver")
     return {
         "name": system,
-        "headline": headline(rows, prices),
+        "headline": headline(rows, prices, truth),
+        "recorded": next((m["label"] for m in methods if m["name"] == "solver"), "") if truth == "data" else "",
+        "velocity": reference.attrs.get("velocity") != NO_VELOCITY,
         "colours": colours,
         "rows": rows,
         "layers": len({row["layer"] for row in rows}),

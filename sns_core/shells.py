@@ -1,7 +1,9 @@
-"""Spectral shells on a periodic square: the shell and the weight of each mode, power per shell, filters.
+"""Spectral shells on a periodic grid: the shell and the weight of each mode, power per shell, filters.
 
-A real field of N x N points has the half spectrum (N, N // 2 + 1) of `rfft2`. A mode with the integer wavenumbers
-(p, q) belongs to the shell round(sqrt(p^2 + q^2)). All code that sums over shells or weights modes takes both from here.
+A grid is N for N x N points, or (H, W), with points that are equally far apart along both axes. A real field of H x W points
+has the half spectrum (H, W // 2 + 1) of `rfft2`. A mode belongs to the shell round(|k| / dk), where dk is the wavenumber of
+the longer side; on a square, a mode with the integer wavenumbers (p, q) belongs to round(sqrt(p^2 + q^2)). All code that sums
+over shells or weights modes takes both from here.
 This module lies on the ground floor. Only `filtered` needs torch, and imports it when it is called.
 """
 
@@ -9,20 +11,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sns_core.grids import Grid, grid_shape, longer_side
+
 if TYPE_CHECKING:
     import torch
 
 
-def shell_index(resolution: int) -> np.ndarray:
-    """Return the integer shell round(|k|) of each mode of a half spectrum, (N, N // 2 + 1)."""
-    first = np.fft.fftfreq(resolution, 1 / resolution)[:, None]
-    last = np.arange(resolution // 2 + 1)[None, :]
+def shell_index(resolution: Grid) -> np.ndarray:
+    """Return the integer shell round(|k| / dk) of each mode of a half spectrum, (H, W // 2 + 1)."""
+    (height, width), longer = grid_shape(resolution), longer_side(resolution)
+    first = np.fft.fftfreq(height, 1 / height)[:, None] * (longer / height)
+    last = np.arange(width // 2 + 1)[None, :] * (longer / width)
     return np.rint(np.hypot(first, last)).astype(np.int64)
 
 
-def mode_weight(resolution: int) -> np.ndarray:
-    """Return how many modes of the full spectrum each mode of a half spectrum stands for, (N, N // 2 + 1), float64."""
-    weight = np.full((resolution, resolution // 2 + 1), 2.0)  # a mode and its mirror image ...
+def mode_weight(resolution: Grid) -> np.ndarray:
+    """Return how many modes of the full spectrum each mode of a half spectrum stands for, (H, W // 2 + 1), float64.
+
+    W must be even.
+    """
+    height, width = grid_shape(resolution)
+    weight = np.full((height, width // 2 + 1), 2.0)  # a mode and its mirror image ...
     weight[:, 0] = weight[:, -1] = 1.0  # ... except in the two columns that hold both already
     return weight
 
@@ -30,9 +39,9 @@ def mode_weight(resolution: int) -> np.ndarray:
 def shell_power(frames: np.ndarray) -> np.ndarray:
     """Return the mean power of the modes in each shell, summed over members and times, (layer, shell).
 
-    frames: (member, time, layer, N, N). The transform is orthonormal, so white noise of unit variance has power 1.
+    frames: (member, time, layer, H, W). The transform is orthonormal, so white noise of unit variance has power 1.
     """
-    shells, weight = shell_index(frames.shape[-1]), mode_weight(frames.shape[-1])
+    shells, weight = (function(frames.shape[-2:]) for function in (shell_index, mode_weight))
     power = np.zeros((frames.shape[2], *shells.shape))
     for t in range(frames.shape[1]):
         spectrum = np.fft.rfft2(frames[:, t].astype(np.float64), norm="ortho")
@@ -42,7 +51,7 @@ def shell_power(frames: np.ndarray) -> np.ndarray:
 
 
 def filtered(field: "torch.Tensor", factor: "torch.Tensor") -> "torch.Tensor":
-    """Return fields (B, ..., N, N) with each mode multiplied by `factor` (..., N, N // 2 + 1)."""
+    """Return fields (B, ..., H, W) with each mode multiplied by `factor` (..., H, W // 2 + 1)."""
     import torch
 
     # The transform of a single field may differ in the last bit from the same field's transform in a batch.

@@ -2,6 +2,7 @@
 
 STAGES = {
     "simulate_trajectories": "sns_core.data.trajectories",
+    "read_source": "sns_core.data.source",
     "shard_dataset": "sns_core.data.shards",
     "check_stationarity": "sns_core.metrics.stationarity_check",
     "train_model": "sns_core.training.train",

@@ -67,6 +67,12 @@ def _word(word: str) -> Parsed | None:
     return (scale * factor) ** exponent, {base: power * exponent for base, power in powers.items()}
 
 
+def short_name(text: str) -> str:
+    """Return a unit under its short name; "1" where there is none, and for a text such as "grid point" that is no unit."""
+    text = text.strip()
+    return "1" if not text or parse(text) is None else ALIASES.get(text, text)
+
+
 def conversion(source: str, target: str) -> float | None:
     """Return the factor that converts numbers in `source` to numbers in `target`; None where there is no such factor."""
     if source.strip() == target.strip():

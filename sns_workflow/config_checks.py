@@ -4,22 +4,30 @@ All of them take the configuration after types and defaults have been settled (c
 """
 
 import difflib
+import math
 from pathlib import Path
 
 from sns_core.catalogue import ALONE, REFINEMENTS
+from sns_core.grids import grid_shape, longer_side
 from sns_workflow.config_values import ConfigurationError, shown
 
 # Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
 FOLDERS = {"systems": {"logs", "theory", "provenance", "report.html", "provenance.json"}, "methods": {"reference"}}
 WORDS = {"na", "nan", "null", "none", "true", "false"}
 
-CHANNELS = {"KolmogorovFlow": 1, "TwoLayerQG": 2}
+CHANNELS = {"KolmogorovFlow": 1, "TwoLayerQG": 2}  # of the systems whose parameters do not name their layers
 MOVIE_METHODS = 6  # side by side, where the configuration names none
 SEGMENTS = 10_000  # of one chain: their names hold four digits
 
 # Bounds of work that no run needs. The least time of a step is that of starting its kernels, on any machine.
 JOBS, BYTES, MEMORY, HOURS = 100_000, 1e14, 2e12, 240.0
 SECONDS = {"solver": 5e-4, "model": 1e-3, "training": 2e-3}
+
+
+def channels_of(system: dict) -> int | None:
+    """Return the channels of a resolved system's frames; None for a system of the user's own, which says so when it runs."""
+    layers = system["parameters"].get("layers") if system["name"] == "RecordedFlow" else None
+    return len(layers) if layers else CHANNELS.get(system["name"])
 
 
 def nearest(name: str, reference) -> str:
@@ -51,6 +59,12 @@ def check_names(config: dict) -> None:
                 raise ConfigurationError(
                     f"use.{section}: {name!r} is not described under {section}{nearest(name, config[section])}"
                 )
+    for name in config["use"]["systems"]:
+        if {"solver", "source"} <= config["systems"][name].keys():
+            raise ConfigurationError(
+                f"systems.{name}: has a solver and a source of data; a configuration file adds keys to those of the default, so choose "
+                "another name for a system of your own"
+            )
     if "solver" not in config["use"]["methods"]:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
     if config["methods"]["solver"]["kind"] != "solver":
@@ -101,12 +115,6 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
     _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
     _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
     reference, step = resolved["data"]["reference"], resolved["emulator"]["step"]
-    least = max(rollout["block_steps"], lags) * step
-    if reference and reference["duration"] < least * (1 - 1e-9):
-        raise ConfigurationError(
-            f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
-            f"rollout.lags; at least {least:g}"
-        )
     most = max(part["members"] for part in (*splits.values(), *filter(None, [reference])))
     _at_most(f"{where}.data.group_members", resolved["data"]["group_members"], most, "the members of every split")
     for name, method in resolved["methods"].items():
@@ -121,6 +129,12 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
             raise ConfigurationError(
                 f"rollout.lags: {lags} exceeds the {length} steps of the method {name!r}; at most that many"
             )
+    least = max(rollout["block_steps"], lags) * step
+    if reference and reference["duration"] < least * (1 - 1e-9):
+        raise ConfigurationError(
+            f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
+            f"rollout.lags; at least {least:g}"
+        )
     for model in {model for method in resolved["methods"].values() for model in method["models"].values()}:
         training = resolved["models"].get(model, {}).get("training")
         if training:
@@ -173,7 +187,7 @@ def _at_most(key: str, value: float | None, bound: float, name: str) -> None:
 
 def check_scales(where: str, resolved: dict) -> None:
     """Check wavenumbers, grids, noise levels and channels of one system."""
-    side, metrics = resolved["emulator"]["resolution"], resolved["metrics"]
+    side, metrics = longer_side(resolved["emulator"]["resolution"]), resolved["metrics"]
     first, last = metrics["shells"]
     if not 1 <= first <= last <= side // 2:
         raise ConfigurationError(
@@ -186,7 +200,7 @@ def check_scales(where: str, resolved: dict) -> None:
             f"metrics.cost.finest_forecast: {cost['finest_forecast']:g} is neither 1 nor among metrics.cost.grids, "
             f"{', '.join(f'{grid:g}' for grid in cost['grids'])}"
         )
-    channels = CHANNELS.get(resolved["system"]["name"])
+    channels = channels_of(resolved["system"])
     for name, model in resolved["models"].items():
         colour = model.get("diffusion", {}).get("colour")
         used = any(name in method["models"].values() for method in resolved["methods"].values())
@@ -254,7 +268,7 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
                 raise ConfigurationError(
                     f"methods.{name}.file: {shown(path)} holds braces, which Snakemake replaces; rename it"
                 )
-            if files_must_exist and not Path(path).is_file():
+            if files_must_exist and name != "solver" and not Path(path).exists():
                 raise ConfigurationError(f"methods.{name}.file: there is no file {shown(path)} in {Path.cwd()}")
 
 
@@ -265,12 +279,11 @@ def movie_methods(config: dict) -> list[str]:
 
 def check_work(where: str, resolved: dict) -> None:
     """Refuse jobs, bytes, memory or hours that no run can want, before any list of jobs is made."""
-    solver, side, data = resolved["system"]["parameters"], resolved["emulator"]["resolution"], resolved["data"]
+    solver, data = resolved["system"]["parameters"], resolved["data"]
     rollout, ensemble, methods = resolved["rollout"], resolved["metrics"]["ensemble"], resolved["methods"]
-    frame = 4 * CHANNELS.get(resolved["system"]["name"], 1) * side**2
-    state = (
-        80 * CHANNELS.get(resolved["system"]["name"], 1) * solver["resolution"] ** 2
-    )  # ten fields in double precision
+    channels = channels_of(resolved["system"]) or 1
+    frame = 4 * channels * math.prod(grid_shape(resolved["emulator"]["resolution"]))
+    state = 80 * channels * math.prod(grid_shape(solver["resolution"]))  # ten fields in double precision
     substeps, dt = resolved["emulator"]["step"] / solver["dt"], solver["dt"]
 
     def refuse(key: str, amount: str, bound: str):

@@ -91,7 +91,13 @@ def _data_settings(config: dict, system: str, models: list[str]) -> dict:
     resolved = resolve(config, system)
     return {
         "seed": config["seed"],
-        "systems": {system: {key: config["systems"][system][key] for key in ("solver", "emulator", "data")}},
+        "systems": {
+            system: {
+                key: value
+                for key, value in config["systems"][system].items()
+                if key in ("solver", "source", "emulator", "data")
+            }
+        },
         "models": {model: model_settings(resolved["models"].get(model)) for model in models},
         "rollout": {key: resolved["rollout"][key] for key in ("lags", "frame_stride")},
         "metrics": {key: resolved["metrics"][key] for key in ("map_lags", "user")},

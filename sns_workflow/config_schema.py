@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from sns_workflow.config_checks import nearest
 from sns_workflow.config_files import LOADER
+from sns_workflow.config_source import cut_to_blocks, described_source, fit_to_files
 from sns_workflow.config_values import ConfigurationError, conform, join, merge, plain, shown
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
@@ -78,20 +79,30 @@ def check_schema(config: dict, prefix: str = "") -> None:
 
 
 def resolve(config: dict, system: str) -> dict:
-    """Return models, methods, rollout and metrics as they hold for one system, with its solver, emulator and data."""
+    """Return models, methods, rollout and metrics as they hold for one system, with its solver, emulator and data.
+
+    A system whose data come from files also has its "source" (see `described_source`), and "notes", lines about defaults that
+    were fitted to the files.
+    """
     block = config["systems"][system]
     override = copy.deepcopy(block.get("override", {}))
     # Through JSON, so that an object that YAML aliases share becomes a copy each, and a change of one stays there.
     shared = {key: json.loads(json.dumps(config[key])) for key in ("models", "methods", "rollout", "metrics")}
     resolved = conform(merge(shared, override), schema()) if override else shared
     resolved["methods"] = {name: resolved["methods"][name] for name in config["use"]["methods"]}
+    resolved["devices"] = config["hardware"]["devices"]
+    if "source" in block:
+        resolved |= described_source(system, config)
+        resolved["notes"] = fit_to_files(system, resolved)
+        # The solver's place among the methods is taken by the trajectories themselves.
+        recorded = cut_to_blocks(f"systems.{system}", resolved.pop("recorded"), resolved["rollout"])
+        return {**resolved, "methods": {**resolved["methods"], "solver": recorded}}
     parameters = {key: value for key, value in block["solver"].items() if key != "class"}
     return {
         **resolved,
         "system": {"name": block["solver"]["class"], "parameters": parameters},
         "emulator": block["emulator"],
         "data": block["data"],
-        "devices": config["hardware"]["devices"],
     }
 
 

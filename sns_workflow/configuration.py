@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 
 from sns_core import plugins
+from sns_core.grids import Grid, grid_shape
 from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods, nearest
 from sns_workflow.config_files import ConfigFiles
@@ -82,7 +83,8 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         _settle_shared("models", whole, systems)
         if whole["reuse"] is not None:
             check_reuse(whole)
-        notes = config_checks.fit_figures(whole["figures"], systems)
+        notes = [line for resolved in systems.values() for line in resolved.pop("notes", [])]
+        notes += config_checks.fit_figures(whole["figures"], systems)
         return Configuration(whole, systems, reused_results(whole), tuple(notes))
     except ConfigurationError as error:
         raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
@@ -91,8 +93,11 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
 def _settle_shared(section: str, whole: dict, systems: dict[str, dict]) -> None:
     """Give the methods or models of the whole configuration, which is recorded, the options that hold for all systems."""
     overridden = {name for system in systems for name in whole["systems"][system]["override"].get(section, {})}
-    for name, spec in next(iter(systems.values()))[section].items():
-        if name not in overridden:
+    first = next(iter(systems.values()))
+    for name, spec in first[section].items():
+        # The stand-in of a solver, and models that were fitted to files, hold for their system alone.
+        alone = spec.get("kind") != whole[section][name].get("kind") or (section == "models" and first.get("notes"))
+        if name not in overridden and not alone:
             whole[section][name] = copy.deepcopy(spec)
 
 
@@ -141,6 +146,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
     if config["systems"][name]["override"]:
         sections = {key: resolved[key] for key in ("models", "rollout", "metrics")}
         methods = {**config["methods"], **resolved["methods"]}
+        methods |= {"solver": config["methods"]["solver"]}
         check_schema({**config, **sections, "methods": methods}, f"systems.{name}.override: ")
     solver, emulator = resolved["system"]["parameters"], resolved["emulator"]
     where = f"systems.{name}"
@@ -150,7 +156,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
         raise ConfigurationError(
             f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {closest:g}"
         )
-    if emulator["resolution"] > solver["resolution"]:
+    if "source" not in resolved and emulator["resolution"] > solver["resolution"]:
         raise ConfigurationError(
             f"{where}.emulator.resolution: {emulator['resolution']} is finer than solver.resolution {solver['resolution']}"
         )
@@ -162,7 +168,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             f"{solver['resolution']}; frames are means over blocks of its points"
         )
     wavenumber = solver.get("forcing_wavenumber", 0)
-    if wavenumber >= solver["resolution"] // 3:
+    if "source" not in resolved and wavenumber >= solver["resolution"] // 3:
         raise ConfigurationError(
             f"{where}.solver.forcing_wavenumber: {wavenumber} is not resolved by {solver['resolution']} points; "
             f"at most {solver['resolution'] // 3 - 1}"
@@ -251,12 +257,13 @@ def _check_user_metrics(names: list[str]) -> None:
             raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
 
 
-def _check_model(where: str, spec: dict, resolution: int, splits: dict) -> None:
+def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None:
     network, training = spec["network"], spec["training"]
     divisor = network["patch"] * 2 ** (len(network["multipliers"]) - 1)
-    if resolution % divisor:
+    odd = next((points for points in grid_shape(resolution) if points % divisor), None)
+    if odd:
         raise ConfigurationError(
-            f"{where}.network: cannot halve {resolution} points {len(network['multipliers']) - 1} times after patches of "
+            f"{where}.network: cannot halve {odd} points {len(network['multipliers']) - 1} times after patches of "
             f"{network['patch']}; emulator.resolution must divide by {divisor}"
         )
     if training["steps"] % training["log_every"]:

@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from sns_core.data.frames import steps_per_frame
 from sns_core.diffusion.increments import transport_calls
 from sns_core.evaluation.calibration import LENGTHS, MEMBERS
+from sns_core.grids import grid_shape
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
@@ -54,8 +55,8 @@ class Scale:
     def __init__(self, resolved: dict):
         self.resolved, described = resolved, resolved["system"]
         self.system = build_system(described["name"], described["parameters"], torch.float32, "cpu")
-        self.side = resolved["emulator"]["resolution"]
-        self.frame_bytes = 4 * self.system.channels * self.side**2
+        self.grid = grid_shape(resolved["emulator"]["resolution"])
+        self.frame_bytes = 4 * self.system.channels * math.prod(self.grid)
         self.stride = steps_per_frame(resolved["emulator"]["step"], self.system.dt)
 
     @functools.cached_property
@@ -71,7 +72,7 @@ class Scale:
         """A call of a network for one row of a batch."""
         spec = self.resolved["models"][model]
         shape = {key: value for key, value in spec.items() if key != "training"}
-        return _network_call(json.dumps(shape, sort_keys=True), self.system.channels, self.side)
+        return _network_call(json.dumps(shape, sort_keys=True), self.system.channels, self.grid)
 
     def steps(self, method: dict, members: int, steps: int) -> dict[str, OperationCount]:
         """Emulator steps of a method."""
@@ -87,12 +88,12 @@ class Scale:
 
 
 @functools.cache
-def _network_call(shape: str, channels: int, side: int) -> OperationCount:
+def _network_call(shape: str, channels: int, grid: tuple[int, int]) -> OperationCount:
     with FakeTensorMode(), torch.no_grad():
         spec = json.loads(shape)
-        landmarks = torch.zeros(int(spec["network"]["landmarks"]), side, side)
-        network = build_network(spec, channels, landmarks, side)
-        frames = torch.randn(1, network.frames_in, channels, side, side)
+        landmarks = torch.zeros(int(spec["network"]["landmarks"]), *grid)
+        network = build_network(spec, channels, landmarks, grid)
+        frames = torch.randn(1, network.frames_in, channels, *grid)
         levels = torch.zeros(1, network.frames_out, dtype=torch.int64) if network.level_conditioned else None
         condition = torch.zeros(1, network.condition_features) if network.condition_features else None
         with Counter() as counter:
@@ -144,7 +145,9 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             work = scale.steps(resolved["methods"][arguments["name"]], members, steps)
             return Estimate(work, frames * scale.frame_bytes)
         case "rollout_reference":
-            return Estimate(scale.steps({"kind": "solver"}, len(arguments["members"]), arguments["steps"]))
+            # Of a source, the trajectories in the solver's place, which cost nothing.
+            method = resolved["methods"]["solver"]
+            return Estimate(scale.steps(method, len(arguments["members"]), arguments["steps"]))
         case "rollout_ensemble":
             members, leads = arguments["starts"] * arguments["members"], arguments["leads"]
             work = scale.steps(resolved["methods"][arguments["name"]], members, max(leads))

@@ -117,13 +117,18 @@ def attributes_of(name: str, system: "System | type[System]", table: dict = VARI
     if name == system.variable:
         return {"units": system.units, "long_name": f"{field} of the frames"}
     kind, long_name = table.get(name, (None, name.replace("_", " ")))
+    if not system.has_velocity:
+        long_name = long_name.replace("mean kinetic energy", "half the mean square").replace(
+            "kinetic energy", "half square"
+        )
+        long_name = long_name.replace("velocity along x", "{field}").replace(" per unit mass", "")
     attributes = {"long_name": long_name.format(field=field)}
     return attributes if kind is None else {"units": _units(kind, system), **attributes}
 
 
 def _units(kind: str, system) -> str:
     length, time, field = system.length_units, system.time_units, system.units
-    velocity = [(length, 1), (time, -1)]
+    velocity = [(length, 1), (time, -1)] if system.has_velocity else [(field, 1)]
     factors = {
         "1": [], "field": [(field, 1)], "field2": [(field, 2)], "field4": [(field, 4)],
         "length": [(length, 1)], "time": [(time, 1)], "1/length": [(length, -1)], "1/time": [(time, -1)],
@@ -158,6 +163,11 @@ def file_attributes(title: str, stage: str, history: str = "") -> dict[str, str]
     return {"title": title, "history": history, "source": f"sns-core {__version__}", "references": REFERENCES}
 
 
+def shown_units(system: "System | type[System]") -> dict[str, str]:
+    """Return the attribute of a file whose units figures keep; nothing for other systems."""
+    return {"shown_units": "own"} if system.shows_own_units else {}
+
+
 def described(
     dataset: xr.Dataset, system: "System | type[System]", *, title: str, stage: str, table: dict = VARIABLES
 ) -> xr.Dataset:
@@ -176,5 +186,5 @@ def described(
         if np.issubdtype(coordinate.dtype, np.floating):
             dataset[name].encoding["_FillValue"] = None
     about = file_attributes(title, stage, dataset.attrs.get("history", ""))
-    dataset.attrs = {"Conventions": CONVENTIONS, **dataset.attrs, **about}
+    dataset.attrs = {"Conventions": CONVENTIONS, **dataset.attrs, **about, **shown_units(system)}
     return dataset

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sns_core.data.shards import read_manifest
+from sns_core.grids import Grid
 from sns_core.systems import System, build_system
 
 
@@ -17,7 +18,7 @@ from sns_core.systems import System, build_system
 class Emulation:
     """A system as emulators see it.
 
-    `system_name`, `system_parameters`: the solver; `resolution`: points per side of a frame; `step`: time between
+    `system_name`, `system_parameters`: the solver; `resolution`: points per side of a frame, or [H, W]; `step`: time between
     frames, in the system's units; `statistics`: of the training split, one value per channel ("std", "increment_std",
     "shell_amplitude", ...); `identity`: checksum of the data set, which models trained on it carry; `splits`: shards of
     each split.
@@ -25,7 +26,7 @@ class Emulation:
 
     system_name: str
     system_parameters: dict
-    resolution: int
+    resolution: Grid
     step: float
     statistics: dict
     identity: str

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import dask
 import numpy as np
+import xarray as xr
 
 from sns_core.data.reader import Recording, fitted, open_recording
 from sns_core.errors import UserError
+from sns_core.grids import Grid, grid_shape
 from sns_core.systems import System
 
-STEPS_PER_READ = 50
+STEPS_PER_READ, BYTES_PER_READ = 50, 2**26  # at most, of all members together
 
 
 class ExternalRollout:
@@ -27,15 +29,16 @@ class ExternalRollout:
     where the file is missing, not readable, or does not fit.
     """
 
-    def __init__(self, path: Path, system: System, resolution: int, step: float):
-        self.path = Path(path)
+    def __init__(self, path: Path, system: System, resolution: Grid, step: float):
+        self.path, points = Path(path), grid_shape(resolution)
+        opened = self._opened(system)
         recording = fitted(
-            self._opened(system),
+            opened,
             variable=system.variable,
             units=system.units,
             layers=tuple(system.layers),
-            points=(resolution, resolution),
-            lengths=(system.length, system.length),
+            points=points,
+            lengths=tuple(system.length * count / max(points) for count in points),
             length_units=system.length_units,
             time_units=system.time_units,
         )
@@ -48,6 +51,10 @@ class ExternalRollout:
                 f"not {times}, …"
             )
         self.field, self.members = recording.frames, list(recording.members)
+        if system.offset and not opened.subtracted:
+            self.field = self.field - xr.DataArray(np.asarray(system.offset), dims="layer")
+        step_bytes = self.field.dtype.itemsize * self.field.isel(time=0).size
+        self._steps_per_read = max(1, min(STEPS_PER_READ, BYTES_PER_READ // step_bytes))
         self._start, self._frames = -STEPS_PER_READ, None
 
     def _opened(self, system: System) -> Recording:
@@ -88,9 +95,9 @@ class ExternalRollout:
                 f"{self.path}: ends with step {self.last}, step {step} is asked for; set the method's steps to at most "
                 f"{self.last}"
             )
-        if not self._start <= index < self._start + STEPS_PER_READ:
+        if not self._start <= index < self._start + self._steps_per_read:
             self._start = index
             with dask.config.set(scheduler="synchronous"):
-                block = self.field.isel(time=slice(index, index + STEPS_PER_READ)).values
+                block = self.field.isel(time=slice(index, index + self._steps_per_read)).values
             self._frames = block.astype(np.float32)
         return self._frames[self.rows(members), index - self._start]

@@ -15,9 +15,10 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
-from sns_core.data.attributes import CONVENTIONS, attributes_of
+from sns_core.data.attributes import CONVENTIONS, attributes_of, shown_units
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import missing
+from sns_core.grids import Grid, grid_shape
 
 if TYPE_CHECKING:
     from sns_core.systems import System
@@ -40,7 +41,7 @@ class FrameWriter:
     """A netCDF4 file that frames are appended to. A `with` block closes it.
 
     `path`: the file. `system`: gives the names and units of the field, the layers and the coordinates. `members`: the
-    numbers of the members. `resolution`: points per side of a frame. `attributes`: attributes of the file, dicts as
+    numbers of the members. `resolution`: points per side of a frame, or (H, W). `attributes`: attributes of the file, dicts as
     JSON. `time_step`: time between two frames whose indices differ by one.
     """
 
@@ -50,14 +51,15 @@ class FrameWriter:
     def __exit__(self, *_) -> None:
         self.file.close()
 
-    def __init__(self, path: Path, system: "System", members, resolution: int, attributes: dict, time_step: float):
+    def __init__(self, path: Path, system: "System", members, resolution: Grid, attributes: dict, time_step: float):
         self.file = netCDF4.Dataset(path, "w", format="NETCDF4")
         self.system, self.time_step, self.count = system, time_step, 0
-        sizes = {"member": len(members), "time": None, "layer": system.channels, "y": resolution, "x": resolution}
+        height, width = grid_shape(resolution)
+        sizes = {"member": len(members), "time": None, "layer": system.channels, "y": height, "x": width}
         for name, size in sizes.items():
             self.file.createDimension(name, size)
-        positions = np.arange(resolution) * system.length / resolution
-        for name, values in {"member": np.asarray(members), "time": None, "y": positions, "x": positions}.items():
+        y, x = (np.arange(points) * system.length / max(height, width) for points in (height, width))
+        for name, values in {"member": np.asarray(members), "time": None, "y": y, "x": x}.items():
             coordinate = self.file.createVariable(name, "i4" if name == "member" else "f8", (name,))
             coordinate.setncatts(attributes_of(name, system))
             if values is not None:
@@ -70,9 +72,11 @@ class FrameWriter:
         layer[:] = netCDF4.stringtochar(labels)
         layer.setncatts({"_Encoding": "utf-8", **attributes_of("layer", system)})
         # A chunk holds one member, so that any members can be read without reading the others.
-        chunks = (1, FRAMES_PER_CHUNK, system.channels, resolution, resolution)
+        chunks = (1, FRAMES_PER_CHUNK, system.channels, height, width)
         self.frames = self.variable(system.variable, tuple(sizes), system.units, chunks)
-        self.annotate(format=FORMAT, Conventions=CONVENTIONS, **attributes)
+        if system.offset:
+            self.frames.subtracted = np.asarray(system.offset, dtype=float)
+        self.annotate(format=FORMAT, Conventions=CONVENTIONS, **shown_units(system), **attributes)
 
     def annotate(self, **attributes) -> None:
         """Set attributes of the file. A dict is stored as JSON."""
@@ -94,6 +98,14 @@ class FrameWriter:
             # By default HDF5 caches up to 16 MiB of each variable, and memory would seem to grow with the file.
             variable.set_var_chunk_cache(2 * members * variable.dtype.itemsize * math.prod(chunks))
         return variable
+
+    def write_member(self, row: int, first: int, frames: np.ndarray) -> None:
+        """Write frames (time, layer, y, x) of the member in a row, the first one at the index `first`, times too."""
+        stop = first + len(frames)
+        self.frames[row, first:stop] = frames
+        if stop > self.count:
+            self.file["time"][self.count : stop] = np.arange(self.count, stop) * self.time_step
+            self.count = stop
 
     def append(self, frames: np.ndarray, first_index: int) -> None:
         """Append frames (member, time, layer, y, x). The first one is at the time `first_index` x `time_step`."""

@@ -59,7 +59,8 @@ class Recording:
 
     `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, "" where the
     files state none; `dated`: whether they count from a date. `layers`: label of each channel, None where the files hold none;
-    `units`: of each channel. `y`, `x`: axes. `files`: for each member, the files that hold it, each with the frame after its last.
+    `units`: of each channel; `subtracted`: what a file of this project lacks in each channel, () otherwise. `y`, `x`: axes.
+    `files`: for each member, the files that hold it, each with the frame after its last.
     """
 
     frames: xr.DataArray
@@ -72,6 +73,7 @@ class Recording:
     x: Axis
     files: tuple[tuple[tuple[Path, int], ...], ...]
     dated: bool = False
+    subtracted: tuple[float, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -117,6 +119,19 @@ class Recording:
             members=self.members[members],
             times=self.times[times],
             files=files,
+        )
+
+    def cut(self, pieces: int) -> "Recording":
+        """Return stretches of equal length, each a member of its own; frames that fill no whole stretch are left out."""
+        length = len(self.times) // pieces
+        if pieces == 1 or length == 0:
+            return self
+        parts = [self.part(times=slice(piece * length, (piece + 1) * length)) for piece in range(pieces)]
+        return replace(
+            parts[0],
+            frames=xr.concat([part.frames for part in parts], "member"),
+            members=tuple(range(pieces * len(self.members))),
+            files=tuple(ends for part in parts for ends in part.files),
         )
 
 
@@ -237,7 +252,8 @@ def _recording(path: Path, variables: list[str], fields: list[xr.DataArray], axe
         whole, times = whole.isel(time=order), times[order]
     members = _members(path, axes.get("member"), whole.sizes["member"])
     files = (((path, len(times)),),) * len(members)
-    return Recording(whole, members, times, time_units, layers, units, y, x, files, dated)
+    subtracted = tuple(np.atleast_1d(fields[0].attrs.get("subtracted", [])).tolist())
+    return Recording(whole, members, times, time_units, layers, units, y, x, files, dated, subtracted)
 
 
 def _labels(coordinate: xr.DataArray | None) -> tuple | None:
@@ -389,6 +405,8 @@ def _how_joined(parts: list[Recording]) -> str:
     starts = [part.times[0] for part in parts]
     if len({part.members for part in parts}) == 1 and len(parts[0].members) < 2:
         step = next((part.step for part in parts if len(part.times) > 1), np.nan)
+        if np.isnan(step) and len(set(starts)) == len(starts):
+            return "time"  # a file for each frame
         ordered = sorted(parts, key=lambda part: part.times[0])
         gaps = [right.times[0] - left.times[-1] for left, right in itertools.pairwise(ordered)]
         if all(-UNIFORM * step <= gap <= (1 + UNIFORM) * step for gap in gaps):

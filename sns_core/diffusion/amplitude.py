@@ -16,14 +16,15 @@ import torch
 
 from sns_core.diffusion.plane import Pair
 from sns_core.diffusion.schedule import Levels, NoiseSchedule, per_member
+from sns_core.grids import Grid, longer_side
 from sns_core.shells import mode_weight, shell_index
 
 Shells = tuple[int, int]  # the first and the last shell
 
 
-def octaves(resolution: int) -> list[Shells]:
-    """Return the shells 1, 2 to 3, 4 to 7, ... of N x N frames; the last one ends before shell N / 2."""
-    last = resolution // 2 - 1
+def octaves(resolution: Grid) -> list[Shells]:
+    """Return the shells 1, 2 to 3, 4 to 7, ... of frames; the last one ends before shell N / 2, N points along the longer side."""
+    last = longer_side(resolution) // 2 - 1
     return [(2**i, min(2 ** (i + 1) - 1, last)) for i in range(last.bit_length())]
 
 
@@ -32,16 +33,15 @@ def amplitude_scores(
 ):
     """Return T_b (B, parts) of noised pairs: positive where the shells of a part are too strong, negative where too weak.
 
-    frames: both frames (B, C, N, N), noised to `levels` (B,) each; noise: what the denoiser predicts for them. Frames and
+    frames: both frames (B, C, H, W), noised to `levels` (B,) each; noise: what the denoiser predicts for them. Frames and
     noise are in the coordinates of the diffusion. Raises ValueError for level 0, at which the noise tells no score.
     """
     if any((level <= 0).any() for level in levels):
         raise ValueError("the score needs both frames at a level above 0")
-    shells = shell_index(frames[0].shape[-1])
-    inside = np.stack([(shells >= first) & (shells <= last) for first, last in parts]) * mode_weight(
-        frames[0].shape[-1]
-    )
-    weight = torch.from_numpy(inside).to(frames[0])  # (parts, N, N // 2 + 1)
+    grid = tuple(frames[0].shape[-2:])
+    shells = shell_index(grid)
+    inside = np.stack([(shells >= first) & (shells <= last) for first, last in parts]) * mode_weight(grid)
+    weight = torch.from_numpy(inside).to(frames[0])  # (parts, H, W // 2 + 1)
     total = 0.0
     for y, predicted, level in zip(frames, noise, levels, strict=True):
         score = -predicted / per_member(schedule.sigma(level), predicted)

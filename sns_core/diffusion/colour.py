@@ -12,6 +12,7 @@ the field fully. The theory of the plane holds in any linear coordinates.
 
 import torch
 
+from sns_core.grids import Grid, grid_shape
 from sns_core.shells import filtered, mode_weight, shell_index
 
 
@@ -20,19 +21,20 @@ class NoiseColour:
 
     Frames are in units of the training split's standard deviation. Parameters: `exponent` p, one number, or one per
     channel; `shell_amplitude` (C, K), the root-mean-square amplitude of each shell from the data manifest, for the same
-    grid; `resolution` N. Raises ValueError where the number of shells or of exponents does not fit.
+    grid; `resolution` N, or (H, W). Raises ValueError where the number of shells or of exponents does not fit.
     """
 
     # Lower bound of a shell's amplitude, relative to the largest one of the channel. Without a bound, a shell without
     # signal (such as the mean of a vorticity) would be divided by zero.
     FLOOR = 1e-3
 
-    def __init__(self, exponent: float | list[float], shell_amplitude, resolution: int, device="cpu"):
+    def __init__(self, exponent: float | list[float], shell_amplitude, resolution: Grid, device="cpu"):
         amplitude = torch.as_tensor(shell_amplitude, dtype=torch.float64)
         shells = torch.from_numpy(shell_index(resolution))
+        height, width = grid_shape(resolution)
         if amplitude.ndim != 2 or amplitude.shape[1] != int(shells.max()) + 1:
             raise ValueError(
-                f"shell amplitudes of shape {tuple(amplitude.shape)} do not fit a grid of {resolution} x {resolution}"
+                f"shell amplitudes of shape {tuple(amplitude.shape)} do not fit a grid of {height} x {width}"
             )
         exponents = torch.as_tensor(exponent, dtype=torch.float64).reshape(-1)
         if len(exponents) not in (1, len(amplitude)):
@@ -45,7 +47,7 @@ class NoiseColour:
         amplitude = amplitude[:, shells]
         weight = torch.from_numpy(mode_weight(resolution))
         whitened = amplitude * bounded ** -exponents[:, None, None]
-        variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / resolution**2
+        variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / (height * width)
         factor = bounded ** -exponents[:, None, None] / variance.sqrt()
         self.factor = factor.to(device, torch.float32)
         first = [int((shells == shell).flatten().nonzero()[0]) for shell in range(int(shells.max()) + 1)]

@@ -102,7 +102,7 @@ def residual_spectrum(method: CalibratedRefinement, previous: torch.Tensor, true
 
 
 def mean_power(z: torch.Tensor) -> torch.Tensor:
-    """Mean power of the modes in each shell, (C, K) float64, of fields (B, C, N, N)."""
+    """Mean power of the modes in each shell, (C, K) float64, of fields (B, C, H, W)."""
     return torch.from_numpy(shell_power(z[:, None].cpu().numpy())) / len(z)
 
 

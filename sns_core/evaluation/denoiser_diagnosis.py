@@ -198,7 +198,7 @@ def _amplitudes(method: Refinement, pair, z_anchor, stream) -> torch.Tensor:
     noise = [torch.randn(z.shape, generator=stream).to(z) for z in pair]
     noised = tuple(method.schedule.add_noise(z, level, eps) for z, eps in zip(pair, noise, strict=True))
     predicted = method.denoiser(*noised, level, level, z_anchor)
-    parts = [*octaves(noised[0].shape[-1]), (1, LARGE)]
+    parts = [*octaves(noised[0].shape[-2:]), (1, LARGE)]
     return amplitude_scores(noised, predicted, (level, level), method.schedule, parts)
 
 
@@ -231,7 +231,7 @@ def _signed(examined: _Examined, stream) -> dict:
 
 def _large(frames: torch.Tensor) -> torch.Tensor:
     """Mask of the large scales, shells 1 to LARGE, among the modes of a half spectrum (N, N // 2 + 1)."""
-    shells = torch.from_numpy(shell_index(frames.shape[-1])).to(frames.device)
+    shells = torch.from_numpy(shell_index(frames.shape[-2:])).to(frames.device)
     return (shells >= 1) & (shells <= LARGE)
 
 

@@ -7,9 +7,11 @@ import numpy as np
 from sns_core.figures.inputs import layer_names, layer_suffix, living, lost_note, read, read_each
 from sns_core.figures.style import DOTTED, method_styles, page, panel_letter, plain_minor
 from sns_core.files import FileTree
+from sns_core.metrics.zonal import NO_VELOCITY
 
 RAREST = 1e-5  # density, per standard deviation, at which the axis begins
 QUANTITIES = {"vorticity": "vorticity", "velocity": "velocity", "gradient": "vorticity gradient"}
+WITHOUT_VELOCITY = {"vorticity": "values", "gradient": "gradient"}
 
 
 def plot_distributions(*, metrics: FileTree, reference: Path, labels: dict, dpi: int, output: Path) -> None:
@@ -20,9 +22,10 @@ def plot_distributions(*, metrics: FileTree, reference: Path, labels: dict, dpi:
     solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
     layers = layer_names(solver)
     with page(output, dpi, 11.4, 3.0 * len(layers) + 0.45, layout="constrained") as figure:
-        axes = figure.subplots(len(layers), len(QUANTITIES), squeeze=False, sharey=True)
+        quantities = WITHOUT_VELOCITY if solver.attrs.get("velocity") == NO_VELOCITY else QUANTITIES
+        axes = figure.subplots(len(layers), len(quantities), squeeze=False, sharey=True)
         for layer in range(len(layers)):
-            for letter, axis, (name, title) in zip("abc", axes[layer], QUANTITIES.items(), strict=True):
+            for letter, axis, (name, title) in zip("abc", axes[layer], quantities.items(), strict=False):
                 _densities(axis, solver, results, styles, name, layer)
                 panel_letter(axis, letter, f"Density of the {title}{layer_suffix(layers, layer)}")
         handles, names = axes[0, 0].get_legend_handles_labels()

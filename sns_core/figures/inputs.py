@@ -35,7 +35,12 @@ def read(path: Path) -> xr.Dataset:
 
 
 def in_shown_units(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a dataset with days for seconds and kilometres for metres; numbers without units stay as they are."""
+    """Return a dataset with days for seconds and kilometres for metres; numbers without units stay as they are.
+
+    So do those of files that ask for it by their attribute `shown_units`.
+    """
+    if dataset.attrs.get("shown_units") == "own":
+        return dataset
     for name, variable in dataset.variables.items():
         if name in CONVERTED and variable.attrs.get("units") in SHOWN_UNITS:
             units, factor = SHOWN_UNITS[variable.attrs["units"]]

@@ -37,7 +37,7 @@ def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None
     table is missing.
     """
     scores, styles = read_scorecard(table), method_styles(labels)
-    panels = [score for score in SCORES if score not in FORECASTS]
+    panels = [score for score in SCORES if score not in FORECASTS and (scores["score"] == score).any()]
     layers = [layer for layer in dict.fromkeys(scores["layer"]) if layer]
     rows, tall = -(-len(panels) // COLUMNS), 0.75 + 0.17 * len(labels) * max(1, 0.6 * len(layers))
     with page(output, dpi, 11.4, rows * tall + 3.4, layout="constrained") as figure:

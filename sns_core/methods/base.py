@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 
 from sns_core.data.emulation import Emulation
+from sns_core.grids import Grid
 from sns_core.systems import System
 
 Carry = dict[str, torch.Tensor]
@@ -56,8 +57,8 @@ class FrameSpace:
     admissible: Callable[[torch.Tensor], torch.Tensor] = lambda frames: frames
 
     @classmethod
-    def of_system(cls, system: System, resolution: int, scale: torch.Tensor) -> "FrameSpace":
-        """Frames of `resolution` x `resolution` points of a system, divided by `scale` (C, 1, 1)."""
+    def of_system(cls, system: System, resolution: Grid, scale: torch.Tensor) -> "FrameSpace":
+        """Frames of a system on the grid `resolution`, divided by `scale` (C, 1, 1)."""
         return cls(lambda states: (system.observe(states, resolution) / scale).contiguous(), system.admissible)
 
 

@@ -144,11 +144,11 @@ class CalibratedRefinement(DenoisingMethod):
 
 
 def scale_shells(fields: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Fields (B, C, N, N) whose modes of each shell are multiplied by `factor` (C, K)."""
-    shells = torch.from_numpy(shell_index(fields.shape[-1]))
+    """Fields (B, C, H, W) whose modes of each shell are multiplied by `factor` (C, K)."""
+    shells = torch.from_numpy(shell_index(fields.shape[-2:]))
     return filtered(fields, factor[:, shells].to(fields.device, fields.dtype))
 
 
 def shell_noise(amplitude: torch.Tensor, like: torch.Tensor, streams: Streams) -> torch.Tensor:
-    """Gaussian noise with the shape of `like` (B, C, N, N) and the standard deviation `amplitude` (C, K) per mode."""
+    """Gaussian noise with the shape of `like` (B, C, H, W) and the standard deviation `amplitude` (C, K) per mode."""
     return scale_shells(normal(streams, like.shape[1:], like), amplitude)

@@ -130,7 +130,7 @@ class Refinement(DenoisingMethod):
             Path(path.levels[:, rows], path.renoise), *start, None if anchor is None else anchor[where], walking, first
         )
         if self.gain is not None:
-            factor = _gain_factor(tuple(self.gain), refined.shape[-1], refined.device)
+            factor = _gain_factor(tuple(self.gain), tuple(refined.shape[-2:]), refined.device)
             refined = candidate[where] + filtered(refined - candidate[where], factor)
         return (refined if len(rows) == len(candidate) else candidate.index_copy(0, where, refined)), record
 
@@ -152,7 +152,7 @@ class Refinement(DenoisingMethod):
 
 
 @functools.cache
-def _gain_factor(gain: tuple[float, float], resolution: int, device: torch.device) -> torch.Tensor:
+def _gain_factor(gain: tuple[float, float], resolution: tuple[int, int], device: torch.device) -> torch.Tensor:
     """a + b / K for each mode of a half spectrum (N, N // 2 + 1); K = 0 counts as K = 1."""
     shells = torch.from_numpy(shell_index(resolution)).clamp(min=1)
     return (gain[0] + gain[1] / shells).float().to(device)

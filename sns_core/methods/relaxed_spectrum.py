@@ -29,16 +29,16 @@ class RelaxedSpectrum(Surrogate):
         return {**carry, "frame": self.frames.admissible(self.relax(carry["frame"]))}, record
 
     def relax(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return frames (B, C, N, N) in which each shell of the power P has P + rate (power - P); P = 0 stays."""
-        shells = torch.from_numpy(shell_index(frames.shape[-1])).to(frames.device)
+        """Return frames (B, C, H, W) in which each shell of the power P has P + rate (power - P); P = 0 stays."""
+        shells = torch.from_numpy(shell_index(frames.shape[-2:])).to(frames.device)
         present, data = _shell_power(frames, shells), self.power.to(frames.device)
         factor = torch.where(present > 0, 1 + self.rate * (data / present - 1), 1.0).sqrt()
         return filtered(frames, factor[..., shells].to(frames.dtype))
 
 
 def _shell_power(frames: torch.Tensor, shells: torch.Tensor) -> torch.Tensor:
-    """Mean power (B, C, K), float64, of the modes of each shell of fields (B, C, N, N), one row per member."""
-    weight = torch.from_numpy(mode_weight(frames.shape[-1])).to(frames.device)
+    """Mean power (B, C, K), float64, of the modes of each shell of fields (B, C, H, W), one row per member."""
+    weight = torch.from_numpy(mode_weight(frames.shape[-2:])).to(frames.device)
     energy = weight * torch.fft.rfft2(frames.double(), norm="ortho").abs().square()
     count = torch.zeros(int(shells.max()) + 1, dtype=torch.float64, device=frames.device)
     total = count.expand(*frames.shape[:2], -1).clone().index_add(-1, shells.flatten(), energy.flatten(-2))

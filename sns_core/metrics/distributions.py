@@ -2,6 +2,7 @@
 
 import torch
 
+from sns_core.grids import Grid, longer_side
 from sns_core.metrics.distances import BINS, REACH
 from sns_core.systems import System
 
@@ -22,11 +23,11 @@ def components(system: System, frames: torch.Tensor) -> dict[str, torch.Tensor]:
 
     "velocity" is the velocity; "gradient" the gradient of the frames, from differences between neighbouring points.
     """
-    along = [(frames.roll(-1, axis) - frames) * (frames.shape[-1] / system.length) for axis in (-1, -2)]
+    along = [(frames.roll(-1, axis) - frames) * (longer_side(frames.shape[-2:]) / system.length) for axis in (-1, -2)]
     return {"velocity": torch.stack(system.frame_velocity(frames), 2), "gradient": torch.stack(along, 2)}
 
 
-def component_scales(system: System, states: torch.Tensor, resolution: int) -> dict[str, torch.Tensor]:
+def component_scales(system: System, states: torch.Tensor, resolution: Grid) -> dict[str, torch.Tensor]:
     """Return the root-mean-square component (C, 1, 1, 1) of each of `components`: the units of their histograms.
 
     states: solver states (member, C, n, n), observed at `resolution`. Both components of a vector count alike.

@@ -39,8 +39,8 @@ def held_out_measures(examined: xr.Dataset) -> dict[str, float]:
     measures["false_alarms"] = float((examined["level_of_true_pair"].isel(frame=1) > 0).mean())
     measures["surrogate_found"] = float((examined["level_of_surrogate"].isel(frame=1) > 0).mean())
     if "one_step_error" in examined:
-        shells, side = np.arange(examined.sizes["shell"]), examined.sizes["x"]
-        counts = np.bincount(shell_index(side).ravel(), mode_weight(side).ravel())
+        shells, grid = np.arange(examined.sizes["shell"]), (examined.sizes["y"], examined.sizes["x"])
+        counts = np.bincount(shell_index(grid).ravel(), mode_weight(grid).ravel())
         power = examined["one_step_error"] ** 2 * xr.DataArray(counts, dims="shell")
         for name, inside in (("one_step", shells >= 0), ("one_step_large", (shells >= 1) & (shells <= LARGE))):
             total = power.isel(shell=inside).sum("shell")

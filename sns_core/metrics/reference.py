@@ -17,6 +17,7 @@ from sns_core.data.frames import open_members
 from sns_core.data.segments import CHUNK, open_segments
 from sns_core.device import use_threads
 from sns_core.files import read_json, whole_file
+from sns_core.grids import longer_side
 from sns_core.metrics.distances import CENTRES, correlation_pairs, weighted_correlation
 from sns_core.metrics.distributions import component_scales
 from sns_core.metrics.measures import COUNTED, measure
@@ -24,6 +25,7 @@ from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.metrics.stationarity import thirds_difference
 from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user
+from sns_core.metrics.zonal import NO_VELOCITY
 from sns_core.systems import System, build_system
 
 ENERGIES = ("kinetic_energy", "enstrophy")
@@ -53,7 +55,7 @@ def compute_reference(
     system, step = emulated_system(content), content["emulator"]["step"]
     dataset = open_members(trajectories, system.variable, member=1, time=CHUNK)
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32)[:, None, None]
-    maps = []
+    maps, resolution = [], content["emulator"]["resolution"]
     for member in range(dataset.sizes["member"]):
         frames = dataset[system.variable].isel(member=member).values / scale.numpy()
         maps.append(space_time_correlation(frames[::frame_stride], map_lags))
@@ -67,18 +69,20 @@ def compute_reference(
         needing_frames = {name: values.mean("member") for name, values in needing_frames.items()}
     else:
         states = torch.from_numpy(open_members(trajectories, "final_state")["final_state"].values)
-        units = component_scales(system, states, dataset.sizes["x"])
+        units = component_scales(system, states, resolution)
         fields = (dataset[system.variable].isel(member=m).values for m in range(dataset.sizes["member"]))
         members = [_means_of_frames(torch.from_numpy(f) / scale, system, scale, units, step, lags) for f in fields]
         result, numbers = xr.concat(members, "member"), dataset["member"].values
-    result, resolution = result.assign(needing_frames), dataset.sizes["x"]
+    result = result.assign(needing_frames)
     result.attrs["ensemble"] = "reference ensemble" if ensemble else "test split"
+    if not system.has_velocity:
+        result.attrs["velocity"] = NO_VELOCITY
     result = result.assign_coords(
         member=numbers,
         wavenumber=shell_wavenumbers(resolution, system.length),
         lag=np.arange(lags + 1) * step,
         map_lag=np.arange(map_lags + 1) * step * frame_stride,
-        distance=np.arange(result.sizes["distance"]) * system.length / resolution,
+        distance=np.arange(result.sizes["distance"]) * system.length / longer_side(resolution),
         layer=list(system.layers),
         bin=CENTRES,
     )
@@ -122,7 +126,7 @@ def means_of_series(series: xr.Dataset) -> xr.Dataset:
 
 
 def _means_of_frames(frames: torch.Tensor, system: System, scale, units: dict, step: float, lags: int) -> xr.Dataset:
-    """Return the means over time of one trajectory (time, C, m, m), in units of `scale`."""
+    """Return the means over time of one trajectory (time, C, H, W), in units of `scale`."""
     before = torch.full((1, lags, *frames.shape[1:]), float("nan"))  # nothing comes before a trajectory
     measured = measure(frames[None], before, system=system, scale=scale, component_scales=units, step_size=step)
     measured = {name: values[0] for name, values in measured.items()}
@@ -141,7 +145,9 @@ def _means_of_frames(frames: torch.Tensor, system: System, scale, units: dict, s
     }
     means = {name: (dimensions, values.numpy()) for name, (dimensions, values) in means.items()}
     # Whole shells only, and without the mean: see `kinetic_energy_spectrum`.
-    whole_shells = measured["energy_spectrum"][None, ..., 1 : frames.shape[-1] // 2].double().log10().mean(-1)
+    whole_shells = (
+        measured["energy_spectrum"][None, ..., 1 : longer_side(frames.shape[-2:]) // 2].double().log10().mean(-1)
+    )
     energy, enstrophy = (measured[name][None].double().numpy() for name in ENERGIES)
     moments = xr.Dataset(_moments_of_energies(energy, enstrophy, whole_shells.numpy())).isel(member=0)
     return xr.Dataset(means).merge(moments)

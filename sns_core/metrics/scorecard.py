@@ -38,7 +38,7 @@ from sns_core.metrics.distances import (
 from sns_core.metrics.ensembles import ensemble_scores
 from sns_core.metrics.floor_table import bands_of, inside, probability, read_floors
 from sns_core.metrics.lost import count_lost, is_alive, is_lost, is_out_of_range, steps_alive
-from sns_core.metrics.zonal import SILENT, Profiles, mean_flow_scores, zonal_variance
+from sns_core.metrics.zonal import NO_VELOCITY, SILENT, Profiles, mean_flow_scores, zonal_variance
 
 BLOCKS = ("energy_spectrum", "correlation", "zonal_profile", "zonal_square", "zonal_direction", "vorticity_counts", "velocity_counts",
           "gradient_counts")  # fmt: skip
@@ -82,6 +82,9 @@ DISTANCES = {
     "correlation_error": "lag", "fluctuation_error": "lag",
 }  # fmt: skip
 SIGNED = ("zonal_error", "zonal_strength", "zonal_amplitude")  # scores that may be negative, with linear intervals
+# Scores of a velocity. Where a flow has none, a channel stands for it, and they would repeat those of the channel.
+OF_VELOCITY = ("velocity_distance", "kinetic_energy", "kinetic_energy_variance", "zonal_error", "zonal_strength",
+               "zonal_amplitude", "zonal_variance")  # fmt: skip
 SHARES = ("out_of_range", "refined_share")  # scores from 0 to 1
 
 
@@ -357,7 +360,8 @@ def score_methods(
     """Write the scorecard of a system, one row per method, score, layer and lead.
 
     `metrics`: results of `compute_metrics`, the solver's among them; `ensembles`: those of `rollout_ensemble`, the
-    solver's among them (a method without one has no scores of forecasts); `reference`: result of `compute_reference`;
+    solver's among them (a method without one has no scores of forecasts; recorded trajectories in the solver's place hold
+    the truth, and give forecasts no floor); `reference`: result of `compute_reference`;
     `floors`: result of `draw_floors`; `system`: its name; `window`: steps that are drawn as one; `shells`: first and last
     shell of the spectrum error. Columns: value, low and high (interval of 90 %), the ends of the floor and whether the
     value is inside, the probability that a run of the solver is at least as far off (p), units, the value of a perfect
@@ -371,8 +375,17 @@ def _tables(metrics, ensembles, reference, floors: pd.DataFrame, window, shells)
     """Return the rows of all methods with their floors."""
     ensemble = xr.open_dataset(reference).load()
     forecasts = {forecast.attrs["method"]: forecast for forecast in map(xr.load_dataset, ensembles)}
-    solver_forecasts = _rows(forecast_scores(forecasts["solver"], forecasts["solver"]["truth"]))
-    of_forecasts = solver_forecasts.rename(columns={"low": "floor_low", "high": "floor_high"}).drop(columns="value")
+    truth = forecasts["solver"].get("truth")
+    scored = {
+        name: _rows(forecast_scores(forecast, truth))
+        for name, forecast in forecasts.items()
+        if truth is not None and "forecast" in forecast
+    }
+    if "solver" in scored:
+        of_forecasts = scored["solver"].rename(columns={"low": "floor_low", "high": "floor_high"}).drop(columns="value")
+        scored = {
+            name: rows.merge(of_forecasts, on=["score", "layer", "lead"], how="left") for name, rows in scored.items()
+        }
     tables = []
     for path in metrics:
         with xr.open_dataset(path) as opened:
@@ -380,9 +393,8 @@ def _tables(metrics, ensembles, reference, floors: pd.DataFrame, window, shells)
         name = result.attrs["method"]
         bands = bands_of(floors, result.sizes["member"], result.sizes["step"])
         rows = [_rollout_scores(result, ensemble, window, shells).merge(bands, on=["score", "layer"], how="left")]
-        if name in forecasts:
-            scored = _rows(forecast_scores(forecasts[name], forecasts["solver"]["truth"]))
-            rows.append(scored.merge(of_forecasts, on=["score", "layer", "lead"], how="left"))
+        if name in scored:
+            rows.append(scored[name])
         lost, block = result["lost_step"].values, int(result["block"][0])
         lived = steps_alive(lost, result.sizes["step"])
         counted = np.where(is_lost(lost), lived // block * block, lived)  # a block with a lost step counts nowhere
@@ -394,7 +406,8 @@ def _tables(metrics, ensembles, reference, floors: pd.DataFrame, window, shells)
                 counted=float(counted.mean() / result.sizes["step"]),
             )
         )
-    return pd.concat(tables)
+    table = pd.concat(tables)
+    return table[~table["score"].isin(OF_VELOCITY)] if ensemble.attrs.get("velocity") == NO_VELOCITY else table
 
 
 def _write(table: pd.DataFrame, system: str, output: Path) -> None:

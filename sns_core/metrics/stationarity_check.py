@@ -17,6 +17,7 @@ from sns_core.data.segments import CHUNK
 from sns_core.device import use_threads
 from sns_core.errors import UserError
 from sns_core.files import FileTree, read_json, whole_file
+from sns_core.grids import longer_side
 from sns_core.metrics.reference import emulated_system
 from sns_core.metrics.spectra import kinetic_energy_spectrum
 from sns_core.metrics.stationarity import drift, is_drifting, mser, stationary_from, thirds_difference, way_out
@@ -84,9 +85,9 @@ def _differences(dataset: xr.Dataset, system: System) -> dict[str, tuple[np.ndar
 
 
 def _quantities(frames: torch.Tensor, system: System) -> dict[str, torch.Tensor]:
-    """Return energy, enstrophy and the mean over whole shells of log10 E, each (time, C), of frames (time, C, m, m)."""
+    """Return energy, enstrophy and the mean over whole shells of log10 E, each (time, C), of frames (time, C, H, W)."""
     u, v = system.frame_velocity(frames)
-    shells = slice(1, frames.shape[-1] // 2)
+    shells = slice(1, longer_side(frames.shape[-2:]) // 2)
     spectra = [kinetic_energy_spectrum(u[:, [c]], v[:, [c]], system.length)[1] for c in range(frames.shape[1])]
     return {
         "kinetic_energy": 0.5 * (u.square() + v.square()).mean((-2, -1)).double(),

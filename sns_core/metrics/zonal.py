@@ -7,6 +7,7 @@ import xarray as xr
 
 from sns_core.metrics.bootstrap import interval, pooled, student_quantile
 
+NO_VELOCITY = "none"  # attribute of a reference whose flow has no velocity: scores and figures of it are left out
 SILENT = 1e-5  # share of the root-mean-square velocity; a zonal mean below it was removed from the frames
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sns_core.grids import Grid, grid_shape
+
 HEAD_FEATURES = ("bottleneck_grid", "bottleneck", "encoder")
 
 
@@ -111,7 +113,7 @@ class LevelHeads(nn.Module):
     """One classifier per output frame over the `classes` = S + 1 levels.
 
     The classifiers see pooled features, the mean and the logarithm of the power of every channel. With `grid`, the points
-    per side of the features, they see every place instead: the features of one stage are reduced to CHANNELS channels and
+    (H, W) of the features, they see every place instead: the features of one stage are reduced to CHANNELS channels and
     flattened (as in the paper's code), so that the estimate depends on where the torus is disturbed. With `kind`
     "categorical", each level has its own logit (as in the paper). With "ordinal", the distribution over levels is a
     mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then share what they learn, and a
@@ -128,14 +130,14 @@ class LevelHeads(nn.Module):
         hidden: int,
         kind: str = "categorical",
         frames: int = 2,
-        grid: int | None = None,
+        grid: tuple[int, int] | None = None,
     ):
         super().__init__()
         if kind not in ("categorical", "ordinal"):
             raise ValueError(f"head_kind {kind!r} is neither 'categorical' nor 'ordinal'")
         self.kind, self.classes, self.frames = kind, classes, frames
         self.reduce = self._reduction(features) if grid else None
-        inputs = self.CHANNELS * grid**2 if grid else 2 * features
+        inputs = self.CHANNELS * grid[0] * grid[1] if grid else 2 * features
         self.trunk = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         self.classify = nn.Linear(hidden, frames * (classes if kind == "categorical" else 3 * self.COMPONENTS))
 
@@ -189,7 +191,7 @@ class PeriodicUNet(nn.Module):
     (None: no levels). `level_conditioned`: whether the levels are an input instead of an estimate of the heads.
     `head_features`: "bottleneck_grid" for every place of the bottleneck (the paper), "bottleneck" for its pooled
     features, or "encoder" for the pooled features of all encoder stages. Heads that see places fit frames of
-    `resolution` points per side alone. `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden
+    `resolution`, N or (H, W), alone. `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden
     layers and of the level embedding. `landmarks` (S, H, W): constant fields that the network sees beside the frames;
     without them, the network treats all places of the torus alike. `centred`: whether the decoder's last features have
     mean zero in each sample before they are activated; networks of older runs lack it, and may die in their first
@@ -218,7 +220,7 @@ class PeriodicUNet(nn.Module):
         level_conditioned: bool = False,
         landmarks: torch.Tensor | None = None,
         centred: bool = False,
-        resolution: int | None = None,
+        resolution: Grid | None = None,
         condition_features: int = 0,
     ):
         super().__init__()
@@ -271,19 +273,20 @@ class PeriodicUNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def check_resolution(self, resolution: int) -> None:
-        """Raise ValueError where the network cannot halve frames of resolution x resolution as often as it must."""
-        if resolution % self.divisor:
+    def check_resolution(self, resolution: Grid) -> None:
+        """Raise ValueError where the network cannot halve frames of a grid as often as it must."""
+        if any(points % self.divisor for points in grid_shape(resolution)):
             raise ValueError(
                 f"this network cannot halve a resolution of {resolution}: it must divide by {self.divisor}"
             )
 
-    def _bottleneck_grid(self, resolution: int | None) -> int:
-        """Return the points per side of the bottleneck. Raise ValueError without a resolution."""
+    def _bottleneck_grid(self, resolution: Grid | None) -> tuple[int, int]:
+        """Return the points (H, W) of the bottleneck. Raise ValueError without a resolution."""
         if resolution is None:
             raise ValueError("heads that see places ('bottleneck_grid') need the resolution of the frames")
         self.check_resolution(resolution)
-        return resolution // self.divisor
+        height, width = grid_shape(resolution)
+        return height // self.divisor, width // self.divisor
 
     def encode(
         self, frames: torch.Tensor, condition: torch.Tensor | None = None
@@ -293,7 +296,7 @@ class PeriodicUNet(nn.Module):
         Returns the skips, the bottleneck features, and the logits (B, F_out, S + 1), or None for a network without
         heads.
         """
-        self.check_resolution(frames.shape[-1])
+        self.check_resolution(frames.shape[-2:])
         fields = frames.flatten(1, 2)
         if self.landmarks is not None:
             fields = torch.cat([fields, self.landmarks.to(fields.dtype).expand(len(fields), -1, -1, -1)], 1)

@@ -21,10 +21,12 @@ from sns_core.errors import UserError
 from sns_core.files import FileTree, whole_file
 from sns_core.methods.base import Hardware, Method
 from sns_core.methods.build import build_method
+from sns_core.methods.external import External
 from sns_core.methods.solver import Solver
 from sns_core.progress import progress
 from sns_core.rollout.engine import iterate
 from sns_core.streams import MemberStreams, generator
+from sns_core.systems import System
 
 
 def disturbed(states: torch.Tensor, start: int, members: int, share: float, seed: int) -> torch.Tensor:
@@ -49,7 +51,8 @@ def rollout_ensemble(
     """Forecast an ensemble from each of several states with a method, and write it as netCDF.
 
     `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and, where
-    the method is the solver, "truth" without the dimension member.
+    the method is the solver, "truth" without the dimension member. A rollout that is read from files has no ensemble: its
+    frames, as far as they reach, are the truth alone.
 
     `name`: the method's name in the configuration; its random numbers are addressed by it.
     `method`: the method's kind and options.
@@ -71,6 +74,14 @@ def rollout_ensemble(
             f"metrics.ensemble.starts: {starts} states of the {len(states)} in {initial[0].parent}; raise data.splits.test"
         )
     truth, leads = isinstance(composed, Solver), sorted(leads)
+    dimensions = ("start", "member", "lead", "layer", "y", "x")
+    if isinstance(composed, External):
+        leads = [lead for lead in leads if lead <= composed.rollout.last]
+        streams = MemberStreams(seed, "ensemble", name, members=range(len(states)), device=hardware.device)
+        recorded = forecast(composed, states.to(hardware.device), streams, leads)[:starts] if leads else None
+        variables = {"truth": ((*dimensions[:1], *dimensions[2:]), recorded)} if leads else {}
+        _write(variables, leads, system, name, disturbance, output)
+        return
     forecasts = []
     for start in progress(starts, f"ensembles of {name}"):
         # The last one is the truth.
@@ -78,10 +89,14 @@ def rollout_ensemble(
         streams = MemberStreams(seed, "ensemble", name, start, members=range(len(around)), device=hardware.device)
         forecasts.append(forecast(composed, around, streams, leads))
     frames = np.stack(forecasts)
-    dimensions = ("start", "member", "lead", "layer", "y", "x")
     variables = {"forecast": (dimensions, frames[:, :members])}
     if truth:
         variables["truth"] = ((*dimensions[:1], *dimensions[2:]), frames[:, members])
+    _write(variables, leads, system, name, disturbance, output)
+
+
+def _write(variables: dict, leads: list[int], system: System, name: str, disturbance: float, output: Path) -> None:
+    """Write forecasts or their truth."""
     coordinates = {"lead": leads, "layer": list(system.layers)}
     dataset = xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance})
     title = f"{type(system).__name__}: ensemble forecasts of {name}"

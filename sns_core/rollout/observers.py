@@ -5,6 +5,7 @@ import torch
 
 from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter
 from sns_core.device import copy_out
+from sns_core.grids import Grid, grid_shape
 from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.rollout.engine import Observer
@@ -54,7 +55,7 @@ class StoredFrames(Observer):
 class BlockStatistics(Observer):
     """Writes the statistics of each block of steps as soon as the block is complete."""
 
-    def __init__(self, writer: FrameWriter, statistics: StreamingStatistics, first_step: int, resolution: int):
+    def __init__(self, writer: FrameWriter, statistics: StreamingStatistics, first_step: int, resolution: Grid):
         self.writer, self.statistics, self.block = writer, statistics, statistics.block
         self.first_step, self.blocks_written = first_step, 0
         system, sizes = statistics.system, statistics.sizes(resolution)
@@ -73,7 +74,7 @@ class BlockStatistics(Observer):
             "step": CHUNK_STEPS,
             "block": max(1, CHUNK_STEPS // self.block),
             "layer": system.channels,
-            "y": resolution,
+            "y": grid_shape(resolution)[0],
             **sizes,
         }
         for name, dimensions in SERIES.items():

@@ -9,6 +9,7 @@ therefore gives the same numbers as one that is not cut.
 import numpy as np
 import torch
 
+from sns_core.grids import Grid
 from sns_core.methods.base import StepRecord
 from sns_core.metrics.distances import BINS
 from sns_core.metrics.lost import NOT_LOST, first_lost_step, is_lost
@@ -43,7 +44,7 @@ class StreamingStatistics:
         self._frames: list[torch.Tensor] = []
         self._records: list[StepRecord] = []
 
-    def sizes(self, resolution: int) -> dict[str, int]:
+    def sizes(self, resolution: Grid) -> dict[str, int]:
         """Return the lengths of the dimensions in SERIES that do not grow with the rollout."""
         return {"wavenumber": len(shell_wavenumbers(resolution)), "lag": self.lags + 1, "frame": 2, "bin": BINS}
 

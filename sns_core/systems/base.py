@@ -13,6 +13,7 @@ import math
 import torch
 
 from sns_core.catalogue import SYSTEMS
+from sns_core.grids import grid_shape
 from sns_core.plugins import is_own, load
 from sns_core.systems.spectral import truncate
 
@@ -51,6 +52,12 @@ class System(abc.ABC):
     channels = 1
     length = 2 * math.pi
     cfl_limit = 1.0
+    # False where frames say nothing of the velocity: a channel then stands for it, and its energy is half its mean square.
+    has_velocity = True
+    # Whether figures keep the units of the files. They show days for seconds, and kilometres for metres, where it is False.
+    shows_own_units = False
+    # A number per channel that frames of files lack, because it was subtracted from them; None for a solver's.
+    offset: list[float] | None = None
     # The name and the units of the field in files.
     variable = "field"
     units = length_units = time_units = energy_units = "1"
@@ -114,7 +121,7 @@ class System(abc.ABC):
 
         A network may take them as an input, because without them it treats all places alike. By default, S = 0.
         """
-        return torch.zeros(0, resolution, resolution)
+        return torch.zeros(0, *grid_shape(resolution))
 
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """Apply one random symmetry of the system to each sample of frames (B, F, C, m, m).

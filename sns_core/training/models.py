@@ -16,6 +16,7 @@ from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_tensors
+from sns_core.grids import Grid
 from sns_core.networks import IncrementNetwork, NetworkDenoiser, NetworkSurrogate, PeriodicUNet
 from sns_core.plugins import load, objective_class
 
@@ -23,12 +24,12 @@ FORMAT = "sns-model-1"
 
 
 def build_network(
-    spec: dict, channels: int, landmarks: torch.Tensor | None = None, resolution: int | None = None
+    spec: dict, channels: int, landmarks: torch.Tensor | None = None, resolution: Grid | None = None
 ) -> PeriodicUNet:
     """Build the network of a model's specification. The objective decides what the network sees.
 
     `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have
-    none. `resolution`: points per side of a frame, for a network that fits no other. Raises UserError for an unknown
+    none. `resolution`: points per side of a frame, or (H, W), for a network that fits no other. Raises UserError for an unknown
     objective.
     """
     shape = {"channels": channels, "resolution": resolution, **spec["network"]}
@@ -144,7 +145,7 @@ def load_model(
 
 def _check_note(path: Path, note: dict) -> None:
     """Raise DamagedFile where the note of a model lacks what its users read."""
-    kinds = {"spec": dict, "statistics": dict, "data": str, "channels": int, "resolution": int}
+    kinds = {"spec": dict, "statistics": dict, "data": str, "channels": int, "resolution": int | list}
     wrong = [key for key, kind in kinds.items() if not isinstance(note.get(key), kind)]
     spec = note.get("spec") if "spec" not in wrong else {}
     wrong += [

@@ -23,6 +23,7 @@ Objectives of other methods are neighbours of this module; `catalogue.OBJECTIVES
 """
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ import torch
 import torch.nn.functional as F
 
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.grids import Grid, grid_shape
 from sns_core.plugins import build_options, load, objective_class
 from sns_core.shells import mode_weight, shell_index
 
@@ -41,12 +43,12 @@ class TrainingData:
     """The measurements of the training data from which objectives are built.
 
     `statistics`: those of the data manifest. `correlation` (C, K) of successive frames in each shell, for the prediction
-    "residual", or None. `resolution`: points per side of a frame. `device`: where the training runs.
+    "residual", or None. `resolution`: points per side of a frame, or (H, W). `device`: where the training runs.
     """
 
     statistics: dict
     correlation: list | None
-    resolution: int
+    resolution: Grid
     device: torch.device
 
     @property
@@ -220,7 +222,7 @@ class DenoiserObjective(Objective):
         return (torch.fft.rfft2(error, norm="forward").abs().square() * self.weight).sum((-2, -1)).mean()
 
 
-def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
+def shell_weights(resolution: Grid, exponent: float) -> torch.Tensor:
     """Return the weight of each mode of a half spectrum (N, N // 2 + 1).
 
     A mode of shell K has the weight K^-exponent, and shell 0 that of shell 1, scaled to mean 1 over all N x N modes. A
@@ -228,7 +230,7 @@ def shell_weights(resolution: int, exponent: float) -> torch.Tensor:
     """
     shells = torch.from_numpy(shell_index(resolution)).clamp(min=1).double()
     modes, weight = torch.from_numpy(mode_weight(resolution)), shells**-exponent
-    return modes * weight * (resolution**2 / (modes * weight).sum())
+    return modes * weight * (math.prod(grid_shape(resolution)) / (modes * weight).sum())
 
 
 def build_objective(spec: dict, data: TrainingData) -> Objective:

@@ -13,6 +13,7 @@ from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile
 from sns_core.files import provenance, write_json, write_tensors
+from sns_core.grids import grid_of
 from sns_core.processes import ProcessGroup
 from sns_core.progress import progress
 from sns_core.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
@@ -111,7 +112,7 @@ def _write_model(trainer: Trainer, dataset, validation: PairSampler, output: Pat
         "data": dataset.manifest["identity"],
         "statistics": dataset.statistics,
         "channels": dataset.shards[0].shape[2],
-        "resolution": dataset.shards[0].shape[-1],
+        "resolution": grid_of(dataset.shards[0].shape),
         "step": dataset.manifest["emulator"]["step"],
         "seed": trainer.seed,
         "code": code,

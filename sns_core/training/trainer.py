@@ -13,6 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sns_core.data.pairs import Dataset, PairSampler
 from sns_core.device import autocast, compiled
 from sns_core.errors import UserError
+from sns_core.grids import grid_of
 from sns_core.processes import ProcessGroup
 from sns_core.streams import derive_seed, generator
 from sns_core.training.history import History
@@ -64,7 +65,7 @@ class Trainer:
         device, training = processes.device, spec["training"]
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
         self.processes, self.rows_of_batch = processes, processes.rows(training["batch"])
-        channels, resolution = dataset.shards[0].shape[2], dataset.shards[0].shape[-1]
+        channels, resolution = dataset.shards[0].shape[2], grid_of(dataset.shards[0].shape)
         residual = spec.get("diffusion", {}).get("prediction") == "residual"
         self.correlation = dataset.shell_correlation() if residual else None
         self.objective = build_objective(spec, TrainingData(dataset.statistics, self.correlation, resolution, device))

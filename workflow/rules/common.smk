@@ -7,18 +7,24 @@ SYSTEMS = config["use"]["systems"]
 METHODS = config["use"]["methods"]
 SPLITS = ("train", "validation", "test")
 ENSEMBLE = "reference"  # the split that gives the reference ensemble its states, and the folder of its segments
-TABLES = ("metrics", "windows", "scorecard", "cost")
 RESULTS = f"{config['results']}/{config['run']}"
 RESOLVED = CONFIGURATION.systems
+# Systems whose data come from files: there is no solver to time, or to run on other grids.
+SOURCED = [system for system in SYSTEMS if "source" in RESOLVED[system]]
 # Results that this run takes from another run, by their names below the run's folder.
 REUSED = CONFIGURATION.reused
 ENVIRONMENT = "../../envs/sns.yaml"
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
+def any_of(names) -> str:
+    """Return a pattern that fits any of the names, and nothing where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    system="|".join(map(re.escape, SYSTEMS)),
-    method="|".join(map(re.escape, METHODS)),
+    system=any_of(SYSTEMS),
+    method=any_of(METHODS),
     split="|".join((*SPLITS, ENSEMBLE)),
     members="(_[0-9]+-[0-9]+)?",
     model="[A-Za-z0-9._-]+",

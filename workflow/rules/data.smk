@@ -3,6 +3,8 @@ rule simulate_trajectories:
         output=f"{RESULTS}/{{system}}/data/{{split}}{{members}}.nc",
     log:
         f"{RESULTS}/{{system}}/logs/simulate_{{split}}{{members}}.log",
+    wildcard_constraints:
+        system=any_of(name for name in SYSTEMS if name not in SOURCED),
     conda:
         ENVIRONMENT
     resources:
@@ -23,6 +25,36 @@ rule simulate_trajectories:
         ),
     shell:
         command("simulate_trajectories")
+
+
+# Trajectories that somebody else simulated, of systems with a `source`. `continued`: the test trajectories from the frames on
+# from which rollouts start, where the frames before are the reference.
+rule read_source:
+    input:
+        files=get_source_files,
+    output:
+        output=f"{RESULTS}/{{system}}/data/{{split}}.nc",
+    log:
+        f"{RESULTS}/{{system}}/logs/read_{{split}}.log",
+    wildcard_constraints:
+        system=any_of(SOURCED),
+        split="|".join((*SPLITS, "continued")),
+    conda:
+        ENVIRONMENT
+    resources:
+        **resources_of("shard_dataset"),
+    params:
+        **parameters(
+            "read_source",
+            source=config_slice("source"),
+            system=config_slice("system"),
+            emulator=config_slice("emulator"),
+            split=lambda wildcards: wildcards.split,
+            members=lambda wildcards: get_recorded(wildcards)["members"],
+            frames=lambda wildcards: get_recorded(wildcards)["frames"],
+        ),
+    shell:
+        command("read_source")
 
 
 rule check_stationarity:

@@ -29,6 +29,11 @@ def get_restartable_methods(system) -> list[str]:
     return [name for name, method in get_methods(system).items() if method["kind"] != "external"]
 
 
+def get_forecast_methods(system) -> list[str]:
+    """Methods whose forecasts are scored, and the solver or the trajectories of files, which hold the truth."""
+    return [name for name in get_methods(system) if name == "solver" or name in get_restartable_methods(system)]
+
+
 def get_models(system) -> list[str]:
     """Models that the methods of this run need, in the configuration's order."""
     needed = {model for method in get_methods(system).values() for model in method["models"].values()}
@@ -124,6 +129,8 @@ def get_split(system, split) -> dict:
 def list_trajectories(system, split) -> list[str]:
     """Trajectories of a split: one file, or one for each group of its members."""
     data = RESOLVED[system]["data"]
+    if split == ENSEMBLE and system in SOURCED:
+        return list_trajectories(system, "test")  # all of its members are the ensemble
     groups = configuration.member_groups({**get_split(system, split), "group_members": data["group_members"]})
     names = [f"{split}_{group}" for group in groups] if data["group_members"] else [split]
     return [f"{RESULTS}/{system}/data/{name}.nc" for name in names]
@@ -150,7 +157,7 @@ def get_trajectories(wildcards) -> dict:
 
 
 def list_reference_segments(system) -> list[str]:
-    """Segments of the reference ensemble, a chain for each group of members; none where the test split is the reference."""
+    """Segments of the reference ensemble, a chain for each group of members; none in a run without one."""
     spans, groups = configuration.reference_spans(RESOLVED[system]), configuration.reference_groups(RESOLVED[system])
     folder = f"{RESULTS}/{system}/{ENSEMBLE}"
     return [f"{folder}/{group}/segment_{index:04d}.nc" for group in groups for index in range(len(spans))]
@@ -158,6 +165,16 @@ def list_reference_segments(system) -> list[str]:
 
 def get_reference_segments(wildcards) -> list[str]:
     return list_reference_segments(wildcards.system)
+
+
+def get_ensemble_of_reference(wildcards) -> list[str]:
+    """The ensemble that is the reference; none where it is the test split, as for trajectories of files."""
+    return [] if wildcards.system in SOURCED else list_reference_segments(wildcards.system)
+
+
+def get_recorded_file(wildcards) -> list[str]:
+    """Trajectories of files that stand in the solver's place, from the frame on from which rollouts start."""
+    return [get_methods(wildcards.system)["solver"]["file"]] if wildcards.system in SOURCED else []
 
 
 def get_test_trajectories(wildcards) -> list[str]:
@@ -222,6 +239,21 @@ def get_members(wildcards) -> list[int]:
     return list(range(get_split(wildcards.system, wildcards.split)["members"]))
 
 
+def get_source_files(wildcards) -> list[str]:
+    """Files of a system's source, of the split where they are named by split."""
+    files = RESOLVED[wildcards.system]["source"]["files"]
+    return files if isinstance(files, list) else files["test" if wildcards.split == "continued" else wildcards.split]
+
+
+def get_recorded(wildcards) -> dict:
+    """Members and frames of a split of a source."""
+    resolved = RESOLVED[wildcards.system]
+    if wildcards.split != "continued":
+        return resolved["data"]["splits"][wildcards.split]
+    first, steps = configuration.reference_spans(resolved)[-1]
+    return {"members": resolved["data"]["reference"]["members"], "frames": first + steps + 1}
+
+
 # Rollouts
 
 
@@ -256,7 +288,8 @@ def get_lengths(wildcards) -> list[int]:
     """Numbers of steps of the runs that have floors: the rollouts, and the runs of the solver on other grids."""
     rollout, cost = (RESOLVED[wildcards.system][key] for key in ("rollout", "metrics"))
     lengths = {method.get("steps", rollout["steps"]) for method in get_methods(wildcards.system).values()}
-    return sorted(lengths | {counted_steps(cost["cost"]["spectrum_steps"])})
+    on_grids = set() if wildcards.system in SOURCED else {counted_steps(cost["cost"]["spectrum_steps"])}
+    return sorted(lengths | on_grids)
 
 
 def count_dask_cores(wildcards) -> int:
@@ -332,20 +365,26 @@ def get_surrogate_methods(wildcards) -> dict:
     return {method: get_surrogate_method(system, method) for method in get_refinements(system)}
 
 
+def get_tables(system) -> list[str]:
+    """Names of a system's tables."""
+    return ["metrics", "windows", "scorecard", *([] if system in SOURCED else ["cost"])]
+
+
 def get_table(name):
     """Input function: a table of the system."""
     return lambda wildcards: f"{RESULTS}/{wildcards.system}/{name}.csv"
 
 
 def list_figures(system) -> list[str]:
-    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four of them or more."""
+    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four or more, one shows a velocity."""
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
-    calibrated = bool(list_calibrated(system))
-    return [
-        name
-        for name in FIGURES
-        if len(get_refinements(system)) >= least.get(name, 0) and (calibrated or name != "calibration")
-    ]
+    lacking = {
+        "calibration": not list_calibrated(system),
+        "cost": "cost" not in get_tables(system),
+        "zonal": RESOLVED[system]["system"]["parameters"].get("velocity") == "none",
+    }
+    enough = [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
+    return [name for name in enough if not lacking.get(name, False)]
 
 
 # Movie and explorer
@@ -394,14 +433,19 @@ def get_report_files(wildcards) -> dict:
     for system in SYSTEMS:
         folder, methods = f"{RESULTS}/{system}", get_methods(system)
         files[system] = {
-            **{table: f"{folder}/{table}.csv" for table in TABLES},
+            **{table: f"{folder}/{table}.csv" for table in get_tables(system)},
             "reference": f"{folder}/metrics/reference.nc",
             "floors": f"{folder}/metrics/floors.csv",
             **{"stationarity": path for path in list_checks(system)},
             "figures": {name: f"{folder}/figures/{name}.png" for name in list_figures(system)},
             "movie": f"{folder}/figures/movie_small.mp4",
             "explorer": f"{folder}/explorer.html",
-            "methods": [{"name": name, **{key: methods[name][key] for key in ("label", "kind")}} for name in methods],
+            "truth": "data" if system in SOURCED else "solver",
+            "methods": [
+                # Trajectories of files stand in the solver's place.
+                {"name": name, "label": method["label"], "kind": "solver" if name == "solver" else method["kind"]}
+                for name, method in methods.items()
+            ],
         }
     return files
 

@@ -38,3 +38,16 @@ rule plan:
         **INSPECTION,
     shell:
         inspection_command("plan")
+
+
+# What the files of a source hold, and whether they suffice.
+rule inspect:
+    log:
+        f"{RESULTS}/logs/inspect.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        **INSPECTION,
+    shell:
+        inspection_command("inspect_source")

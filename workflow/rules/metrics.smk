@@ -6,7 +6,7 @@ rule compute_reference:
     input:
         manifest=get_manifest,
         trajectories=ancient(get_test_trajectories),
-        ensemble=get_reference_segments,
+        ensemble=get_ensemble_of_reference,
     output:
         output=f"{RESULTS}/{{system}}/metrics/reference.nc",
     log:
@@ -145,8 +145,7 @@ rule score_methods:
         floors=get_floors,
         metrics=files_of(get_metrics),
         ensembles=lambda wildcards: [
-            f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc"
-            for method in get_restartable_methods(wildcards.system)
+            f"{RESULTS}/{wildcards.system}/ensembles/{method}.nc" for method in get_forecast_methods(wildcards.system)
         ],
     output:
         output=f"{RESULTS}/{{system}}/scorecard.csv",

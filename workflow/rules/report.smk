@@ -36,7 +36,7 @@ rule write_report:
         figures=[f"{RESULTS}/{system}/figures/{name}.png" for system in SYSTEMS for name in list_figures(system)],
         movies=[f"{RESULTS}/{system}/figures/movie_small.mp4" for system in SYSTEMS],
         explorers=[f"{RESULTS}/{system}/explorer.html" for system in SYSTEMS],
-        tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in TABLES],
+        tables=[f"{RESULTS}/{system}/{table}.csv" for system in SYSTEMS for table in get_tables(system)],
         references=[
             f"{RESULTS}/{system}/metrics/{name}" for system in SYSTEMS for name in ("reference.nc", "floors.csv")
         ],

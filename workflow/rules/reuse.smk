@@ -7,6 +7,7 @@ if REUSED:
     ruleorder:
         take_result
         > simulate_trajectories
+        > read_source
         > shard_dataset
         > check_stationarity
         > train_model

@@ -38,6 +38,7 @@ rule rollout_reference:
         initial=lambda wildcards: list_trajectories(wildcards.system, ENSEMBLE),  # the manifest does not hold them
         test=ancient(get_test_trajectories),
         previous=get_restart,
+        recorded=get_recorded_file,
     output:
         output=f"{RESULTS}/{{system}}/{ENSEMBLE}/{{group}}/segment_{{index}}.nc",
         restart=f"{RESULTS}/{{system}}/{ENSEMBLE}/{{group}}/restart_{{index}}.safetensors",

@@ -1,0 +1,282 @@
+"""Data that somebody else simulated, as the files of frames that every later stage reads.
+
+A source is described as in the configuration (`systems.<name>.source`), with lists of files for its patterns. `facts_of` says
+what the files hold; `read_source` writes one split.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter
+from sns_core.data.reader import Recording, open_recording
+from sns_core.errors import UserError
+from sns_core.files import provenance, whole_file
+from sns_core.grids import grid_of, grid_shape
+from sns_core.progress import progress
+from sns_core.units import short_name
+
+SPLITS = ("train", "validation", "test")
+OFFSET_MEMBERS = 8  # whose first and last frames tell the mean of each channel
+CONTINUED = "continued"  # the frames of the test trajectories from those on from which rollouts start
+
+
+def open_split(source: dict, split: str) -> Recording:
+    """Open the frames of one split, or those that `CONTINUED` names, lazily. Raises UserError where files do not fit.
+
+    `source`: "files", {split: [files]} or [files]; "variables", "dims", "join" (see `open_recording`); "spin_up", the time after
+    the first frame whose frames are left out; "splits", {"by": "member" or "time", "validation": share, "test": share, "gap":
+    frames} for a list of files; "pieces", the number of stretches into which each test trajectory is cut; "start", the frame
+    of the stretches from which rollouts start: if it is not 0, the frames up to it are the test split.
+    """
+    wanted = "test" if split == CONTINUED else split
+    files = source["files"]
+    recording = open_recording(
+        [Path(path) for path in (files[wanted] if isinstance(files, dict) else files)],
+        source["variables"],
+        source["dims"],
+        source["join"],
+    )
+    recording = _after_spin_up(recording, source["spin_up"])
+    if not isinstance(files, dict):
+        recording = _share(recording, source["splits"], wanted)
+    if wanted == "test":
+        recording = recording.cut(source["pieces"])
+    start = source["start"]
+    if wanted == "test" and start >= len(recording.times):
+        raise UserError(
+            f"{recording.path}: the test trajectories have {len(recording.times)} frames, so rollouts cannot start at frame {start} "
+            "(source.start)"
+        )
+    if split == CONTINUED:
+        return recording.part(times=slice(start, None))
+    return recording.part(times=slice(start + 1)) if split == "test" and start else recording
+
+
+def _after_spin_up(recording: Recording, spin_up: float) -> Recording:
+    """Return the frames from a time after the first one on."""
+    first = int(np.searchsorted(recording.times - recording.times[0], spin_up * (1 - 1e-9)))
+    if first == len(recording.times):
+        raise UserError(
+            f"{recording.path}: its {len(recording.times)} frames end within the spin-up of {spin_up:g} (data.spin_up)"
+        )
+    return recording.part(times=slice(first, None)) if first else recording
+
+
+def _share(recording: Recording, splits: dict, wanted: str) -> Recording:
+    """Return the members or the times of one recording that belong to a split: training first, then validation and test."""
+    by, gap = splits["by"], splits["gap"] if splits["by"] == "time" else 0
+    total = len(recording.members) if by == "member" else len(recording.times)
+    counts = {name: max(1, round(splits[name] * total)) for name in ("validation", "test")}
+    counts = {"train": total - sum(counts.values()) - 2 * gap, **counts}
+    if counts["train"] < 1:
+        raise UserError(
+            f"{recording.path}: {total} {by}s cannot be split into {counts['validation']} for validation, {counts['test']} for the test "
+            f"and two gaps of {gap}; name more files, or change source.splits"
+        )
+    first = 0
+    for name in SPLITS:
+        if name == wanted:
+            break
+        first += counts[name] + gap
+    part = slice(first, first + counts[wanted])
+    return recording.part(members=part) if by == "member" else recording.part(times=part)
+
+
+def facts_of(source: dict) -> dict:
+    """Return what the files of a source say, as JSON holds it: the parameters of a `RecordedFlow`, and the size of each split.
+
+    {"parameters": {...}, "resolution", "step", "splits": {split: {"members", "frames"}}, "continued": frames from `start` on}.
+    Raises UserError where the splits do not fit together or their frames do not fit a `RecordedFlow`.
+    """
+    recordings = {split: open_split(source, split) for split in (*SPLITS, CONTINUED)}
+    first = recordings["train"]
+    for recording in recordings.values():
+        _check_alike(first, recording)
+    height, width = first.frames.shape[-2:]
+    if height % 2 or width % 2:
+        raise UserError(
+            f"{first.path}: frames of {height} x {width} points; both numbers must be even, so leave out a row"
+        )
+    layers = [str(layer) for layer in first.layers or source["variables"]]
+    for name in source["velocity"] if isinstance(source["velocity"], list) else ():
+        if name not in layers:
+            raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}")
+    units = {short_name(text) for text in first.units}
+    parameters = {
+        "length": _longer_length(first, source["length"]),
+        "offset": _offset(first),
+        "layers": layers,
+        "variable": source["variables"][0] if len(source["variables"]) == 1 else "fields",
+        "units": units.pop() if len(units) == 1 else "1",
+        "length_units": short_name(first.x.units),
+        "time_units": short_name(first.time_units),
+        "velocity": source["velocity"],
+        "homogeneous": [source["homogeneous"][axis] for axis in ("y", "x")],
+    }
+    sizes = {name: {"members": len(r.members), "frames": len(r.times)} for name, r in recordings.items()}
+    return {
+        "parameters": parameters,
+        "resolution": grid_of((height, width)),
+        "step": _rounded(first.step),
+        CONTINUED: sizes.pop(CONTINUED)["frames"],
+        "splits": sizes,
+    }
+
+
+def _rounded(number: float) -> float:
+    """Return a number without the rounding errors that a difference of two times has."""
+    return float(f"{number:.9g}")
+
+
+def _longer_length(recording: Recording, lengths: list[float] | None) -> float:
+    """Return the length of the longer side: as it is configured, or the number of points times their distance."""
+    points = recording.frames.shape[-2:]
+    axes = (recording.y, recording.x)
+    spacings = (
+        [a.spacing for a in axes] if lengths is None else [side / n for side, n in zip(lengths, points, strict=True)]
+    )
+    if abs(spacings[0] - spacings[1]) > 0.01 * spacings[1]:
+        raise UserError(
+            f"{recording.path}: points are {spacings[0]:g} apart along y and {spacings[1]:g} along x; interpolate to squares, or say "
+            "source.length where the coordinates are wrong"
+        )
+    return _rounded(spacings[1] * max(points))
+
+
+def _offset(recording: Recording) -> list[float] | None:
+    """Return a number near the mean of each channel, None where all means are near zero.
+
+    A few frames tell it: any number near the mean serves, since emulators see frames less this number.
+    """
+    members = range(0, len(recording.members), max(1, len(recording.members) // OFFSET_MEMBERS))
+    frames = [
+        recording.read(member, slice(time, time + 1)) for member in members for time in (0, len(recording.times) - 1)
+    ]
+    values = np.concatenate(frames).astype(float)
+    mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
+    far = np.abs(mean) > 0.5 * std
+    return [float(f"{m:.3g}") if shifted else 0.0 for m, shifted in zip(mean, far, strict=True)] if far.any() else None
+
+
+def _check_alike(first: Recording, recording: Recording) -> None:
+    """Raise UserError where a split has another step, grid or other channels than the training split."""
+    for name in ("layers", "units", "time_units"):
+        if getattr(first, name) != getattr(recording, name):
+            raise UserError(
+                f"{recording.path}: has {name.replace('_', ' ')} {getattr(recording, name)}, {first.path} has {getattr(first, name)}; name "
+                "files of one data set"
+            )
+    if recording.frames.shape[2:] != first.frames.shape[2:]:
+        raise UserError(
+            f"{recording.path}: frames (layer, y, x) of {recording.frames.shape[2:]}, {first.path} has {first.frames.shape[2:]}"
+        )
+    for name in ("y", "x"):
+        axis, expected = getattr(recording, name), getattr(first, name)
+        if (axis.positions is None) != (expected.positions is None) or (
+            axis.positions is not None and np.abs(axis.positions - expected.positions).max() > 0.01 * expected.spacing
+        ):
+            raise UserError(
+                f"{recording.path}: has other points along {name} than {first.path}; name files on one grid"
+            )
+    if len(recording.times) > 1 and not abs(recording.step - first.step) <= 0.01 * first.step:
+        raise UserError(
+            f"{recording.path}: has a frame every {recording.step:g} {recording.time_units}, {first.path} every {first.step:g}; name files "
+            "of one time step"
+        )
+
+
+def read_source(
+    *,
+    source: dict,
+    files: list[Path],
+    system: dict,
+    emulator: dict,
+    split: str,
+    members: int,
+    frames: int,
+    output: Path,
+) -> None:
+    """Read one split of a source, and write its frames as every later stage reads them.
+
+    `source`: as in `open_split`.
+    `files`: all files of the source; a record of them is kept.
+    `system`: the system's {"name", "parameters"}, a RecordedFlow.
+    `emulator`: the {"resolution", "step"} of frames. `step` is a multiple of the time between the frames of the source.
+    `split`: train, validation, test, or continued for the frames of the test split from which rollouts start on.
+    `members`: number of members that are kept.
+    `frames`: number of frames that are kept per member, one per emulator step.
+    `output`: the netCDF file of the frames.
+    """
+    import torch
+
+    from sns_core.systems import build_system
+
+    began, flow = time.monotonic(), build_system(system["name"], system["parameters"], torch.float32, "cpu")
+    recording = open_split(source, split)
+    stride = every_nth(emulator["step"], recording.step)
+    recording = recording.part(slice(members), slice(None, None, stride))
+    if len(recording.members) < members or len(recording.times) < frames:
+        raise UserError(
+            f"{recording.path}: the split {split!r} has {len(recording.members)} members of {len(recording.times)} frames, and {members} "
+            f"of {frames} are asked for; the files have changed, so run the same call again"
+        )
+    recording = recording.part(times=slice(frames))
+    configuration = {
+        "system": system,
+        "emulator": emulator,
+        "split": split,
+        "members": members,
+        "first_member": 0,
+        "frames": frames,
+        "spin_up": source["spin_up"],
+        "source": source,
+    }
+    block = max(1, recording.block // FRAMES_PER_CHUNK) * FRAMES_PER_CHUNK
+    stretches = [(row, first) for row in range(members) for first in range(0, frames, block)]
+    # Rollouts start from the first frames, unless a part of the test trajectories is set apart as their past.
+    start = frames - 1 if split == "test" and source["start"] else 0
+    with (
+        whole_file(output) as temporary,
+        FrameWriter(temporary, flow, range(members), emulator["resolution"], {}, emulator["step"]) as writer,
+    ):
+        energies, initial = _further_variables(writer, flow, frames, source["spin_up"])
+        for index in progress(len(stretches), f"{split}: stretches of {min(block, frames)} frames"):
+            row, first = stretches[index]
+            values = recording.read(row, slice(first, min(first + block, frames)))
+            if flow.offset:
+                values = values - np.asarray(flow.offset)[:, None, None]
+            values = values.astype(np.float32)
+            observed = flow.observe(torch.from_numpy(np.ascontiguousarray(values)), emulator["resolution"])
+            writer.write_member(row, first, observed.numpy())
+            energies[row, first : first + len(values)] = flow.kinetic_energy(observed).numpy()
+            if first <= start < first + len(values):
+                initial[row] = observed[start - first].numpy()
+        record = provenance(configuration, None, "cpu", wall_seconds=time.monotonic() - began)
+        writer.annotate(provenance=record, dt=emulator["step"])
+
+
+def every_nth(step: float, recorded: float) -> int:
+    """Return how many frames of a source make an emulator step. Raise UserError where it is not a whole number."""
+    ratio = step / recorded if math.isfinite(recorded) else 1.0
+    if ratio < 0.5 or abs(ratio - round(ratio)) > 1e-3:
+        raise UserError(
+            f"emulator.step: {step:g} is not a multiple of {recorded:g}, the time between frames of the source"
+        )
+    return round(ratio)
+
+
+def _further_variables(writer: FrameWriter, flow, frames: int, spin_up: float) -> tuple:
+    """Create the variables of energy over time and of the frames from which rollouts start."""
+    writer.file.createDimension("clock", frames)
+    clock = writer.variable("clock", ("clock",), flow.time_units, kind="f8")
+    clock.long_name = "time since the first frame"
+    clock[:] = spin_up + np.arange(frames) * writer.time_step
+    energies = writer.variable("kinetic_energy", ("member", "clock", "layer"), flow.energy_units)
+    for name, points in zip(("row", "column"), grid_shape(flow.resolution), strict=True):
+        writer.file.createDimension(name, points)
+    initial = writer.variable("final_state", ("member", "layer", "row", "column"), flow.units)
+    initial.long_name = "frame from which rollouts start"
+    return energies, initial

@@ -1,0 +1,112 @@
+"""Whether the files of a source suffice to train on: stationarity, decorrelation time and independent samples, from a sample."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sns_core.data.source import every_nth, open_split
+from sns_core.metrics.distances import decorrelation_time
+from sns_core.metrics.stationarity import drift, is_drifting, thirds_difference
+from sns_core.metrics.temporal import temporal_correlation
+from sns_core.systems import build_system
+
+MEMBERS, FRAMES = 8, 400  # of the training split that are read
+FEW = 50  # independent samples: with fewer a network learns its training trajectories by heart
+STEPS = (
+    2.0,
+    100.0,
+)  # emulator steps in a decorrelation time: with fewer a step is a guess, with more it is nearly no change
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """Measures of a sample of the training split.
+
+    `frame` (C, m, m): the last frame of a member; `times` (T,) and `energy` (member, T): kinetic energy, or half the mean
+    square, of all channels together; `lag` (L,) and `correlation` (L,): C(tau); `decorrelation`: the time at which C(tau) falls
+    to one half, NaN where it does not; `step`: of the emulator; `duration`: time that all training trajectories cover together.
+    """
+
+    frame: np.ndarray
+    times: np.ndarray
+    energy: np.ndarray
+    lag: np.ndarray
+    correlation: np.ndarray
+    decorrelation: float
+    step: float
+    duration: float
+
+    @property
+    def samples(self) -> float:
+        """Independent samples in the training split: its time over twice the decorrelation time."""
+        return self.duration / (2 * self.decorrelation)
+
+    def findings(self) -> list[tuple[bool, str]]:
+        """Return (whether it is as it should be, a sentence) for each question."""
+        difference = thirds_difference(self.energy)
+        mean, error = (100 * float(part) / self.energy.mean() for part in drift(difference))
+        drifts = bool(is_drifting(difference)) if len(difference) > 1 else abs(mean) > 10
+        answers = [
+            (
+                not drifts,
+                f"energy: last third of the frames less the first {mean:+.2g} "
+                f"{'' if math.isnan(error) else f'± {error:.2g} '}%, {'not ' if drifts else ''}stationary"
+                + ("; leave out the first frames, or expect a drifting reference" if drifts else ""),
+            )
+        ]
+        if math.isnan(self.decorrelation):
+            return [
+                *answers,
+                (False, "C(tau) stays above one half: the trajectories are too short to see the flow forget itself"),
+            ]
+        steps = self.decorrelation / self.step
+        remedy = "take a smaller emulator.step" if steps < STEPS[0] else "take a larger emulator.step"
+        good = STEPS[0] <= steps <= STEPS[1]
+        return [
+            *answers,
+            (
+                good,
+                f"decorrelation time {self.decorrelation:.3g}, {steps:.3g} emulator steps"
+                + ("" if good else f"; {remedy}"),
+            ),
+            (
+                self.samples >= FEW,
+                f"about {self.samples:.0f} independent samples to train on"
+                + (
+                    "" if self.samples >= FEW else f"; with fewer than {FEW} a network learns the trajectories by heart"
+                ),
+            ),
+        ]
+
+
+def check_source(source: dict, system: dict, emulator: dict, train: dict) -> SourceCheck:
+    """Read a sample of the training split and measure it.
+
+    `source`: as `open_split` takes it; `system`: {"name", "parameters"}; `emulator`: {"resolution", "step"}; `train`: {"members",
+    "frames"} of the training split. Raises UserError where frames are missing or not finite.
+    """
+    flow = build_system(system["name"], system["parameters"], torch.float32)
+    recording = open_split(source, "train")
+    recording = recording.part(times=slice(None, None, every_nth(emulator["step"], recording.step)))
+    count = min(train["frames"], FRAMES)
+    members = np.linspace(0, train["members"] - 1, min(train["members"], MEMBERS)).round().astype(int)
+    frames = np.stack([recording.read(int(member), slice(count)) for member in members]).astype(np.float32)
+    if flow.offset:
+        frames = frames - np.asarray(flow.offset, dtype=np.float32)[:, None, None]
+    fields = torch.from_numpy(frames)
+    fields = flow.observe(fields.flatten(0, 1), emulator["resolution"]).unflatten(0, fields.shape[:2])
+    energy = flow.kinetic_energy(fields.flatten(0, 1)).sum(-1).unflatten(0, fields.shape[:2]).numpy()
+    correlation = temporal_correlation(fields, max(1, count // 2)).numpy()
+    lag = np.arange(len(correlation)) * emulator["step"]
+    return SourceCheck(
+        frame=fields[0, -1].numpy(),
+        times=np.arange(count) * emulator["step"],
+        energy=energy,
+        lag=lag,
+        correlation=correlation,
+        decorrelation=float(decorrelation_time(lag, correlation)),
+        step=emulator["step"],
+        duration=train["members"] * train["frames"] * emulator["step"],
+    )

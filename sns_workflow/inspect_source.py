@@ -1,0 +1,88 @@
+"""Say what the files of a run's sources hold, before anything runs: `snakemake inspect --configfile mine.yaml`.
+
+For each system with a `source`: variables, grid, step, members and frames of each split, bytes and memory, whether the data
+suffice, and the time that training will take. A picture is written into the run's folder.
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from sns_core.grids import grid_shape
+from sns_workflow import configuration
+from sns_workflow.inspect_run import Job
+from sns_workflow.plan import Scale, duration, estimate, in_bytes
+
+
+def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]:
+    """Return the lines about one system, and whether its data suffice; `picture`: the PNG that is drawn."""
+    from sns_core.evaluation.source_check import check_source
+    from sns_core.figures.source import draw_source
+
+    parameters, emulator, splits = resolved["system"]["parameters"], resolved["emulator"], resolved["data"]["splits"]
+    units = "" if parameters["time_units"] == "1" else f" {parameters['time_units']}"
+    length = "" if parameters["length_units"] == "1" else f" {parameters['length_units']}"
+    (height, width), channels = grid_shape(emulator["resolution"]), len(parameters["layers"])
+    lines = [
+        f"{name}: {', '.join(parameters['layers'])} on {height} x {width} points (y, x), longer side "
+        f"{parameters['length']:.4g}{length}, a frame every {emulator['step']:g}{units}"
+    ]
+    total = 0
+    for split, size in splits.items():
+        amount = 4 * channels * height * width * size["members"] * size["frames"]
+        total += amount
+        files = resolved["source"]["files"]
+        count = len(files[split] if isinstance(files, dict) else files)
+        lines.append(
+            f"  {split:10} {size['members']} members of {size['frames']} frames, {in_bytes(amount)}, from {count} files"
+        )
+    lines.append(f"  disk       {in_bytes(2 * total)}: frames are kept as netCDF and as shards")
+    steps = resolved["methods"]["solver"]["steps"]
+    lines.append(
+        f"  rollouts   start at frame {resolved['source']['start']} and are compared with the files for {steps} steps"
+    )
+    check = check_source(resolved["source"], resolved["system"], emulator, splits["train"])
+    findings = check.findings()
+    lines += [f"  {'ok' if good else 'CHECK':10} {sentence}" for good, sentence in findings]
+    lines += [f"  training   {model}: about {taken} on one core" for model, taken in _training_times(resolved).items()]
+    draw_source(check, parameters["layers"], parameters["time_units"], picture)
+    lines.append(f"  picture    {picture}")
+    return lines, all(good for good, _ in findings)
+
+
+def _training_times(resolved: dict) -> dict[str, str]:
+    """Return model -> hours or minutes of its training, of the models that methods of the run use."""
+    scale, used = Scale(resolved), {m for method in resolved["methods"].values() for m in method["models"].values()}
+    times = {}
+    for model in sorted(used):
+        job = Job("train_model", {"name": model, "spec": resolved["models"][model]}, "")
+        seconds = estimate(job, scale).seconds("core")
+        times[model] = duration(seconds) if math.isfinite(seconds) else "?"
+    return times
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--snakefile", required=True)
+    parser.add_argument("--configuration", type=Path, required=True, help="the whole configuration, as JSON in a file")
+    arguments = parser.parse_args()
+    config = json.loads(arguments.configuration.read_text())
+    sourced = [name for name in config["use"]["systems"] if "source" in config["systems"][name]]
+    if not sourced:
+        print("no system of this run has a source; docs/your-own-flow.md shows how to name files")
+    for name in sourced:
+        picture = Path(config["results"], config["run"], name, "source.png")
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        lines, suffices = describe(name, configuration.resolve(config, name), picture)
+        print("\n".join(lines))
+        print(
+            "  next       snakemake --cores all, with the same --configfile"
+            + ("" if suffices else ", after a look at CHECK")
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""A flow that is known by its frames alone: its velocity, its grid, and the stages that read it from files."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sns_core.data import load_dataset, shard_dataset
+from sns_core.data.source import facts_of, open_split, read_source
+from sns_core.errors import UserError
+from sns_core.systems import KolmogorovFlow, build_system
+from sns_core.systems.recorded import RecordedFlow
+
+SOURCE = {
+    "variables": ["h", "u"], "dims": {}, "join": None, "pieces": 1, "start": 0, "spin_up": 0.0, "velocity": "none",
+    "length": None, "splits": {"by": "member", "validation": 0.2, "test": 0.2, "gap": 0},
+    "homogeneous": {"y": False, "x": True},
+}  # fmt: skip
+MEMBERS, FRAMES, HEIGHT, WIDTH = 5, 12, 8, 16
+
+
+@pytest.fixture
+def fields() -> xr.Dataset:
+    """Two channels on 8 x 16 points, h around 100 and u around 0."""
+    values = np.random.default_rng(5).normal(size=(2, MEMBERS, FRAMES, HEIGHT, WIDTH)).astype("f4")
+    axes = {
+        "member": range(MEMBERS),
+        "time": np.arange(FRAMES) * 0.5,
+        "y": np.arange(HEIGHT) * 3.0,
+        "x": np.arange(WIDTH) * 3.0,
+    }
+    arrays = {
+        name: (tuple(axes), part, {"units": "m"}) for name, part in zip("hu", (100 + values[0], values[1]), strict=True)
+    }
+    return xr.Dataset(arrays, axes)
+
+
+def recorded(**options) -> RecordedFlow:
+    return RecordedFlow(resolution=16, dt=0.1, length=2 * np.pi, layers=["w"], **options)
+
+
+def test_the_velocity_of_a_vorticity_is_the_solver_s():
+    flow = KolmogorovFlow(resolution=32, viscosity=1e-2, dt=0.01, dtype=torch.float64)
+    frames = flow.observe(flow.initial_state(2, torch.Generator().manual_seed(1)), 16)
+    velocity, expected = recorded(velocity="vorticity").frame_velocity(frames), flow.frame_velocity(frames)
+    for component, reference in zip(velocity, expected, strict=True):
+        torch.testing.assert_close(component, reference)
+
+
+def test_the_velocity_of_a_vorticity_on_a_rectangle_has_this_curl():
+    y, x = (torch.arange(n, dtype=torch.float64) * 0.5 for n in (8, 24))
+    ky, kx = 2 * np.pi / 4, 2 * 2 * np.pi / 12  # one wave along y, two along x
+    psi = torch.sin(ky * y)[:, None] * torch.cos(kx * x)[None, :]
+    flow = RecordedFlow(resolution=[8, 24], dt=1.0, length=12.0, layers=["w"], velocity="vorticity")
+    u, v = flow.velocity((-(ky**2 + kx**2) * psi)[None, None])
+    torch.testing.assert_close(u[0, 0], -ky * torch.cos(ky * y)[:, None] * torch.cos(kx * x)[None, :])
+    torch.testing.assert_close(v[0, 0], -kx * torch.sin(ky * y)[:, None] * torch.sin(kx * x)[None, :])
+
+
+def test_channels_that_are_the_velocity_give_the_kinetic_energy():
+    flow = RecordedFlow(resolution=8, dt=1.0, length=1.0, layers=["h", "v", "u"], velocity=["u", "v"])
+    frames = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    u, v = flow.velocity(frames)
+    torch.testing.assert_close(u[:, 2], frames[:, 2])
+    torch.testing.assert_close(v[:, 1], frames[:, 1])
+    energy = flow.kinetic_energy(frames)
+    torch.testing.assert_close(energy[:, 1:].sum(1), 0.5 * (frames[:, 1] ** 2 + frames[:, 2] ** 2).mean((1, 2)))
+
+
+def test_translations_move_frames_along_homogeneous_axes_only():
+    flow = recorded(homogeneous=[False, True])
+    frames = torch.arange(16.0)[:, None].expand(16, 16).repeat(6, 2, 1, 1, 1)  # varies along y alone
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(flow.augment(frames, generator), frames)
+    moved = flow.augment(frames.transpose(-1, -2), generator)
+    assert not torch.equal(moved, frames.transpose(-1, -2))
+    torch.testing.assert_close(moved.sort(-1).values, frames.transpose(-1, -2))
+
+
+def test_a_coarser_grid_is_a_truncation_on_a_rectangle_too():
+    flow = RecordedFlow(resolution=[8, 24], dt=1.0, length=12.0, layers=["w"])
+    x = torch.arange(24.0) * 0.5
+    wave = torch.cos(2 * np.pi / 12 * x).expand(8, 24)[None, None]
+    coarse = flow.observe(wave + torch.cos(8 * 2 * np.pi / 12 * x), [4, 12])
+    torch.testing.assert_close(coarse, wave[..., ::2, ::2])
+
+
+def read_all(folder: Path, source: dict) -> Path:
+    """Read every split of a source as the workflow does, and return the data manifest."""
+    facts = facts_of(source)
+    emulator = {"resolution": facts["resolution"], "step": facts["step"]}
+    system = {
+        "name": "RecordedFlow", "parameters": {**facts["parameters"], "resolution": facts["resolution"], "dt": facts["step"]},
+    }  # fmt: skip
+    for split, size in facts["splits"].items():
+        read_source(
+            source=source,
+            files=[],
+            system=system,
+            emulator=emulator,
+            split=split,
+            output=folder / f"{split}.nc",
+            **size,
+        )
+    manifest = folder / "shards" / "manifest.json"
+    shard_dataset(trajectories=[folder / f"{split}.nc" for split in facts["splits"]], output=manifest, shard_members=2)
+    return manifest
+
+
+def test_files_become_shards_without_what_is_subtracted(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    manifest = read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")]})
+    content = json.loads(manifest.read_text())
+    assert content["emulator"] == {"resolution": [HEIGHT, WIDTH], "step": 0.5}
+    parameters = content["system"]["parameters"]
+    assert parameters["length"] == 48 and parameters["layers"] == ["h", "u"] and parameters["offset"] == [100.0, 0.0]
+    train = np.concatenate(load_dataset(manifest, "train").shards)
+    expected = np.stack([fields["h"].values[:3] - 100, fields["u"].values[:3]], 2)
+    np.testing.assert_allclose(train, expected, atol=2e-5)
+    assert np.abs(content["statistics"]["mean"]).max() < 0.2
+    flow = build_system(content["system"]["name"], parameters)
+    assert flow.energy_units == "1" and flow.units == "m"
+    with xr.open_dataset(tmp_path / "test.nc") as dataset:
+        np.testing.assert_array_equal(dataset["final_state"].values, dataset["fields"].isel(time=0).values)
+        np.testing.assert_array_equal(dataset["x"], fields["x"])
+
+
+@pytest.mark.parametrize("by", ["member", "time"])
+def test_one_pattern_is_split_by_member_or_time_with_a_gap(fields, tmp_path, by):
+    fields.to_netcdf(tmp_path / "a.nc")
+    source = {
+        **SOURCE,
+        "files": [str(tmp_path / "a.nc")],
+        "splits": {"by": by, "validation": 0.2, "test": 0.2, "gap": 1},
+    }
+    splits = {split: open_split(source, split) for split in ("train", "validation", "test")}
+    if by == "member":
+        assert [r.members for r in splits.values()] == [(0, 1, 2), (3,), (4,)]
+    else:
+        assert [list(r.times * 2) for r in splits.values()] == [list(range(6)), [7, 8], [10, 11]]
+
+
+def test_rollouts_start_inside_the_test_trajectories(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    source = {**SOURCE, "files": [str(tmp_path / "a.nc")], "start": 4}
+    assert facts_of(source)["splits"]["test"]["frames"] == 5 and facts_of(source)["continued"] == FRAMES - 4
+    assert list(open_split(source, "continued").times * 2) == list(range(4, FRAMES))
+    with pytest.raises(UserError, match=r"have 12 frames, so rollouts cannot start at frame 12 \(source.start\)"):
+        facts_of({**source, "start": 12})
+
+
+def test_a_long_test_trajectory_is_cut_into_members(fields, tmp_path):
+    fields.isel(member=[0]).to_netcdf(tmp_path / "a.nc")
+    source = {**SOURCE, "files": [str(tmp_path / "a.nc")], "splits": {**SOURCE["splits"], "by": "time", "test": 0.5}}
+    pieces = open_split({**source, "pieces": 3}, "test")
+    assert pieces.members == (0, 1, 2) and len(pieces.times) == 2
+    frames = np.concatenate([pieces.read(member, slice(None)) for member in range(3)])
+    np.testing.assert_array_equal(frames, open_split(source, "test").read(0, slice(None)))
+
+
+def test_the_spin_up_of_the_files_is_left_out(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    source = {**SOURCE, "files": [str(tmp_path / "a.nc")], "spin_up": 2.0}
+    assert list(open_split(source, "train").times) == [2.0 + 0.5 * step for step in range(FRAMES - 4)]
+    with pytest.raises(UserError, match=r"12 frames end within the spin-up of 6 \(data.spin_up\)"):
+        open_split({**source, "spin_up": 6.0}, "train")
+
+
+def test_files_of_pyqg_are_read(tmp_path):
+    """The layout of pyqg's `Model.to_dataset`: a time for each call, layers by number, points in the middle of cells, units in words."""
+    values = np.random.default_rng(7).normal(size=(12, 2, 8, 8))
+    for time in range(12):
+        coordinates = {
+            "time": ("time", [7200.0 * time], {"long_name": "model time", "units": "seconds"}),
+            "lev": ("lev", [1, 2], {"long_name": "vertical levels"}),
+            "y": ("y", 1e6 / 8 * (np.arange(8) + 0.5), {"units": "grid point"}),
+            "x": ("x", 1e6 / 8 * (np.arange(8) + 0.5), {"units": "grid point"}),
+            "L": ((), 1e6, {"units": "meters"}),
+        }
+        q = values[time : time + 1], {"units": "meters squared Kelvin per second per kilogram"}
+        dataset = xr.Dataset({"q": (("time", "lev", "y", "x"), *q)}, coordinates)
+        dataset["qh"] = ("time", "lev", "l", "k"), np.zeros((1, 2, 8, 5))
+        dataset.to_netcdf(tmp_path / f"snapshot_{time}.nc")
+    files = [str(tmp_path / f"snapshot_{time}.nc") for time in range(12)]
+    splits = {**SOURCE["splits"], "by": "time"}
+    facts = facts_of({**SOURCE, "files": files, "variables": ["q"], "splits": splits})
+    parameters = facts["parameters"]
+    assert (
+        facts["resolution"] == 8 and facts["step"] == 7200 and facts["splits"]["train"] == {"members": 1, "frames": 8}
+    )
+    assert parameters["layers"] == ["1", "2"] and parameters["variable"] == "q" and parameters["length"] == 1e6
+    assert (parameters["units"], parameters["length_units"], parameters["time_units"]) == ("1", "1", "s")
+    recording = open_split({**SOURCE, "files": files, "variables": ["q"], "splits": splits}, "test")
+    np.testing.assert_array_equal(recording.read(0, slice(None)), values[10:])
+
+
+REFUSED = {
+    "unequal spacing": (lambda f: f.assign_coords(x=f.x * 2), {}, "points are 3 apart along y and 6 along x"),
+    "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "frames of 8 x 15 points; both numbers must be even"),
+    "too few members": (lambda f: f.isel(member=slice(2)), {}, "2 members cannot be split into 1 for validation, 1 for the test"),
+    "no such channel": (lambda f: f, {"velocity": ["u", "w"]}, r"source\.velocity: 'w' is none of the channels h, u"),
+    "missing values": (lambda f: f.where(f.time < 5), {}, r"member 0 has missing or infinite values from time 5.5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "keys", "words"), REFUSED.values(), ids=REFUSED)
+def test_a_source_that_does_not_fit_is_one_line(fields, tmp_path, change, keys, words):
+    change(fields).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(UserError, match=words) as caught:
+        facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")], **keys})
+    assert "\n" not in str(caught.value)
