@@ -26,7 +26,7 @@ from sns_core.stages import COMMANDS, STAGES
 
 MODULES = STAGES | COMMANDS
 # Packages that only some stages need -> the extra of this package that brings them.
-EXTRAS = {"av": "movie", "distributed": "cluster", "dask_jobqueue": "cluster"}
+EXTRAS = {"av": "movie", "distributed": "cluster", "dask_jobqueue": "cluster", "zarr": "zarr", "h5py": "well"}
 
 
 @contextlib.contextmanager

@@ -88,6 +88,25 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield the name of a temporary folder beside `path`, which takes its name when the block ends well.
+
+    Raises UserError where the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _explained(error, path) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sha256(path: Path) -> str:
     """Return the checksum of a file."""
     with open(path, "rb") as handle:

@@ -50,4 +50,5 @@ STAGES = {
 # text that is printed.
 COMMANDS = {
     "compare": "sns_core.comparison",
+    "export": "sns_core.export",
 }

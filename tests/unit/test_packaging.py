@@ -51,7 +51,7 @@ def imported(folder: str, everywhere: bool) -> set[str]:
     ("folder", "everywhere", "extras"),
     [
         ("sns_core", False, ["movie"]),
-        ("sns_core", True, ["movie", "workflow", "cluster", "zarr"]),
+        ("sns_core", True, ["movie", "workflow", "cluster", "zarr", "well"]),
         ("sns_workflow", True, ["workflow"]),
     ],
 )

@@ -12,6 +12,9 @@ from snakemake_calls import SYSTEM, snakemake
 
 from sns_core.data import load_dataset
 from sns_core.data.emulation import Emulation
+from sns_core.data.reader import open_recording
+from sns_core.errors import UserError
+from sns_core.export import export
 from sns_core.metrics.reference import compute_reference
 
 OVERLAY = """
@@ -162,3 +165,44 @@ def test_inspect_says_what_the_files_hold(root, from_files):
     assert "train      2 members of 64 frames" in result.stdout
     assert re.search(r"training +sns_residual: about \d+", result.stdout)
     assert (from_files / RECTANGLE / "source.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def rollout_in_files_units(from_files) -> np.ndarray:
+    """The frames (member, time, layer, y, x) of a rollout on the rectangle, with the mean depth."""
+    paths = sorted((from_files / RECTANGLE / "rollouts/sns/0-1").glob("segment_*.nc"))
+    fields = [xr.load_dataset(path)["fields"] for path in paths]
+    offset = fields[0].attrs["subtracted"].astype("f4")
+    return xr.concat(fields, "time").values + offset[:, None, None]
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.zarr", "zarr"), ("a.hdf5", "h5py")])
+def test_a_rollout_goes_out_and_comes_back(from_files, rollout_in_files_units, tmp_path, name, package):
+    pytest.importorskip(package)
+    line = export(from_files / "results/files", "sns", output=tmp_path / name, system="rectangle")
+    assert "member 2" in line and "y 16, x 32" in line
+    recording = open_recording([tmp_path / name], ["fields"] if package == "zarr" else ["h", "u"])
+    frames = np.stack([recording.read(member, slice(None)) for member in range(2)])
+    np.testing.assert_array_equal(frames, rollout_in_files_units)
+    np.testing.assert_allclose(recording.step, 0.4)
+    with pytest.raises(UserError, match="is there already"):
+        export(from_files / "results/files", "sns", output=tmp_path / name, system="rectangle")
+
+
+def test_the_well_reads_a_rollout(from_files, rollout_in_files_units, tmp_path):
+    well = pytest.importorskip("the_well.data")
+    export(from_files / "results/files", "sns", output=tmp_path / "a.hdf5", system="rectangle")
+    dataset = well.WellDataset(path=str(tmp_path), n_steps_input=2, n_steps_output=1, use_normalization=False)
+    sample = dataset[0]
+    fields = torch.cat([sample["input_fields"], sample["output_fields"]]).numpy()
+    np.testing.assert_array_equal(fields.transpose(0, 3, 2, 1), rollout_in_files_units[0, :3])
+
+
+def test_an_export_of_nothing_is_one_line(from_files, tmp_path):
+    for words, arguments in {
+        "several systems; give --system, one of square, rectangle": {"output": tmp_path / "a.zarr"},
+        "no rollout of 'acdm'; it has pointwise, sns, solver": {"output": tmp_path / "a.zarr", "system": "square"},
+        "name it NAME.zarr for a Zarr store": {"output": tmp_path / "a.nc"},
+    }.items():
+        with pytest.raises(UserError, match=words):
+            export(from_files / "results/files", "acdm", **arguments)

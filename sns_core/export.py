@@ -1,0 +1,117 @@
+"""`python -m sns_core export`: a rollout of a finished run in a form that other programs read.
+
+    python -m sns_core export results/demo sns --output sns.zarr
+    python -m sns_core export results/demo sns --output sns.hdf5
+
+Frames are written a block at a time, in physical units: a mean that this project keeps apart is added again.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from sns_core.data.attributes import described
+from sns_core.data.emulation import Emulation
+from sns_core.data.segments import CHUNK, open_segments
+from sns_core.errors import UserError
+from sns_core.files import whole_file, whole_folder
+from sns_core.record import read_run
+
+SUFFIXES = {".zarr": "a Zarr store", ".hdf5": "a file in the layout of The Well"}
+
+
+def export(run: Path, method: str, *, output: Path, system: str | None = None) -> str:
+    """Write the frames of a rollout as a Zarr store, or in the HDF5 layout of The Well, by the suffix of the output.
+
+    Returns a line about what was written. Raises UserError for a folder without a finished run or without this rollout, for
+    another suffix, and where the output is there already.
+
+    `run`: folder of a finished run.
+    `method`: the method's name in the run.
+    `output`: the store or file, NAME.zarr or NAME.hdf5.
+    `system`: name of the system, needed where the run has several.
+    """
+    if output.suffix not in SUFFIXES:
+        raise UserError(f"{output}: name it NAME.zarr for a Zarr store, or NAME.hdf5 for the layout of The Well")
+    if output.exists():
+        raise UserError(f"{output}: is there already; name another output, or remove it")
+    rollout = open_rollout(run, method, system)
+    (name,) = rollout.data_vars
+    if output.suffix == ".zarr":
+        _write_zarr(rollout, output)
+    else:
+        _write_well(rollout[name], output)
+    sizes = ", ".join(f"{dimension} {size}" for dimension, size in rollout[name].sizes.items())
+    return f"{output}: {SUFFIXES[output.suffix]} with {name} ({sizes})"
+
+
+def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Dataset:
+    """Return the frames of a rollout of a finished run, lazily: one variable (member, time, layer, y, x) in physical units.
+
+    Raises UserError for a folder without a finished run, or without this system or rollout.
+    """
+    systems = list(read_run(run)["systems"])
+    if system is None and len(systems) > 1:
+        raise UserError(f"{run}: holds several systems; give --system, one of {', '.join(systems)}")
+    folder = run / (systems[0] if system is None else system)
+    segments = sorted((folder / "rollouts" / method).glob("*/segment_*.nc"))
+    if not segments:
+        names = ", ".join(sorted(path.name for path in (folder / "rollouts").glob("*"))) or "none"
+        raise UserError(f"{folder}: holds no rollout of {method!r}; it has {names}")
+    flow = Emulation.read(folder / "shards" / "manifest.json").build_system()
+    frames = open_segments(segments, flow.variable)[0][flow.variable].drop_attrs()
+    if flow.offset:
+        frames = frames + xr.DataArray(np.asarray(flow.offset, np.float32), dims="layer")
+    dataset = frames.to_dataset(name=flow.variable).assign_attrs(method=method, system=folder.name)
+    return described(dataset, flow, title=f"{folder.name}: rollout of {method}", stage="export")
+
+
+def _blocks(frames: xr.DataArray):
+    """Yield (member, first time, frames (time, layer, y, x)) for each block of a rollout."""
+    for member in range(frames.sizes["member"]):
+        for first in range(0, frames.sizes["time"], CHUNK):
+            block = frames.isel(member=member, time=slice(first, first + CHUNK))
+            yield member, first, block.transpose("time", "layer", "y", "x").values
+
+
+def _write_zarr(rollout: xr.Dataset, output: Path) -> None:
+    import zarr  # noqa: F401
+
+    with whole_folder(output) as temporary:
+        # Format 2: names of layers are texts, which format 3 has no settled form for.
+        store = rollout.drop_encoding().chunk({"member": 1, "time": CHUNK})
+        store.to_zarr(temporary, zarr_format=2, consolidated=True)
+
+
+def _write_well(frames: xr.DataArray, output: Path) -> None:
+    import h5py
+
+    members, times, layers, height, width = frames.shape
+    text = h5py.string_dtype()
+    names = [str(layer) for layer in frames["layer"].values] if layers > 1 else [frames.name]
+    with whole_file(output) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update({"dataset_name": frames.name, "grid_type": "cartesian", "n_spatial_dims": 2})
+        file.attrs.update({"n_trajectories": members, "simulation_parameters": np.array([], text)})
+        axes = file.create_group("dimensions")
+        axes.attrs["spatial_dims"] = np.array(["x", "y"], dtype=text)
+        for name in ("time", "x", "y"):
+            axes[name] = frames[name].values.astype(np.float32)
+            axes[name].attrs.update({"sample_varying": False, "time_varying": name == "time"})
+        for name, points in (("x", width), ("y", height)):
+            ends = file.create_group(f"boundary_conditions/{name}_periodic")
+            ends.attrs.update({"bc_type": "PERIODIC", "sample_varying": False, "time_varying": False})
+            ends.attrs["associated_dims"] = np.array([name], dtype=text)
+            ends.attrs["associated_fields"] = np.array([], dtype=text)
+            ends["mask"] = np.isin(np.arange(points), [0, points - 1])
+        for group, of_group in (("scalars", []), ("t0_fields", names), ("t1_fields", []), ("t2_fields", [])):
+            file.create_group(group).attrs["field_names"] = np.array(of_group, dtype=text)
+        fields = [
+            file["t0_fields"].create_dataset(name, (members, times, width, height), "f4", chunks=(1, 1, width, height))
+            for name in names
+        ]
+        for field in fields:
+            field.attrs.update({"dim_varying": [True, True], "sample_varying": True, "time_varying": True})
+        for member, first, block in _blocks(frames):
+            for layer, field in enumerate(fields):
+                field[member, first : first + len(block)] = block[:, layer].swapaxes(1, 2)
