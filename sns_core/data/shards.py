@@ -12,6 +12,7 @@ the training split that networks and diffusion need, per channel c and shell K:
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import dask
@@ -24,13 +25,14 @@ from sns_core.shells import shell_power
 
 FORMAT = "sns-shards-1"
 SPLITS = ("train", "validation", "test")
+LARGE_SHARD, PIECE = 2**28, 2**26  # bytes: a larger shard is read, measured and written in pieces of this size
 
 
-def _read(source: Path, variable: str, members: slice) -> np.ndarray:
-    """Read members of a trajectory file, float32. Raise DamagedFile where data are damaged or not finite."""
+def _read(source: Path, variable: str, members: slice, times: slice) -> np.ndarray:
+    """Read frames of members of a trajectory file, float32. Raise DamagedFile where data are damaged or not finite."""
     with open_frames(source) as dataset:
         try:
-            block = dataset[variable].sel(member=members).values
+            block = dataset[variable].sel(member=members).isel(time=times).values
         except (OSError, RuntimeError) as error:
             raise DamagedFile(source, f"damaged data ({error})") from None
     if not np.isfinite(block).all():
@@ -38,27 +40,53 @@ def _read(source: Path, variable: str, members: slice) -> np.ndarray:
     return np.ascontiguousarray(block, dtype=np.float32)
 
 
-def _write_shard(sources: list[Path], variable: str, members: slice, path: Path, with_statistics: bool) -> dict:
+def _pieces(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return (first, stop) of the frames of each piece of a shard (member, time, ...): one, or many of a large shard."""
+    frames, step_bytes = shape[1], 4 * shape[0] * math.prod(shape[2:])
+    length = frames if frames * step_bytes <= LARGE_SHARD else max(1, PIECE // step_bytes)
+    return [(first, min(first + length, frames)) for first in range(0, frames, length)]
+
+
+def _write_shard(
+    sources: list[Path], variable: str, shape: tuple, members: slice, path: Path, with_statistics: bool
+) -> dict:
     """Write the members of a split that `sources` hold together as one shard, and return its entry in the manifest.
 
-    `with_statistics`: whether the entry also gets the sums from which the statistics are computed.
+    `shape`: (member, time, layer, y, x) of the shard. `with_statistics`: whether the entry also gets the sums from which the
+    statistics are computed, one for each piece of the shard.
     """
-    block = np.concatenate([_read(source, variable, members) for source in sources])
+    sums = []
+    frame_bytes = 4 * math.prod(shape[2:])
     with whole_file(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, block, allow_pickle=False)
-    entry = {"sha256": sha256(path), "shape": list(block.shape)}
-    if with_statistics:
-        axes = (0, 1, 3, 4)
-        precise = block.astype(np.float64)
-        entry["sums"] = {
-            "count": block.shape[0] * block.shape[1],
-            "mean": precise.mean(axes),
-            "square": (precise**2).mean(axes),
-            "increments": block.shape[0] * (block.shape[1] - 1),
-            "increment_square": (np.diff(precise, axis=1) ** 2).mean(axes),
-            "shell_power": shell_power(block),
-        }
-    return entry
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(handle, header)
+        begin = handle.tell()
+        for first, stop in _pieces(shape):
+            before = min(first, 1)  # a frame that the increments of a later piece begin with
+            times = slice(first - before, stop)
+            block = np.concatenate([_read(source, variable, members, times) for source in sources])
+            for member, rows in enumerate(block[:, before:]):
+                handle.seek(begin + (member * shape[1] + first) * frame_bytes)
+                handle.write(rows.astype("<f4", copy=False).tobytes())
+            if with_statistics:
+                sums.append(_sums(block, before))
+    return {"sha256": sha256(path), "shape": list(shape), "sums": sums}
+
+
+def _sums(block: np.ndarray, before: int) -> dict:
+    """Return the sums of the frames (member, time, layer, y, x) after the first `before`, and of all increments."""
+    axes = (0, 1, 3, 4)
+    precise = block.astype(np.float64)
+    increments = (np.diff(precise, axis=1) ** 2).mean(axes) if block.shape[1] > 1 else np.zeros(block.shape[2])
+    precise = precise[:, before:]
+    return {
+        "count": precise.shape[0] * precise.shape[1],
+        "mean": precise.mean(axes),
+        "square": (precise**2).mean(axes),
+        "increments": block.shape[0] * (block.shape[1] - 1),
+        "increment_square": increments,
+        "shell_power": shell_power(block[:, before:]),
+    }
 
 
 def _statistics(sums: list[dict]) -> dict:
@@ -118,12 +146,15 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
                     f"{paths[0]}: has a single frame, and statistics need two; raise data.frames and run again"
                 )
             variable = next(name for name in dataset.data_vars if name != "final_state")
-            members = dataset["member"].values
+            members, frame = dataset["member"].values, dataset[variable].shape[1:]
         for index, start in enumerate(range(0, len(members), shard_members)):
             name, block = f"{split}_{index:04d}.npy", members[start : start + shard_members]
             sources = [path for path in paths if np.isin(block, members_of[path]).any()]
             selection = slice(block[0], block[-1])
-            tasks.append(dask.delayed(_write_shard)(sources, variable, selection, folder / name, split == "train"))
+            shape = len(block), *frame
+            tasks.append(
+                dask.delayed(_write_shard)(sources, variable, shape, selection, folder / name, split == "train")
+            )
             places.append((split, name))
     if not any(split == "train" for split, _ in places):
         raise UserError(f"{output}: no split named 'train' among {', '.join(map(str, trajectories))}")
@@ -131,8 +162,7 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     splits: dict[str, list] = {}
     sums = []
     for (split, name), entry in zip(places, entries, strict=True):
-        if "sums" in entry:
-            sums.append(entry.pop("sums"))
+        sums += entry.pop("sums")
         splits.setdefault(split, []).append({"file": name, **entry})
     body = {"format": FORMAT, **reference, "splits": splits, "statistics": _statistics(sums)}
     identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

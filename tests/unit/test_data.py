@@ -23,6 +23,7 @@ from sns_core.data import (
     shard_dataset,
     simulate_trajectories,
 )
+from sns_core.data import shards as shards_module
 from sns_core.data import trajectories as trajectories_module
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, steps_per_frame
@@ -523,6 +524,17 @@ def test_statistics_are_those_of_the_training_split(copies, frames, tmp_path, sh
     amplitude = [np.sqrt(power[shells == shell].mean()) for shell in range(shells.max() + 1)]
     # The mean, which is shell 0, is zero to rounding.
     assert statistics["shell_amplitude"][0] == pytest.approx(amplitude, rel=1e-10, abs=1e-12)
+
+
+def test_a_large_shard_is_made_in_pieces(copies, manifest, tmp_path, monkeypatch):
+    """Pieces of three frames give the shards to the bit, and the statistics to rounding, of shards that are read at once."""
+    monkeypatch.setattr(shards_module, "LARGE_SHARD", 0)
+    monkeypatch.setattr(shards_module, "PIECE", 3 * 4 * 2 * 16 * 16)
+    shard(copies.values(), tmp_path / "pieces" / "manifest.json")
+    whole, pieces = (json.loads(path.read_text()) for path in (manifest, tmp_path / "pieces" / "manifest.json"))
+    assert whole["splits"] == pieces["splits"]
+    for name, value in whole["statistics"].items():
+        np.testing.assert_allclose(pieces["statistics"][name], value, rtol=1e-9, atol=1e-12)
 
 
 def test_shell_amplitudes_obey_parseval(manifest):
