@@ -42,6 +42,12 @@ class Rollout:
             part.close()
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Points (H, W) of a frame."""
+        part = self._parts[0][0]
+        return part.sizes["y"], part.sizes["x"]
+
+    @property
     def members(self) -> list[int]:
         return sorted({member for _, _, members in self._parts for member in members})
 

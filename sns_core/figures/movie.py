@@ -151,15 +151,17 @@ class _Pictures:
         self.lost = {name: int(result["lost_step"].sel(member=member)) for name, result in results.items()}
         self.time_step = step_size(solver)
         self.units = next(iter(rollouts.values())).time_units
-        count, points = len(styles), solver.sizes["y"]
-        self.panel = panel_size(points, PANEL if count < 5 else max(NARROW, (4 * (PANEL + GAP)) // count - GAP))
-        wide = LEFT + count * (self.panel + GAP) - GAP + RIGHT
-        tall = TOP + len(self.layers) * (self.panel + GAP) + BETWEEN + CHART + BELOW
+        count, grid = len(styles), next(iter(rollouts.values())).grid
+        longer = panel_size(max(grid), PANEL if count < 5 else max(NARROW, (4 * (PANEL + GAP)) // count - GAP))
+        self.panel = tuple(round(longer * points / max(grid)) for points in grid)  # height and width
+        wide = LEFT + count * (self.panel[1] + GAP) - GAP + RIGHT
+        tall = TOP + len(self.layers) * (self.panel[0] + GAP) + BETWEEN + CHART + BELOW
         self.size = (max(wide, 2 * (PANEL + GAP) + LEFT + RIGHT + 300) // 2 * 2, tall // 2 * 2)
         self.left = LEFT + (self.size[0] - wide) // 2  # of the first panel
         self.colours = (255 * matplotlib.colormaps["RdBu_r"](np.linspace(0, 1, 256))[:, :3]).round().astype(np.uint8)
         self.decimals = next(n for n in range(4) if n == 3 or _whole(stride * self.time_step * 10**n))
-        self.pixel_points = np.arange(self.panel) * points // self.panel  # the grid point that each pixel shows
+        # The grid point that each pixel of a panel shows, along y and along x.
+        self.pixel_points = [np.arange(p) * points // p for p, points in zip(self.panel, grid, strict=True)]
         self.figure = Figure(figsize=(self.size[0] / DPI, self.size[1] / DPI), dpi=DPI)
         self.canvas = FigureCanvasAgg(self.figure)
         self.moving = []  # artists that change from picture to picture
@@ -173,7 +175,7 @@ class _Pictures:
             self._write(*place, style["label"], color=readable(style["color"]), weight="bold", size=12)
         if len(self.layers) > 1:
             for row, layer in enumerate(self.layers):
-                middle = self._panel_top(row) + self.panel / 2
+                middle = self._panel_top(row) + self.panel[0] / 2
                 self._write(self.left - 10, middle, layer, ha="right", va="center", rotation=90, weight="bold", size=10)
         self._colour_bar()
         self._charts()
@@ -191,7 +193,7 @@ class _Pictures:
         self.words, centred = {}, {"ha": "center", "va": "center"}
         for column, name in enumerate(self.styles):
             for row in range(len(self.layers)):
-                x, y = self._panel_left(column) + self.panel / 2, self._panel_top(row) + self.panel / 2
+                x, y = self._panel_left(column) + self.panel[1] / 2, self._panel_top(row) + self.panel[0] / 2
                 self.words[name, row] = self._write(x, y, "", moves=True, size=13, color=MUTED, **centred)
 
     def _pixels(self) -> np.ndarray:
@@ -201,13 +203,13 @@ class _Pictures:
     def _slot(self, row: int, column: int) -> tuple[slice, slice]:
         """Return the place of a panel in the canvas."""
         top, left = self._panel_top(row), self._panel_left(column)
-        return slice(top, top + self.panel), slice(left, left + self.panel)
+        return slice(top, top + self.panel[0]), slice(left, left + self.panel[1])
 
     def _panel_left(self, column: int) -> int:
-        return self.left + column * (self.panel + GAP)
+        return self.left + column * (self.panel[1] + GAP)
 
     def _panel_top(self, row: int) -> int:
-        return TOP + row * (self.panel + GAP)
+        return TOP + row * (self.panel[0] + GAP)
 
     def _write(self, x: float, y: float, text: str, moves: bool = False, **options):
         """Write text at pixels from the upper left corner."""
@@ -310,10 +312,11 @@ class _Pictures:
         return self._pixels()[..., :3]
 
     def _coloured(self, field: np.ndarray) -> np.ndarray:
-        """Return the colours (C, panel, panel, 3) of a frame (C, H, W), one square per point, y upwards."""
+        """Return the colours (C, panel height, panel width, 3) of a frame (C, H, W), one square per point, y upwards."""
         values = field / self.std[:, None, None]
         colours = self.colours[np.clip((values / COLOUR_LIMIT + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)]
-        return colours[:, self.pixel_points[::-1][:, None], self.pixel_points]
+        rows, columns = self.pixel_points
+        return colours[:, rows[::-1][:, None], columns]
 
     def _move_energies(self, step: int) -> None:
         self.cursor.set_xdata([step * self.time_step] * 2)

@@ -1,8 +1,10 @@
 """Data that somebody else simulated take the solver's place: the whole workflow from files, on a square and on a rectangle."""
 
+import json
 import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.data.reader import open_recording
 from sns_core.errors import UserError
 from sns_core.export import export
+from sns_core.figures.movie import GAP, PANEL
 from sns_core.metrics.reference import compute_reference
 
 OVERLAY = """
@@ -206,3 +209,14 @@ def test_an_export_of_nothing_is_one_line(from_files, tmp_path):
     }.items():
         with pytest.raises(UserError, match=words):
             export(from_files / "results/files", "acdm", **arguments)
+
+
+def test_movie_and_explorer_show_the_whole_rectangle(from_files):
+    page = (from_files / RECTANGLE / "explorer.html").read_text()
+    description = json.loads(re.search(r'id="description">(.*?)</script>', page, re.S).group(1))
+    assert (description["height"], description["width"]) == (HEIGHT, WIDTH)
+    assert description["methods"][0]["frames"][0]["shape"][1:] == [2, HEIGHT, WIDTH]
+    with av.open(str(from_files / RECTANGLE / "figures/movie.mp4")) as movie:
+        stream = movie.streams.video[0]
+        # Three panels side by side, each twice as wide as high; two channels and a row of charts below each other.
+        assert stream.width > 3 * PANEL and stream.height < 2 * (PANEL // 2 + GAP) + 500

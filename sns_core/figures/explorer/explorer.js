@@ -71,7 +71,7 @@ const units = run.time_units === "1" ? "" : ` ${run.time_units}`;
 class Fields {
   constructor(block) {
     this.block = block;
-    this.image = new ImageData(run.points, run.points);
+    this.image = new ImageData(run.width, run.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.scale = Uint32Array.from({ length: 256 }, (_, i) => {
       const [red, green, blue] = run.colours.slice(3 * i, 3 * i + 3);
@@ -84,11 +84,12 @@ class Fields {
   paint(method, context) {
     const { offset, shape } = method.frames[state.member];
     if (state.frame >= shape[0]) return false;
-    const n = run.points;
-    const field = new Uint8Array(this.block, offset + (state.frame * run.layers.length + state.layer) * n * n, n * n);
-    for (let y = 0; y < n; y++) {
-      const row = (n - 1 - y) * n; // y points upwards
-      for (let x = 0; x < n; x++) this.pixels[row + x] = this.colours[field[y * n + x]];
+    const { width, height } = run;
+    const points = width * height;
+    const field = new Uint8Array(this.block, offset + (state.frame * run.layers.length + state.layer) * points, points);
+    for (let y = 0; y < height; y++) {
+      const row = (height - 1 - y) * width; // y points upwards
+      for (let x = 0; x < width; x++) this.pixels[row + x] = this.colours[field[y * width + x]];
     }
     context.putImageData(this.image, 0, 0);
     return true;
@@ -96,10 +97,11 @@ class Fields {
 }
 
 function panelOf(method) {
-  const canvas = make("canvas", { width: run.points, height: run.points, role: "img", "aria-label": `${run.variable}, ${method.label}` });
+  const { width, height } = run;
+  const canvas = make("canvas", { width, height, role: "img", "aria-label": `${run.variable}, ${method.label}` });
   const words = make("p", { hidden: "" });
   const panel = make("figure", { class: "panel method", style: methodStyle(method), "data-method": method.name },
-    make("figcaption", { title: method.label }, method.label), make("div", {}, canvas, words));
+    make("figcaption", { title: method.label }, method.label), make("div", { style: `aspect-ratio: ${width} / ${height}` }, canvas, words));
   find("panels").append(panel);
   return { method, panel, canvas, words, context: canvas.getContext("2d") };
 }

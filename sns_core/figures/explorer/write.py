@@ -48,7 +48,8 @@ def write_explorer(
     with contextlib.ExitStack() as stack:
         rollouts = {name: stack.enter_context(Rollout(segments[name], step_size(solver))) for name in labels}
         stored = {name: _steps_before_loss(rollouts[name], results[name], chosen) for name in labels}
-        steps = fitting(stored, solver.sizes["layer"] * solver.sizes["y"] ** 2, megabytes)
+        height, width = next(iter(rollouts.values())).grid
+        steps = fitting(stored, solver.sizes["layer"] * height * width, megabytes)
         description = _describe_run(solver, results, rollouts, chosen, steps)
         block = _Block()
         for name, values in _series(solver, results, chosen, steps).items():
@@ -152,7 +153,8 @@ def _describe_run(solver, results, rollouts, members, steps) -> dict:
         "time_units": rollout.time_units,
         "time_step": step_size(solver),
         "wavenumber_units": ensemble["wavenumber"].attrs.get("units", "1"),
-        "points": solver.sizes["y"],
+        "height": rollout.grid[0],
+        "width": rollout.grid[1],
         "levels": LEVELS,
         "limit": COLOUR_LIMIT,
         "colours": np.rint(255 * colours).astype(int).ravel().tolist(),
