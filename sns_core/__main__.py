@@ -5,6 +5,7 @@ the folders of runs as their first words. Every stage also takes
 
     --threads N   threads of the numerical libraries     --log FILE    the messages on stderr
     --code NAME   the state of the code                  --dask JSON   where dask computes
+    --checkpoint-minutes N   of a training, at most      --loggers NAME   of a training
     --from-json JSON   several arguments at once, name -> value
     @FILE              more words from a file, quoted as in a shell; @- reads them from standard input
 
@@ -26,7 +27,10 @@ from sns_core.stages import COMMANDS, STAGES
 
 MODULES = STAGES | COMMANDS
 # Packages that only some stages need -> the extra of this package that brings them.
-EXTRAS = {"av": "movie", "distributed": "cluster", "dask_jobqueue": "cluster", "zarr": "zarr", "h5py": "well"}
+EXTRAS = {
+    "av": "movie", "distributed": "cluster", "dask_jobqueue": "cluster", "zarr": "zarr", "h5py": "well",
+    "tensorboard": "loggers", "mlflow": "loggers", "wandb": "loggers",
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -116,8 +120,8 @@ def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path |
     from sns_core.record import recorded
 
     function = getattr(importlib.import_module(MODULES[stage]), stage)
-    for name in ("threads", "code", "dask"):
-        if name in common and name in inspect.signature(function).parameters:
+    for name in common:
+        if name != "log" and name in inspect.signature(function).parameters:
             stage_words += [f"--{name}", common[name]]
     arguments = read_arguments(function, stage_words)
     if stage in COMMANDS:

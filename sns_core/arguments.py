@@ -12,7 +12,7 @@ import typing
 from pathlib import Path
 
 # Arguments that any stage may get and that no result depends on.
-COMMON = ("threads", "log", "code", "dask")
+COMMON = ("threads", "log", "code", "dask", "checkpoint_minutes", "loggers")
 
 
 def read_arguments(function, words: list[str]) -> dict:
@@ -56,8 +56,9 @@ def split_common(words: list[str]) -> tuple[dict[str, str], list[str]]:
     common, stage_words = {}, []
     remaining = iter(words)
     for word in remaining:
-        if word.startswith("--") and word[2:] in COMMON:
-            common[word[2:]] = next(remaining, "")
+        name = word[2:].replace("-", "_")
+        if word.startswith("--") and name in COMMON:
+            common[name] = next(remaining, "")
         else:
             stage_words.append(word)
     return common, stage_words

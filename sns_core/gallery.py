@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sns_core.data.frames import open_frames
+from sns_core.data.frames import field_of, open_frames
 from sns_core.errors import UserError
 from sns_core.files import hold, missing, read_json, read_tensors, sha256, whole_file, write_json
 from sns_core.metrics.scorecard import SCORES
@@ -71,8 +71,7 @@ def _results(run: Path, system: str, models: dict) -> dict[str, str]:
 def _without_frames(source: Path, target: Path, states: bool) -> None:
     """Copy a trajectory file without its frames: energies, attributes and, with `states`, the solver's final states."""
     with open_frames(source) as dataset:
-        frames = [name for name, field in dataset.data_vars.items() if {"time", "y", "x"} <= set(field.dims)]
-        content = dataset.drop_vars([*frames, *([] if states else ["final_state"])]).load()
+        content = dataset.drop_vars([field_of(dataset), *([] if states else ["final_state"])]).load()
     packed = {name: {"zlib": True, "complevel": 4, "shuffle": True} for name in content.data_vars}
     with whole_file(target) as temporary:
         content.to_netcdf(temporary, engine="netcdf4", encoding={**packed, "layer": {"dtype": "S1"}})

@@ -27,6 +27,7 @@ from sns_workflow.fingerprint import syntax_tree
 
 ROOT = Path(__file__).parents[1]
 END = "END_OF_ARGUMENTS"
+GIVEN_TO_ALL = ("threads", "log", "code")  # arguments in COMMON that every command has
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) ->
     """
     files = [argument for argument in arguments_of(stage) if argument.directive != "settings"]
     flags = " ".join(f"{argument.flag} {{{argument.directive}.{argument.name}:q}}" for argument in files)
-    dask = any(argument.name == "dask" for argument in keyword_arguments(stage))
-    return _command(flags, " --dask {params.dask:q}" if dask else "", threads, stdin)
+    common = [a for a in keyword_arguments(stage) if a.name in COMMON and a.name not in GIVEN_TO_ALL]
+    words = "".join(f" {argument.flag} {{params.{argument.name}:q}}" for argument in common)
+    return _command(flags, words, threads, stdin)
 
 
 def command_in_a_loop() -> str:

@@ -1,4 +1,4 @@
-"""What MkDocs does with the pages of docs/ when it makes the site of them (mkdocs.yml).
+"""Hooks that turn the pages of docs/ into the pages of the site (mkdocs.yml).
 
 The pages are written for a reader of the repository. On the site, the README is the first page, links to modules lead to
 the reference, links to other files of the repository are plain text, formulas become MathML, and the graph of rules is a

@@ -140,6 +140,11 @@ def open_frames(path: Path, variable: str | None = None, **chunks) -> xr.Dataset
     return dataset
 
 
+def field_of(dataset: xr.Dataset) -> str:
+    """Return the name of the field in an open file of frames: the variable with a value per member, time and place."""
+    return next(name for name, values in dataset.data_vars.items() if {"time", "y", "x"} <= set(values.dims))
+
+
 def open_members(paths: list[Path], variable: str | None = None, **chunks) -> xr.Dataset:
     """Open the files of one split as one dataset, in the order of their members. Each file holds a group of members.
 

@@ -5,22 +5,24 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.data.frames import open_frames
+from sns_core.data.frames import field_of, open_frames
 from sns_core.errors import UserError
 
 CHUNK = 128  # frames of one member in memory at a time
 LONG = {"step": 20_000, "block": 400}  # steps and blocks of one member in memory at a time
 
 
-def open_segments(paths: list[Path], variable: str) -> tuple[xr.Dataset, xr.Dataset]:
+def open_segments(paths: list[Path], variable: str | None = None) -> tuple[xr.Dataset, xr.Dataset]:
     """Open the segments of a rollout as (frames, statistics), both lazily, each along its own time axis.
 
-    `paths`: all segments of one method, in any number of groups of members. Raises UserError where the chains of two
-    groups differ in length.
+    `paths`: all segments of one method, in any number of groups of members. `variable`: the name of the field, which
+    every file must hold (None: the field that the first file holds). Raises UserError where the chains of two groups
+    differ in length.
     """
     groups: dict[tuple, list[xr.Dataset]] = {}
     for path in paths:
         opened = open_frames(path, variable, member=1, time=CHUNK, **LONG)
+        variable = variable or field_of(opened)
         groups.setdefault(tuple(opened["member"].values), []).append(opened)
     if len({sum(int(d.attrs["steps"]) for d in chain) for chain in groups.values()}) > 1:
         raise UserError(f"{paths[0].parent.parent}: groups of members have come to different steps; run again")

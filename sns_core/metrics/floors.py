@@ -14,32 +14,26 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.data.segments import open_segments
-from sns_core.device import use_threads
-from sns_core.files import read_json, whole_file
+from sns_core.files import whole_file
 from sns_core.metrics.distances import SKIPPED, spectrum_error, worst_window
 from sns_core.metrics.floor_table import COLUMNS, QUANTILES
-from sns_core.metrics.reference import emulated_system
 from sns_core.metrics.scorecard import block_means, scores
 from sns_core.metrics.zonal import Profiles, mean_flow_squares, mean_flow_values, pair_mean
 
 WITHOUT = ("level_previous", "level_next", "refined_share", "calls_per_step")  # the solver estimates and calls nothing
 
 
-def draw_floors(
-    *, ensemble: list[Path], manifest: Path, members: int, steps: list, window: int, shells: list, output: Path, threads: int = 1
-) -> None:  # fmt: skip
+def draw_floors(*, ensemble: list[Path], members: int, steps: list, window: int, shells: list, output: Path) -> None:
     """Write the floors of all runs that a system's tables hold, one row per size, score and layer.
 
     Sizes are the runs of all members, each window of them, and the run of one member. A size for which the ensemble is too
     small has one row without a band, whose column `reason` says why; the reason is printed, too.
 
-    `ensemble`: segments of the reference ensemble (none: no band can be drawn). `manifest`: of the data. `members`: number
-    of members of the rollouts. `steps`: numbers of steps of the rollouts. `window`: steps per window. `shells`: first and
+    `ensemble`: segments of the reference ensemble (none: no band can be drawn). `members`: number of members of the
+    rollouts. `steps`: numbers of steps of the rollouts. `window`: steps per window. `shells`: first and
     last shell of the spectrum error.
     """
-    use_threads(threads)
-    variable = emulated_system(read_json(manifest)).variable
-    series = open_segments(ensemble, variable)[1].load() if ensemble else None
+    series = open_segments(ensemble)[1].load() if ensemble else None
     sizes = [(members, count) for count in sorted({*steps, *(min(window, count) for count in steps)})]
     sizes += [(1, count) for count in sorted(set(steps))]
     parts = [_floor_or_reason(series, *size, window, tuple(shells)) for size in dict.fromkeys(sizes)]

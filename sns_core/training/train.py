@@ -1,22 +1,26 @@
 """The stage that trains one model. A killed training goes on from its last checkpoint to the same bits.
 
-A checkpoint is written every `checkpoint_every` steps and on SIGTERM. It lies in a folder beside the model, and is
-removed when the model has been written.
+A checkpoint is written every `checkpoint_every` steps, every `checkpoint_minutes` minutes, and on SIGTERM. It lies in a
+folder beside the model. When the model has been written, the checkpoint of the last step is kept where a training of more
+steps could go on from it, and otherwise it is removed.
 """
 
 import shutil
 import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.device import select_device, use_threads
-from sns_core.errors import DamagedFile
-from sns_core.files import provenance, write_json, write_tensors
+from sns_core.errors import DamagedFile, UserError
+from sns_core.files import provenance, read_json, record_path, write_json, write_tensors
 from sns_core.grids import grid_of
 from sns_core.processes import ProcessGroup
 from sns_core.progress import progress
-from sns_core.training.checkpoint import checkpoint_path, load_checkpoint, save_checkpoint
+from sns_core.training.checkpoint import cannot_go_on, checkpoint_path, identify, load_checkpoint, save_checkpoint
+from sns_core.training.loggers import opened
 from sns_core.training.models import FORMAT
 from sns_core.training.trainer import Trainer
 from sns_core.version import __version__
@@ -35,10 +39,14 @@ def train_model(
     compile: bool = False,
     threads: int = 1,
     code: str = "",
+    checkpoint_minutes: float = 10.0,
+    loggers: list = (),
 ) -> None:
     """Train one model of the configuration and write its averaged weights.
 
     A killed call goes on from its last checkpoint. On the CPU its result has the same bits as an uninterrupted call.
+    A finished training goes on for more steps where its learning rates do not depend on their number (`decay: constant`),
+    and otherwise a training of more steps starts from zero and says why.
     Under torchrun, all processes share each batch: the model is the same to rounding, and may be resumed by any number
     of processes.
 
@@ -53,40 +61,68 @@ def train_model(
     `compile`: whether training steps run a compiled network, which gives the same model to rounding.
     `threads`: number of threads.
     `code`: a string that names the state of the code; checkpoints of another state are not used.
+    `checkpoint_minutes`: minutes after which a checkpoint is written, besides those every `checkpoint_every` steps.
+    `loggers`: tensorboard, mlflow or wandb, which write to the folder `logs` beside that of the models.
     """
     use_threads(threads)
     with ProcessGroup(select_device(device)) as processes:
         dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
-        identity = {
-            "model": name,
-            "specification": spec,
-            "data manifest": dataset.manifest["identity"],
-            "seed": seed,
-            "precision": precision,
-            "compile": compile,
-            "code": code,
-        }
+        settings = {"seed": seed, "precision": precision, "compile": compile, "code": code}
+        identity = identify(name, spec, **{"data manifest": dataset.manifest["identity"]}, **settings)
         trainer = Trainer(name, spec, dataset, seed, processes, precision, compile)
         validation = PairSampler(
             held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, spec["training"]["symmetries"]
         )
         checkpoint = checkpoint_path(Path(output), identity)
-        _train(trainer, validation, checkpoint, identity)
+        _resume(trainer, checkpoint, identity, Path(output))
+        names, folder = (loggers if processes.rank == 0 else ()), Path(output).parent.parent / "logs"
+        with opened(names, folder, name, spec, trainer.history.rows) as log_row:
+            _train(trainer, validation, checkpoint, identity, 60 * checkpoint_minutes, log_row)
         if processes.rank == 0:
             trainer.history.write(history)
             _write_model(trainer, dataset, validation, Path(output), code)
-            shutil.rmtree(checkpoint.parent, ignore_errors=True)
+            if not _can_be_continued(spec["training"]):
+                shutil.rmtree(checkpoint.parent, ignore_errors=True)
 
 
-def _train(trainer: Trainer, validation: PairSampler, checkpoint: Path, identity: dict) -> None:
-    """Train to the last step, from the checkpoint if there is one. On SIGTERM, save a checkpoint and exit."""
-    training = trainer.spec["training"]
+def _can_be_continued(training: dict) -> bool:
+    """Return whether a training of more steps can go on from the last step of one with these settings."""
+    return not cannot_go_on(training["steps"], training, {**training, "steps": 2 * training["steps"]})
+
+
+def _resume(trainer: Trainer, checkpoint: Path, identity: dict, output: Path) -> None:
+    """Set a trainer to its checkpoint if there is one. Say why a training of more steps does not go on."""
+    reason = _reason_of_restart(trainer.spec, output)
     if checkpoint.exists():
         try:
             load_checkpoint(checkpoint, trainer, identity)
         except DamagedFile as error:
-            print(f"{error.reason}; training from the start", file=sys.stderr)
+            reason = error.reason
+    if reason and not trainer.step and trainer.processes.rank == 0:
+        print(f"models.{trainer.name}: {reason}; training from the start", file=sys.stderr)
 
+
+def _reason_of_restart(spec: dict, output: Path) -> str:
+    """Return why the finished training that wrote `output` before does not go on for more steps; empty without one."""
+    try:
+        before = read_json(record_path(output))["configuration"]["spec"]["training"]
+    except (UserError, KeyError, TypeError):
+        return ""
+    if {**before, "steps": 0} != {**spec["training"], "steps": 0} or before["steps"] == spec["training"]["steps"]:
+        return ""
+    return cannot_go_on(before["steps"], before, spec["training"])
+
+
+def _train(
+    trainer: Trainer,
+    validation: PairSampler,
+    checkpoint: Path,
+    identity: dict,
+    interval: float,
+    log_row: Callable[[dict], None],
+) -> None:
+    """Train to the last step. Save checkpoints, `interval` seconds apart at most. On SIGTERM, save one and exit."""
+    training, saved = trainer.spec["training"], time.monotonic()
     signals = []
     previous_handler = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
     try:
@@ -94,9 +130,13 @@ def _train(trainer: Trainer, validation: PairSampler, checkpoint: Path, identity
             stopped = trainer.train_step(stop=bool(signals))
             if trainer.step % training["log_every"] == 0 or trainer.step == training["steps"]:
                 trainer.log(validation)
-            due = trainer.step % training["checkpoint_every"] == 0 and trainer.step < training["steps"]
+                log_row(trainer.history.rows[-1])
+            due = trainer.step % training["checkpoint_every"] == 0 or time.monotonic() - saved > interval
+            if trainer.step == training["steps"]:
+                due = _can_be_continued(training)
             if trainer.processes.rank == 0 and (stopped or due):
                 save_checkpoint(checkpoint, trainer, identity)
+                saved = time.monotonic()
             if stopped:
                 raise SystemExit(128 + signal.SIGTERM)
     finally:

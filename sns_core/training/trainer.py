@@ -44,6 +44,11 @@ def learning_rate(step: int, training: dict) -> float:
     raise UserError(f"training.decay: {kind!r} is none of cosine, step, constant")
 
 
+def rates_agree(steps: int, left: dict, right: dict) -> bool:
+    """Return whether two trainings with these settings have the same learning rate in each of their first `steps` steps."""
+    return all(learning_rate(step, left) == learning_rate(step, right) for step in range(steps))
+
+
 class Trainer:
     """Everything that changes while a model is trained.
 

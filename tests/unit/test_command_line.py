@@ -72,7 +72,6 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
         "rollout",
         "evaluation",
         "metrics.reference",
-        "metrics.floors",
         "metrics.rollout_metrics",
         "metrics.stationarity_check",
         "theory",

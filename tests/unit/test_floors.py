@@ -6,7 +6,6 @@ import pytest
 import xarray as xr
 from test_scorecard import BLOCK, MEMBERS, STEPS, WINDOW, synthetic
 
-from sns_core.files import write_json
 from sns_core.metrics import floors
 from sns_core.metrics.bootstrap import pooled
 from sns_core.metrics.distances import spectrum_error
@@ -84,16 +83,8 @@ def test_the_range_of_a_run_is_that_of_the_other_members():
 
 def test_the_table_holds_a_band_per_size_or_the_reason_why_there_is_none(monkeypatch, tmp_path, capsys):
     ensemble = synthetic(np.random.default_rng(7), 10, 1000)
-    monkeypatch.setattr(floors, "open_segments", lambda paths, variable: (None, ensemble))
-    manifest = tmp_path / "manifest.json"
-    write_json(manifest, {"system": {"name": "KolmogorovFlow", "parameters": {"resolution": 32, "dt": 0.02}}})
-    settings = {
-        "manifest": manifest,
-        "members": 4,
-        "window": WINDOW,
-        "shells": list(SHELLS),
-        "output": tmp_path / "floors.csv",
-    }
+    monkeypatch.setattr(floors, "open_segments", lambda paths: (None, ensemble))
+    settings = {"members": 4, "window": WINDOW, "shells": list(SHELLS), "output": tmp_path / "floors.csv"}
     draw_floors(ensemble=[tmp_path], steps=[1000, 3000], **settings)
     assert "floors: 4 members of 3000 steps need" in capsys.readouterr().err
     table = read_floors(tmp_path / "floors.csv")

@@ -23,6 +23,7 @@ MODULES = {
     "PIL": "matplotlib",
     "markupsafe": "jinja2",
     "cftime": "netcdf4",
+    "mlflow": "mlflow-skinny",
 }
 
 
@@ -51,7 +52,7 @@ def imported(folder: str, everywhere: bool) -> set[str]:
     ("folder", "everywhere", "extras"),
     [
         ("sns_core", False, ["movie"]),
-        ("sns_core", True, ["movie", "workflow", "cluster", "zarr", "well"]),
+        ("sns_core", True, ["movie", "workflow", "cluster", "zarr", "well", "loggers"]),
         ("sns_workflow", True, ["workflow"]),
     ],
 )

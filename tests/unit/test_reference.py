@@ -104,8 +104,9 @@ def test_without_an_ensemble_the_test_split_is_the_reference(tiny, tmp_path):
 
 
 def test_floors_are_drawn_from_its_segments(tiny, ensemble, tmp_path):
-    draw_floors(ensemble=ensemble["cut"], manifest=tiny.manifest, members=2, steps=[20], window=10, shells=[1, 6],
-                output=tmp_path / "floors.csv")  # fmt: skip
+    draw_floors(
+        ensemble=ensemble["cut"], members=2, steps=[20], window=10, shells=[1, 6], output=tmp_path / "floors.csv"
+    )
     table = read_floors(tmp_path / "floors.csv")
     assert sorted(set(zip(table["members"], table["steps"], strict=True))) == [(1, 20), (2, 10), (2, 20)]
     bands = bands_of(table, 2, 20)

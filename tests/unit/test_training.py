@@ -1,5 +1,6 @@
 """Training resumes to the same bits, and a model file is refused where it does not fit."""
 
+import copy
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,9 +22,10 @@ from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, read_tensors, write_tensors
 from sns_core.processes import ProcessGroup
+from sns_core.record import recorded
 from sns_core.streams import generator
 from sns_core.systems import System
-from sns_core.training import load_model
+from sns_core.training import load_model, train_model
 from sns_core.training.checkpoint import load_checkpoint, save_checkpoint
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, shell_weights
 from sns_core.training.trainer import Trainer, learning_rate
@@ -144,6 +147,98 @@ def test_a_checkpoint_under_the_wrong_name_is_refused_with_the_reason(
     model = train(tmp_path, tiny.manifest, "pointwise", SPECS["pointwise"])
     assert reason in capsys.readouterr().err
     assert same(weights(model), weights(tiny.folder / "pointwise.safetensors"))
+
+
+def counted_steps(monkeypatch) -> list[int]:
+    """Return a list that gets the number of each step that is trained from now on."""
+    steps, train_step = [], Trainer.train_step
+
+    def counted(trainer, stop=False):
+        steps.append(trainer.step)
+        return train_step(trainer, stop)
+
+    monkeypatch.setattr(Trainer, "train_step", counted)
+    return steps
+
+
+def test_a_finished_training_at_a_constant_rate_goes_on_for_more_steps_to_the_same_bits(
+    tiny, tmp_path, specs, monkeypatch
+):
+    spec = specs["denoiser"]
+    spec["training"] |= {"decay": "constant", "steps": 20}
+    train(tmp_path, tiny.manifest, "denoiser", copy.deepcopy(spec))
+    steps = counted_steps(monkeypatch)
+    spec["training"]["steps"] = 30
+    longer = train(tmp_path, tiny.manifest, "denoiser", spec)
+    assert steps == list(range(20, 30))
+    (tmp_path / "fresh").mkdir()
+    whole = train(tmp_path / "fresh", tiny.manifest, "denoiser", spec)
+    assert steps[10:] == list(range(30))
+    assert same(weights(longer), weights(whole))
+    assert longer.with_suffix(".csv").read_text() == whole.with_suffix(".csv").read_text()
+    assert read_tensors(longer)[1] == read_tensors(whole)[1]
+
+
+@pytest.mark.parametrize(
+    ("decay", "steps", "reason"),
+    [
+        ("cosine", 40, "30 steps are done with the learning rates of a training of 30 steps, and its decay 'cosine'"),
+        ("step", 40, "and its decay 'step' gives other rates to one of 40 steps; only 'constant' can be continued"),
+        ("constant", 20, "30 steps are done, and 20 are asked for"),
+    ],
+)
+def test_a_training_of_another_number_of_steps_that_cannot_go_on_starts_anew_and_says_why(
+    tiny, tmp_path, specs, monkeypatch, capsys, decay, steps, reason
+):
+    spec, output = specs["pointwise"], tmp_path / "pointwise.safetensors"
+    spec["training"]["decay"] = decay
+    arguments = {"spec": copy.deepcopy(spec), "output": output, "device": "cpu"}
+    with recorded(train_model, arguments, "", None, time.monotonic):
+        train(tmp_path, tiny.manifest, "pointwise", arguments["spec"])
+    started = counted_steps(monkeypatch)
+    spec["training"]["steps"] = steps
+    train(tmp_path, tiny.manifest, "pointwise", spec)
+    assert started == list(range(steps))
+    message = capsys.readouterr().err
+    assert reason in message and message.count("; training from the start") == 1
+
+
+def test_an_interrupted_training_in_its_warm_up_goes_on_for_another_number_of_steps(tiny, tmp_path, specs, monkeypatch):
+    """Up to the end of the warm-up, the rates of all numbers of steps are equal."""
+    spec = specs["pointwise"]
+    spec["training"]["warmup"] = 15
+    done = Trainer.train_step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            Trainer, "train_step", lambda trainer, stop=False: done(trainer, stop) if trainer.step < 12 else stop_now()
+        )
+        train(tmp_path, tiny.manifest, "pointwise", copy.deepcopy(spec))
+    spec["training"]["steps"] = 40
+    steps = counted_steps(monkeypatch)
+    resumed = train(tmp_path, tiny.manifest, "pointwise", spec)
+    (tmp_path / "fresh").mkdir()
+    whole = train(tmp_path / "fresh", tiny.manifest, "pointwise", spec)
+    assert steps[0] == 10 and same(weights(resumed), weights(whole))
+
+
+def stop_now():
+    raise KeyboardInterrupt
+
+
+def test_checkpoints_are_written_by_the_clock_as_well_as_by_steps(tiny, tmp_path, specs, monkeypatch):
+    spec, saved = specs["pointwise"], []
+    spec["training"]["checkpoint_every"] = 1000
+    monkeypatch.setattr(
+        "sns_core.training.train.save_checkpoint", lambda path, trainer, identity: saved.append(trainer.step)
+    )
+    now = iter(range(0, 10**6, 25))  # a second call of the clock is 25 seconds later
+    monkeypatch.setattr("sns_core.training.train.time", SimpleNamespace(monotonic=lambda: next(now)))
+    train(tmp_path, tiny.manifest, "pointwise", spec, checkpoint_minutes=2)
+    # After each checkpoint the clock is read once more.
+    assert saved[:3] == [5, 10, 15] and 30 not in saved
+    saved.clear()
+    train(tmp_path, tiny.manifest, "pointwise", spec, checkpoint_minutes=1000)
+    assert saved == []
 
 
 def test_training_learns(tiny):

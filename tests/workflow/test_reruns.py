@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,23 @@ def test_a_value_moved_from_one_setting_to_another_is_seen_for_all_pairs_of_each
     assert pairs > 400
 
 
+@pytest.mark.parametrize(
+    ("device", "launchers"),
+    [("cpu", {""}), ("cuda:1", {""}), ("cuda", {"", "-m sns_core.gpus 1", "-m sns_core.gpus 2"})],
+)
+def test_jobs_with_gpus_start_on_gpus_of_their_own_unless_one_is_named(root, tmp_path, monkeypatch, device, launchers):
+    monkeypatch.chdir(tmp_path)
+    config = merged(root, {"hardware": {"device": device, "devices": 2}})
+    with graph_of_jobs(str(root / "Snakefile"), config, ["all"]) as graph:
+        calls = {job.rule.name: job.params.call for job in graph.jobs if job.rule.name in STAGES}
+    parts = {rule: re.search(r"-m sns_core\.gpus \d+|$", call)[0] for rule, call in calls.items()}
+    assert set(parts.values()) == launchers and parts["plot_error"] == "" == parts["shard_dataset"]
+    assert device != "cuda" or (parts["train_model"], parts["rollout_segment"]) == (
+        "-m sns_core.gpus 2",
+        "-m sns_core.gpus 1",
+    )
+
+
 def change(key: str, value) -> dict:
     for name in reversed(key.split(".")):
         value = {name: value}
@@ -100,7 +118,8 @@ EDITS = [
     ("figures.dpi", 61), ("figures.fields.member", 1), ("figures.fields.steps", [0, 30]), ("figures.movie.seconds", 3.0),
     ("figures.movie.rate", 7), ("figures.movie.methods", ["solver", "pointwise"]), ("figures.explorer.members", 1),
     ("figures.explorer.megabytes", 5.0), ("hardware.device", "cpu"), ("hardware.devices", 2), ("hardware.precision", "float32"),
-    ("hardware.compile", True), ("use.methods", ["solver", "pointwise", "sns"]),
+    ("hardware.compile", True), ("hardware.checkpoint_minutes", 1.0), ("loggers", ["tensorboard"]),
+    ("use.methods", ["solver", "pointwise", "sns"]),
     ("use.methods", ["solver", "sns", "pointwise", "sns_published", "sns_clean", "thermalizer", "acdm", "sns_generation"]),
     ("methods.sns.label", "Ours"), ("methods.sns_published.stride", 2), ("methods.sns_published.max_level", 3),
     ("methods.sns_published.gain", [1.5, 1.0]), ("methods.sns_published.path", "diagonal"),
@@ -182,8 +201,8 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
     assert rolled["methods.sns_published.stride"] == {"sns_published"}
     assert "calibrate_refinement" not in rules["methods.sns_published.stride"]
     assert "simulate_trajectories" in rules["systems.kolmogorov.data.spin_up"]
-    assert unchanged == ["metrics.dask.workers", "metrics.dask.memory", "hardware.devices", "resources.train_model.mem_mb",
-                         "theory.training_steps"]  # fmt: skip
+    assert unchanged == ["metrics.dask.workers", "metrics.dask.memory", "hardware.devices", "hardware.checkpoint_minutes",
+                         "loggers", "resources.train_model.mem_mb", "theory.training_steps"]  # fmt: skip
 
 
 def test_splits_of_equal_size_share_no_entry_of_snakemakes_cache(root, tmp_path, monkeypatch):

@@ -95,8 +95,15 @@ def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1,
     or another number of devices, which change nothing that is learnt but for rounding, make no job run again.
     """
     torchrun = f"-m torch.distributed.run --standalone --nproc-per-node={processes} -m --"
+    words = f"{'-m' if processes == 1 else torchrun} sns_core {stage}"
     return {
         "settings": settings(stage, values, offered),
         "code": fingerprint_of(stage, user_code, templates),
-        "call": lambda wildcards, output: f"{PYTHON} {'-m' if processes == 1 else torchrun} sns_core {stage}",
+        "call": lambda wildcards, output, resources: f"{PYTHON} {on_gpus_of_its_own(resources)}{words}",
     }
+
+
+def on_gpus_of_its_own(resources) -> str:
+    """Words that start a job on as many GPUs as it asks for; none where it asks for none, or the configuration names one."""
+    count = resources.get("gpu", 0)
+    return f"-m sns_core.gpus {count} " if count and ":" not in config["hardware"]["device"] else ""

@@ -30,7 +30,6 @@ rule compute_reference:
 
 rule draw_floors:
     input:
-        manifest=get_manifest,
         ensemble=get_reference_segments,
     output:
         output=f"{RESULTS}/{{system}}/metrics/floors.csv",

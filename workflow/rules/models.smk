@@ -26,6 +26,9 @@ rule train_model:
             precision=config["hardware"]["precision"],
             compile=config["hardware"]["compile"],
         ),
+        # Functions of `output`, so Snakemake does not compare them: the model does not depend on them.
+        checkpoint_minutes=lambda wildcards, output: config["hardware"]["checkpoint_minutes"],
+        loggers=lambda wildcards, output: configuration.as_parameter(config["loggers"]),
     shell:
         # The processes that torchrun starts share one standard input, so the arguments cannot come from there.
         command("train_model", stdin=False)
