@@ -32,10 +32,14 @@ from sns_workflow.command import (
 )
 from sns_workflow.failures import HideCommands, describe_end
 from sns_workflow.fingerprint import builds_systems, fingerprint
+from sns_workflow.sweep import maker_of
 
 
 configfile: f"{PROJECT}/config/config.yaml"
 
+
+# Results of other runs of a sweep, of which this run is one: pattern of their names below the run's folder -> the other's folder.
+LINKED = config.pop("linked", {})
 
 # Only the main process of a call asks for files that no rule makes; another workflow may have a rule that makes them.
 CONFIGURATION = configuration.read_or_stop(

@@ -5,9 +5,12 @@ to make, under their paths in the run's folder: models, statistics and initial s
 ensemble, scores and rollout of the solver, the diagnosis of denoisers. A run whose configuration names the folder
 (`reuse`) copies these results and makes everything else: every rollout of a model, its scores, the figures.
 `given.json` has the checksum of each file, and the configuration and provenance of the run that made them.
+
+Runs of a sweep, which lie beside each other, link to each other's results instead (`link_result`).
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -164,6 +167,20 @@ def take_result(*, listing: Path, name: str, output: Path) -> None:
     if source.suffix == ".safetensors":
         check_model(source, read_json(folder / Path(name).parts[0] / "shards/manifest.json"))
     _copy(source, output)
+
+
+def link_result(*, source: Path, output: Path) -> None:
+    """Link to the result of another run of a sweep, and to the shards beside a manifest. No byte is copied.
+
+    `source`: the result in the folder of the other run.
+    """
+    for path in [Path(source), *(Path(source).parent.glob("*.npy") if Path(source).name == "manifest.json" else ())]:
+        link = Path(output).parent / path.name
+        temporary = link.with_name(f".{link.name}.{os.getpid()}.part")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(path, link.parent.resolve()))
+        temporary.replace(link)
 
 
 def _page(configuration: dict, record: dict, folder: Path) -> str:

@@ -17,7 +17,7 @@ STAGES = {
     "draw_floors": "sns_core.metrics.floors",
     "compute_metrics": "sns_core.metrics.rollout_metrics",
     "aggregate_metrics": "sns_core.metrics.aggregate",
-    "compare_seeds": "sns_core.metrics.seeds",
+    "tabulate_sweep": "sns_core.metrics.sweep",
     "compare_held_out": "sns_core.metrics.held_out",
     "score_methods": "sns_core.metrics.scorecard",
     "tabulate_cost": "sns_core.metrics.cost",
@@ -38,12 +38,14 @@ STAGES = {
     "plot_held_out": "sns_core.figures.held_out",
     "plot_cost": "sns_core.figures.cost",
     "plot_calibration": "sns_core.figures.calibration",
+    "plot_sweep": "sns_core.figures.sweep",
     "plot_movie": "sns_core.figures.movie",
     "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
     "collect_run": "sns_core.gallery",
     "take_result": "sns_core.gallery",
+    "link_result": "sns_core.gallery",
 }
 
 # Commands that a person gives on finished runs. No rule calls them. They write no records and return the

@@ -12,7 +12,10 @@ from sns_core.grids import grid_shape, longer_side
 from sns_workflow.config_values import ConfigurationError, shown
 
 # Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
-FOLDERS = {"systems": {"logs", "theory", "provenance", "report.html", "provenance.json"}, "methods": {"reference"}}
+FOLDERS = {
+    "systems": {"logs", "theory", "provenance", "report.html", "progress.html", "provenance.json"},
+    "methods": {"reference"},
+}
 WORDS = {"na", "nan", "null", "none", "true", "false"}
 
 CHANNELS = {"KolmogorovFlow": 1, "TwoLayerQG": 2}  # of the systems whose parameters do not name their layers

@@ -73,6 +73,10 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
     files = files or ConfigFiles()
     try:
         files.check()
+        if "sweep" in config:
+            raise ConfigurationError(
+                "sweep: this configuration describes many runs; call snakemake -s workflow/sweep.smk with it"
+            )
         whole = complete(plain(config))
         check_schema(whole)
         config_checks.check_names(whole)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LINES = 12  # of a log
-REPORTED = ("verify", "status", "plan")  # rules whose log has been on the terminal
+REPORTED = ("verify", "status", "progress", "plan")  # rules whose log has been on the terminal
 KILLED = "its log is empty: it was killed, perhaps for want of memory or time"
 
 

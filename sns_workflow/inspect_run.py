@@ -4,8 +4,9 @@ Snakemake's graph of jobs gives the arguments of each job. The record that a job
 says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so the answer is the same
 after a checkout, a copy or a clock set back.
 
-    verify   reads every file and compares its checksum; exit status 1 unless everything is as the configuration asks
-    status   a table of what is done, running, stale and missing, with the progress of what runs
+    verify     reads every file and compares its checksum; exit status 1 unless everything is as the configuration asks
+    status     a table of what is done, running, stale and missing, with the progress of what runs and the time left
+    progress   the same without the table, and a page of what is there so far
 """
 
 import argparse
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,24 +211,44 @@ def check_shards(jobs: list[Job]) -> None:
                     job.state, job.why = "damaged", str(error)
 
 
+def estimate_time_left(config: dict, jobs: list[Job], cores: int) -> str:
+    """Return one line about the time that is left. The estimates count operations with torch, which takes seconds."""
+    from sns_workflow.plan import duration, estimate_all
+    from sns_workflow.time_left import sentence, time_left
+
+    device = config["hardware"]["device"]
+    on_gpu = device.startswith("cuda") or (device == "auto" and shutil.which("nvidia-smi") is not None)
+    planned = [estimate.seconds("gpu" if on_gpu else "core") for _, estimate in estimate_all(config, jobs)]
+    return sentence(time_left(jobs, planned), cores, duration)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("question", choices=["verify", "status"])
+    parser.add_argument("question", choices=["verify", "status", "progress"])
     parser.add_argument("--snakefile", required=True)
     parser.add_argument("--configuration", type=Path, required=True, help="the whole configuration, as JSON in a file")
     parser.add_argument("--targets", nargs="+", default=["all"])
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores for which the time left is told")
     arguments = parser.parse_args()
     thorough = arguments.question == "verify"
-    jobs = expected_jobs(arguments.snakefile, json.loads(arguments.configuration.read_text()), arguments.targets)
+    config = json.loads(arguments.configuration.read_text())
+    jobs = expected_jobs(arguments.snakefile, config, arguments.targets)
     judge_all(jobs, thorough)
     if thorough:
         check_shards(jobs)
     counts = {state: sum(job.state == state for job in jobs) for state in ORDER}
-    shown = [job for job in jobs if not thorough or job.state != "done"]
+    shown = [job for job in jobs if not thorough or job.state != "done"] if arguments.question != "progress" else []
     for job in sorted(shown, key=lambda job: ORDER.index(job.state)):
         print(f"{job.state:11} {job.outputs[0]}" + (f": {job.why}" if job.why else ""))
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    print(f"{len(jobs)} results of this configuration: {summary}")
+    print(f"{len(jobs)} results of this configuration: {summary}", flush=True)
+    if not thorough:
+        left = estimate_time_left(config, jobs, arguments.cores) if counts["done"] < len(jobs) else "nothing is left"
+        print(left)
+    if arguments.question == "progress":
+        from sns_workflow.progress_page import write_page
+
+        print(f"page: {write_page(Path(config['results'], config['run']), config, jobs, summary, left)}")
     wrong = [job for job in jobs if job.state in ("damaged", "stale", "unrecorded")]
     if wrong and thorough:
         # A file that is there is not made again unless it is asked for: without .snakemake, Snakemake cannot tell.

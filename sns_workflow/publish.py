@@ -28,8 +28,8 @@ PARTS = {
     "models": ("*/models/*.safetensors",),
     "rollouts": ("*/rollouts/**/*.nc", "*/rollouts/**/*.safetensors", "*/ensembles/*.nc"),
 }
-# Snakemake's logs, and checkpoints of trainings, are no results.
-UNWANTED = ("**/logs/**/*", "**/*.running", "**/*.damaged", "**/.*", "**/.*/**/*")
+# Snakemake's logs, checkpoints of trainings and the page of an unfinished run are no results.
+UNWANTED = ("progress.html", "**/logs/**/*", "**/*.running", "**/*.damaged", "**/.*", "**/.*/**/*")
 CODE = ("Snakefile", "workflow", "sns_workflow", "sns_core", "config", "profiles", "envs", "pyproject.toml", "LICENSE")
 LICENCES = ("CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT", "Apache-2.0", "ODbL-1.0")
 

@@ -5,6 +5,7 @@ Each logger needs its own package, which is imported only where the configuratio
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def tensorboard(folder: Path, model: str, spec: dict) -> Iterator[Callable[[Row]
 @contextlib.contextmanager
 def mlflow(folder: Path, model: str, spec: dict) -> Iterator[Callable[[Row], None]]:
     """Write a run of the experiment `model` into a local folder: `mlflow ui --backend-store-uri FOLDER`."""
+    # Without this variable, MLflow 3 refuses a folder and wants a database.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=folder.resolve().as_uri())

@@ -131,6 +131,10 @@ def _train(
             if trainer.step % training["log_every"] == 0 or trainer.step == training["steps"]:
                 trainer.log(validation)
                 log_row(trainer.history.rows[-1])
+                if trainer.processes.rank == 0:
+                    trainer.history.write(
+                        checkpoint.with_name(f"{trainer.name}.csv")
+                    )  # for who looks at a running training
             due = trainer.step % training["checkpoint_every"] == 0 or time.monotonic() - saved > interval
             if trainer.step == training["steps"]:
                 due = _can_be_continued(training)

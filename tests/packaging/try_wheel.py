@@ -77,7 +77,7 @@ def main() -> int:
         for words in (
             [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(source)],
             [arguments.python, "-m", "venv", f"{folder}/venv"],
-            [python, "-m", "pip", "install", "--quiet", *wanted.values()],
+            [python, "-m", "pip", "install", "--quiet", "--prefer-binary", *wanted.values()],
             [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--find-links", folder, "sns-core"],
             [python, "-m", "sns_core", "--help"],
             [python, "-c", code],

@@ -81,9 +81,9 @@ def test_event_files_hold_each_row_once(tmp_path):
 
 def test_the_last_run_of_mlflow_holds_all_rows_and_the_settings(tmp_path):
     pytest.importorskip("mlflow")
+    written("mlflow", tmp_path)
     from mlflow import MlflowClient
 
-    written("mlflow", tmp_path)
     client = MlflowClient(tracking_uri=(tmp_path / "mlflow").as_uri())
     experiment = client.get_experiment_by_name("sns").experiment_id
     runs = client.search_runs([experiment], order_by=["attributes.start_time DESC"])

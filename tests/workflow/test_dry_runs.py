@@ -8,11 +8,13 @@ import warm_python
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATIONS = sorted([*ROOT.glob("config/*.yaml"), *ROOT.glob("gallery/*/config.json")])
+OF_MANY_RUNS = {"sweep.yaml": "workflow/sweep.smk"}
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_configuration_plans_its_run(path):
-    line = [warm_python.executable(), "-m", "snakemake", "--dry-run", "--quiet", "--configfile", path]
+    snakefile = OF_MANY_RUNS.get(path.name, "Snakefile")
+    line = [warm_python.executable(), "-m", "snakemake", "-s", snakefile, "--dry-run", "--quiet", "--configfile", path]
     done = subprocess.run(
         line, cwd=ROOT, env=warm_python.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -21,7 +21,9 @@ from sns_core.errors import DamagedFile
 from sns_core.files import _checksum, read_tensors, write_tensors
 from sns_core.stages import STAGES
 from sns_workflow.command import arguments_of, settings
+from sns_workflow.configuration import read
 from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
+from sns_workflow.sweep import dependencies
 
 
 def merged(root: Path, *overlays: dict) -> dict:
@@ -52,7 +54,7 @@ def jobs(root, tmp_path_factory) -> dict:
 
 
 def test_all_that_snakemake_compares_of_a_job_are_named_settings_and_its_code(jobs):
-    assert set(jobs) == set(STAGES) - {"collect_run", "take_result", "compare_seeds"}
+    assert set(jobs) == set(STAGES) - {"collect_run", "take_result", "link_result", "tabulate_sweep", "plot_sweep"}
     for rule, (printed, values, params) in jobs.items():
         expected = {repr(params.settings), repr(params.code)}
         if rule in ("aggregate_metrics", "score_methods"):
@@ -171,7 +173,8 @@ OF_ONE_METHOD = ("calibrate_refinement", "rollout_segment", "rollout_ensemble")
 
 def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root, finished):
     assert len(EDITS) >= 60
-    unlike, unchanged, rules, rolled = [], [], {}, {}
+    unlike, unchanged, shared, rules, rolled = [], [], [], {}, {}
+    before = dependencies(read(merged(root)))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(finished)
         for key, value in EDITS:
@@ -186,9 +189,14 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
             stale = {str(mine.outputs[0]) for _, mine in jobs if mine.state != "done"}
             if stale != to_run:
                 unlike.append((key, sorted(stale - to_run)[:5], sorted(to_run - stale)[:5]))
+            now = dependencies(read(merged(root, change(key, value))))
+            equal = [pattern for pattern in now if now[pattern] == before.get(pattern)]
+            names = [Path(path).relative_to("results/smoke").as_posix() for path in to_run]
+            shared += [(key, name) for name in names if any(re.fullmatch(pattern, name) for pattern in equal)]
             if rules[key] <= {"record_provenance", "write_report"}:  # these rules read the whole configuration
                 unchanged.append(key)
     assert not unlike, "\n".join(f"{key}: verify alone {stale}, dry run alone {runs}" for key, stale, runs in unlike)
+    assert not shared, f"two points of a sweep would share what this setting sets apart: {shared}"
     # The new value equals that of another parameter of the same rule.
     assert {"rollout_ensemble", "rollout_grids"} <= rules["metrics.ensemble.starts"], (
         "starts was 3, as members and leads"

@@ -1,5 +1,5 @@
-# Results of another run that are copied instead of made (`reuse` in the configuration): of all rules that could make a file,
-# this one does. Without any, the rule is not there.
+# Results of another run that are copied instead of made (`reuse` in the configuration), or linked (to another run of a sweep): of
+# all rules that could make a file, these do. Without any such result, the rules are not there.
 import re
 
 if REUSED:
@@ -35,3 +35,39 @@ if REUSED:
             **parameters("take_result", name=lambda wildcards: wildcards.name),
         shell:
             command("take_result")
+
+
+if LINKED:
+
+    ruleorder:
+        link_result
+        > simulate_trajectories
+        > shard_dataset
+        > check_stationarity
+        > train_model
+        > calibrate_refinement
+        > rollout_segment
+        > rollout_reference
+        > rollout_ensemble
+
+    rule link_result:
+        input:
+            source=lambda wildcards: maker_of(wildcards.name, LINKED),
+        output:
+            output=f"{RESULTS}/{{name}}",
+        log:
+            f"{RESULTS}/logs/link/{{name}}.log",
+        wildcard_constraints:
+            name="|".join(LINKED),
+        localrule: True
+        conda:
+            ENVIRONMENT
+        params:
+            **parameters("link_result"),
+        shell:
+            command("link_result")
+
+
+if REUSED and LINKED:
+
+    ruleorder: link_result > take_result

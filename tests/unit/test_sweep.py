@@ -1,0 +1,91 @@
+"""The table of a sweep: means over seeds with intervals, one row per setting; and its figure."""
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from sns_core.errors import UserError
+from sns_core.figures.sweep import plot_sweep
+from sns_core.metrics.sweep import tabulate_sweep
+from sns_core.record import inputs_of, outputs_of
+
+
+def scorecard(path, errors, lost=0, methods=("solver", "sns")):
+    rows = [
+        {"system": "kolmogorov", "method": method, "score": score, "layer": np.nan, "lead": np.nan, "value": value,
+         "low": 0.9 * value, "high": 1.2 * value, "floor_low": 0.005, "floor_high": 0.025, "inside": value <= 0.025,
+         "members_lost": lost if method == "sns" else 0, "members": 8}
+        for method in methods
+        for score, value in (("spectrum_error", errors[method]), ("kinetic_energy", 1e40 * lost + 1.0))
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    return {"output": tmp_path / "sweep.csv", "output_readable": tmp_path / "sweep.md"}
+
+
+def test_means_intervals_and_spreads_are_those_of_the_seeds(tmp_path, files):
+    values = [{"solver": 0.01, "sns": error} for error in (0.02, 0.03, 0.07)]
+    cards = [scorecard(tmp_path / f"{i}.csv", v, lost=i) for i, v in enumerate(values)]
+    tabulate_sweep(scorecards=cards, places=[{"seed": seed} for seed in (4, 5, 6)], **files)
+    row = pd.read_csv(files["output"]).set_index(["method", "score"]).loc[("sns", "spectrum_error")]
+    deviation = np.std([0.02, 0.03, 0.07], ddof=1)
+    assert row["mean"] == pytest.approx(0.04) and row["deviation"] == pytest.approx(deviation)
+    assert (row["least"], row["greatest"], row["runs"]) == pytest.approx((0.02, 0.07, 3))
+    # Student's 95 % quantile for two degrees of freedom is 2.92.
+    assert row["high"] - row["mean"] == pytest.approx(2.92 * deviation / np.sqrt(3), rel=1e-3)
+    assert row["mean"] - row["low"] == pytest.approx(row["high"] - row["mean"])
+    assert (row["floor_low"], row["floor_high"], row["inside"]) == pytest.approx((0.005, 0.025, 1))
+    assert [row[f"seed_{seed}"] for seed in (4, 5, 6)] == [0.02, 0.03, 0.07]
+    line = next(line for line in files["output_readable"].read_text().splitlines() if line.startswith("| sns"))
+    assert line.split(" | ")[1:4] == ["3 of 24", "0.040 ± 0.026", "diverges"]
+
+
+def test_each_setting_has_rows_of_its_own_and_a_single_run_its_own_interval(tmp_path, files):
+    errors = {0.1: {"solver": 0.01, "sns": 0.02}, 0.2: {"solver": 0.01, "sns": 0.5}}
+    cards = [scorecard(tmp_path / f"{value}.csv", each) for value, each in errors.items()]
+    tabulate_sweep(scorecards=cards, places=[{"viscosity": value, "name": "a"} for value in errors], **files)
+    table = pd.read_csv(files["output"]).set_index(["viscosity", "method", "score"])
+    row = table.loc[(0.2, "sns", "spectrum_error")]
+    assert (row["mean"], row["low"], row["high"], row["runs"]) == pytest.approx((0.5, 0.45, 0.6, 1))
+    assert table.loc[(0.1, "sns", "spectrum_error"), "mean"] == 0.02 and len(table) == 8
+    assert "| 0.2 | a | sns | 0 of 8 | 0.50 |" in files["output_readable"].read_text()
+
+
+def test_both_tables_are_recorded_as_outputs(tmp_path, files):
+    arguments = {"scorecards": [tmp_path / "a.csv"], **files}
+    assert outputs_of(arguments) == list(files.values())
+    for path in (tmp_path / "a.csv", *files.values()):
+        path.write_text("x")
+    assert inputs_of(tabulate_sweep, arguments) == [tmp_path / "a.csv"]
+
+
+def test_seeds_with_other_methods_are_refused_and_settings_with_other_methods_are_not(tmp_path, files):
+    first = scorecard(tmp_path / "a.csv", {"solver": 0.1, "sns": 0.1})
+    second = scorecard(tmp_path / "b.csv", {"solver": 0.1}, methods=("solver",))
+    with pytest.raises(UserError, match="runs of two seeds score different methods"):
+        tabulate_sweep(scorecards=[first, second], places=[{"seed": 0}, {"seed": 1}], **files)
+    tabulate_sweep(scorecards=[first, second], places=[{"methods": 0}, {"methods": 1}], **files)
+    assert pd.read_csv(files["output"]).groupby("methods")["method"].nunique().tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("axes", [["seed"], ["viscosity", "seed"], ["viscosity", "kind"]])
+def test_the_figure_shows_every_method_whatever_is_swept(tmp_path, files, axes):
+    values = {"seed": [0, 1], "viscosity": [0.1, 1.0], "kind": ["a", "b"]}
+    places = [{axes[0]: value} for value in values[axes[0]]]
+    places = [{**place, name: value} for place in places for name in axes[1:] for value in values[name]] or places
+    rng = np.random.default_rng(0)
+    cards = [
+        scorecard(tmp_path / f"{i}.csv", {"solver": 0.01, "sns": rng.uniform(0.02, 0.04)}) for i in range(len(places))
+    ]
+    tabulate_sweep(scorecards=cards, places=places, **files)
+    labels = {"solver": "Solver", "sns": "SNS"}
+    plot_sweep(table=files["output"], axes=axes, labels=labels, dpi=60, output=tmp_path / "sweep.png")
+    picture = matplotlib.image.imread(tmp_path / "sweep.png")[..., :3]
+    orange = np.abs(picture - np.array([0xD5, 0x5E, 0x00]) / 255).max(-1) < 0.1
+    assert orange.sum() > 20, "the colour of the method"
+    assert (tmp_path / "sweep.pdf").exists()

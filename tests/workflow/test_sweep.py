@@ -1,0 +1,139 @@
+"""Sweeps: the points of a grid, what they share, and a call that runs them, is repeated, and is given one more value."""
+
+import re
+import subprocess
+
+import pandas as pd
+import pytest
+import yaml
+from snakemake_calls import command, environment
+from test_reruns import merged
+
+from sns_workflow import configuration
+from sns_workflow.config_values import ConfigurationError
+from sns_workflow.sweep import maker_of, read
+
+GRID = {"seed": [0, 1], "models.sns_residual.training.steps": [20, 40]}
+
+
+def swept(root, grid: dict, **overlay):
+    return read(merged(root, {"run": "mine", "sweep": grid, **overlay}))
+
+
+def test_a_point_is_a_run_of_its_own_with_its_values(root):
+    sweep = swept(root, GRID)
+    assert (sweep.folder, sweep.axes) == ("results/mine-sweep", ("seed", "steps"))
+    assert [point.folder for point in sweep.points] == [
+        f"results/mine-sweep/seed{seed}-steps{steps}" for seed in (0, 1) for steps in (20, 40)
+    ]
+    last = sweep.points[-1]
+    assert last.place == {"seed": 1, "steps": 40} and last.whole["seed"] == 1
+    assert last.whole["models"]["sns_residual"]["training"]["steps"] == 40
+    assert last.rule_prefix == "seed1_steps40_"
+
+
+def test_points_share_what_no_setting_sets_apart(root):
+    points = {point.name: point for point in swept(root, GRID).points}
+    assert not points["seed0-steps20"].linked and not points["seed1-steps20"].linked
+    for seed in (0, 1):
+        first, linked = points[f"seed{seed}-steps20"].folder, points[f"seed{seed}-steps40"].linked
+
+        def is_linked(name, linked=linked):
+            return any(re.fullmatch(pattern, name) for pattern in linked)
+
+        for name in ("data/train.nc", "shards/manifest.json", "reference/0-3/segment_0000.nc", "models/pointwise.safetensors",
+                     "models/pointwise.csv", "rollouts/pointwise/0-1/segment_0000.nc", "ensembles/solver.nc"):  # fmt: skip
+            assert is_linked(f"kolmogorov/{name}"), name
+            assert maker_of(f"kolmogorov/{name}", linked) == f"{first}/kolmogorov/{name}"
+        for name in ("models/sns_residual.safetensors", "calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc",
+                     "metrics/pointwise.nc", "scorecard.csv"):  # fmt: skip
+            assert not is_linked(f"kolmogorov/{name}"), name
+
+
+def test_overlays_have_names_and_equal_names_of_axes_are_told_apart(root):
+    grid = {
+        "length": {
+            "short": {"models": {"pointwise": {"training": {"steps": 20}}}},
+            "long": {"models": {"pointwise": {"training": {"steps": 30}}}},
+        },
+        "use.methods": [["solver", "pointwise"], ["solver"]],
+        "models.sns_white.training.steps": [20],
+        "models.sns_residual.training.steps": [40],
+    }
+    sweep = swept(root, grid)
+    assert sweep.axes == ("length", "methods", "models.sns_white.training.steps", "models.sns_residual.training.steps")
+    assert [(p.place["length"], p.place["methods"]) for p in sweep.points] == [
+        ("short", 0), ("short", 1), ("long", 0), ("long", 1),
+    ]  # fmt: skip
+    assert [point.whole["models"]["pointwise"]["training"]["steps"] for point in sweep.points] == [20, 20, 30, 30]
+    assert len({point.name for point in sweep.points}) == 4 and max(len(point.name) for point in sweep.points) < 64
+
+
+def test_without_a_grid_three_seeds_are_run(root):
+    assert [point.place for point in read(merged(root)).points] == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+
+
+MISTAKES = {
+    "no values": ({"seed": []}, "sweep.seed: must be a list of values, or overlays by their names"),
+    "one value": ({"seed": 3}, "sweep.seed: must be a list of values"),
+    "a list of axes": ([{"seed": [1]}], "sweep: must map each key to the list of its values"),
+    "no overlay": ({"length": {"short": 3}}, "sweep.length.short: must be an overlay"),
+    "a value twice": ({"seed": [1, 1]}, "sweep: two points have the name 'seed1'"),
+    "too many": ({"seed": list(range(1001))}, "sweep: 1001 points, and at most 1000 are allowed"),
+    "a misspelt key": ({"rollout.membrs": [1]}, 'sweep, point membrs1: rollout: unknown key "membrs"; did you mean'),
+    "a value out of bounds": (
+        {"rollout.members": [1, 100]},
+        "sweep, point members100: rollout.members: 100 exceeds the",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_grid_or_at_a_point_is_one_line(root, mistake):
+    grid, words = MISTAKES[mistake]
+    with pytest.raises(ConfigurationError) as error:
+        swept(root, grid)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_single_run_refuses_a_grid_with_the_way_out(root):
+    with pytest.raises(ConfigurationError, match=r"sweep: .*call snakemake -s workflow/sweep\.smk with it"):
+        configuration.read(merged(root, {"sweep": GRID}))
+
+
+def test_a_sweep_runs_once_shares_its_data_and_runs_only_what_is_added(root, tmp_path):
+    overlay = {
+        "run": "mine",
+        "use": {"methods": ["solver", "pointwise"]},
+        "rollout": {"steps": 40, "segment_steps": 40},
+        "metrics": {"window": 40},
+        "figures": {"fields": {"steps": [0, 40]}},
+        "sweep": {"methods.pointwise.steps": [20, 40]},
+    }
+
+    def call(*flags: str) -> str:
+        line = command(root, tmp_path, *flags, overlay=yaml.safe_dump(overlay))
+        line[line.index(str(root / "Snakefile"))] = str(root / "workflow/sweep.smk")
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    call("sweep")
+    folder = tmp_path / "results/mine-sweep"
+    shards, link = (folder / f"steps{steps}/kolmogorov/shards/manifest.json" for steps in (20, 40))
+    assert link.is_symlink() and link.resolve() == shards and not shards.is_symlink()
+    model = folder / "steps40/kolmogorov/models/pointwise.safetensors"
+    assert (
+        model.is_symlink() and not (folder / "steps40/kolmogorov/rollouts/pointwise/0-1/segment_0000.nc").is_symlink()
+    )
+    table = pd.read_csv(folder / "sweep.csv")
+    assert set(table["steps"]) == {20, 40} and set(table["runs"]) == {1}
+    horizons = table[(table["score"] == "stability_horizon") & (table["method"] == "pointwise")]
+    assert horizons.set_index("steps")["mean"].le([20, 40]).all()
+    assert (folder / "sweep.png").exists() and "| 20 | pointwise |" in (folder / "sweep.md").read_text()
+    assert "Nothing to be done" in call("sweep")
+
+    overlay["sweep"]["methods.pointwise.steps"].append(30)
+    call("sweep")
+    assert (folder / "steps30/kolmogorov/models/pointwise.safetensors").is_symlink()
+    assert set(pd.read_csv(folder / "sweep.csv")["steps"]) == {20, 30, 40}

@@ -1,0 +1,110 @@
+"""The time left of a run is told from what its jobs have taken, and a page shows what is there before the run ends."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from snakemake_calls import SYSTEM, snakemake
+
+from sns_core.files import record_path, write_json
+from sns_core.record import FORMAT, running_path
+from sns_workflow.inspect_run import Job
+from sns_workflow.progress_page import history_of, write_page
+from sns_workflow.time_left import sentence, time_left
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """Return a function that makes jobs, each reading the result of the job before: (stage, state, seconds, words)."""
+    monkeypatch.chdir(tmp_path)
+
+    def made(*descriptions) -> list[Job]:
+        chain = []
+        for index, (stage, state, seconds, why) in enumerate(descriptions):
+            output = Path(f"{index}.nc")
+            if seconds is not None:
+                record = {"format": FORMAT, "stage": stage, "fingerprint": "", "wall_seconds": seconds}
+                write_json(record_path(output), {**record, "configuration": {}, "inputs": {}, "outputs": {}})
+            before = [chain[-1].outputs[0]] if chain else []
+            chain.append(Job(stage, {}, "", None, [output], before, state, why))
+        return chain
+
+    return made
+
+
+def test_estimates_are_scaled_by_what_the_jobs_of_the_stage_have_taken(jobs):
+    run = jobs(
+        ("rollout_segment", "done", 30.0, ""),
+        ("rollout_segment", "missing", None, ""),
+        ("train_model", "done", 5.0, ""),
+        ("train_model", "stale", 5.0, ""),
+        ("compute_metrics", "missing", None, ""),
+    )
+    left = time_left(run, [10.0, 20.0, 10.0, 40.0, 2.0])
+    # Rollouts take three times their estimate, trainings half of it; of metrics only the mean of all, 35 / 20, is known.
+    assert left.work == pytest.approx(60 + 20 + 2 * 35 / 20) and left.chain == pytest.approx(left.work)
+    assert (left.jobs, left.measured) == (3, 2)
+    assert sentence(left, 2, "{:.1f} s".format) == (
+        "about 83.5 s left on 2 cores (83.5 s of one core in 3 jobs, 83.5 s of them one after the other; measured on 2 jobs)"
+    )
+
+
+def test_jobs_that_do_not_wait_for_each_other_share_the_cores(jobs):
+    run = jobs(*[("rollout_segment", "missing", None, "")] * 4)
+    for job in run:
+        job.inputs = []
+    left = time_left(run, [10.0] * 4)
+    assert (left.on(1), left.on(2), left.on(8)) == (40.0, 20.0, 10.0) and left.measured == 0
+    assert "at the rates of `snakemake plan`" in sentence(left, 8, str)
+
+
+def test_a_running_job_is_believed_or_has_the_rest_of_its_estimate(jobs):
+    run = jobs(
+        ("train_model", "running", None, "training sns: 10/20, 3.0 per second, 2.5 min left"),
+        ("train_model", "running", None, ""),
+    )
+    marker = running_path(run[1].outputs[0])
+    write_json(marker, {})
+    began = marker.stat().st_mtime - 30
+    os.utime(marker, (began, began))
+    assert time_left(run, [1000.0, 100.0]).work == pytest.approx(150 + 70, abs=5)
+
+
+def test_a_page_shows_jobs_curves_scores_and_figures_of_a_run_that_is_not_finished(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/mine")
+    for name in ("models/.work/abc/sns.csv", "models/done.csv"):
+        path = folder / "flow" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "validation": [1.1, 0.6]}).to_csv(path, index=False)
+    (folder / "flow/metrics").mkdir()
+    windows = {"window_spectrum_error": [0.1, 0.3], "kinetic_energy": [1.0, 1.0], "members_lost": [0, 3]}
+    pd.DataFrame(windows).to_csv(folder / "flow/metrics/pointwise_windows.csv", index=False)
+    (folder / "flow/figures").mkdir()
+    (folder / "flow/figures/fields.png").write_bytes(b"picture")
+
+    def training(name: str, state: str) -> Job:
+        arguments = {"name": name, "spec": {"training": {"steps": 40}}}
+        return Job("train_model", arguments, "", None, [folder / f"flow/models/{name}.safetensors"], [], state, "10/40")
+
+    config = {"run": "mine", "use": {"systems": ["flow"]}}
+    run = [training("sns", "running"), training("done", "done"), training("later", "missing")]
+    text = write_page(folder, config, run, "1 running, 1 done", "about 3 h left").read_text()
+    assert "about 3 h left" in text and "<td>0.2</td>" in text and "<td>3</td>" in text
+    assert text.count("data:image/png;base64,") == 2 and "sns.safetensors</code>: 10/40" in text
+    assert history_of(folder / "flow/models/sns.safetensors").parent.name == "abc"
+    assert history_of(folder / "flow/models/later.safetensors") is None
+
+
+def test_the_page_and_the_status_of_a_run_whose_end_is_missing(root, finished, tmp_path):
+    run = Path(shutil.copytree(finished, tmp_path / "run", symlinks=True))
+    (run / SYSTEM / "scorecard.csv").unlink()
+    for target, words in (("progress", "page: results/smoke/progress.html"), ("status", "missing")):
+        call = snakemake(root, run, target)
+        assert call.returncode == 0 and words in call.stdout, call.stdout
+        assert "left on 2 cores (" in call.stdout and "measured on" in call.stdout
+    page = (run / "results/smoke/progress.html").read_text()
+    assert "<code>score_methods</code>" in page and "figures" not in page.partition("<main>")[0]
+    assert page.count("data:image/png") > 5, "the losses, and every figure"
