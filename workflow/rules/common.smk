@@ -105,5 +105,5 @@ def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1,
 
 def on_gpus_of_its_own(resources) -> str:
     """Words that start a job on as many GPUs as it asks for; none where it asks for none, or the configuration names one."""
-    count = resources.get("gpu", 0)
-    return f"-m sns_core.gpus {count} " if count and ":" not in config["hardware"]["device"] else ""
+    count, named = resources.get("gpu", 0), config["hardware"]["device"] not in ("auto", "cuda")
+    return f"-m sns_core.gpus {count} " if count and not named else ""
