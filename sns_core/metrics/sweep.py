@@ -110,7 +110,7 @@ def _markdown(table: pd.DataFrame, axes: list[str]) -> str:
 
 def _cell(row: pd.Series) -> str:
     if not np.isfinite(row["mean"]):
-        return "lost"
+        return "lost" if row["members_lost"] else "–"
     deviation = 0.0 if math.isnan(row["deviation"]) else row["deviation"]
     size = max(abs(row["mean"]), abs(deviation))
     digits = 0 if size >= 20 else 3 if size < 0.2 else 2
