@@ -38,7 +38,7 @@ from sns_workflow.sweep import maker_of
 configfile: f"{PROJECT}/config/config.yaml"
 
 
-# Results of other runs of a sweep, of which this run is one: pattern of their names below the run's folder -> the other's folder.
+# Results of other runs that a run of a sweep links to: pattern of their names below the run's folder -> folder of the other run.
 LINKED = config.pop("linked", {})
 
 # Only the main process of a call asks for files that no rule makes; another workflow may have a rule that makes them.

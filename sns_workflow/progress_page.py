@@ -84,8 +84,8 @@ def _scores(folder: Path) -> list[dict]:
     rows = []
     for path in sorted((folder / "metrics").glob("*_windows.csv")):
         table = pd.read_csv(path)
-        known = [column for column in SCORES if column in table]
+        columns = [column for column in SCORES if column in table]
         row = {"method": path.stem.removesuffix("_windows")}
-        row |= {SCORES[c]: digits(float(table[c].max() if c == "members_lost" else table[c].mean())) for c in known}
+        row |= {SCORES[c]: digits(float(table[c].max() if c == "members_lost" else table[c].mean())) for c in columns}
         rows.append(row)
     return rows

@@ -62,14 +62,14 @@ def _ratio(indices: list[int], measured: dict[int, float], planned: list[float])
 
 def _rest(job: Job, whole: float) -> float:
     """Return the seconds that a running job has left: as it prints them, or what is over of its estimate."""
-    if found := LEFT.findall(job.why):
-        return 60 * float(found[-1])
+    if minutes := LEFT.findall(job.why):
+        return 60 * float(minutes[-1])
     began = min((running_path(path).stat().st_mtime for path in job.outputs if running_path(path).exists()), default=0)
     return max(0.0, whole - (time.time() - began)) if began else whole
 
 
 def _longest_chain(jobs: list[Job], seconds: list[float]) -> float:
-    """Return the largest sum of seconds along jobs each of which reads what the one before makes."""
+    """Return the largest sum of seconds along a chain of jobs in which each job reads what the one before makes."""
     made_by = {path: index for index, job in enumerate(jobs) for path in job.outputs}
     upstream = {n: {made_by[path] for path in job.inputs if path in made_by} for n, job in enumerate(jobs)}
     ends: dict[int, float] = {}
