@@ -111,7 +111,7 @@ def dependencies(checked: configuration.Configuration) -> dict[str, dict]:
             "seed": checked.whole["seed"],
             "reuse": checked.whole["reuse"],
             "device": hardware["device"],
-            **{key: resolved[key] for key in ("system", "emulator", "data")},
+            **{key: resolved.get(key) for key in ("system", "source", "emulator", "data")},
         }
         needs[f"{system}/(data|shards)/[^/]+"] = data
         lengths = {key: rollout[key] for key in ("lags", "block_steps", "segment_steps")}

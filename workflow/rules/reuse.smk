@@ -42,6 +42,7 @@ if LINKED:
     ruleorder:
         link_result
         > simulate_trajectories
+        > read_source
         > shard_dataset
         > check_stationarity
         > train_model
