@@ -37,11 +37,11 @@ def export(run: Path, method: str, *, output: Path, system: str | None = None) -
     if output.exists():
         raise UserError(f"{output}: is there already; name another output, or remove it")
     rollout = open_rollout(run, method, system)
-    (name,) = rollout.data_vars
+    (name,), mirrored = rollout.data_vars, rollout.attrs.pop("mirrored", "")
     if output.suffix == ".zarr":
         _write_zarr(rollout, output)
     else:
-        _write_well(rollout[name], output)
+        _write_well(rollout[name], mirrored, output)
     sizes = ", ".join(f"{dimension} {size}" for dimension, size in rollout[name].sizes.items())
     return f"{output}: {SUFFIXES[output.suffix]} with {name} ({sizes})"
 
@@ -61,6 +61,9 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
         raise UserError(f"{folder}: holds no rollout of {method!r}; it has {names}")
     flow = Emulation.read(folder / "shards" / "manifest.json").build_system()
     frames = open_segments(segments, flow.variable)[0][flow.variable].drop_attrs()
+    for axis, mirror in zip("yx", flow.mirrored, strict=True):
+        if mirror:  # the second half is the mirror image of the first
+            frames = frames.isel({axis: slice(frames.sizes[axis] // 2)})
     if flow.offset:
         frames = frames + xr.DataArray(np.asarray(flow.offset, np.float32), dims="layer")
     dataset = frames.to_dataset(name=flow.variable).assign_attrs(method=method, system=folder.name)
@@ -84,7 +87,7 @@ def _write_zarr(rollout: xr.Dataset, output: Path) -> None:
         store.to_zarr(temporary, zarr_format=2, consolidated=True)
 
 
-def _write_well(frames: xr.DataArray, output: Path) -> None:
+def _write_well(frames: xr.DataArray, mirrored: str, output: Path) -> None:
     import h5py
 
     members, times, layers, height, width = frames.shape
@@ -99,8 +102,9 @@ def _write_well(frames: xr.DataArray, output: Path) -> None:
             axes[name] = frames[name].values.astype(np.float32)
             axes[name].attrs.update({"sample_varying": False, "time_varying": name == "time"})
         for name, points in (("x", width), ("y", height)):
-            ends = file.create_group(f"boundary_conditions/{name}_periodic")
-            ends.attrs.update({"bc_type": "PERIODIC", "sample_varying": False, "time_varying": False})
+            kind = "wall" if name in mirrored else "periodic"
+            ends = file.create_group(f"boundary_conditions/{name}_{kind}")
+            ends.attrs.update({"bc_type": kind.upper(), "sample_varying": False, "time_varying": False})
             ends.attrs["associated_dims"] = np.array([name], dtype=text)
             ends.attrs["associated_fields"] = np.array([], dtype=text)
             ends["mask"] = np.isin(np.arange(points), [0, points - 1])

@@ -29,10 +29,6 @@ def described_source(name: str, config: dict) -> dict:
     spin_up = float(block["data"].get("spin_up", 0.0))
     files = _listed(f"{where}.source.files", block["source"]["files"])
     source = {**block["source"], "files": files, "spin_up": spin_up}
-    if not all(source.pop("periodic").values()):
-        raise ConfigurationError(
-            f"{where}.source.periodic: only fields that are periodic in y and x are emulated so far"
-        )
     if block["data"].get("reference"):
         raise ConfigurationError(
             f"{where}.data.reference: only a solver can make a reference ensemble; leave it out: the test trajectories are the "
@@ -40,6 +36,10 @@ def described_source(name: str, config: dict) -> dict:
         )
     facts = _facts(f"{where}.source", source)
     emulator = {"resolution": facts["resolution"], "step": facts["step"], **block["emulator"]}
+    if "resolution" in block["emulator"] and not all(source["periodic"].values()):
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: a flow that is not periodic keeps the points of its files; make the files coarser"
+        )
     (rows, columns), (height, width) = grid_shape(emulator["resolution"]), grid_shape(facts["resolution"])
     if rows > height or columns > width or rows * width != columns * height:
         raise ConfigurationError(

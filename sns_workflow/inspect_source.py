@@ -29,6 +29,11 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
         f"{name}: {', '.join(parameters['layers'])} on {height} x {width} points (y, x), longer side "
         f"{parameters['length']:.4g}{length}, a frame every {emulator['step']:g}{units}"
     ]
+    walls = [axis for axis, mirror in zip("yx", parameters["mirrored"], strict=True) if mirror]
+    if walls:
+        lines.append(
+            f"  walls      along {' and '.join(walls)}: points and length count the field and its mirror image"
+        )
     total = 0
     for split, size in splits.items():
         amount = 4 * channels * height * width * size["members"] * size["frames"]

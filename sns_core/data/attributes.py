@@ -164,8 +164,10 @@ def file_attributes(title: str, stage: str, history: str = "") -> dict[str, str]
 
 
 def shown_units(system: "System | type[System]") -> dict[str, str]:
-    """Return the attribute of a file whose units figures keep; nothing for other systems."""
-    return {"shown_units": "own"} if system.shows_own_units else {}
+    """Return the attributes of a file that figures follow: that they keep its units, and that they show the half of its frames
+    before the mirror image, along the axes in `mirrored`. Nothing for other systems."""
+    axes = "".join(name for name, mirror in zip("yx", system.mirrored, strict=True) if mirror)
+    return ({"shown_units": "own"} if system.shows_own_units else {}) | ({"mirrored": axes} if axes else {})
 
 
 def described(

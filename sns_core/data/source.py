@@ -96,17 +96,20 @@ def facts_of(source: dict) -> dict:
     for recording in recordings.values():
         _check_alike(first, recording)
     height, width = first.frames.shape[-2:]
-    if height % 2 or width % 2:
+    mirrored = [not source["periodic"][axis] for axis in ("y", "x")]
+    grid = [points * (2 if mirror else 1) for points, mirror in zip((height, width), mirrored, strict=True)]
+    if grid[0] % 2 or grid[1] % 2:
         raise UserError(
-            f"{first.path}: frames of {height} x {width} points; both numbers must be even, so leave out a row"
+            f"{first.path}: frames of {height} x {width} points; along a periodic axis their number must be even, so leave out a row"
         )
+    _check_walls(source)
     layers = [str(layer) for layer in first.layers or source["variables"]]
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
         if name not in layers:
             raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}")
     units = {short_name(text) for text in first.units}
     parameters = {
-        "length": _longer_length(first, source["length"]),
+        "length": _longer_length(first, source["length"], grid),
         "offset": _offset(first),
         "layers": layers,
         "variable": source["variables"][0] if len(source["variables"]) == 1 else "fields",
@@ -115,11 +118,12 @@ def facts_of(source: dict) -> dict:
         "time_units": short_name(first.time_units),
         "velocity": source["velocity"],
         "homogeneous": [source["homogeneous"][axis] for axis in ("y", "x")],
+        "mirrored": mirrored,
     }
     sizes = {name: {"members": len(r.members), "frames": len(r.times)} for name, r in recordings.items()}
     return {
         "parameters": parameters,
-        "resolution": grid_of((height, width)),
+        "resolution": grid_of(grid),
         "step": _rounded(first.step),
         CONTINUED: sizes.pop(CONTINUED)["frames"],
         "splits": sizes,
@@ -131,8 +135,21 @@ def _rounded(number: float) -> float:
     return float(f"{number:.9g}")
 
 
-def _longer_length(recording: Recording, lengths: list[float] | None) -> float:
-    """Return the length of the longer side: as it is configured, or the number of points times their distance."""
+def _check_walls(source: dict) -> None:
+    """Raise UserError where the description of a flow does not fit an axis that is not periodic."""
+    for axis in ("y", "x"):
+        if not source["periodic"][axis] and source["homogeneous"][axis]:
+            raise UserError(
+                f"source.homogeneous.{axis}: a flow that is not periodic along {axis} is not the same everywhere along it"
+            )
+    if not all(source["periodic"].values()) and source["velocity"] == "vorticity":
+        raise UserError(
+            "source.velocity: the velocity of a vorticity is known on a periodic domain alone; name two channels, or none"
+        )
+
+
+def _longer_length(recording: Recording, lengths: list[float] | None, grid: list[int]) -> float:
+    """Return the length of the longer side of a grid: as it is configured, or the number of points times their distance."""
     points = recording.frames.shape[-2:]
     axes = (recording.y, recording.x)
     spacings = (
@@ -143,7 +160,7 @@ def _longer_length(recording: Recording, lengths: list[float] | None) -> float:
             f"{recording.path}: points are {spacings[0]:g} apart along y and {spacings[1]:g} along x; interpolate to squares, or say "
             "source.length where the coordinates are wrong"
         )
-    return _rounded(spacings[1] * max(points))
+    return _rounded(spacings[1] * max(grid))
 
 
 def _offset(recording: Recording) -> list[float] | None:
@@ -248,7 +265,7 @@ def read_source(
             values = recording.read(row, slice(first, min(first + block, frames)))
             if flow.offset:
                 values = values - np.asarray(flow.offset)[:, None, None]
-            values = values.astype(np.float32)
+            values = mirrored_fields(values.astype(np.float32), flow.mirrored)
             observed = flow.observe(torch.from_numpy(np.ascontiguousarray(values)), emulator["resolution"])
             writer.write_member(row, first, observed.numpy())
             energies[row, first : first + len(values)] = flow.kinetic_energy(observed).numpy()
@@ -256,6 +273,14 @@ def read_source(
                 initial[row] = observed[start - first].numpy()
         record = provenance(configuration, None, "cpu", wall_seconds=time.monotonic() - began)
         writer.annotate(provenance=record, dt=emulator["step"])
+
+
+def mirrored_fields(values: np.ndarray, axes: tuple[bool, bool]) -> np.ndarray:
+    """Return fields (..., H, W) followed by their mirror images along those of the axes (y, x) that are True."""
+    for axis, mirror in zip((-2, -1), axes, strict=True):
+        if mirror:
+            values = np.concatenate([values, np.flip(values, axis)], axis)
+    return values
 
 
 def every_nth(step: float, recorded: float) -> int:

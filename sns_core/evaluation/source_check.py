@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sns_core.data.source import every_nth, open_split
+from sns_core.data.source import every_nth, mirrored_fields, open_split
 from sns_core.metrics.distances import decorrelation_time
 from sns_core.metrics.stationarity import drift, is_drifting, thirds_difference
 from sns_core.metrics.temporal import temporal_correlation
@@ -95,13 +95,13 @@ def check_source(source: dict, system: dict, emulator: dict, train: dict) -> Sou
     frames = np.stack([recording.read(int(member), slice(count)) for member in members]).astype(np.float32)
     if flow.offset:
         frames = frames - np.asarray(flow.offset, dtype=np.float32)[:, None, None]
-    fields = torch.from_numpy(frames)
+    fields = torch.from_numpy(mirrored_fields(frames, flow.mirrored))
     fields = flow.observe(fields.flatten(0, 1), emulator["resolution"]).unflatten(0, fields.shape[:2])
     energy = flow.kinetic_energy(fields.flatten(0, 1)).sum(-1).unflatten(0, fields.shape[:2]).numpy()
     correlation = temporal_correlation(fields, max(1, count // 2)).numpy()
     lag = np.arange(len(correlation)) * emulator["step"]
     return SourceCheck(
-        frame=fields[0, -1].numpy(),
+        frame=fields[0, -1, :, : frames.shape[-2], : frames.shape[-1]].numpy(),
         times=np.arange(count) * emulator["step"],
         energy=energy,
         lag=lag,

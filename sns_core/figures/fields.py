@@ -48,7 +48,7 @@ def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[in
     """
     with Rollout(paths, size) as rollout:
         stored_step, values = rollout.frame(member, step) or (step, None)
-        return stored_step, values, rollout.time_units
+        return stored_step, None if values is None else rollout.shown(values), rollout.time_units
 
 
 def plot_fields(

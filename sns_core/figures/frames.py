@@ -43,9 +43,15 @@ class Rollout:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Points (H, W) of a frame."""
+        """Points (H, W) of a frame as it is shown."""
         part = self._parts[0][0]
-        return part.sizes["y"], part.sizes["x"]
+        return self.shown(np.empty((part.sizes["y"], part.sizes["x"]))).shape
+
+    def shown(self, frame: np.ndarray) -> np.ndarray:
+        """Return the part (..., H, W) of a frame that is shown: without its mirror image along axes that are not periodic."""
+        mirrored = self._parts[0][0].attrs.get("mirrored", "")
+        height, width = (n // (2 if name in mirrored else 1) for name, n in zip("yx", frame.shape[-2:], strict=True))
+        return frame[..., :height, :width]
 
     @property
     def members(self) -> list[int]:

@@ -313,7 +313,7 @@ class _Pictures:
 
     def _coloured(self, field: np.ndarray) -> np.ndarray:
         """Return the colours (C, panel height, panel width, 3) of a frame (C, H, W), one square per point, y upwards."""
-        values = field / self.std[:, None, None]
+        values = next(iter(self.rollouts.values())).shown(field) / self.std[:, None, None]
         colours = self.colours[np.clip((values / COLOUR_LIMIT + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)]
         rows, columns = self.pixel_points
         return colours[:, rows[::-1][:, None], columns]

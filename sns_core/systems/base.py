@@ -56,6 +56,8 @@ class System(abc.ABC):
     has_velocity = True
     # Whether figures keep the units of the files. They show days for seconds, and kilometres for metres, where it is False.
     shows_own_units = False
+    # Axes (y, x) along which a frame holds a field and then its mirror image, because the field is not periodic there.
+    mirrored = (False, False)
     # A number per channel that frames of files lack, because it was subtracted from them; None for a solver's.
     offset: list[float] | None = None
     # The name and the units of the field in files.

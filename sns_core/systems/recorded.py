@@ -20,6 +20,8 @@ class RecordedFlow(System):
     channel that was subtracted from the files' values, where their mean is far from zero. `velocity`: "vorticity" where each
     channel is the vorticity dv/dx - du/dy of a flow without divergence, ["u", "v"] where two channels are the velocity, "none"
     otherwise. `homogeneous`: whether the flow looks the same everywhere along y and along x, so that training may translate it.
+    `mirrored`: whether frames hold the field and then its mirror image along y and along x, where it is not periodic; `resolution`
+    and `length` count both. Fourier series of such frames are the cosine series of the field.
 
     A channel that is no vorticity is its own "velocity": its energy is half its mean square, and the sum over u and v is the
     kinetic energy.
@@ -40,6 +42,7 @@ class RecordedFlow(System):
         velocity: str | list[str] = NO_VELOCITY,
         homogeneous: list[bool] = (False, False),
         offset: list[float] | None = None,
+        mirrored: list[bool] = (False, False),
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
@@ -48,7 +51,7 @@ class RecordedFlow(System):
         self.variable, self.units, self.length_units, self.time_units = variable, units, length_units, time_units
         self.has_velocity, self._inverts = velocity != NO_VELOCITY, velocity == VORTICITY
         self._across = None if isinstance(velocity, str) else self.layers.index(velocity[1])
-        self._homogeneous, self.offset = tuple(homogeneous), offset
+        self._homogeneous, self.offset, self.mirrored = tuple(homogeneous), offset, tuple(mirrored)
         if self.has_velocity:
             self.energy_units = f"{length_units}2 {time_units}-2" if length_units != "1" else "1"
 
@@ -93,6 +96,13 @@ class RecordedFlow(System):
         spectrum = torch.fft.rfft2(state)[..., : columns // 2 + 1]
         coarse = torch.cat([spectrum[..., : rows // 2, :], spectrum[..., -(rows // 2) :, :]], -2)
         return torch.fft.irfft2(coarse * (rows * columns / (height * width)), s=(rows, columns))
+
+    def admissible(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return frames (..., C, H, W) whose second half is the mirror image of the first along each mirrored axis."""
+        for axis, mirror in zip((-2, -1), self.mirrored, strict=True):
+            if mirror:
+                frames = 0.5 * (frames + frames.flip(axis))
+        return frames
 
     def augment(self, frames: torch.Tensor, generator: torch.Generator, symmetries: str = "all") -> torch.Tensor:
         """Translate each sample of frames (B, F, C, H, W) along the axes on which the flow is homogeneous."""

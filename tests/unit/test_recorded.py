@@ -9,15 +9,16 @@ import torch
 import xarray as xr
 
 from sns_core.data import load_dataset, shard_dataset
-from sns_core.data.source import facts_of, open_split, read_source
+from sns_core.data.source import facts_of, mirrored_fields, open_split, read_source
 from sns_core.errors import UserError
+from sns_core.metrics.spectra import kinetic_energy_spectrum
 from sns_core.systems import KolmogorovFlow, build_system
 from sns_core.systems.recorded import RecordedFlow
 
 SOURCE = {
     "variables": ["h", "u"], "dims": {}, "join": None, "pieces": 1, "start": 0, "spin_up": 0.0, "velocity": "none",
     "length": None, "splits": {"by": "member", "validation": 0.2, "test": 0.2, "gap": 0},
-    "homogeneous": {"y": False, "x": True},
+    "homogeneous": {"y": False, "x": True}, "periodic": {"y": True, "x": True},
 }  # fmt: skip
 MEMBERS, FRAMES, HEIGHT, WIDTH = 5, 12, 8, 16
 
@@ -197,9 +198,44 @@ def test_files_of_pyqg_are_read(tmp_path):
     np.testing.assert_array_equal(recording.read(0, slice(None)), values[10:])
 
 
+def test_an_axis_with_walls_is_continued_by_its_mirror_image(fields, tmp_path):
+    fields.isel(y=slice(7)).to_netcdf(tmp_path / "a.nc")  # any number of points between walls
+    walls = {"periodic": {"y": False, "x": True}, "files": [str(tmp_path / "a.nc")]}
+    content = json.loads(read_all(tmp_path, {**SOURCE, **walls}).read_text())
+    assert content["emulator"]["resolution"] == [14, WIDTH]
+    assert content["system"]["parameters"]["length"] == 48 and content["system"]["parameters"]["mirrored"] == [
+        True,
+        False,
+    ]
+    with xr.open_dataset(tmp_path / "train.nc") as dataset:
+        frames = dataset["fields"].values
+        assert dataset.attrs["mirrored"] == "y"
+    np.testing.assert_array_equal(frames[..., :7, :], frames[..., :6:-1, :])
+    np.testing.assert_allclose(frames[:, :, 1, :7], fields["u"].values[:3, :, :7], atol=1e-6)
+    flow = build_system(content["system"]["name"], content["system"]["parameters"])
+    disturbed = torch.from_numpy(frames[0]) + torch.randn(frames[0].shape, generator=torch.Generator().manual_seed(6))
+    restored = flow.admissible(disturbed)
+    torch.testing.assert_close(restored, restored.flip(-2))
+    torch.testing.assert_close(flow.admissible(torch.from_numpy(frames[0])), torch.from_numpy(frames[0]))
+
+
+def test_the_spectrum_between_walls_is_the_cosine_series():
+    """A cosine with an antinode at each wall has one wavenumber, which no Fourier series of the field alone shows."""
+    y, x = np.pi * (np.arange(8) + 0.5) / 8, np.zeros(16)
+    field = torch.from_numpy(mirrored_fields(np.cos(3 * y)[:, None] + x, (True, False)))[None]
+    _, energy = kinetic_energy_spectrum(field, torch.zeros_like(field), length=2.0)
+    assert energy[0].argmax() == 3 and float(energy[0, 3] / energy[0].sum()) == pytest.approx(1.0)
+
+
 REFUSED = {
     "unequal spacing": (lambda f: f.assign_coords(x=f.x * 2), {}, "points are 3 apart along y and 6 along x"),
-    "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "frames of 8 x 15 points; both numbers must be even"),
+    "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "8 x 15 points; along a periodic axis their number must be even"),
+    "homogeneous between walls": (
+        lambda f: f, {"periodic": {"y": True, "x": False}}, r"source\.homogeneous\.x: a flow that is not periodic along x"
+    ),
+    "a vorticity between walls": (
+        lambda f: f, {"periodic": {"y": False, "x": True}, "velocity": "vorticity"}, "is known on a periodic domain alone"
+    ),
     "too few members": (lambda f: f.isel(member=slice(2)), {}, "2 members cannot be split into 1 for validation, 1 for the test"),
     "no such channel": (lambda f: f, {"velocity": ["u", "w"]}, r"source\.velocity: 'w' is none of the channels h, u"),
     "missing values": (lambda f: f.where(f.time < 5), {}, r"member 0 has missing or infinite values from time 5.5"),

@@ -51,7 +51,14 @@ def test_its_files_are_what_the_overlay_reads(example, root, tmp_path, monkeypat
     overlay = yaml.safe_load((root / "config" / "shallow-water.yaml").read_text())
     block = overlay["systems"]["shallow_water"]["source"]
     example.write(tmp_path / "data" / "shallow_water", {"train": 2, "validation": 1, "test": 2}, 4, 0.0)
-    defaults = {"dims": {}, "join": None, "pieces": 1, "spin_up": 0.0, "length": None}
+    defaults = {
+        "dims": {},
+        "join": None,
+        "pieces": 1,
+        "spin_up": 0.0,
+        "length": None,
+        "periodic": {"y": True, "x": True},
+    }
     homogeneous = {"y": False, **block["homogeneous"]}
     files = {split: [path] for split, path in block["files"].items()}
     facts = facts_of({**defaults, **block, "files": files, "homogeneous": homogeneous, "start": 1})

@@ -16,13 +16,13 @@ from sns_core.data import load_dataset
 from sns_core.data.emulation import Emulation
 from sns_core.data.reader import open_recording
 from sns_core.errors import UserError
-from sns_core.export import export
+from sns_core.export import export, open_rollout
 from sns_core.figures.movie import GAP, PANEL
 from sns_core.metrics.reference import compute_reference
 
 OVERLAY = """
 run: files
-use: {systems: [square, rectangle], methods: [solver, pointwise, sns]}
+use: {systems: [square, rectangle, channel], methods: [solver, pointwise, sns]}
 systems:
   square:
     source:
@@ -39,8 +39,15 @@ systems:
       homogeneous: {x: true}
     data: {shard_members: 2}
     override: {models: {sns_residual: {diffusion: {anchor_gap: 4}}}, rollout: {members: 2}}
+  channel:
+    source:
+      files: "in/channel_*.nc"
+      variables: [b]
+      splits: {by: member, validation: 0.25, test: 0.5}
+      homogeneous: {x: true}
+      periodic: {y: false}
 """
-SQUARE, RECTANGLE = Path("results/files/square"), Path("results/files/rectangle")
+SQUARE, RECTANGLE, CHANNEL = (Path("results/files", name) for name in ("square", "rectangle", "channel"))
 HEIGHT, WIDTH = 16, 32
 
 
@@ -89,12 +96,29 @@ def write_rectangle(folder: Path, members: int = 8, frames: int = 64) -> None:
         xr.Dataset(fields, axes).to_netcdf(folder / f"waves_{member}.nc")
 
 
+def write_channel(folder: Path, members: int = 8, frames: int = 64) -> None:
+    """Write waves that travel along a channel of 6 x 16 points with walls at both sides."""
+    rng = np.random.default_rng(8)
+    time, y, x = 0.1 * np.arange(frames), np.arange(6) + 0.5, np.arange(16.0)
+    for member in range(members):
+        b = np.zeros((frames, 6, 16))
+        for k, p in [(1, 0), (1, 1), (2, 1), (3, 2), (5, 3)]:
+            wave = 2 * np.pi * k / 16 * (x[None, None, :] - rng.normal(1, 0.4) * time[:, None, None]) + rng.uniform(
+                0, 6
+            )
+            b += np.cos(wave) * np.cos(np.pi * p / 6 * y[None, :, None]) / k
+        xr.Dataset({"b": (("time", "y", "x"), b)}, {"time": time, "y": y, "x": x}).to_netcdf(
+            folder / f"channel_{member}.nc"
+        )
+
+
 @pytest.fixture(scope="module")
 def from_files(root, finished, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     (folder / "in").mkdir()
     write_square(finished, folder / "in")
     write_rectangle(folder / "in")
+    write_channel(folder / "in")
     result = snakemake(root, folder, "all", overlay=OVERLAY)
     assert result.returncode == 0, result.stdout[-4000:]
     return folder
@@ -127,7 +151,7 @@ def test_the_trajectories_measure_as_the_solver_that_made_them(finished, from_fi
             np.testing.assert_allclose(files[name], solver[name], rtol=2e-3, atol=1e-5 * float(abs(solver[name]).max()))
 
 
-@pytest.mark.parametrize("system", [SQUARE, RECTANGLE], ids=["square", "rectangle"])
+@pytest.mark.parametrize("system", [SQUARE, RECTANGLE, CHANNEL], ids=["square", "rectangle", "channel"])
 def test_methods_are_scored_against_the_trajectories(from_files, system):
     card = pd.read_csv(from_files / system / "scorecard.csv").set_index(["method", "score"])
     assert {"solver", "pointwise", "sns"} == set(card.index.get_level_values("method"))
@@ -152,13 +176,25 @@ def test_a_rectangle_keeps_its_shape_its_channels_and_their_mean(from_files):
         np.testing.assert_allclose(energy, reference["kinetic_energy"], rtol=1e-4)
 
 
+def test_frames_between_walls_are_mirror_images_and_pictures_show_the_channel(from_files, tmp_path):
+    with xr.open_dataset(from_files / CHANNEL / "rollouts/sns/0-1/segment_0000.nc") as segment:
+        frames = segment["b"].values
+        assert frames.shape[-2:] == (12, 16) and segment.attrs["mirrored"] == "y"
+        np.testing.assert_allclose(frames, frames[..., ::-1, :], atol=1e-6)
+    page = (from_files / CHANNEL / "explorer.html").read_text()
+    description = json.loads(re.search(r'id="description">(.*?)</script>', page, re.S).group(1))
+    assert (description["height"], description["width"]) == (6, 16)
+    rollout = open_rollout(from_files / "results/files", "sns", "channel")
+    np.testing.assert_array_equal(rollout["b"][:, :10], frames[:, :10, :, :6])
+
+
 def test_what_a_run_without_a_solver_cannot_say_is_absent(from_files):
     assert not (from_files / SQUARE / "cost.csv").exists() and not (from_files / SQUARE / "cost").exists()
     report = (from_files / "results/files/report.html").read_text()
     assert "Speed-up at equal accuracy" not in report and "cheaper than the solver" not in report
     result = re.findall(r'<p class="result">(.*?)</p>', report)
-    assert len(result) == 2 and not any("solver" in sentence for sentence in result)
-    assert report.count("This flow has no solver.") == 2
+    assert len(result) == 3 and not any("solver" in sentence for sentence in result)
+    assert report.count("This flow has no solver.") == 3
 
 
 def test_inspect_says_what_the_files_hold(root, from_files):
@@ -203,7 +239,7 @@ def test_the_well_reads_a_rollout(from_files, rollout_in_files_units, tmp_path):
 
 def test_an_export_of_nothing_is_one_line(from_files, tmp_path):
     for words, arguments in {
-        "several systems; give --system, one of square, rectangle": {"output": tmp_path / "a.zarr"},
+        "several systems; give --system, one of square, rectangle, channel": {"output": tmp_path / "a.zarr"},
         "no rollout of 'acdm'; it has pointwise, sns, solver": {"output": tmp_path / "a.zarr", "system": "square"},
         "name it NAME.zarr for a Zarr store": {"output": tmp_path / "a.nc"},
     }.items():

@@ -59,7 +59,10 @@ def write_explorer(
             entry = _describe_method(name, labels[name], style, results[name], rollouts[name], chosen)
             for member in chosen:
                 shown = steps[np.isin(steps, stored[name][member])]
-                fields = [quantised(rollouts[name].frame(member, int(step))[1] / scale) for step in shown]
+                fields = [
+                    quantised(rollouts[name].shown(rollouts[name].frame(member, int(step))[1]) / scale)
+                    for step in shown
+                ]
                 entry["frames"].append(block.add(np.array(fields, dtype=np.uint8)))
             description["methods"].append({**entry, "shown": name in methods})
     with whole_file(output) as temporary:
