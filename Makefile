@@ -1,6 +1,7 @@
 # make demo   the default run on all cores, from a fresh clone to results/demo/report.html
 # make demo-qg   the same for two-layer quasi-geostrophic flow, to results/qg-demo/report.html
-# make test   static checks, unit and workflow tests, dry runs of every configuration, the smoke run of the whole DAG
+# make test   static checks, unit and workflow tests, dry runs of every configuration, the smoke run of the whole DAG. Three
+#             processes share two cores, because tests of SLURM and of killed calls mostly wait
 # make test-fast   of these, what a developer runs before each commit, in a minute and a half: static checks, and all tests but
 #             those that train networks, run the workflow or start processes (the mark `slow`, given in tests/conftest.py)
 # make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
@@ -36,7 +37,7 @@ gallery: $(STAMP)
 	@echo; echo "Report: $(CURDIR)/results/gallery-$(notdir $(GALLERY))/report.html"
 
 test: $(STAMP) lint
-	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	SNS_INSTALL_SLURM=1 SNS_INSTALL_BROWSER=1 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests
 
 test-fast: $(STAMP)
 	ruff check .

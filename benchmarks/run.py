@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from math import log2
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).parent
 PROJECT = [sys.executable, "worker.py"]
 ROUND = 10  # steps in one unit of a rollout, as in worker.py
@@ -116,6 +118,22 @@ def transforms(resolution: int, columns: int, real: int, stages: int = 1) -> str
     return f"{operations / 1e6:.3g}"
 
 
+def memory_traffic(system: str, resolution: int, dtype, advection: str = "stress") -> float:
+    """Return the bytes per step of the spectra and fields of one trajectory, each written and read once.
+
+    `system`: KolmogorovFlow, whose steps have five evaluations, or TwoLayerQG. `dtype`: of the real numbers, with an
+    `itemsize`.
+    """
+    n, size = resolution, dtype.itemsize
+    full, narrow, field = n * (n // 2 + 1) * 2 * size, n * int(2 / 3 * (n // 2 + 1)) * 2 * size, n * n * size
+    if system == "TwoLayerQG":
+        # Of both layers: q, u, v and the fluxes by them, as spectra and as fields; the tendency and the state.
+        return 2 * 2 * (7 * full + 5 * field)
+    if advection == "stress":
+        return 5 * 2 * (7 * narrow + 4 * field)
+    return 5 * 2 * (8 * full + 5 * field)
+
+
 def kolmogorov(turns: int, cores: list[int]) -> Iterator[str]:
     """On one core, by processor time, with the floor; on several by the clock, members shared among as many processes."""
     peer, processes = HERE / ".peers", len(cores)
@@ -141,12 +159,12 @@ def kolmogorov(turns: int, cores: list[int]) -> Iterator[str]:
                 case = {"system": "KolmogorovFlow", "resolution": n, "batch": batch, "dtype": "float32", "dt": 1e-3}
                 case["processes"] = processes
                 bound = {**case, "columns": columns, "stages": 5, "inverse": 2, "forward": 2, "batch": min(batch, 4)}
-                sides = [(jax_cfd, case), (advective, case), (stress, {**case, "advection": "stress"}), (bare, bound)]
+                ours = {**case, "least": 32}  # the time loop checks its members at such intervals
+                sides = [(jax_cfd, case), (advective, ours), (stress, {**ours, "advection": "stress"}), (bare, bound)]
                 seconds = in_turns(sides[: 3 + alone], turns)
-                full, narrow = n * (n // 2 + 1) * 8, n * columns * 8
                 bytes_ = [
-                    5 * 2 * (5 * full + 5 * 4 * n * n + 3 * full) / 1e6,
-                    5 * 2 * (4 * narrow + 4 * 4 * n * n + 3 * narrow) / 1e6,
+                    memory_traffic("KolmogorovFlow", n, np.dtype("float32"), form) / 1e6
+                    for form in ("advective", "stress")
                 ]
                 operations = f"{transforms(n, n // 2 + 1, 5, 5)}, {transforms(n, columns, 4, 5)}"
                 label = f"{n}, {batch}" + f" | {operations}; {bytes_[0]:.3g}, {bytes_[1]:.3g}" * alone
@@ -183,6 +201,39 @@ def qg(turns: int, cores: list[int]) -> Iterator[str]:
                 label = f"{n}, {batch}" + f" | {transforms(n, n // 2 + 1, 10)}" * alone
                 units = [1, batch, batch, batch, bound["batch"]][: 4 + alone]
                 yield from row(label, in_turns(sides[: 4 + alone], turns), units, clock=clock)
+
+
+SOLVERS = {
+    "KolmogorovFlow, stress, float32": {
+        "system": "KolmogorovFlow",
+        "advection": "stress",
+        "dtype": "float32",
+        "dt": 1e-3,
+    },
+    "TwoLayerQG, complex, float64": {"system": "TwoLayerQG", "dtype": "float64"},
+    "TwoLayerQG, real, float64": {"system": "TwoLayerQG", "arithmetic": "real", "dtype": "float64"},
+}
+
+
+def floors(turns: int, cores: list[int]) -> Iterator[str]:
+    """The solvers beside their bare transforms alone, on one core, by processor time. No peer is needed."""
+    yield "## Solvers beside the bare transforms of their steps, one core\n"
+    yield "Steps per second and trajectory. Bare: the transforms of a step alone, each axis on contiguous, cached arrays. Turns of the"
+    yield "solvers have at least 32 steps, since the time loop checks its members at such intervals.\n"
+    yield head("solver, N, batch | MB per step", "solver", reference="bare")
+    with Workers(cores) as workers:
+        bare, solver = workers.start(*PROJECT, "transforms"), workers.start(*PROJECT, "solver")
+        for name, options in SOLVERS.items():
+            qg = options["system"] == "TwoLayerQG"
+            for n in (128, 256) if qg else (128, 256, 512):
+                columns = n // 2 + 1 if qg else int(2 / 3 * (n // 2 + 1))
+                counts = {"stages": 1, "inverse": 6, "forward": 4} if qg else {"stages": 5, "inverse": 2, "forward": 2}
+                traffic = memory_traffic(options["system"], n, np.dtype(options["dtype"])) / 1e6
+                for batch in (1, 8, 32):
+                    case = {**options, "resolution": n, "batch": batch, "least": 32}
+                    bound = {**case, **counts, "columns": columns, "batch": min(batch, 4), "least": 1}
+                    seconds = in_turns([(bare, bound), (solver, case)], turns)
+                    yield from row(f"{name}, {n}, {batch} | {traffic:.3g}", seconds, [bound["batch"], batch])
 
 
 def training(turns: int) -> Iterator[str]:
@@ -233,7 +284,7 @@ def refinement(turns: int, results: Path) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", choices=("solvers", "cores", "training", "refinement"), help="one part instead of all"
+        "--only", choices=("solvers", "floors", "cores", "training", "refinement"), help="one part instead of all"
     )
     parser.add_argument("--solver", choices=("kolmogorov", "qg"), help="one solver instead of both")
     parser.add_argument("--turns", type=int, default=15, help="turns of each side (default: %(default)s)")
@@ -245,9 +296,15 @@ def main() -> None:
         "--results",
         type=Path,
         default=HERE.parent / "results/demo/kolmogorov",
-        help="a finished run of the demo with sns_in_place in use.methods",
+        help="the folder of a system in a finished run, with shards/, data/ and models/, and sns_in_place and sns_published in"
+        " use.methods (default: results/demo/kolmogorov)",
     )
     arguments = parser.parse_args()
+    if arguments.only in (None, "refinement") and not (arguments.results / "shards" / "manifest.json").exists():
+        parser.error(
+            f"--results {arguments.results}: holds no shards/manifest.json; give the folder of a system in a finished"
+            " run, such as results/demo/kolmogorov"
+        )
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1)
     load = os.getloadavg()[0]
     lines = [f"# Speed on {platform.machine()} {cpu}, {datetime.date.today()}", ""]
@@ -262,7 +319,7 @@ def main() -> None:
                 yield from table(arguments.turns, cores)
 
     parts = {
-        "solvers": lambda: solvers(arguments.cores[:1]),
+        "solvers": lambda: solvers(arguments.cores[:1]), "floors": lambda: floors(arguments.turns, arguments.cores[:1]),
         "cores": lambda: solvers(arguments.cores), "training": lambda: training(arguments.turns),
         "refinement": lambda: refinement(arguments.turns, arguments.results.resolve()),
     }  # fmt: skip

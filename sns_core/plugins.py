@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import itertools
+import os
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -44,8 +45,8 @@ def is_own(name: str) -> bool:
 def source(module: str) -> Path | None:
     """The file of a module of this package or of the working directory; None where there is none."""
     package, *rest = module.split(".")
-    base = PACKAGE.joinpath(*rest) if package == PACKAGE.name else Path.cwd().joinpath(package, *rest)
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
+    base = os.path.join(PACKAGE if package == PACKAGE.name else os.path.join(os.getcwd(), package), *rest)
+    return next((Path(path) for path in (f"{base}.py", f"{base}/__init__.py") if os.path.exists(path)), None)
 
 
 def parse(path: Path, parser: Callable[[str], ast.Module] = ast.parse) -> ast.Module:

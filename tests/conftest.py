@@ -40,8 +40,11 @@ def is_slow(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config, items) -> None:
-    """Mark slow tests. Put long files first if several workers take one file at a time (`pytest -n 2 --dist loadfile`)."""
+    """Mark slow tests, and skip those that need a GPU where there is none. Put long files first if several workers take
+    one file at a time (`pytest -n 3 --dist loadfile`)."""
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none"))
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):

@@ -51,11 +51,17 @@ def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str
 
 
 @contextlib.contextmanager
-def started(root: Path, folder: Path, *words: str, overlay: str = "") -> Iterator[subprocess.Popen]:
-    """Start a call with its output in the file `log`. Kill it and its jobs if it still runs at the end of the block."""
+def started(root: Path, folder: Path, *words: str, overlay: str = "", warm: bool = False) -> Iterator[subprocess.Popen]:
+    """Start a call with its output in the file `log`. Kill it and its jobs if it still runs at the end of the block.
+
+    `warm`: start it by the warm interpreter. A signal that ends such a call ends its jobs by SIGKILL.
+    """
+    python, variables = sys.executable, environment()
+    if warm:
+        python, variables = warm_python.executable(), warm_python.environment()
     with (folder / "log").open("w") as log:
-        line = command(root, folder, *words, overlay=overlay)
-        with process_group(line, stdout=log, stderr=log, env=environment()) as process:
+        line = command(root, folder, *words, overlay=overlay, python=python)
+        with process_group(line, stdout=log, stderr=log, env=variables) as process:
             yield process
 
 

@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import netCDF4
 import numpy as np
 import xarray as xr
 
@@ -52,6 +51,8 @@ class FrameWriter:
         self.file.close()
 
     def __init__(self, path: Path, system: "System", members, resolution: Grid, attributes: dict, time_step: float):
+        import netCDF4  # only writers need it: training and rollouts in memory run where it is missing
+
         self.file = netCDF4.Dataset(path, "w", format="NETCDF4")
         self.system, self.time_step, self.count = system, time_step, 0
         height, width = grid_shape(resolution)

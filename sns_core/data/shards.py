@@ -15,7 +15,6 @@ import json
 import math
 from pathlib import Path
 
-import dask
 import numpy as np
 
 from sns_core.data.frames import made_with, open_frames, open_members
@@ -69,12 +68,15 @@ def _write_shard(
                 handle.seek(begin + (member * shape[1] + first) * frame_bytes)
                 handle.write(rows.astype("<f4", copy=False).tobytes())
             if with_statistics:
-                sums.append(_sums(block, before))
+                sums.append(moments(block, before))
     return {"sha256": sha256(path), "shape": list(shape), "sums": sums}
 
 
-def _sums(block: np.ndarray, before: int) -> dict:
-    """Return the sums of the frames (member, time, layer, y, x) after the first `before`, and of all increments."""
+def moments(block: np.ndarray, before: int = 0) -> dict:
+    """Return the sums from which `statistics_of` computes statistics, of frames (member, time, layer, y, x).
+
+    The increments are those of all frames, the rest is of the frames after the first `before`.
+    """
     axes = (0, 1, 3, 4)
     precise = block.astype(np.float64)
     increments = (np.diff(precise, axis=1) ** 2).mean(axes) if block.shape[1] > 1 else np.zeros(block.shape[2])
@@ -89,8 +91,8 @@ def _sums(block: np.ndarray, before: int) -> dict:
     }
 
 
-def _statistics(sums: list[dict]) -> dict:
-    """Compute the statistics of the training split from the sums of its shards."""
+def statistics_of(sums: list[dict]) -> dict:
+    """Return the statistics of the training split (see the module's head) from the `moments` of its parts."""
     count = sum(s["count"] for s in sums)
     mean = sum(s["count"] * s["mean"] for s in sums) / count
     variance = sum(s["count"] * s["square"] for s in sums) / count - mean**2
@@ -131,6 +133,8 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     `shard_members`: number of members per shard.
     `threads`: number of threads.
     """
+    import dask  # only this stage needs it: training and rollouts in memory run where it is missing
+
     folder = Path(output).parent
     tasks, places, reference = [], [], None
     for split, members_of in _by_split(trajectories).items():
@@ -164,7 +168,7 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     for (split, name), entry in zip(places, entries, strict=True):
         sums += entry.pop("sums")
         splits.setdefault(split, []).append({"file": name, **entry})
-    body = {"format": FORMAT, **reference, "splits": splits, "statistics": _statistics(sums)}
+    body = {"format": FORMAT, **reference, "splits": splits, "statistics": statistics_of(sums)}
     identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     write_json(output, {**body, "identity": identity})
 

@@ -1,15 +1,21 @@
-"""No test runs the benchmarks. The names that they import exist, and the straightforward rollout is the same method."""
+"""No test times anything. The names that benchmarks import exist, the straightforward rollout is the same method, and the
+measurements on a GPU run from end to end on a CPU."""
 
 import ast
 import importlib
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
 from sns_core.data.emulation import Emulation
 from sns_core.methods.build import build_method
 from sns_core.streams import MemberStreams
 from sns_core.training import load_model
+from sns_workflow import configuration
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
@@ -53,3 +59,44 @@ def test_the_straightforward_rollout_makes_the_same_step(tiny, monkeypatch):
     change, difference = carry["frame"] - method.surrogate(start["frame"]), carry["frame"] - frame
     # The two differ: the package denoises the pair as encoded, the straightforward code the pair scaled to its level.
     assert difference.std() < 0.1 * change.std()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("gpu")
+
+
+@pytest.mark.parametrize("scale", ["workstation", "paper"])
+def test_the_networks_on_a_gpu_are_those_of_the_configuration(gpu, root, config, scale):
+    models = configuration.resolve(
+        configuration.merge(config, yaml.safe_load((root / f"config/{scale}.yaml").read_text())), "kolmogorov"
+    )["models"]
+    for name, network in gpu.NETWORKS[scale].items():
+        assert network == models[name]["network"] and gpu.BATCHES[name] == models[name]["training"]["batch"]
+
+
+@pytest.mark.parametrize("part", ["equality", "solvers", "networks", "rollouts", "training"])
+def test_a_part_of_the_measurements_on_a_gpu_runs_on_a_cpu(gpu, part):
+    lines = "\n".join(gpu.PARTS[part](torch.device("cpu"), gpu.SIZES["tiny"])).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert lines[0].startswith("## ") and len(table) > 3 and len({line.count("|") for line in table}) == 1
+    if part == "equality":
+        assert all(line.endswith("| holds |") for line in table[2:])
+
+
+BARE = ("netCDF4", "cftime", "dask", "distributed", "snakemake", "jsonschema", "yaml", "jinja2", "av", "pytest")
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_needs_no_more_than_a_bare_machine_has(root, tmp_path):
+    """Modules that a bare machine lacks cannot be imported. A part past its limit is stopped; the others go on."""
+    for name in BARE:
+        (tmp_path / f"{name}.py").write_text("raise ImportError")
+    settings = {"DEVICE": "cpu", "SIZES": "tiny", "PYTHONPATH": str(tmp_path), "SECONDS_networks": "0.1"}
+    words = [root / "benchmarks/gpu.sh", tmp_path / "results", "networks", "solvers"]
+    done = subprocess.run(words, env={**os.environ, **settings}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (page,) = (tmp_path / "results").glob("gpu_*.md")
+    text = page.read_text()
+    assert "Stopped after its limit of 0.1 seconds." in text and "| KolmogorovFlow | 32 | 2 |" in text

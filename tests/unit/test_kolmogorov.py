@@ -14,7 +14,6 @@ from sns_core.systems.schemes import ALPHA
 from sns_core.systems.spectral import SpectralGrid, symmetrise, truncate
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
 
 
 def load(name):
@@ -268,7 +267,7 @@ def test_a_batch_equals_its_members_run_singly():
     assert relative(flow.advance(w, 50), singly) < 1e-12
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("part", [1, 7, 32, 48])
 def test_runs_in_parts_are_bitwise_one_run(part, dtype, device):
@@ -297,7 +296,7 @@ def test_a_step_leaves_its_carry_alone():
     assert torch.equal(carry["spectrum"], before)
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "count", "tolerance"), [(torch.float64, 50, 1e-12), (torch.float32, 10, 3e-6)])
 def test_gpu_equals_cpu(dtype, count, tolerance):
     on_cpu, on_gpu = (KolmogorovFlow(64, dt=1e-3, dtype=dtype, device=device) for device in ("cpu", "cuda"))

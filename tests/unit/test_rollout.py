@@ -107,7 +107,7 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
     assert all(torch.equal(tensors[key].nan_to_num(7.0), others[key].nan_to_num(7.0)) for key in tensors)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["solver", "pointwise", "in place", "calibrated", "generation"])
 def test_segments_on_a_gpu_give_what_one_run_gives(tiny, tmp_path, name):
     whole, _ = roll(tiny, tmp_path, name, 0, 15, device="cuda")

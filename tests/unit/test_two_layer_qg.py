@@ -307,7 +307,7 @@ def test_the_system_is_built_by_its_name():
     assert (qg.channels, qg.resolution, qg.layers) == (2, 32, ("upper", "lower"))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch sees none")
+@pytest.mark.gpu
 def test_gpu_follows_the_cpu(pyqg):
     result = TwoLayerQG(device="cuda").advance(pyqg["q0"][None].cuda(), 200)[0].cpu()
     assert max(relative(result, pyqg["q_s200"])) < 1e-12

@@ -49,7 +49,7 @@ def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finish
         def reached(marked=marked, pattern=pattern):
             return marked() or list(tmp_path.glob(f"{SYSTEM}/{pattern}"))
 
-        with started(root, tmp_path, "metrics", overlay=FEW) as process:
+        with started(root, tmp_path, "metrics", overlay=FEW, warm=number == signal.SIGKILL) as process:
             wait_for(reached, process)
             os.killpg(process.pid, number)
             process.wait()
@@ -64,12 +64,15 @@ def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finish
 
 
 def test_a_second_call_at_the_same_time_ends_with_a_message_and_the_first_completes(root, finished, run):
-    longer = "models: {pointwise: {training: {steps: 3000}}}"
+    longer = "models: {pointwise: {training: {steps: 400}}}"
+    at_work_on_model = at_work(run, "models/provenance/pointwise.safetensors")
     with started(root, run, str(SYSTEM / "models/pointwise.safetensors"), overlay=longer) as process:
-        wait_for(at_work(run, "models/provenance/pointwise.safetensors"), process)
+        wait_for(at_work_on_model, process)
+        os.killpg(process.pid, signal.SIGSTOP)  # the first call stands still until the others have ended
+        assert at_work_on_model(), "the first call ended before the second was made"
         status = snakemake(root, run, "status", flags=("--nolock",), overlay=longer)
         second = snakemake(root, run, "models", overlay=longer)
-        assert process.poll() is None, "the first call ended before the second was made"
+        os.killpg(process.pid, signal.SIGCONT)
         assert status.returncode == 0, status.stdout
         line = next(line for line in status.stdout.splitlines() if line.startswith("running "))
         assert "models/pointwise.safetensors" in line and ("min left" in line or "starting" in line), line

@@ -1,5 +1,6 @@
 # Names and helpers that the rules share. The settings of a job are the slice of the configuration that its stage uses, and a
 # fingerprint stands for the stage's code: a rule reruns when one of these changes, and only then.
+import functools
 import re
 import shutil
 

@@ -47,9 +47,10 @@ def get_model_roles(system, method) -> dict:
     return {role: f"{folder}/{roles[role]}.safetensors" for role in sorted(roles)}
 
 
-def list_calibrated(system) -> list[str]:
+@functools.cache  # each job asks, and the answer is read from the files that define the methods
+def list_calibrated(system) -> tuple[str, ...]:
     """Methods of this run that are calibrated."""
-    return [name for name, method in get_methods(system).items() if is_calibrated(method["kind"])]
+    return tuple(name for name, method in get_methods(system).items() if is_calibrated(method["kind"]))
 
 
 def get_calibrations(wildcards) -> dict:
