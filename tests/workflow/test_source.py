@@ -239,7 +239,7 @@ def test_the_well_reads_a_rollout(from_files, rollout_in_files_units, tmp_path):
 
 def test_an_export_of_nothing_is_one_line(from_files, tmp_path):
     for words, arguments in {
-        "several systems; give --system, one of square, rectangle, channel": {"output": tmp_path / "a.zarr"},
+        "several systems; give --system, one of channel, rectangle, square": {"output": tmp_path / "a.zarr"},
         "no rollout of 'acdm'; it has pointwise, sns, solver": {"output": tmp_path / "a.zarr", "system": "square"},
         "name it NAME.zarr for a Zarr store": {"output": tmp_path / "a.nc"},
     }.items():
