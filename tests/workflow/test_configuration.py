@@ -114,10 +114,7 @@ def test_every_configuration_is_valid_on_top_of_the_default(root, config, tmp_pa
         fields = {name: (tuple(axes), values) for name in ("depth", "u", "v")}
         xr.Dataset(fields, axes).to_netcdf(folder / f"{split}.nc")
     for overlay in (root / "config").glob("*.yaml"):
-        below = [root / "config" / "ablations.yaml"] if overlay.name == "controls.yaml" else []
-        merged = copy.deepcopy(config)
-        for path in (*below, overlay):
-            merged = configuration.merge(merged, yaml.safe_load(path.read_text()))
+        merged = configuration.merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
         sweep.read(merged) if "sweep" in merged else validate(merged)
 
 
