@@ -272,6 +272,13 @@ class PeriodicUNet(nn.Module):
         self.leave = PeriodicConv2d(current, frames_out * channels * patch**2)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        if condition_features:
+            # A condition has no effect at first: noise that scales the features of all blocks would bury the frames, and an
+            # emulator trained with the CRPS did not learn at all.
+            for module in self.modules():
+                if isinstance(module, Block):
+                    nn.init.zeros_(module.modulation.weight)
+                    nn.init.zeros_(module.modulation.bias)
 
     def check_resolution(self, resolution: Grid) -> None:
         """Raise ValueError where the network cannot halve frames of a grid as often as it must."""

@@ -1,7 +1,8 @@
 """The dynamical systems: their equations, their numerics, and the frames that an emulator sees.
 
 `base` defines what every system offers. `kolmogorov` and `two_layer_qg` are the systems of this project. `spectral`
-holds Fourier transforms and wavenumbers, and `mkl_fft` the fast transforms below them.
+holds Fourier transforms and wavenumbers, and `mkl_fft` the fast transforms below them. `kuramoto_sivashinsky` is a flow in
+one dimension for tests and Lyapunov exponents; it has no configuration yet.
 """
 
 from sns_core.systems.base import InstabilityError, System, build_system

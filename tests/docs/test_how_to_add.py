@@ -1,4 +1,4 @@
-"""The workflow runs a system, a method and two metrics from the code blocks of the pages "How to add ..."."""
+"""The workflow runs a system, a method, a rival and two metrics from the code blocks of the pages that say how to add them."""
 
 import subprocess
 from pathlib import Path
@@ -13,17 +13,21 @@ from pages import blocks
 
 from sns_workflow.configuration import ConfigurationError, merge, validate
 
-PAGES = ("add-a-system", "add-a-method", "add-a-metric")
+PAGES = ("add-a-system", "add-a-method", "add-a-metric", "comparison")
 # The size of the smoke run.
 SMALL = """
 run: own
-use: {systems: [surface], methods: [solver, pointwise, kept]}
+use: {systems: [surface], methods: [solver, pointwise, kept, likelihood]}
 systems:
   surface:
     solver: {resolution: 32, dt: 0.04}
     emulator: {resolution: 16}
     data: {spin_up: 4.0, shard_members: 4, splits: {train: {members: 4, frames: 40}, validation: {members: 2, frames: 24},
            test: {members: 4, frames: 60}}}
+models:
+  likelihood:
+    network: {width: 8, head_width: 16}
+    training: {steps: 40, batch: 8, warmup: 5, log_every: 10, checkpoint_every: 20}
 """
 TABLES = Path("results/own/surface")
 
@@ -42,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
 def snakemake(root: Path, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> str:
     overlays = [
         root / "config/smoke.yaml",
-        *(folder / f"{name}.yaml" for name in ("surface", "kept", "gradients", "small")),
+        *(folder / f"{name}.yaml" for name in ("surface", "likelihood", "kept", "gradients", "small")),
     ]
     line = [
         warm_python.executable(),
@@ -73,7 +77,7 @@ def test_system_method_and_metrics_of_the_pages_run_through_the_workflow(root, f
     figure = TABLES / "figures" / "fields.png"
     snakemake(root, folder, "metrics", str(figure))
     windows = pd.read_csv(folder / TABLES / "windows.csv")
-    assert list(windows["method"].unique()) == ["solver", "pointwise", "kept"]
+    assert list(windows["method"].unique()) == ["solver", "pointwise", "kept", "likelihood"]
     assert (folder / figure).stat().st_size > 10_000
     # The solver's rollout continues its data, so it has the same spectrum and the same fine structure.
     solver = windows[windows["method"] == "solver"]
@@ -117,6 +121,14 @@ def test_the_method_of_the_page_holds_the_spectrum(folder):
     assert (size["pointwise"] > limit * 1.01)[..., inner].any()
 
 
+def test_the_rival_of_the_page_learns_and_draws_points_by_themselves(folder):
+    history = pd.read_csv(folder / TABLES / "models/likelihood.csv")
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    with xr.open_dataset(folder / TABLES / "rollouts/likelihood/0-1/segment_0000.nc") as segment:
+        noise = segment["buoyancy"].diff("time").isel(time=0)
+    assert float(noise.std()) > 0 and abs(float(xr.corr(noise, noise.roll(x=1), "x").mean())) < 0.5
+
+
 def test_an_edit_of_a_users_file_reruns_the_jobs_that_use_it(root, folder):
     def planned(name: str, edit) -> set[str]:
         path = folder / name
@@ -144,6 +156,12 @@ MISTAKES = {
     "unknown option": ("methods.kept.faktor", 2.0, "methods.kept.faktor"),
     "wrong model": ("methods.kept.models.surrogate", "sns_white", "needs 'pointwise'"),
     "no such method": ("methods.kept.kind", "kept.Kept", "it defines KeptSpectrum"),
+    "no such objective": (
+        "models.likelihood.objective",
+        "likelihood.GaussianLikelyhood",
+        "it defines GaussianLikelihood",
+    ),
+    "unknown option of a model": ("models.likelihood.members", 2, "models.likelihood.members"),
     "no such metric": ("metrics.user", ["gradients.palinstrofy"], "defines palinstrophy"),
     "not a name": ("metrics.user", ["palinstrophy"], "module.Name"),
 }
@@ -152,7 +170,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_a_users_file_is_one_line(root, folder, config, monkeypatch, mistake):
     monkeypatch.chdir(folder)
-    for overlay in ("surface", "kept", "gradients"):
+    for overlay in ("surface", "likelihood", "kept", "gradients"):
         merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
     validate(config)
     key, value, message = MISTAKES[mistake]
