@@ -72,7 +72,8 @@ def plot_fields(
     size, layers = step_size(solver), layer_names(solver)
     frames = {name: [frame_at(segments[name], member, step, size) for step in steps] for name in labels}
     lost = {name: int(result["lost_step"].sel(member=member)) for name, result in results.items()}
-    layout = _Layout(rows=len(labels), columns=len(steps), layers=len(layers))
+    height, width = next(values.shape[-2:] for row in frames.values() for _, values, _ in row if values is not None)
+    layout = _Layout(rows=len(labels), columns=len(steps), layers=len(layers), tall=PANEL * height / width)
     with page(output, dpi, layout.width, layout.height) as figure:
         for layer, name_of_layer in enumerate(layers):
             std = float(field_scale(solver)[layer])
@@ -92,11 +93,12 @@ def plot_fields(
 
 
 class _Layout:
-    """Places of the panels in a figure, in shares of its width and height."""
+    """Places of the panels in a figure, in shares of its width and height; `tall`: height of a field, inches."""
 
-    def __init__(self, rows: int, columns: int, layers: int):
-        self.rows, self.columns = rows, columns
-        self.block = rows * (PANEL + GAP) + ABOVE_SPECTRUM + SPECTRUM_HEIGHT + BELOW_BLOCK
+    def __init__(self, rows: int, columns: int, layers: int, tall: float):
+        self.rows, self.columns, self.tall = rows, columns, tall
+        self.fields = rows * (tall + GAP)
+        self.block = self.fields + ABOVE_SPECTRUM + SPECTRUM_HEIGHT + BELOW_BLOCK
         self.width, self.height = LEFT + columns * (PANEL + GAP) + RIGHT, TOP + layers * self.block
 
     def top(self, layer: int) -> float:
@@ -108,10 +110,10 @@ class _Layout:
         return left / self.width, 1 - (top + tall) / self.height, wide / self.width, tall / self.height
 
     def field(self, layer: int, row: int, column: int):
-        return self.box(LEFT + column * (PANEL + GAP), self.top(layer) + row * (PANEL + GAP), PANEL, PANEL)
+        return self.box(LEFT + column * (PANEL + GAP), self.top(layer) + row * (self.tall + GAP), PANEL, self.tall)
 
     def spectrum(self, layer: int, column: int):
-        top = self.top(layer) + self.rows * (PANEL + GAP) + ABOVE_SPECTRUM
+        top = self.top(layer) + self.fields + ABOVE_SPECTRUM
         return self.box(LEFT + column * (PANEL + GAP), top, PANEL, SPECTRUM_HEIGHT)
 
 
@@ -133,7 +135,7 @@ def _field_rows(figure, layout: _Layout, layer: int, frames: dict, lost: dict, s
                 if note:
                     corner(axis, note, "lower left", INK, box=True)
             if column == 0:
-                label, colour = wrapped(styles[method]["label"], 20), readable(styles[method]["color"])
+                label, colour = wrapped(styles[method]["label"], max(8, round(20 * layout.tall / PANEL))), readable(styles[method]["color"])
                 axis.set_ylabel(label, color=colour, weight="bold", labelpad=6)
     return image
 
@@ -145,7 +147,7 @@ def _column_title(axis, step: int, size: float, units: str) -> None:
 
 
 def _colour_bar(figure, layout: _Layout, layer: int, image, std: float) -> None:
-    fields = layout.rows * (PANEL + GAP) - GAP
+    fields = layout.fields - GAP
     tall = min(fields, 2.6)
     left = LEFT + layout.columns * (PANEL + GAP) + 0.08
     axis = figure.add_axes(layout.box(left, layout.top(layer) + 0.5 * (fields - tall), 0.12, tall))
