@@ -98,10 +98,10 @@ def _settle_shared(section: str, whole: dict, systems: dict[str, dict]) -> None:
     """Give the methods or models of the whole configuration, which is recorded, the options that hold for all systems."""
     overridden = {name for system in systems for name in whole["systems"][system]["override"].get(section, {})}
     first = next(iter(systems.values()))
-    for name, spec in first[section].items():
+    for name in first[section].keys() - overridden:
+        spec, shared = first[section][name], whole[section][name]
         # The stand-in of a solver, and models that were fitted to files, hold for their system alone.
-        alone = spec.get("kind") != whole[section][name].get("kind") or (section == "models" and first.get("notes"))
-        if name not in overridden and not alone:
+        if spec.get("kind") == shared.get("kind") and not (section == "models" and first.get("notes")):
             whole[section][name] = copy.deepcopy(spec)
 
 

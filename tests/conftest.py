@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 torch.set_num_threads(1)
+# A shell ignores SIGINT in what it starts in the background, and so would the calls that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A test is slow if it uses one of these fixtures, which train networks, run the workflow, or start a cluster or a
 # browser. It is also slow if its module imports a helper that runs the workflow. Other slow tests carry the mark.

@@ -57,3 +57,13 @@ def equal(left: Path, right: Path) -> bool:
         same = all(np.array_equal(tensors[name], others[name], equal_nan=True) for name in tensors | others)
         return note == other_note and same
     return left.read_bytes() == right.read_bytes()
+
+
+def write_shallow_water(folder: Path) -> None:
+    """Write files with the names and sizes that config/shallow-water.yaml needs, with noise in them."""
+    axes = {"member": range(4), "time": 0.2 * np.arange(160), "y": range(8), "x": range(16)}
+    values, data = np.random.default_rng(0).normal(size=(4, 160, 8, 16)), folder / "data" / "shallow_water"
+    data.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        fields = {name: (tuple(axes), values) for name in ("depth", "u", "v")}
+        xr.Dataset(fields, axes).to_netcdf(data / f"{split}.nc")

@@ -135,7 +135,10 @@ def _field_rows(figure, layout: _Layout, layer: int, frames: dict, lost: dict, s
                 if note:
                     corner(axis, note, "lower left", INK, box=True)
             if column == 0:
-                label, colour = wrapped(styles[method]["label"], max(8, round(20 * layout.tall / PANEL))), readable(styles[method]["color"])
+                label, colour = (
+                    wrapped(styles[method]["label"], max(8, round(20 * layout.tall / PANEL))),
+                    readable(styles[method]["color"]),
+                )
                 axis.set_ylabel(label, color=colour, weight="bold", labelpad=6)
     return image
 

@@ -1,10 +1,14 @@
 """A rollout that was made elsewhere, read from its file and scored like a rollout made here."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from sns_core.data.external import ExternalRollout
 from sns_core.errors import UserError
 from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, StepRecord
+
+if TYPE_CHECKING:
+    from sns_core.data.external import ExternalRollout
 
 SAME_FRAME = 0.05  # standard deviations between two copies of one frame: packed numbers and single precision stay below
 
@@ -18,12 +22,15 @@ class External(FrameMethod):
 
     timed = False
 
-    def __init__(self, rollout: ExternalRollout, scale: torch.Tensor, frames: FrameSpace):
+    def __init__(self, rollout: "ExternalRollout", scale: torch.Tensor, frames: FrameSpace):
         super().__init__(frames)
         self.rollout, self.scale = rollout, scale
 
     @classmethod
     def build(cls, parts: Parts, *, file: str) -> "External":
+        # It reads files. A rollout in memory needs none of its packages.
+        from sns_core.data.external import ExternalRollout
+
         emulation = parts.emulation
         rollout = ExternalRollout(file, parts.system, emulation.resolution, emulation.step)
         return cls(rollout, emulation.scale(parts.hardware.device), parts.frames)

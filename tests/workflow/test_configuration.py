@@ -5,10 +5,9 @@ import inspect
 import math
 import typing
 
-import numpy as np
 import pytest
-import xarray as xr
 import yaml
+from helpers import write_shallow_water
 
 from sns_core import options as options_module
 from sns_core import plugins
@@ -106,13 +105,8 @@ def test_mistake_is_one_clear_line(config, mistake):
 
 
 def test_every_configuration_is_valid_on_top_of_the_default(root, config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where the files of the worked example lie, of the names and sizes that it needs
-    values, folder = np.random.default_rng(0).normal(size=(4, 160, 8, 16)), tmp_path / "data" / "shallow_water"
-    axes = {"member": range(4), "time": 0.2 * np.arange(160), "y": range(8), "x": range(16)}
-    folder.mkdir(parents=True)
-    for split in ("train", "validation", "test"):
-        fields = {name: (tuple(axes), values) for name in ("depth", "u", "v")}
-        xr.Dataset(fields, axes).to_netcdf(folder / f"{split}.nc")
+    monkeypatch.chdir(tmp_path)
+    write_shallow_water(tmp_path)
     for overlay in (root / "config").glob("*.yaml"):
         merged = configuration.merge(copy.deepcopy(config), yaml.safe_load(overlay.read_text()))
         sweep.read(merged) if "sweep" in merged else validate(merged)
