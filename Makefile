@@ -4,7 +4,7 @@
 #             processes share two cores, because tests of SLURM and of killed calls mostly wait
 # make test-fast   of these, what a developer runs before each commit, in a minute and a half: static checks, and all tests but
 #             those that train networks, run the workflow or start processes (the mark `slow`, given in tests/conftest.py)
-# make test-slurm   of these, the tests on a real SLURM of one node, which they start and stop themselves (root; on Debian its
+# make test-slurm   of these, the tests on a real SLURM of one or two nodes, which they start and stop themselves (root; on Debian its
 #             packages are installed; elsewhere, or without root, these tests are skipped and say why). In the same way
 #             `make test` installs Chromium for the tests in tests/browser
 # make graph  the graph of rules in docs/code-tour.md and docs/plane.png again, after a change of the rules

@@ -69,8 +69,8 @@ def main(words: list[str]) -> int:
         return 0
     common, stage_words = split_common(expand(stage_words))
     if "threads" in common:
-        # Torch and BLAS read this variable once, when they are loaded.
-        common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("WORLD_SIZE", 1))))
+        # The processes of torchrun on one node share its cores. Torch and BLAS read the variable once, when they are loaded.
+        common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         os.environ["OMP_NUM_THREADS"] = common["threads"]
     # Under torchrun, only the process of rank 0 writes the log at its path, and the records.
     rank = int(os.environ.get("RANK", 0))

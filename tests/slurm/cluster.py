@@ -1,4 +1,4 @@
-"""A real SLURM on this machine, for tests. Its one node has three processors, and three files stand for its GPUs.
+"""A real SLURM on this machine, for tests. A node has three processors, and three files stand for its GPUs.
 
     python tests/slurm/cluster.py start DIR     and then, in the shell: . DIR/environment
     python tests/slurm/cluster.py stop DIR
@@ -43,14 +43,13 @@ SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge/socket,cred_expire=5
 CredType=cred/munge
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
+SlurmctldPort={port}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -69,10 +68,10 @@ MinJobAge=600
 DefMemPerCPU=500
 PropagateResourceLimits=NONE
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=3 RealMemory=32000 Gres=gpu:3 State=UNKNOWN
-PartitionName=main Nodes={host} Default=YES MaxTime=UNLIMITED DefaultTime=10 State=UP
-PartitionName=others Nodes={host} MaxTime=UNLIMITED DefaultTime=10 State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=UNLIMITED DefaultTime=10 State=UP
+PartitionName=others Nodes=ALL MaxTime=UNLIMITED DefaultTime=10 State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=3 RealMemory=32000 Gres=gpu:3 State=UNKNOWN\n"
 
 
 def hindrance() -> str:
@@ -119,10 +118,10 @@ def _alive(pid: int) -> bool:
 
 
 class Cluster:
-    """The SLURM of a folder. The path must be short, because the folder holds a socket."""
+    """The SLURM of a folder, with one node or more. The path must be short, because the folder holds a socket."""
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder).resolve()
+    def __init__(self, folder: Path, nodes: int = 1):
+        self.folder, self.nodes = Path(folder).resolve(), [f"node{index}" for index in range(1, nodes + 1)]
 
     def environment(self) -> dict[str, str]:
         """Return the variables with which a process finds this SLURM: its configuration, and an `srun` that works inside jobs.
@@ -149,13 +148,17 @@ class Cluster:
 
     def start(self) -> None:
         """Write the configuration, start the daemons, and wait until the node is idle."""
-        for name in ("munge", "state", "spool", "bin"):
+        for name in ("munge", "state", "bin", *(f"spool/{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         host, folder = socket.gethostname().split(".")[0], self.folder
-        (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, ports=_free_ports(2)))
+        port, *ports = _free_ports(1 + len(self.nodes))
+        nodes = [NODE.format(name=name, host=host, port=port) for name, port in zip(self.nodes, ports, strict=True)]
+        (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, port=port) + "".join(nodes))
         (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
-        files = "".join(f"NodeName={host} Name=gpu File={name}\n" for name in ("/dev/null", "/dev/zero", "/dev/full"))
-        (folder / "gres.conf").write_text(files)
+        files = [
+            f"NodeName={name} Name=gpu File=/dev/{file}\n" for name in self.nodes for file in ("null", "zero", "full")
+        ]
+        (folder / "gres.conf").write_text("".join(files))
         wrapper = folder / "bin" / "srun"
         wrapper.write_text(
             f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun", path=_path())} "$@"\n'
@@ -173,7 +176,8 @@ class Cluster:
         )
         self._wait("munge", lambda: (folder / "munge" / "socket").exists())
         self._daemon("slurmctld", "-D", "-c")
-        self._daemon("slurmd", "-D", "-c", "-N", host)
+        for node in self.nodes:
+            self._daemon("slurmd", "-D", "-c", "-N", node)
         self._wait("slurmctld", lambda: "is UP" in self.call("scontrol", "ping", check=False))
         self._wait("slurmd", lambda: set(self.call("sinfo", "-h", "-o", "%T", check=False).split()) == {"idle"})
 
@@ -183,19 +187,19 @@ class Cluster:
             self.call("scancel", "--user=root")
             self._wait("queue", lambda: not self.call("squeue", "-h").strip(), seconds=15)
         for name in ("slurmd", "slurmctld", "munged"):
-            path = self.folder / f"{name}.started"
-            if path.exists():
+            for path in self.folder.glob(f"{name}*.started"):
                 self._end(int(path.read_text()))
                 path.unlink()
 
     def _daemon(self, *words: str) -> None:
         """Start a daemon in its own session. Write its process number to a file, so that another process can stop it."""
-        with (self.folder / f"{words[0]}.out").open("w") as out:
+        name = words[0] + (f".{words[-1]}" if words[-1] in self.nodes else "")
+        with (self.folder / f"{name}.out").open("w") as out:
             process = subprocess.Popen(
                 words, env={**os.environ, **self.environment()}, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
-        (self.folder / f"{words[0]}.started").write_text(str(process.pid))
+        (self.folder / f"{name}.started").write_text(str(process.pid))
 
     def _end(self, pid: int) -> None:
         for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):

@@ -1,9 +1,10 @@
-"""The workflow on a real SLURM of one node: jobs that fail, are cancelled, put back, out of time, and orphaned.
+"""The workflow on a real SLURM: jobs that fail, are cancelled, put back, out of time, orphaned, and on two nodes.
 
 After each fault the call reports it, submits the job again, and makes the results of the local run, bit for bit.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -11,9 +12,12 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import equal
 from snakemake_calls import SYSTEM, snakemake, wait_for
 from submitted import MODEL, OVERLAY, Submitter, Watch, stages, without_surrogate
+
+from sns_core.files import read_tensors
 
 RESULTS = ["data/train.nc", "shards/manifest.json", "models/pointwise.safetensors", "models/pointwise.csv",
            "models/sns_residual.safetensors", "calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc", "metrics/reference.nc",
@@ -223,3 +227,18 @@ def test_a_training_past_its_limit_is_submitted_again_and_continues_from_its_che
         "the second job began at the first step"
     )
     assert_same(folder, undisturbed)
+
+
+def test_a_training_over_two_nodes_learns_the_model_of_one_process(over_nodes, undisturbed, root, tmp_path):
+    """The training is one job of two nodes. On each node, `srun` starts a torchrun with one process."""
+    alone, folder = (without_surrogate(undisturbed, tmp_path / name) for name in ("alone", "nodes"))
+    short = OVERLAY.replace("steps: 400", "steps: 12, log_every: 4")
+    assert snakemake(root, alone, MODEL, overlay=short).returncode == 0
+    over_nodes.overlay = short.replace("device: cpu", "device: cpu, devices: 2")
+    status, said = over_nodes.call(folder, MODEL)
+    assert status == 0, said
+    (job,) = over_nodes.jobs(folder)
+    assert (job["NumNodes"], job["NumTasks"], job["TresPerNode"]) == ("2", "2", "gres:gpu:1")
+    assert json.loads((folder / MODEL).with_suffix(".json").read_text())["provenance"]["processes"] == 2
+    (by_one, _), (by_two, _) = (read_tensors(place / MODEL) for place in (alone, folder))
+    assert all(torch.allclose(by_one[name], by_two[name], rtol=0, atol=1e-3) for name in by_one)

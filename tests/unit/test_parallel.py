@@ -19,16 +19,20 @@ from sns_core.files import read_json, read_tensors
 from sns_core.processes import ProcessGroup
 
 
-def together(tiny, folder, name, processes=2, **training):
-    """Start torchrun with this number of processes."""
-    spec = {**SPECS[name], "training": {**SPECS[name]["training"], **training}}
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def together(tiny, folder, name, torchrun=(), **training):
+    """Start torchrun with two processes, or with those that the words in `torchrun` say."""
+    spec = {**SPECS[name], "training": {**SPECS[name]["training"], **training}}
+    torchrun = torchrun or ("--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
     words = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-addr=127.0.0.1",
-        f"--master-port={port}", "-m", "--", "sns_core", "train_model", "--threads", "1", "--log", str(folder / "log"), "--name", name,
-        "--spec", json.dumps(spec), "--manifest", str(tiny.manifest), "--seed", "3", "--device", "cpu", "--precision", "float32",
+        sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "--", "sns_core", "train_model", "--threads", "1",
+        "--log", str(folder / "log"), "--name", name, "--spec", json.dumps(spec), "--manifest", str(tiny.manifest), "--seed", "3",
+        "--device", "cpu", "--precision", "float32",
         "--output", str(folder / f"{name}.safetensors"), "--history", str(folder / f"{name}.csv"),
     ]  # fmt: skip
     return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
@@ -53,6 +57,15 @@ def test_two_processes_learn_the_weights_of_one(tiny, tmp_path, name):
     records = sorted(path.name for path in (tmp_path / "provenance").iterdir())
     results = (f"{name}.csv", f"{name}.json", f"{name}.safetensors")
     assert records == [f"{result}.json" for result in results], "one process keeps the records"
+
+
+def test_two_nodes_that_meet_by_torchruns_rendezvous_learn_the_weights_of_one_process(tiny, tmp_path):
+    """Each node runs a torchrun of its own, as `srun` starts them. The rendezvous gives the processes their ranks."""
+    meeting = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{free_port()}")
+    nodes = [together(tiny, tmp_path, "pointwise", torchrun=meeting) for _ in range(2)]
+    assert [node.wait(200) for node in nodes] == [0, 0], (tmp_path / "log").read_text()
+    assert_close(tmp_path / "pointwise.safetensors", tiny.folder / "pointwise.safetensors", 1e-3)
+    assert read_json(tmp_path / "pointwise.json")["provenance"]["processes"] == 2
 
 
 def test_one_process_finishes_the_training_of_two(tiny, tmp_path):

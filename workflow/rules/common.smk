@@ -95,13 +95,36 @@ def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1,
     Snakemake does not compare parameters that are computed from `output`. So another interpreter, another place of the clone
     or another number of devices, which change nothing that is learnt but for rounding, make no job run again.
     """
-    torchrun = f"-m torch.distributed.run --standalone --nproc-per-node={processes} -m --"
-    words = f"{'-m' if processes == 1 else torchrun} sns_core {stage}"
     return {
         "settings": settings(stage, values, offered),
         "code": fingerprint_of(stage, user_code, templates),
-        "call": lambda wildcards, output, resources: f"{PYTHON} {on_gpus_of_its_own(resources)}{words}",
+        "call": lambda wildcards, output, threads, resources: (
+            f"{start_of_modules(processes, threads, resources)} sns_core {stage}"
+        ),
     }
+
+
+def start_of_modules(processes, threads, resources) -> str:
+    """Words before the name of a module that a job runs: Python, and torchrun where several processes share the job.
+
+    `resources.nodes`, which only the profile of a cluster gives: the nodes of SLURM among which the processes are divided.
+    The job itself runs on the first node. From there srun starts a torchrun on each, and all of them meet on the first.
+    """
+    nodes = resources.get("nodes", 1)
+    if processes % nodes:
+        raise WorkflowError(
+            f"hardware.devices: {processes} does not divide among {nodes} nodes (a resource in the profile)"
+        )
+    if processes == 1:
+        return f"{PYTHON} {on_gpus_of_its_own(resources)}-m"
+    torchrun = f"-m torch.distributed.run --nproc-per-node={processes // nodes}"
+    if nodes == 1:
+        return f"{PYTHON} {on_gpus_of_its_own(resources)}{torchrun} --standalone -m --"
+    meeting = (
+        "--rdzv-backend=c10d --rdzv-endpoint=$(hostname):$((20000 + SLURM_JOB_ID % 10000)) --rdzv-id=$SLURM_JOB_ID"
+    )
+    srun = f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --cpus-per-task={threads}"
+    return f"{srun} env {PYTHON} {torchrun} --nnodes={nodes} {meeting} -m --"
 
 
 def on_gpus_of_its_own(resources) -> str:
