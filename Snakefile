@@ -19,6 +19,7 @@ if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
 from sns_core.catalogue import ALONE, REFINEMENTS
 from sns_core.evaluation.settling import counted_steps
+from sns_core.grids import grid_shape, longer_side
 from sns_core.plugins import class_of, is_calibrated, objective_class
 from sns_workflow import configuration
 from sns_workflow.command import (

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the start and of the disturbances")
     arguments = parser.parse_args()
     use_threads(1)
-    flow = KuramotoSivashinsky(arguments.resolution, arguments.dt, arguments.length)
+    flow = KuramotoSivashinsky((1, arguments.resolution), arguments.dt, arguments.length)
     start = flow.initial_state(1, generator(arguments.seed, "lyapunov", "start"))
     state = flow.advance(start, round(SPIN_UP / flow.dt))[0]
     steps = round(STRETCH / flow.dt)

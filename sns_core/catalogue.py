@@ -3,6 +3,7 @@
 # Class of a system -> the module that defines it.
 SYSTEMS = {
     "KolmogorovFlow": "sns_core.systems.kolmogorov",
+    "KuramotoSivashinsky": "sns_core.systems.kuramoto_sivashinsky",
     "TwoLayerQG": "sns_core.systems.two_layer_qg",
     "RecordedFlow": "sns_core.systems.recorded",
 }

@@ -20,6 +20,7 @@ import pandas as pd
 from sns_core.data.frames import field_of, open_frames
 from sns_core.errors import UserError
 from sns_core.files import hold, missing, read_json, read_tensors, sha256, whole_file, write_json
+from sns_core.grids import grid_text
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import RUN_FORMAT
 from sns_core.wording import digits, interval
@@ -212,8 +213,8 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
         lines += [
             f"## {system}",
             "",
-            f"{solver['class']} on {solver['resolution']} x {solver['resolution']} ({parameters}), with frames of "
-            f"{emulator['resolution']} x {emulator['resolution']} every {emulator['step']:g} time units. "
+            f"{solver['class']} on {grid_text(solver['resolution'])} ({parameters}), with frames of "
+            f"{grid_text(emulator['resolution'])} every {emulator['step']:g} time units. "
             f"Members x frames: {splits}, after a spin-up of {data['spin_up']:g}.",
             "",
         ]

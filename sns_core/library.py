@@ -152,7 +152,7 @@ class Emulator:
         self.step, self.units, self.time_units = self.emulation.step, self.system.units, self.system.time_units
         self.grid = (self.system.channels, *grid_shape(self.emulation.resolution))
         solver = isinstance(self._method, Solver)
-        self.state_grid = (self.system.channels, *[self.system.resolution] * 2) if solver else self.grid
+        self.state_grid = (self.system.channels, *grid_shape(self.system.resolution)) if solver else self.grid
 
     def _model_files(self) -> dict[str, Path]:
         """Role -> file of each model, and of the calibration of a method that has one."""

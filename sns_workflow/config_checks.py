@@ -18,7 +18,11 @@ FOLDERS = {
 }
 WORDS = {"na", "nan", "null", "none", "true", "false"}
 
-CHANNELS = {"KolmogorovFlow": 1, "TwoLayerQG": 2}  # of the systems whose parameters do not name their layers
+CHANNELS = {
+    "KolmogorovFlow": 1,
+    "KuramotoSivashinsky": 1,
+    "TwoLayerQG": 2,
+}  # of the systems whose parameters do not name their layers
 MOVIE_METHODS = 6  # side by side, where the configuration names none
 SEGMENTS = 10_000  # of one chain: their names hold four digits
 

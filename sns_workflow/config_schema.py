@@ -169,7 +169,7 @@ def _explain(error) -> tuple[str, str]:
         ), path
     bounds = {
         "minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most", "exclusiveMaximum": "less than",
-        "multipleOf": "a multiple of",
+        "multipleOf": "a multiple of", "const": "exactly",
     }  # fmt: skip
     if rule in bounds:
         return f"{place}: {shown(value)} must be {bounds[rule]} {limit:g}", path

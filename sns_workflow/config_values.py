@@ -135,8 +135,9 @@ def _conformed(value, parts: list[dict], root):
                     value = {**value, key: copy.deepcopy(inner["default"])}
         return {key: _conformed(item, [i for p in parts for i in _of_key(p, key)], root) for key, item in value.items()}
     if isinstance(value, list):
-        items = [part["items"] for part in parts if "items" in part]
-        return [_conformed(item, items, root) for item in value]
+        return [
+            _conformed(item, [i for p in parts for i in _of_index(p, index)], root) for index, item in enumerate(value)
+        ]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     types = {kind for part in parts for kind in _types(part)}
@@ -162,6 +163,12 @@ def _of_key(part: dict, key: str) -> list[dict]:
         return [part["properties"][key]]
     further = part.get("additionalProperties")
     return [further] if isinstance(further, dict) else []
+
+
+def _of_index(part: dict, index: int) -> list[dict]:
+    """The parts of a schema that describe the item of a list at an index."""
+    first = part.get("prefixItems", [])
+    return [first[index]] if index < len(first) else [part["items"]] if "items" in part else []
 
 
 def _expanded(parts: list[dict], value, root):

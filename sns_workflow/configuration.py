@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field
 
 from sns_core import plugins
-from sns_core.grids import Grid, grid_shape
+from sns_core.grids import Grid, grid_shape, longer_side, per_axis
 from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods, nearest
 from sns_workflow.config_files import ConfigFiles
@@ -160,10 +160,8 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
         raise ConfigurationError(
             f"{where}.emulator.step: {emulator['step']:g} is not a multiple of solver.dt {solver['dt']:g}; nearest: {closest:g}"
         )
-    if "source" not in resolved and emulator["resolution"] > solver["resolution"]:
-        raise ConfigurationError(
-            f"{where}.emulator.resolution: {emulator['resolution']} is finer than solver.resolution {solver['resolution']}"
-        )
+    if "source" not in resolved:
+        _check_grids(where, emulator["resolution"], solver["resolution"])
     if plugins.is_own(resolved["system"]["name"]):
         _check_own_system(f"{where}.solver", resolved["system"]["name"], solver)
     if resolved["system"]["name"] == "TwoLayerQG" and solver["resolution"] % emulator["resolution"]:
@@ -172,10 +170,10 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             f"{solver['resolution']}; frames are means over blocks of its points"
         )
     wavenumber = solver.get("forcing_wavenumber", 0)
-    if "source" not in resolved and wavenumber >= solver["resolution"] // 3:
+    points = longer_side(solver["resolution"])
+    if "source" not in resolved and wavenumber >= points // 3:
         raise ConfigurationError(
-            f"{where}.solver.forcing_wavenumber: {wavenumber} is not resolved by {solver['resolution']} points; "
-            f"at most {solver['resolution'] // 3 - 1}"
+            f"{where}.solver.forcing_wavenumber: {wavenumber} is not resolved by {points} points; at most {points // 3 - 1}"
         )
     used = {model for method in resolved["methods"].values() for model in method["models"].values()}
     for model, spec in resolved["models"].items():
@@ -215,16 +213,27 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
 
 
 def solver_grids(resolved: dict) -> list[int]:
-    """Return the points per side of the grids on which the solver is timed, the coarsest first.
+    """Return the points along the longer side of the grids on which the solver is timed, the coarsest first.
 
     These are its own grid and those multiples of it in metrics.cost.grids on which the system can be computed, and from
     which the emulator's grid can be made.
     """
-    solver, side = resolved["system"]["parameters"], resolved["emulator"]["resolution"]
-    solver_points, least = solver["resolution"], max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
+    solver, side = resolved["system"]["parameters"], longer_side(resolved["emulator"]["resolution"])
+    solver_points, least = longer_side(solver["resolution"]), max(side, 3 * (solver.get("forcing_wavenumber", 0) + 1))
     unit = side if resolved["system"]["name"] == "TwoLayerQG" else 2  # block means, or truncation
     grids = {factor * solver_points for factor in resolved["metrics"]["cost"]["grids"]}
     return sorted({solver_points, *(int(points) for points in grids if points >= least and points % unit == 0)})
+
+
+def _check_grids(where: str, frames: Grid, states: Grid) -> None:
+    """Check that frames can be made from the states of a solver by leaving out points."""
+    if (grid_shape(frames)[0] == 1) != (grid_shape(states)[0] == 1):
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: {frames} and solver.resolution {states} must both be N, for N x N points, or both [1, N], "
+            "for a single row"
+        )
+    if longer_side(frames) > longer_side(states):
+        raise ConfigurationError(f"{where}.emulator.resolution: {frames} is finer than solver.resolution {states}")
 
 
 @contextlib.contextmanager
@@ -264,7 +273,8 @@ def _check_user_metrics(names: list[str]) -> None:
 def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None:
     network, training = spec["network"], spec["training"]
     divisor = network["patch"] * 2 ** (len(network["multipliers"]) - 1)
-    odd = next((points for points in grid_shape(resolution) if points % divisor), None)
+    sides = zip(grid_shape(resolution), per_axis(divisor, resolution), strict=True)
+    odd = next((points for points, part in sides if points % part), None)
     if odd:
         raise ConfigurationError(
             f"{where}.network: cannot halve {odd} points {len(network['multipliers']) - 1} times after patches of "

@@ -38,7 +38,7 @@ VARIABLES = {
     "distance": ("length", "distance along x"),
     "bin": ("1", "centre of the histogram bin, in standard deviations or root mean squares"),
     "lead": ("1", "emulator steps since the start of the forecast"),
-    "grid": ("1", "points per side of the solver's grid"),
+    "grid": ("1", "points along the longer side of the solver's grid"),
     # frames and states
     "final_state": ("field", "solver state at the last frame, in the solver's own axes"),
     "forecast": ("1", "forecast of {field}, in standard deviations of the training split"),

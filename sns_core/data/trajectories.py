@@ -18,6 +18,7 @@ from sns_core.data.frames import FrameWriter, steps_per_frame
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
+from sns_core.grids import grid_shape
 from sns_core.progress import progress
 from sns_core.streams import generator
 from sns_core.systems import InstabilityError, System, build_system
@@ -163,7 +164,7 @@ def simulate_trajectories(
     else:
         carry = _first_carry(solver, member_numbers, split, seed, first_substeps, chosen_device)
     for index in progress(len(chunk_starts), f"{split}: {chunk} emulator steps per chunk", start=finished):
-        chunk_frames = [torch.empty(members, 0, solver.channels, emulator["resolution"], emulator["resolution"])]
+        chunk_frames = [torch.empty(members, 0, solver.channels, *grid_shape(emulator["resolution"]))]
         energy = []
         for step in range(chunk_starts[index], min(chunk_starts[index] + chunk, steps)):
             with _members_of_split(member_numbers):
@@ -207,8 +208,8 @@ def _write_trajectories(
         energies[:, start : start + tensors["energy"].shape[1]] = tensors["energy"].numpy()
         if tensors["frames"].shape[1]:
             writer.append(tensors["frames"].numpy(), max(0, start - spin_up_steps))
-    for name in ("row", "column"):
-        writer.file.createDimension(name, solver.resolution)
+    for name, points in zip(("row", "column"), grid_shape(solver.resolution), strict=True):
+        writer.file.createDimension(name, points)
     final = writer.variable("final_state", ("member", "layer", "row", "column"), solver.units)
     final.long_name = "solver state at the last frame, in the solver's own axes"
     final[:] = final_state

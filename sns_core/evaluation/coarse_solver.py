@@ -20,6 +20,7 @@ from sns_core.data.frames import open_members
 from sns_core.device import select_device, use_threads
 from sns_core.evaluation.settling import PARTS, counted_steps, settled_and_length
 from sns_core.files import whole_file
+from sns_core.grids import Grid, grid_shape, longer_side, with_longer_side
 from sns_core.methods.solver import Solver
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
 from sns_core.progress import progress
@@ -30,26 +31,30 @@ from sns_core.systems import InstabilityError, System
 from sns_core.systems.spectral import truncate
 
 
-def regridded(states: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Move states (..., N, N) to a grid of `resolution` points per side: truncate them, or draw the same waves on more points."""
-    n, m = states.shape[-1], resolution
-    if m <= n:
-        return truncate(states, m)
-    spectrum, half = torch.fft.rfft2(states, norm="forward"), n // 2
-    wider = spectrum.new_zeros(*states.shape[:-2], m, m // 2 + 1)
-    wider[..., :half, :half] = spectrum[..., :half, :half]
-    wider[..., -half + 1 :, :half] = spectrum[..., -half + 1 :, :half]  # the Nyquist modes have no sign to keep
-    return torch.fft.irfft2(wider, s=(m, m), norm="forward")
+def regridded(states: torch.Tensor, resolution: Grid) -> torch.Tensor:
+    """Move states (..., H, W) to a grid of the same shape: truncate them, or draw the same waves on more points."""
+    (height, width), (rows, columns) = states.shape[-2:], grid_shape(resolution)
+    if columns <= width:
+        return truncate(states, resolution)
+    spectrum, half = torch.fft.rfft2(states, norm="forward"), width // 2
+    wider = spectrum.new_zeros(*states.shape[:-2], rows, columns // 2 + 1)
+    top = max(1, height // 2)
+    wider[..., :top, :half] = spectrum[..., :top, :half]
+    if height > 1:
+        wider[..., -top + 1 :, :half] = spectrum[..., -top + 1 :, :half]  # the Nyquist modes have no sign to keep
+    return torch.fft.irfft2(wider, s=(rows, columns), norm="forward")
 
 
-def longest_step(emulation: Emulation, resolution: int, device, run: Callable[[System], dict]) -> tuple[int, dict]:
-    """The longest time step with which `run` succeeds on a grid of `resolution` points per side, and the result of `run`.
+def longest_step(emulation: Emulation, points: int, device, run: Callable[[System], dict]) -> tuple[int, dict]:
+    """The longest time step with which `run` succeeds on a grid of `points` points along its longer side, and the result of `run`.
 
     The step is returned as the number of time steps per emulator step. The most that are tried are twice as many as the
     configured time step would take, scaled to the grid. Raises InstabilityError where these are too few.
     """
     solver = emulation.system_parameters
-    most = max(2, 2 * math.ceil(emulation.step / solver["dt"] * resolution / solver["resolution"] * (1 - 1e-9)))
+    finer = points / longer_side(solver["resolution"])
+    most = max(2, 2 * math.ceil(emulation.step / solver["dt"] * finer * (1 - 1e-9)))
+    resolution = with_longer_side(solver["resolution"], points)
     substeps = 1
     while True:
         flow = emulation.build_fastest_system(device, resolution=resolution, dt=emulation.step / substeps)
@@ -74,8 +79,8 @@ def rollout_grids(
     where nothing was computed. On grids finer than the solver's own, `rolled` members take one step, which shows the
     time step.
 
-    `grids`: points per side of each grid.
-    `finest`: points per side of the finest grid on which ensembles are computed.
+    `grids`: points along the longer side of each grid.
+    `finest`: points along the longer side of the finest grid on which ensembles are computed.
     `starts`: number of states from which ensembles start.
     `members`: number of members of each ensemble.
     `leads`: numbers of steps after which frames of ensembles are kept.
@@ -86,7 +91,7 @@ def rollout_grids(
     """
     use_threads(threads)
     device, emulation = select_device(device), Emulation.read(manifest)
-    configured, scale = emulation.system_parameters["resolution"], emulation.scale(device)
+    configured, scale = longer_side(emulation.system_parameters["resolution"]), emulation.scale(device)
     states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
     around = torch.cat([disturbed(states, s, members + 1, disturbance, seed)[:members] for s in range(starts)])
     around = around.to(device)
@@ -95,12 +100,12 @@ def rollout_grids(
 
     def run(flow: System) -> dict:
         solver, result = Solver(flow, emulation.resolution, emulation.step, scale), {"stable_steps": 1}
-        if flow.resolution <= finest:
+        if longer_side(flow.resolution) <= finest:
             frames = forecast(solver, regridded(around, flow.resolution), streams, leads)
             result |= {"forecast": frames.reshape(starts, members, *frames.shape[1:]), "stable_steps": max(leads)}
         else:
             solver.step(solver.start(regridded(states, flow.resolution)), [])
-        if flow.resolution <= configured:
+        if longer_side(flow.resolution) <= configured:
             result["energy_spectrum"] = _spectra(solver, regridded(states, flow.resolution), steps, every)
         return result
 

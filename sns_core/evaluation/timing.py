@@ -27,6 +27,7 @@ from sns_core.data.pairs import true_frames
 from sns_core.device import precision_on, select_device, use_threads
 from sns_core.evaluation.coarse_solver import regridded
 from sns_core.files import FileTree, write_json
+from sns_core.grids import with_longer_side
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.progress import progress
@@ -207,12 +208,13 @@ def _method(name: str, spec: dict, shared: dict) -> dict:
 def _solver(name: str, spec: tuple[int, int, int], shared: dict) -> dict:
     """Time the emulator steps of the solver on another grid.
 
-    `spec`: points per side, time steps per emulator step, emulator steps that are known to stay stable.
+    `spec`: points along the longer side, time steps per emulator step, emulator steps that are known to stay stable.
     """
     points, substeps, stable = spec
     device, emulation, states = _ready(shared)
-    flow = emulation.build_fastest_system(device, resolution=points, dt=emulation.step / substeps)
-    carry = flow.run(flow.start(regridded(states, points)), 1)
+    resolution = with_longer_side(emulation.system_parameters["resolution"], points)
+    flow = emulation.build_fastest_system(device, resolution=resolution, dt=emulation.step / substeps)
+    carry = flow.run(flow.start(regridded(states, resolution)), 1)
     most = max(LEAST, min(shared["steps"], stable) * substeps - 1)
     times = timed(lambda count: flow.run(carry, count), LEAST, most, shared["repeats"], shared["seconds"], device)
     for key in ("seconds", "low", "high", "joules"):

@@ -42,13 +42,12 @@ LEFT, RIGHT, TOP = 0.62, 0.86, 0.62
 
 
 def frame_at(paths: list[Path], member: int, step: int, size: float) -> tuple[int, np.ndarray | None, str]:
-    """Return (its step, values (C, H, W), units of time) of the last frame stored at or before `step`.
+    """Return (its step, values (C, H, W), units of time) of the picture at `step`; a single row of points is shown with its past.
 
     The values are None if the rollout ends earlier.
     """
     with Rollout(paths, size) as rollout:
-        stored_step, values = rollout.frame(member, step) or (step, None)
-        return stored_step, None if values is None else rollout.shown(values), rollout.time_units
+        return *(rollout.picture(member, step) or (step, None)), rollout.time_units
 
 
 def plot_fields(
@@ -127,7 +126,7 @@ def _field_rows(figure, layout: _Layout, layer: int, frames: dict, lost: dict, s
             note = f"lost at step {lost[method]}" if 0 <= lost[method] <= step else ""
             if field is None:
                 empty_panel(axis, "not run")
-            elif not (np.abs(field[layer]) <= LOST_BEYOND * std).all():
+            elif not _is_drawable(field[layer], LOST_BEYOND * std):
                 empty_panel(axis, note or f"beyond {LOST_BEYOND:g} σ")
             else:
                 limit = COLOUR_LIMIT * std
@@ -141,6 +140,12 @@ def _field_rows(figure, layout: _Layout, layer: int, frames: dict, lost: dict, s
                 )
                 axis.set_ylabel(label, color=colour, weight="bold", labelpad=6)
     return image
+
+
+def _is_drawable(picture: np.ndarray, limit: float) -> bool:
+    """Return whether no value of a picture (H, W) is NaN or beyond the limit, but for rows before the first frame."""
+    rows = picture[~np.isnan(picture).all(-1)]
+    return len(rows) > 0 and bool((np.abs(rows) <= limit).all())
 
 
 def _column_title(axis, step: int, size: float, units: str) -> None:

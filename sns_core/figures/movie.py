@@ -303,17 +303,18 @@ class _Pictures:
         for (name, _), words in self.words.items():
             words.set_text("" if isinstance(fields[name], np.ndarray) else fields[name])
         self.canvas.restore_region(self.background)
-        for column, field in enumerate(fields.values()):
+        for column, (name, field) in enumerate(fields.items()):
             if isinstance(field, np.ndarray):
-                for row, colours in enumerate(self._coloured(field)):
+                _, picture = self.rollouts[name].picture(self.member, step)
+                for row, colours in enumerate(self._coloured(picture)):
                     self._pixels()[*self._slot(row, column), :3] = colours
         for artist in self.moving:
             self.figure.draw_artist(artist)
         return self._pixels()[..., :3]
 
-    def _coloured(self, field: np.ndarray) -> np.ndarray:
-        """Return the colours (C, panel height, panel width, 3) of a frame (C, H, W), one square per point, y upwards."""
-        values = next(iter(self.rollouts.values())).shown(field) / self.std[:, None, None]
+    def _coloured(self, picture: np.ndarray) -> np.ndarray:
+        """Return the colours (C, panel height, panel width, 3) of a picture (C, H, W), one square per point, y upwards."""
+        values = np.nan_to_num(picture / self.std[:, None, None])
         colours = self.colours[np.clip((values / COLOUR_LIMIT + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)]
         rows, columns = self.pixel_points
         return colours[:, rows[::-1][:, None], columns]

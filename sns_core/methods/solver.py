@@ -3,6 +3,7 @@
 import torch
 
 from sns_core.data.frames import steps_per_frame
+from sns_core.grids import Grid
 from sns_core.methods.base import Carry, Method, Parts, StepRecord
 from sns_core.systems import System
 
@@ -13,7 +14,7 @@ class Solver(Method):
     Raises UserError where `step` is no multiple of the solver's time step.
     """
 
-    def __init__(self, system: System, resolution: int, step: float, scale: torch.Tensor):
+    def __init__(self, system: System, resolution: Grid, step: float, scale: torch.Tensor):
         self.system, self.resolution, self.scale = system, resolution, scale
         self.substeps = steps_per_frame(step, system.dt)
 

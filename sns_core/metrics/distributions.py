@@ -21,9 +21,11 @@ def histogram(values: torch.Tensor) -> torch.Tensor:
 def components(system: System, frames: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the vectors that histograms count, each (B, C, 2, m, m), of frames (B, C, m, m) in the system's units.
 
-    "velocity" is the velocity; "gradient" the gradient of the frames, from differences between neighbouring points.
+    "velocity" is the velocity; "gradient" the gradient of the frames, from differences between neighbouring points; a single
+    row of points has one component, (B, C, 1, 1, m).
     """
-    along = [(frames.roll(-1, axis) - frames) * (longer_side(frames.shape[-2:]) / system.length) for axis in (-1, -2)]
+    axes = [axis for axis in (-1, -2) if frames.shape[axis] > 1]
+    along = [(frames.roll(-1, axis) - frames) * (longer_side(frames.shape[-2:]) / system.length) for axis in axes]
     return {"velocity": torch.stack(system.frame_velocity(frames), 2), "gradient": torch.stack(along, 2)}
 
 

@@ -17,7 +17,7 @@ from sns_core.data.frames import open_members
 from sns_core.data.segments import CHUNK, open_segments
 from sns_core.device import use_threads
 from sns_core.files import read_json, whole_file
-from sns_core.grids import longer_side
+from sns_core.grids import Grid, longer_side
 from sns_core.metrics.distances import CENTRES, correlation_pairs, weighted_correlation
 from sns_core.metrics.distributions import component_scales
 from sns_core.metrics.measures import COUNTED, measure
@@ -63,7 +63,7 @@ def compute_reference(
     for name, series in measured_by_user(user_metrics, dataset[system.variable], system).items():
         needing_frames[name] = series.mean("time").drop_vars("member", errors="ignore")
     if ensemble:
-        result = means_of_series(open_segments(ensemble, system.variable)[1].load())
+        result = means_of_series(open_segments(ensemble, system.variable)[1].load(), resolution)
         # The members of the test split have lower numbers: no member of a rollout, which starts there, is one of these.
         numbers = dataset.sizes["member"] + result["member"].values
         needing_frames = {name: values.mean("member") for name, values in needing_frames.items()}
@@ -104,7 +104,7 @@ def write_results(dataset: xr.Dataset, system: System, path: Path, *, title: str
         results.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
-def means_of_series(series: xr.Dataset) -> xr.Dataset:
+def means_of_series(series: xr.Dataset, resolution: Grid) -> xr.Dataset:
     """Return the means over time of each member, (member, ...), from the series and blocks of a run of the solver."""
     blocks, lags = series["block"].values, np.arange(series.sizes["lag"])
     energy, enstrophy = (series[name].transpose("member", "step", "layer").astype(float) for name in ENERGIES)
@@ -120,7 +120,7 @@ def means_of_series(series: xr.Dataset) -> xr.Dataset:
         "max_abs": series["max_abs"].max("step"),
         **{f"{name}_counts": series[f"{name}_counts"].sum("block") for name in COUNTED},
     }
-    whole_shells = np.log10(spectra.values[..., 1 : series.sizes["y"] // 2]).mean(-1)
+    whole_shells = np.log10(spectra.values[..., 1 : longer_side(resolution) // 2]).mean(-1)
     means |= _moments_of_energies(energy.values, enstrophy.values, whole_shells)
     return xr.Dataset(means).drop_vars(("step", "block"), errors="ignore").assign_coords(member=series["member"])
 

@@ -6,19 +6,25 @@ level-conditioned network has no heads: it takes the levels as an input and embe
 also take any vector of numbers as an input, which modulates every block, those of the encoder too: noise, a time, a step.
 
 All padding is circular, in the upsampling too. Nothing is normalised, so that the heads can see amplitudes.
+
+Kernels, patches and the halving of stages act along the axes of a frame that have more than one point. The network of a
+single row of points, (B, F, C, 1, N), is a network in one dimension.
 """
+
+import math
+import operator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sns_core.grids import Grid, grid_shape
+from sns_core.grids import Grid, grid_shape, per_axis
 
 HEAD_FEATURES = ("bottleneck_grid", "bottleneck", "encoder")
 
 
 class _CircularPad(torch.autograd.Function):
-    """Circular padding of both axes of (B, C, H, W) by `margin`, with a backward pass of six copies.
+    """Circular padding of (B, C, H, W) by `margin` = (along y, along x), with a backward pass of few copies.
 
     Torch's circular padding records every slice that it writes, and its backward pass makes a zeroed copy of the whole
     tensor for each slice. That takes a sixth of a training step. This backward pass adds the same numbers in the same
@@ -28,37 +34,57 @@ class _CircularPad(torch.autograd.Function):
     @staticmethod
     def forward(context, x, margin):
         context.margin = margin
-        return F.pad(x, (margin,) * 4, mode="circular")
+        rows, columns = margin
+        return F.pad(x, (columns, columns, rows, rows), mode="circular")
 
     @staticmethod
     def backward(context, gradient):
-        m = context.margin
-        rows = gradient[:, :, m:-m].clone()
-        rows[:, :, :m] += gradient[:, :, -m:]
-        rows[:, :, -m:] += gradient[:, :, :m]
-        result = rows[..., m:-m].clone()
-        result[..., :m] += rows[..., -m:]
-        result[..., -m:] += rows[..., :m]
-        return result, None
+        for axis, margin in zip((2, 3), context.margin, strict=True):
+            if margin:
+                size = gradient.shape[axis] - 2 * margin
+                inner = gradient.narrow(axis, margin, size).clone()
+                inner.narrow(axis, 0, margin).add_(gradient.narrow(axis, size + margin, margin))
+                inner.narrow(axis, size - margin, margin).add_(gradient.narrow(axis, 0, margin))
+                gradient = inner
+        return gradient, None
+
+
+def fold(fields: torch.Tensor, patch: tuple[int, int]) -> torch.Tensor:
+    """Fold patches of fields (B, C, H, W) into channels, (B, C * p * q, H / p, W / q) for patches of p x q points."""
+    if patch[0] == patch[1]:
+        return F.pixel_unshuffle(fields, patch[0])
+    batch, channels, height, width = fields.shape
+    parts = fields.reshape(batch, channels, height // patch[0], patch[0], width // patch[1], patch[1])
+    return parts.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+def unfold(features: torch.Tensor, patch: tuple[int, int]) -> torch.Tensor:
+    """Return the fields (B, C, H, W) whose `fold` is (B, C * p * q, H / p, W / q)."""
+    if patch[0] == patch[1]:
+        return F.pixel_shuffle(features, patch[0])
+    return features.unflatten(1, (-1, *patch)).permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
 class PeriodicConv2d(nn.Conv2d):
-    """Convolution on a torus: the output at a shifted input is the shifted output (for stride 1)."""
+    """Convolution on a torus: the output at a shifted input is the shifted output (for stride 1).
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
+    `kernel` and `stride`: points along both axes, or along (y, x).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, stride: int | tuple[int, int] = 1):
         super().__init__(inputs, outputs, kernel, stride=stride)
-        self.margin = kernel // 2
+        self.margin = tuple(points // 2 for points in self.kernel_size)
 
     def forward(self, x):
         """Return the convolution (B, C', H', W') of x (B, C, H, W)."""
-        if self.margin and torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             # Compiled code for written slices, and for indices with a remainder, computes one number at a time.
             # Compiled concatenations are vectorised.
-            for axis in (2, 3):
-                size = x.shape[axis]
-                ends = x.narrow(axis, size - self.margin, self.margin), x.narrow(axis, 0, self.margin)
-                x = torch.cat([ends[0], x, ends[1]], axis)
-        elif self.margin:
+            for axis, margin in zip((2, 3), self.margin, strict=True):
+                if margin:
+                    ends = x.narrow(axis, x.shape[axis] - margin, margin), x.narrow(axis, 0, margin)
+                    x = torch.cat([ends[0], x, ends[1]], axis)
+        elif any(self.margin):
             x = _CircularPad.apply(x, self.margin)
         return super().forward(x)
 
@@ -66,13 +92,14 @@ class PeriodicConv2d(nn.Conv2d):
 class Block(nn.Module):
     """Residual block of two convolutions.
 
-    A condition of `condition` features, if any, scales and shifts the features between the convolutions.
+    A condition of `condition` features, if any, scales and shifts the features between the convolutions. `kernel`: points of
+    the kernels, as in PeriodicConv2d.
     """
 
-    def __init__(self, inputs: int, outputs: int, condition: int = 0):
+    def __init__(self, inputs: int, outputs: int, condition: int = 0, kernel: int | tuple[int, int] = 3):
         super().__init__()
-        self.first = PeriodicConv2d(inputs, outputs)
-        self.second = PeriodicConv2d(outputs, outputs)
+        self.first = PeriodicConv2d(inputs, outputs, kernel)
+        self.second = PeriodicConv2d(outputs, outputs, kernel)
         self.skip = PeriodicConv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.modulation = nn.Linear(condition, 2 * outputs) if condition else None
         # The second convolution starts at zero, so that the block starts as the identity (or as a projection, where the
@@ -113,10 +140,10 @@ class LevelHeads(nn.Module):
     """One classifier per output frame over the `classes` = S + 1 levels.
 
     The classifiers see pooled features, the mean and the logarithm of the power of every channel. With `grid`, the points
-    (H, W) of the features, they see every place instead: the features of one stage are reduced to CHANNELS channels and
-    flattened (as in the paper's code), so that the estimate depends on where the torus is disturbed. With `kind`
-    "categorical", each level has its own logit (as in the paper). With "ordinal", the distribution over levels is a
-    mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then share what they learn, and a
+    (H, W) of the features, they see every place instead: a convolution with `kernel` reduces the features of one stage to
+    CHANNELS channels, which are flattened (as in the paper's code), so that the estimate depends on where the torus is
+    disturbed. With `kind` "categorical", each level has its own logit (as in the paper). With "ordinal", the distribution
+    over levels is a mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then share what they learn, and a
     frame unlike all training frames moves the estimate along the scale, instead of to an arbitrary class.
     """
 
@@ -131,12 +158,13 @@ class LevelHeads(nn.Module):
         kind: str = "categorical",
         frames: int = 2,
         grid: tuple[int, int] | None = None,
+        kernel: int | tuple[int, int] = 3,
     ):
         super().__init__()
         if kind not in ("categorical", "ordinal"):
             raise ValueError(f"head_kind {kind!r} is neither 'categorical' nor 'ordinal'")
         self.kind, self.classes, self.frames = kind, classes, frames
-        self.reduce = self._reduction(features) if grid else None
+        self.reduce = self._reduction(features, kernel) if grid else None
         inputs = self.CHANNELS * grid[0] * grid[1] if grid else 2 * features
         self.trunk = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         self.classify = nn.Linear(hidden, frames * (classes if kind == "categorical" else 3 * self.COMPONENTS))
@@ -153,10 +181,10 @@ class LevelHeads(nn.Module):
             output = self.classify(self.trunk(rows))[: len(full[0])].unflatten(1, (self.frames, -1))
             return output if self.kind == "categorical" else self._mixture(output)
 
-    def _reduction(self, features: int) -> nn.Sequential:
+    def _reduction(self, features: int, kernel: int | tuple[int, int]) -> nn.Sequential:
         """Build the layers that keep every place. They are built where they are used alone, because each layer draws its
         first weights, and a draw more would change the weights of every layer after it."""
-        convolution, narrow = PeriodicConv2d(features, features), PeriodicConv2d(features, self.CHANNELS, 1)
+        convolution, narrow = PeriodicConv2d(features, features, kernel), PeriodicConv2d(features, self.CHANNELS, 1)
         return nn.Sequential(convolution, nn.GELU(), narrow, nn.Flatten())
 
     @staticmethod
@@ -190,8 +218,9 @@ class PeriodicUNet(nn.Module):
     pixels are folded into channels at the entrance. `levels`: S, the noisiest of the levels that condition the decoder
     (None: no levels). `level_conditioned`: whether the levels are an input instead of an estimate of the heads.
     `head_features`: "bottleneck_grid" for every place of the bottleneck (the paper), "bottleneck" for its pooled
-    features, or "encoder" for the pooled features of all encoder stages. Heads that see places fit frames of
-    `resolution`, N or (H, W), alone. `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden
+    features, or "encoder" for the pooled features of all encoder stages. `resolution`: of the frames, N or (H, W). Heads
+    that see places need it, and fit no other frames; so does a single row of points (by default both axes have more than
+    one). `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden
     layers and of the level embedding. `landmarks` (S, H, W): constant fields that the network sees beside the frames;
     without them, the network treats all places of the torus alike. `centred`: whether the decoder's last features have
     mean zero in each sample before they are activated; networks of older runs lack it, and may die in their first
@@ -228,48 +257,52 @@ class PeriodicUNet(nn.Module):
             raise ValueError("a network takes noise levels or condition_features, not both")
         if head_features not in HEAD_FEATURES:
             raise ValueError(f"head_features {head_features!r} is none of {', '.join(HEAD_FEATURES)}")
-        self.channels, self.frames_in, self.frames_out, self.patch = channels, frames_in, frames_out, patch
+        self.channels, self.frames_in, self.frames_out = channels, frames_in, frames_out
         self.levels, self.head_features, self.level_conditioned = levels, head_features, level_conditioned
         self.centred, self.condition_features = centred, condition_features
         self.divisor = patch * 2 ** (len(multipliers) - 1)
+        grid = resolution or 2  # without a resolution, both axes have more than one point
+        self.halving, kernel = per_axis(2, grid), per_axis(3, grid)
+        self.patch = per_axis(patch, grid)
         widths = [width * m for m in multipliers]
         condition = head_width if levels else condition_features
         self.register_buffer("landmarks", landmarks)
 
+        folded = math.prod(self.patch)
         constant_fields = 0 if landmarks is None else len(landmarks)
-        self.enter = PeriodicConv2d((frames_in * channels + constant_fields) * patch**2, width)
+        self.enter = PeriodicConv2d((frames_in * channels + constant_fields) * folded, width, kernel)
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
         current = width
         for index, size in enumerate(widths):
             inputs = [current, *[size] * (blocks - 1)]
-            self.encoder.append(nn.ModuleList(Block(n, size, condition_features) for n in inputs))
+            self.encoder.append(nn.ModuleList(Block(n, size, condition_features, kernel) for n in inputs))
             current = size
             if index < len(widths) - 1:
-                self.downs.append(PeriodicConv2d(current, current, stride=2))
+                self.downs.append(PeriodicConv2d(current, current, kernel, self.halving))
         self.bottom_attention = Attention(current) if attention else nn.Identity()
-        self.middle_in = Block(current, current, condition_features)
+        self.middle_in = Block(current, current, condition_features, kernel)
         self.middle_attention = Attention(current) if attention else nn.Identity()
         self.heads = None
         if levels:
             features = current + width + sum(widths) if head_features == "encoder" else current
             if not level_conditioned:
-                grid = self._bottleneck_grid(resolution) if head_features == "bottleneck_grid" else None
-                self.heads = LevelHeads(features, levels + 1, head_width, head_kind, frames_out, grid)
+                places = self._bottleneck_grid(resolution) if head_features == "bottleneck_grid" else None
+                self.heads = LevelHeads(features, levels + 1, head_width, head_kind, frames_out, places, kernel)
             self.embed = nn.Sequential(
                 nn.Linear(frames_out * (levels + 1), head_width),
                 nn.GELU(),
                 nn.Linear(head_width, head_width),
                 nn.GELU(),
             )
-        self.middle_out = Block(current, current, condition)
+        self.middle_out = Block(current, current, condition, kernel)
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
         for index, size in reversed(list(enumerate(widths))):
             inputs = [current + size, *[size] * (blocks - 1)]
-            self.decoder.append(nn.ModuleList(Block(n, size, condition) for n in inputs))
+            self.decoder.append(nn.ModuleList(Block(n, size, condition, kernel) for n in inputs))
             current = size
             if index:
-                self.ups.append(PeriodicConv2d(current, current))
-        self.leave = PeriodicConv2d(current, frames_out * channels * patch**2)
+                self.ups.append(PeriodicConv2d(current, current, kernel))
+        self.leave = PeriodicConv2d(current, frames_out * channels * folded, kernel)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
         if condition_features:
@@ -281,8 +314,10 @@ class PeriodicUNet(nn.Module):
                     nn.init.zeros_(module.modulation.bias)
 
     def check_resolution(self, resolution: Grid) -> None:
-        """Raise ValueError where the network cannot halve frames of a grid as often as it must."""
-        if any(points % self.divisor for points in grid_shape(resolution)):
+        """Raise ValueError where the network cannot halve frames of a grid as often as it must, or was made for another kind of
+        grid, a single row or several."""
+        divisors = per_axis(self.divisor, self.halving)
+        if per_axis(2, resolution) != self.halving or any(map(operator.mod, grid_shape(resolution), divisors)):
             raise ValueError(
                 f"this network cannot halve a resolution of {resolution}: it must divide by {self.divisor}"
             )
@@ -292,8 +327,7 @@ class PeriodicUNet(nn.Module):
         if resolution is None:
             raise ValueError("heads that see places ('bottleneck_grid') need the resolution of the frames")
         self.check_resolution(resolution)
-        height, width = grid_shape(resolution)
-        return height // self.divisor, width // self.divisor
+        return tuple(map(operator.floordiv, grid_shape(resolution), per_axis(self.divisor, resolution)))
 
     def encode(
         self, frames: torch.Tensor, condition: torch.Tensor | None = None
@@ -307,7 +341,7 @@ class PeriodicUNet(nn.Module):
         fields = frames.flatten(1, 2)
         if self.landmarks is not None:
             fields = torch.cat([fields, self.landmarks.to(fields.dtype).expand(len(fields), -1, -1, -1)], 1)
-        h = self.enter(F.pixel_unshuffle(fields, self.patch))
+        h = self.enter(fold(fields, self.patch))
         entrance, skips = h, []
         for index, stage in enumerate(self.encoder):
             for block in stage:
@@ -339,12 +373,12 @@ class PeriodicUNet(nn.Module):
             for block in stage:
                 h = block(h, condition)
             if index < len(self.ups):
-                h = self.ups[index](F.interpolate(h, scale_factor=2, mode="nearest"))
+                h = self.ups[index](F.interpolate(h, scale_factor=self.halving, mode="nearest"))
         if self.centred:
             # Before the network has learnt anything, a small output costs least, and a step of the optimiser may push all
             # last features below zero, where the activation has no gradient.
             h = h - h.mean((1, 2, 3), keepdim=True)
-        return F.pixel_shuffle(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
+        return unfold(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
 
     def forward(
         self, frames: torch.Tensor, levels: torch.Tensor | None = None, condition: torch.Tensor | None = None

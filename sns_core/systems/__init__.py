@@ -1,8 +1,7 @@
 """The dynamical systems: their equations, their numerics, and the frames that an emulator sees.
 
-`base` defines what every system offers. `kolmogorov` and `two_layer_qg` are the systems of this project. `spectral`
-holds Fourier transforms and wavenumbers, and `mkl_fft` the fast transforms below them. `kuramoto_sivashinsky` is a flow in
-one dimension for tests and Lyapunov exponents; it has no configuration yet.
+`base` defines what every system offers. `kolmogorov`, `two_layer_qg` and, in one space dimension, `kuramoto_sivashinsky` are
+the systems of this project. `spectral` holds Fourier transforms and wavenumbers, and `mkl_fft` the fast transforms below them.
 """
 
 from sns_core.systems.base import InstabilityError, System, build_system

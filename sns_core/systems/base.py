@@ -1,9 +1,11 @@
 """The interface of every system, and the guarded time loop that all systems share.
 
-state  The real fields (B, C, N, N) of the solver. A user passes and receives states.
+state  The real fields (B, C, N, N) of the solver, or (B, C, H, W). A user passes and receives states.
 carry  A dict of tensors with everything that an exact continuation needs: spectra and, for multi-step schemes, the
        tendencies of earlier steps. Time stepping maps a carry to a carry.
 frame  The fields (B, C, m, m) that an emulator sees, with axes (y, x).
+
+In one space dimension, states and frames are a single row of points, (B, C, 1, N), and `resolution` is [1, N].
 """
 
 import abc
@@ -13,7 +15,7 @@ import math
 import torch
 
 from sns_core.catalogue import SYSTEMS
-from sns_core.grids import grid_shape
+from sns_core.grids import Grid, grid_shape, longer_side
 from sns_core.plugins import is_own, load
 from sns_core.systems.spectral import truncate
 
@@ -40,19 +42,19 @@ class InstabilityError(FloatingPointError):
 
 
 class System(abc.ABC):
-    """A dynamical system on a doubly periodic square, batched over members.
+    """A dynamical system on a doubly periodic square or on a circle, batched over members.
 
     A subclass sets `resolution` and `dt`, and defines `initial_state`, `velocity`, and `step` or `steps`. All other
     methods have a default, for a system of one dimensionless field (B, 1, N, N) with axes (y, x) whose state is its
     carry and which has no symmetries. A system knows nothing of networks and training.
     """
 
-    resolution: int
+    resolution: Grid
     dt: float
     channels = 1
     length = 2 * math.pi
     cfl_limit = 1.0
-    # False where frames say nothing of the velocity: a channel then stands for it, and its energy is half its mean square.
+    # False where frames hold no velocity beside themselves: a channel then stands for it, and its energy is half its mean square.
     has_velocity = True
     # Whether figures keep the units of the files. They show days for seconds, and kilometres for metres, where it is False.
     shows_own_units = False
@@ -103,7 +105,7 @@ class System(abc.ABC):
     def velocity(self, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the velocity (u, v), each (B, C, N, N), of a state at any resolution."""
 
-    def observe(self, state: torch.Tensor, resolution: int) -> torch.Tensor:
+    def observe(self, state: torch.Tensor, resolution: Grid) -> torch.Tensor:
         """Return the frames (B, C, m, m), axes (y, x), of a state. By default, this is a spectral truncation."""
         return truncate(state, resolution)
 
@@ -118,7 +120,7 @@ class System(abc.ABC):
         """
         return frames
 
-    def landmarks(self, resolution: int) -> torch.Tensor:
+    def landmarks(self, resolution: Grid) -> torch.Tensor:
         """Return constant fields (S, m, m) of unit variance, such as the forcing, that every symmetry leaves unchanged.
 
         A network may take them as an input, because without them it treats all places alike. By default, S = 0.
@@ -167,7 +169,7 @@ class System(abc.ABC):
     def _in_cache(self, carry: Carry, count: int) -> Carry:
         """Run `steps`; on a CPU, for only as many members at a time as fit into its caches."""
         members = len(next(iter(carry.values())))
-        size = max(1, self.cache_points // self.resolution**2)
+        size = max(1, self.cache_points // math.prod(grid_shape(self.resolution)))
         if members <= size or next(iter(carry.values())).is_cuda:
             return self.steps(carry, count)
         parts = [
@@ -184,7 +186,7 @@ class System(abc.ABC):
     def _courant(self, state: torch.Tensor) -> torch.Tensor:
         """Return the CFL number (|u| + |v|) dt / dx of each member, (B,)."""
         u, v = self.velocity(state)
-        return (u.abs() + v.abs()).amax((-3, -2, -1)) * self.dt * self.resolution / self.length
+        return (u.abs() + v.abs()).amax((-3, -2, -1)) * self.dt * longer_side(self.resolution) / self.length
 
     def _stability(self, state: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the CFL number (B,) of each member, and whether the member has become unstable (B,).

@@ -14,6 +14,7 @@ import math
 
 import torch
 
+from sns_core.grids import Grid, grid_shape
 from sns_core.streams import Generators, normal, spawn
 from sns_core.systems.base import Carry, System
 from sns_core.systems.schemes import ExponentialRungeKutta
@@ -22,32 +23,34 @@ from sns_core.systems.schemes import ExponentialRungeKutta
 class KuramotoSivashinsky(System):
     """Kuramoto-Sivashinsky flow. Its state is u (B, 1, 1, N) on a single row of points; all is dimensionless.
 
-    `resolution`: N, even; `dt`: the time step; `length`: of the circle. `dtype`: type of the state. `device`: device of the
+    `resolution`: [1, N] with N even; `dt`: the time step; `length`: of the circle. `dtype`: type of the state. `device`: device of the
     state. Raises ValueError for a parameter out of its range.
     """
 
-    variable, layers = "u", ("flow",)
+    variable = "u"
+    has_velocity = False  # beside the field itself, whose energy is half its mean square
     cfl_limit = 10.0  # beyond the explicit part's own, because the exact linear part damps the fast waves
 
     def __init__(
         self,
-        resolution: int = 64,
+        resolution: Grid = (1, 64),
         dt: float = 0.25,
         length: float = 22.0,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ):
-        if resolution < 8 or resolution % 2:
-            raise ValueError(f"resolution {resolution} must be even and at least 8")
+        rows, points = grid_shape(resolution)
+        if rows != 1 or points < 8 or points % 2:
+            raise ValueError(f"resolution {resolution} must be [1, N], a row of N points, with an even N of at least 8")
         for name, value in {"dt": dt, "length": length}.items():
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} {value} must be finite and positive")
-        self.resolution, self.dt, self.length = resolution, dt, length
+        self.resolution, self.points, self.dt, self.length = [1, points], points, dt, length
         self.dtype, self.device = dtype, torch.device(device)
-        mode = torch.arange(resolution // 2 + 1, dtype=torch.float64, device=device)
+        mode = torch.arange(points // 2 + 1, dtype=torch.float64, device=device)
         k = 2 * math.pi / length * mode
         self.growth = k**2 - k**4
-        self._advection = (-0.5j * k * (mode < resolution / 3)).to(self._complex)
+        self._advection = (-0.5j * k * (mode < points / 3)).to(self._complex)
         self._scheme = ExponentialRungeKutta(self.growth.to(dtype), dt)
 
     @property
@@ -57,22 +60,22 @@ class KuramotoSivashinsky(System):
     def initial_state(self, members: int, generator: Generators) -> torch.Tensor:
         """Return random states (members, 1, 1, N) of large scales, with zero mean and about the amplitude of the attractor."""
         like = torch.zeros((), dtype=self.dtype, device=self.device)
-        spectrum = torch.fft.rfft(normal(spawn(generator, members), (1, 1, self.resolution), like))
+        spectrum = torch.fft.rfft(normal(spawn(generator, members), (1, 1, self.points), like))
         wavenumber = 2 * math.pi / self.length * torch.arange(spectrum.shape[-1], device=self.device)
         spectrum = spectrum * torch.exp(-2 * wavenumber**2).to(self.dtype)
         spectrum[..., 0] = 0
-        field = torch.fft.irfft(spectrum, n=self.resolution)
+        field = torch.fft.irfft(spectrum, n=self.points)
         return 1.3 * field / field.std(-1, keepdim=True)
 
     def start(self, state: torch.Tensor) -> Carry:
         return {"spectrum": torch.fft.rfft(state.to(self.device, torch.float64)).to(self._complex)}
 
     def state(self, carry: Carry) -> torch.Tensor:
-        return torch.fft.irfft(carry["spectrum"], n=self.resolution)
+        return torch.fft.irfft(carry["spectrum"], n=self.points)
 
     def tendency(self, spectrum: torch.Tensor) -> torch.Tensor:
         """Return the explicit part of du_hat/dt, advection, of spectra (..., N // 2 + 1)."""
-        return self._advection * torch.fft.rfft(torch.fft.irfft(spectrum, n=self.resolution).square())
+        return self._advection * torch.fft.rfft(torch.fft.irfft(spectrum, n=self.points).square())
 
     def step(self, carry: Carry) -> Carry:
         return {"spectrum": self._scheme.step(carry["spectrum"], self.tendency)}

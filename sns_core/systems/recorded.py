@@ -4,9 +4,8 @@ import math
 
 import torch
 
-from sns_core.grids import Grid, grid_shape
+from sns_core.grids import Grid
 from sns_core.systems.base import Carry, System
-from sns_core.systems.spectral import truncate
 
 # What `velocity` may be: nothing that the frames say, a streamfunction's, or two of the channels.
 NO_VELOCITY, VORTICITY = "none", "vorticity"
@@ -85,17 +84,6 @@ class RecordedFlow(System):
         factors = (1j * k_y.to(vorticity.dtype), -1j * k_x.to(vorticity.dtype))
         u, v = (torch.fft.irfft2(factor * streamfunction, s=(width, height)).transpose(-1, -2) for factor in factors)
         return u, v
-
-    def observe(self, state: torch.Tensor, resolution: Grid) -> torch.Tensor:
-        """Return the spectral truncation of frames to a coarser grid. The coarse Nyquist modes are kept."""
-        (height, width), (rows, columns) = state.shape[-2:], grid_shape(resolution)
-        if height == width and rows == columns:
-            return truncate(state, rows)
-        if (height, width) == (rows, columns):
-            return state
-        spectrum = torch.fft.rfft2(state)[..., : columns // 2 + 1]
-        coarse = torch.cat([spectrum[..., : rows // 2, :], spectrum[..., -(rows // 2) :, :]], -2)
-        return torch.fft.irfft2(coarse * (rows * columns / (height * width)), s=(rows, columns))
 
     def admissible(self, frames: torch.Tensor) -> torch.Tensor:
         """Return frames (..., C, H, W) whose second half is the mirror image of the first along each mirrored axis."""

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from sns_core.grids import Grid, grid_shape
 from sns_core.systems.mkl_fft import plan
 
 
@@ -138,16 +139,19 @@ def symmetrise(column: torch.Tensor) -> None:
     column.copy_(0.5 * (column + column.flip(-1).roll(1, -1).conj()))
 
 
-def truncate(field: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Return the spectral truncation (..., m, m) of fields (..., N, N). The coarse Nyquist modes are kept.
+def truncate(field: torch.Tensor, resolution: Grid) -> torch.Tensor:
+    """Return the spectral truncation to a coarser grid, (..., h, w), of fields (..., H, W). The coarse Nyquist modes are kept.
 
-    Raises ValueError where m = `resolution` exceeds N or is odd.
+    Raises ValueError where the grid is not coarser, or has an odd number of points along an axis with more than one.
     """
-    n, m = field.shape[-1], resolution
-    if m > n or m % 2:
-        raise ValueError(f"cannot truncate {n} x {n} to {m} x {m}: the target must be even and not larger")
-    if m == n:
+    (height, width), (rows, columns) = field.shape[-2:], grid_shape(resolution)
+    if any(m > n or (m % 2 and n > 1) for n, m in ((height, rows), (width, columns))):
+        raise ValueError(
+            f"cannot truncate {height} x {width} to {rows} x {columns}: the target must be even and not larger"
+        )
+    if (height, width) == (rows, columns):
         return field
-    spectrum = torch.fft.rfft2(field)[..., : m // 2 + 1]
-    coarse = torch.cat([spectrum[..., : m // 2, :], spectrum[..., -(m // 2) :, :]], dim=-2)
-    return torch.fft.irfft2(coarse * (m / n) ** 2, s=(m, m))
+    spectrum = torch.fft.rfft2(field)[..., : columns // 2 + 1]
+    if height > 1:
+        spectrum = torch.cat([spectrum[..., : rows // 2, :], spectrum[..., -(rows // 2) :, :]], dim=-2)
+    return torch.fft.irfft2(spectrum * ((rows / height) * (columns / width)), s=(rows, columns))

@@ -40,6 +40,8 @@ MISTAKES = {
     "share out of range": ("methods.thermalizer_of_pairs.readout.refine_share", 1.5, ["readout.refine_share", "between 0 and 1"]),
     "emulator step": ("systems.kolmogorov.emulator.step", 0.053, ["emulator.step", "not a multiple of solver.dt", "0.05"]),
     "emulator finer than the solver": ("systems.kolmogorov.emulator.resolution", 128, ["emulator.resolution", "finer"]),
+    "frames of one row": ("systems.kolmogorov.emulator.resolution", [1, 32], ["emulator.resolution", "[1, 32]", "both be N"]),
+    "a solver of one row": (f"{SOLVER}.resolution", [1, 64], [f"{SOLVER}.resolution", "whole number"]),
     "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
     "forcing unresolved": (f"{SOLVER}.forcing_wavenumber", 40, ["forcing_wavenumber", "at most 20"]),
     "anchor needs longer data": ("models.sns_white.diffusion.anchor_gap", 200, ["models.sns_white", "402 frames"]),

@@ -310,9 +310,11 @@ def get_dask_memory(wildcards, attempt) -> int:
 
 
 def get_finest_grid(wildcards) -> int:
-    """Points per side of the finest grid on which forecasts are made."""
+    """Points along the longer side of the finest grid on which forecasts are made."""
     resolved = RESOLVED[wildcards.system]
-    return round(resolved["metrics"]["cost"]["finest_forecast"] * resolved["system"]["parameters"]["resolution"])
+    return round(
+        resolved["metrics"]["cost"]["finest_forecast"] * longer_side(resolved["system"]["parameters"]["resolution"])
+    )
 
 
 def count_cores(wildcards) -> int:
@@ -376,13 +378,19 @@ def get_table(name):
     return lambda wildcards: f"{RESULTS}/{wildcards.system}/{name}.csv"
 
 
+def is_row(system) -> bool:
+    """Return whether the frames of a system are a single row of points."""
+    return grid_shape(RESOLVED[system]["emulator"]["resolution"])[0] == 1
+
+
 def list_figures(system) -> list[str]:
-    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four or more, one shows a velocity."""
+    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four or more, one shows a velocity that
+    depends on y."""
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
     lacking = {
         "calibration": not list_calibrated(system),
         "cost": "cost" not in get_tables(system),
-        "zonal": RESOLVED[system]["system"]["parameters"].get("velocity") == "none",
+        "zonal": RESOLVED[system]["system"]["parameters"].get("velocity") == "none" or is_row(system),
     }
     enough = [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
     return [name for name in enough if not lacking.get(name, False)]

@@ -71,7 +71,7 @@ const units = run.time_units === "1" ? "" : ` ${run.time_units}`;
 class Fields {
   constructor(block) {
     this.block = block;
-    this.image = new ImageData(run.width, run.height);
+    this.image = new ImageData(run.width, run.rows);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.scale = Uint32Array.from({ length: 256 }, (_, i) => {
       const [red, green, blue] = run.colours.slice(3 * i, 3 * i + 3);
@@ -80,16 +80,19 @@ class Fields {
     this.colours = Uint32Array.from({ length: run.levels }, (_, level) => this.scale[Math.round((255 * level) / (run.levels - 1))]);
   }
 
-  /** Paint the current frame of a method, one pixel per grid point; return false if the method has no frame here. */
+  /** Paint the current frame of a method, one pixel per grid point; return false if the method has no frame here. A single
+   *  row of points is painted above the frames before it. */
   paint(method, context) {
     const { offset, shape } = method.frames[state.member];
     if (state.frame >= shape[0]) return false;
-    const { width, height } = run;
-    const points = width * height;
-    const field = new Uint8Array(this.block, offset + (state.frame * run.layers.length + state.layer) * points, points);
-    for (let y = 0; y < height; y++) {
-      const row = (height - 1 - y) * width; // y points upwards
-      for (let x = 0; x < width; x++) this.pixels[row + x] = this.colours[field[y * width + x]];
+    const { width, height, rows } = run;
+    this.pixels.fill(0);
+    for (let above = 0; above < rows; above++) {
+      const frame = state.frame - (height > 1 ? 0 : above), y = height > 1 ? height - 1 - above : 0; // y points upwards
+      if (frame < 0) break;
+      const place = offset + ((frame * run.layers.length + state.layer) * height + y) * width;
+      const line = new Uint8Array(this.block, place, width);
+      for (let x = 0; x < width; x++) this.pixels[above * width + x] = this.colours[line[x]];
     }
     context.putImageData(this.image, 0, 0);
     return true;
@@ -97,11 +100,11 @@ class Fields {
 }
 
 function panelOf(method) {
-  const { width, height } = run;
-  const canvas = make("canvas", { width, height, role: "img", "aria-label": `${run.variable}, ${method.label}` });
+  const { width, rows } = run;
+  const canvas = make("canvas", { width, height: rows, role: "img", "aria-label": `${run.variable}, ${method.label}` });
   const words = make("p", { hidden: "" });
   const panel = make("figure", { class: "panel method", style: methodStyle(method), "data-method": method.name },
-    make("figcaption", { title: method.label }, method.label), make("div", { style: `aspect-ratio: ${width} / ${height}` }, canvas, words));
+    make("figcaption", { title: method.label }, method.label), make("div", { style: `aspect-ratio: ${width} / ${rows}` }, canvas, words));
   find("panels").append(panel);
   return { method, panel, canvas, words, context: canvas.getContext("2d") };
 }

@@ -48,7 +48,7 @@ def write_explorer(
     with contextlib.ExitStack() as stack:
         rollouts = {name: stack.enter_context(Rollout(segments[name], step_size(solver))) for name in labels}
         stored = {name: _steps_before_loss(rollouts[name], results[name], chosen) for name in labels}
-        height, width = next(iter(rollouts.values())).grid
+        height, width = next(iter(rollouts.values())).points
         steps = fitting(stored, solver.sizes["layer"] * height * width, megabytes)
         description = _describe_run(solver, results, rollouts, chosen, steps)
         block = _Block()
@@ -156,8 +156,9 @@ def _describe_run(solver, results, rollouts, members, steps) -> dict:
         "time_units": rollout.time_units,
         "time_step": step_size(solver),
         "wavenumber_units": ensemble["wavenumber"].attrs.get("units", "1"),
-        "height": rollout.grid[0],
-        "width": rollout.grid[1],
+        "height": rollout.points[0],
+        "width": rollout.points[1],
+        "rows": rollout.grid[0],
         "levels": LEVELS,
         "limit": COLOUR_LIMIT,
         "colours": np.rint(255 * colours).astype(int).ravel().tolist(),
