@@ -25,6 +25,7 @@ from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device
 from sns_core.errors import UserError
+from sns_core.evaluation.lyapunov import lyapunov_exponents, step_map
 from sns_core.files import hold
 from sns_core.grids import grid_shape
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
@@ -33,7 +34,7 @@ from sns_core.methods.solver import Solver
 from sns_core.plugins import is_calibrated
 from sns_core.record import read_run
 from sns_core.rollout.engine import Observer, iterate, roll
-from sns_core.streams import MemberStreams
+from sns_core.streams import MemberStreams, generator
 from sns_core.systems import System
 
 AXES = ("member", "layer", "y", "x")
@@ -234,6 +235,27 @@ class Emulator:
                 yield step * self.step, self._physical(frame)
 
         return endless()
+
+    def lyapunov_exponents(
+        self, x0, count: int, steps: int, *, size: float = 1e-3, settling: int = 50, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the `count` largest Lyapunov exponents, per unit of time, and their standard errors, each (count,).
+
+        `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more. `size`: root
+        mean square of the disturbances that are carried along, in standard deviations of the data. All disturbed states get
+        the same random numbers. Raises UserError for the solver, which `benchmarks/lyapunov.py` measures, and for an x0 that
+        does not fit.
+        """
+        if not isinstance(self._method, FrameMethod):
+            raise UserError(f"{self.method}: its state is no frame; benchmarks/lyapunov.py measures solvers")
+        state = torch.from_numpy(self._states(x0)[:1]).to(self._device)
+        with self._computing():
+            advance = step_map(self._method, state, _whole(seed, "seed", 0), self.method)
+            disturbances = generator(seed, "lyapunov disturbances", self.method)
+            exponents = lyapunov_exponents(
+                advance, self._scaled(state)[0], count, steps, self.step, disturbances, size=size, settling=settling
+            )
+        return tuple(part.numpy() for part in exponents)
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

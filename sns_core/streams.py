@@ -16,6 +16,8 @@ split over jobs without a change of a single bit. All purposes and the rest of t
     "rollout"        method, member, step           levels and noise of a rollout (rollout.segment, library)
     "ensemble"       method, start, member, step    levels and noise of an ensemble (rollout.ensemble)
     "disturbance"    start, member                  disturbances of initial states (rollout.ensemble)
+    "lyapunov"       method, member 0, step         levels and noise that all disturbed states share (evaluation.lyapunov)
+    "lyapunov disturbances"  method             first directions of the disturbances (library)
     "cost"           method, member, step           levels and noise of a timed rollout (evaluation.timing)
     "grids"          member, step                   nothing: solvers draw none (evaluation.coarse_solver)
     "diagnose"       none                           pairs and noise (evaluation.denoiser_diagnosis)

@@ -1,13 +1,37 @@
-"""Lyapunov exponents of any map of fields: a solver, a surrogate, a refined surrogate.
+"""Lyapunov exponents of any map of fields: a solver, a surrogate, a method that draws.
 
 Small disturbances of one trajectory are carried along with it, as further members of its batch, and are made orthogonal
 again after every few steps (Benettin et al. 1980). The mean logarithms of their growth are the largest exponents. No
-derivative of the map is needed. A map that draws must give all members the same random numbers.
+derivative of the map is needed.
+
+A map that draws must give all members the same random numbers, as `step_map` does. Its exponents are those of a random map:
+the rates at which two runs with the same noise part. If the largest one is negative, the noise alone decides where a run goes.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
+
+from sns_core.methods.base import FrameMethod
+from sns_core.streams import MemberStreams
+
+
+def step_map(method: FrameMethod, start: torch.Tensor, seed: int, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the steps of a method, one after the other, as maps of frames (B, C, H, W) in its own units.
+
+    All rows of a call get the same random numbers. `start` (1, C, H, W): the state at which the rollout begins; what the
+    method keeps of it, such as an anchor, stays. `seed` and `name`: of the run and of the method.
+    """
+    first, numbers = method.start(start), itertools.count(1)
+
+    @torch.no_grad()
+    def advance(frames: torch.Tensor) -> torch.Tensor:
+        carry = {name: values.expand(len(frames), *values.shape[1:]) for name, values in first.items()}
+        streams = MemberStreams(seed, "lyapunov", name, members=[0] * len(frames), device=frames.device)
+        return method.frame(method.step({**carry, "frame": frames}, streams.at(next(numbers)))[0])
+
+    return advance
 
 
 def lyapunov_exponents(

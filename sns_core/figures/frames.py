@@ -1,6 +1,6 @@
 """Read the stored frames of a rollout from its segments, one frame at a time.
 
-A frame in one space dimension, a single row of points, is shown with the frames before it: a picture in space and time.
+A frame in one space dimension, a single row of points, is shown with the frames before it: a square picture of x and time.
 """
 
 from pathlib import Path
@@ -13,7 +13,6 @@ from sns_core.figures.inputs import in_shown_units
 from sns_core.files import missing
 
 FRAME = ("member", "time", "layer", "y", "x")
-HISTORY = 64  # stored frames in the picture of a single row of points, the latest at the top
 
 
 class Rollout:
@@ -53,9 +52,9 @@ class Rollout:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Points (H, W) of a picture."""
+        """Points (H, W) of a picture: those of a frame, or as many frames as points for a single row of points."""
         height, width = self.points
-        return (HISTORY if height == 1 else height, width)
+        return (width if height == 1 else height, width)
 
     def shown(self, frame: np.ndarray) -> np.ndarray:
         """Return the part (..., H, W) of a frame that is shown: without its mirror image along axes that are not periodic."""
@@ -85,21 +84,22 @@ class Rollout:
     def picture(self, member: int, step: int) -> tuple[int, np.ndarray] | None:
         """Return (step, values (C, H, W) on the `grid`) of the last frame stored at or before `step`, as `shown`.
 
-        A single row of points is shown with the HISTORY - 1 stored frames before it; there are NaN below the first one. None
-        beyond the last step.
+        A single row of points is shown above the stored frames before it; there are NaN below the first one. None beyond the
+        last step.
         """
         last = self.frame(member, step)
         if last is None or last[1].shape[-2] > 1:
             return last and (last[0], self.shown(last[1]))
+        height = self.grid[0]
         parts = [
             (part, int((steps <= step).sum()), members) for part, steps, members in self._parts if member in members
         ]
         frames = [
-            part[self.variable][members.index(member), max(0, count - HISTORY) : count].values
+            part[self.variable][members.index(member), max(0, count - height) : count].values
             for part, count, members in parts
         ]
-        rows = np.concatenate(frames)[-HISTORY:, :, 0].swapaxes(0, 1)
-        return last[0], np.pad(rows, ((0, 0), (HISTORY - rows.shape[1], 0), (0, 0)), constant_values=np.nan)
+        rows = np.concatenate(frames)[-height:, :, 0].swapaxes(0, 1)
+        return last[0], np.pad(rows, ((0, 0), (height - rows.shape[1], 0), (0, 0)), constant_values=np.nan)
 
     def frame(self, member: int, step: int) -> tuple[int, np.ndarray] | None:
         """Return (its step, values (C, H, W)) of the last frame stored at or before `step`; None beyond the last step.

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from sns_core.evaluation.lyapunov import lyapunov_exponents
-from sns_core.streams import generator
+from sns_core.evaluation.lyapunov import lyapunov_exponents, step_map
+from sns_core.methods.base import FrameMethod, StepRecord
+from sns_core.streams import generator, normal
 from sns_core.systems.kuramoto_sivashinsky import KuramotoSivashinsky
 from sns_core.systems.schemes import ExponentialRungeKutta
 
@@ -115,6 +116,29 @@ def test_exponents_of_a_linear_map_are_the_logarithms_of_its_eigenvalues():
     )
     torch.testing.assert_close(exponents, 2 * torch.tensor([2.0, 0.5, 0.1], dtype=F64).log(), rtol=1e-6, atol=1e-6)
     assert (errors < 1e-6).all()
+
+
+class NoisyContraction(FrameMethod):
+    """x -> (x - anchor) * rates + anchor + noise: disturbances follow the rates if all of them see the same noise."""
+
+    rates = torch.tensor([0.9, 0.5, 0.2], dtype=F64)
+
+    def start(self, states):
+        return {**super().start(states), "anchor": states}
+
+    def step(self, carry, streams):
+        anchor, noise = carry["anchor"], normal(streams, (1, 1, 3), carry["frame"])
+        return {**carry, "frame": (carry["frame"] - anchor) * self.rates + anchor + noise}, StepRecord.nothing(1)
+
+
+def test_all_disturbances_of_a_method_that_draws_see_the_same_noise():
+    start = torch.ones(1, 1, 1, 3, dtype=F64)
+    advance = step_map(NoisyContraction(), start, 0, "noisy")
+    moved = advance(torch.cat([start, start + 0.1]))
+    torch.testing.assert_close(moved[1] - moved[0], 0.1 * NoisyContraction.rates[None, None])
+    assert not torch.equal(advance(start), advance(start)), "each call is a step of its own"
+    exponents, _ = lyapunov_exponents(advance, start[0], 3, 60, 2.0, generator("x"), settling=30)
+    torch.testing.assert_close(exponents, NoisyContraction.rates.log() / 2, rtol=1e-6, atol=1e-6)
 
 
 def test_exponents_about_rest_are_the_rates_of_growth_of_the_waves():

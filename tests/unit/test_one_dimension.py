@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from netCDF4 import Dataset
 
 from sns_core.evaluation.coarse_solver import regridded
-from sns_core.figures.frames import HISTORY, Rollout
+from sns_core.figures.frames import Rollout
 from sns_core.grids import grid_of, grid_text, per_axis, with_longer_side
 from sns_core.metrics.distributions import components
 from sns_core.metrics.spectra import kinetic_energy_spectrum
@@ -141,10 +141,10 @@ def test_a_row_is_shown_with_the_frames_before_it(tmp_path):
             u[:] = np.tile(values[part][:, None], 8)[None, :, None, None]
             file.setncatts({"first_step": part.start, "steps": steps - part.start if index else 60})
     with Rollout([tmp_path / "0.nc", tmp_path / "1.nc"], 0.5) as rollout:
-        assert rollout.points == (1, 8) and rollout.grid == (HISTORY, 8)
+        assert rollout.points == (1, 8) and rollout.grid == (8, 8)
         step, picture = rollout.picture(0, 80)
-        assert step == 80 and picture.shape == (1, HISTORY, 8)
-        np.testing.assert_array_equal(picture[0, :, 3], np.arange(81 - HISTORY, 81))
+        assert step == 80 and picture.shape == (1, 8, 8)
+        np.testing.assert_array_equal(picture[0, :, 3], np.arange(73, 81))
         early = rollout.picture(0, 2)[1][0, :, 0]
         np.testing.assert_array_equal(early[-3:], [0, 1, 2])
         assert np.isnan(early[:-3]).all() and rollout.picture(0, 101) is None

@@ -63,6 +63,17 @@ def test_a_stream_gives_the_frames_of_the_rollout_one_by_one(emulator):
     assert not np.array_equal(frames, next(emulator.stream(x0, seed=8))[1])
 
 
+def test_lyapunov_exponents_of_a_method_are_the_same_for_the_same_seed(run):
+    emulator = sns_core.load(run, method="sns", device="cpu")
+    x0 = emulator.initial_state(members=1)
+    exponents, errors = emulator.lyapunov_exponents(x0, 2, 12, settling=8)
+    assert exponents.shape == (2,) and np.isfinite(exponents).all() and (errors > 0).all()
+    np.testing.assert_array_equal(emulator.lyapunov_exponents(x0, 2, 12, settling=8)[0], exponents)
+    assert not np.array_equal(emulator.lyapunov_exponents(x0, 2, 12, settling=8, seed=1)[0], exponents)
+    with pytest.raises(UserError, match="measures solvers"):
+        sns_core.load(run, method="solver", device="cpu").lyapunov_exponents(x0, 1, 2)
+
+
 def test_a_state_comes_in_many_forms(emulator):
     x0 = emulator.initial_state(members=2)
     array = xr.DataArray(x0, dims=("member", "layer", "y", "x"), attrs={"units": "1"})
