@@ -16,7 +16,8 @@ lower floors. tests/unit/test_house.py reads this table and holds the code to it
     7  methods
     8  rollout
     9  evaluation
-   10  library, report, gallery, comparison, export, __main__
+   10  library, report, gallery, comparison, __main__
+   11  export
 """
 
 import importlib

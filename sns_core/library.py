@@ -1,4 +1,4 @@
-"""The library's door: a finished run, or a folder of the gallery, as an emulator to call from Python.
+"""The library's door: a finished run, a folder of the gallery, or an exported method as an emulator to call from Python.
 
     import sns_core
     emulator = sns_core.load("results/demo", method="sns")
@@ -13,6 +13,7 @@ import difflib
 import itertools
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,13 +24,16 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.data.shards import read_manifest
 from sns_core.device import select_device
 from sns_core.errors import UserError
 from sns_core.evaluation.lyapunov import lyapunov_exponents, step_map
-from sns_core.files import hold
+from sns_core.files import hold, read_json, read_tensors
 from sns_core.grids import grid_shape
-from sns_core.methods.base import FrameMethod, FrameSpace, Hardware
+from sns_core.methods.base import FrameMethod, FrameSpace, Hardware, Method
 from sns_core.methods.build import CALIBRATION, build_method
+from sns_core.methods.portable import PortableMethod
+from sns_core.methods.program import OneStep
 from sns_core.methods.solver import Solver
 from sns_core.plugins import is_calibrated
 from sns_core.record import read_run
@@ -42,7 +46,7 @@ AXES = ("member", "layer", "y", "x")
 
 def load(
     path: str | Path,
-    method: str = "sns",
+    method: str | None = None,
     *,
     system: str | None = None,
     device: str = "auto",
@@ -50,10 +54,11 @@ def load(
     compile: bool = False,
     threads: int = 1,
 ) -> "Emulator":
-    """Load an emulator from a finished run.
+    """Load an emulator from a finished run, or from the file of an exported method.
 
-    `path`: folder of a run (`results/demo`) or of the gallery (`gallery/re1e4`); `method`: its name in the run's
-    configuration; `system`: name of the system, needed where the run has several; `device`: auto, cpu, cuda or cuda:N;
+    `path`: folder of a run (`results/demo`), of the gallery (`gallery/re1e4`), or a file that `python -m sns_core export` wrote
+    (`sns.safetensors`); `method`: its name in the run's configuration (None: sns, or the method of the file); `system`: name of
+    the system, needed where the run has several; `device`: auto, cpu, cuda or cuda:N;
     `precision` of the networks: auto, float32 or bfloat16 (None: the run's own); `compile`: compile the networks, whose
     numbers are then the same to rounding; `threads`: of torch while the emulator computes on a CPU. One thread, the workflow's own
     number, gives the workflow's bits.
@@ -61,7 +66,26 @@ def load(
     Raises UserError for a folder without a finished run, for an unknown method or system, and for a model that is
     missing or damaged.
     """
-    folder = Path(path)
+    threads = _whole(threads, "threads", 1)
+    path = Path(path)
+    origin = _exported(path, method) if path.suffix == ".safetensors" else _method_of_run(path, method or "sns", system)
+    try:
+        hardware = Hardware(select_device(str(device)), precision or origin.precision, compile)
+    except RuntimeError as error:
+        raise UserError(f"device: {device!r} is none of auto, cpu, cuda and cuda:N ({error})") from None
+    return Emulator(origin, hardware, threads)
+
+
+def _exported(path: Path, method: str | None) -> PortableMethod:
+    """The method of a file. UserError where it has another name than `method`."""
+    exported = PortableMethod.read(path)
+    if method not in (None, exported.name):
+        raise UserError(f"{path}: holds the method {exported.name!r}, not {method!r}; leave method= out")
+    return exported
+
+
+def _method_of_run(folder: Path, method: str, system: str | None) -> "MethodOfRun":
+    """A method of a finished run, by the names of its system and its own."""
     record = _record_of(folder)
     systems = {name: entry["methods"] for name, entry in record["systems"].items()}
     if system is None and len(systems) > 1:
@@ -71,13 +95,8 @@ def load(
     spec = methods[_pick(method, methods, f"{folder}: no method")]
     if spec["kind"] == "external":
         raise UserError(f"{folder}: {method!r} is a rollout that was read from a file; it cannot be started again")
-    if precision is None:
-        precision = record["configuration"].get("hardware", {}).get("precision", "auto")
-    try:
-        hardware = Hardware(select_device(str(device)), precision, compile)
-    except RuntimeError as error:
-        raise UserError(f"device: {device!r} is none of auto, cpu, cuda and cuda:N ({error})") from None
-    return Emulator(folder / system, method, spec, hardware, int(record["seed"]), _whole(threads, "threads", 1))
+    precision = record["configuration"].get("hardware", {}).get("precision", "auto")
+    return MethodOfRun(folder / system, method, spec, precision, int(record["seed"]))
 
 
 def _record_of(folder: Path) -> dict:
@@ -115,54 +134,91 @@ def _whole(value, name: str, least: int) -> int:
     return number
 
 
+@dataclass(frozen=True)
+class MethodOfRun:
+    """A method whose models, calibration and states lie in the folder of a run's system.
+
+    `path`: that folder; `name`, `options`: of the method in the run's configuration; `precision`: of its networks; `seed`: of the
+    run.
+    """
+
+    path: Path
+    name: str
+    options: dict
+    precision: str
+    seed: int
+    card = ""
+
+    @property
+    def manifest_file(self) -> Path:
+        """The data manifest."""
+        return self.path / "shards" / "manifest.json"
+
+    def files(self) -> dict[str, Path]:
+        """Role -> file of each model, and of the calibration of a method that has one."""
+        files = {role: self.path / "models" / f"{model}.safetensors" for role, model in self.options["models"].items()}
+        if is_calibrated(self.options["kind"]):
+            files[CALIBRATION] = self.path / "calibrations" / f"{self.name}.json"
+        return files
+
+    def emulation(self) -> Emulation:
+        """Return the emulation of the data, after the checksums of all files have been compared."""
+        hold([self.manifest_file, *self.files().values()])
+        return Emulation.read(self.manifest_file)
+
+    def build(self, emulation: Emulation, system: System, hardware: Hardware, frames: FrameSpace) -> Method:
+        """Compose the method. The arguments are those of `build_method`."""
+        if self.options.get("anchor_frame") == "resampled" and not list(self.manifest_file.parent.glob("train_*.npy")):
+            raise UserError(
+                f"{self.path}: keeps no training frames, from which {self.name!r} draws its anchors; make the run first"
+            )
+        return build_method(
+            self.options,
+            self.files(),
+            emulation,
+            system=system,
+            hardware=hardware,
+            training_frames=lambda: true_frames(self.manifest_file, self.seed),
+            frames=frames,
+        )
+
+    @property
+    def states(self) -> torch.Tensor:
+        """The last solver states (n, C, N, N) of the test trajectories. Raises UserError where the run kept none."""
+        files = sorted((self.path / "data").glob("test*.nc"))
+        if not files:
+            raise UserError(f"{self.path / 'data'}: holds no test trajectories; give a state of your own")
+        return torch.from_numpy(open_members(files, "final_state")["final_state"].values)
+
+
 class Emulator:
     """One method of a run, ready to be rolled out. `load` makes it.
 
     `method`: its name; `options`: its kind and options, as the run had them; `system`: the solver, a System;
     `step`: time between frames, in `time_units`; `units`: of the field; `grid`: (C, H, W) of a frame; `state_grid`: of the
-    states that `rollout` starts from, equal to `grid` but for the solver itself, which starts on its own finer grid.
+    states that `rollout` starts from, equal to `grid` but for the solver itself, which starts on its own finer grid; `card`: text
+    in Markdown that describes an exported method, "" for a method of a run.
     """
 
-    def __init__(self, folder: Path, method: str, spec: dict, hardware: Hardware, seed: int, threads: int):
-        manifest = folder / "shards" / "manifest.json"
-        self.folder, self.method, self.options = folder, method, spec
-        files = self._model_files()
+    def __init__(self, origin: MethodOfRun | PortableMethod, hardware: Hardware, threads: int):
+        self.origin, self.folder, self.method = origin, origin.path, origin.name
+        self.options, self.card = origin.options, origin.card
         self._device, self._threads = hardware.device, threads
-        hold([manifest, *files.values()])
-        self.emulation = Emulation.read(manifest)
+        self.emulation = origin.emulation()
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
         offset = self.system.offset
         self._offset = None if offset is None else torch.tensor(offset, device=hardware.device)[:, None, None]
-        if spec.get("anchor_frame") == "resampled" and not list(manifest.parent.glob("train_*.npy")):
-            raise UserError(
-                f"{folder}: keeps no training frames, from which {method!r} draws its anchors; make the run first"
-            )
-        self._method = build_method(
-            spec,
-            files,
-            self.emulation,
-            system=self.system,
-            hardware=hardware,
-            training_frames=lambda: true_frames(manifest, seed),
-            # Here the states are frames already, in physical units.
-            frames=FrameSpace(self._scaled, self.system.admissible),
-        )
+        # Here the states are frames already, in physical units.
+        frames = FrameSpace(self._scaled, self.system.admissible)
+        self._method = origin.build(self.emulation, self.system, hardware, frames)
         if not isinstance(self._method, FrameMethod | Solver):
-            raise UserError(f"{spec['kind']}: derive it from sns_core.methods.FrameMethod to start it from frames")
+            kind = self.options["kind"]
+            raise UserError(f"{kind}: derive it from sns_core.methods.FrameMethod to start it from frames")
         self.step, self.units, self.time_units = self.emulation.step, self.system.units, self.system.time_units
         self.grid = (self.system.channels, *grid_shape(self.emulation.resolution))
         solver = isinstance(self._method, Solver)
         self.state_grid = (self.system.channels, *grid_shape(self.system.resolution)) if solver else self.grid
-
-    def _model_files(self) -> dict[str, Path]:
-        """Role -> file of each model, and of the calibration of a method that has one."""
-        files = {
-            role: self.folder / "models" / f"{model}.safetensors" for role, model in self.options["models"].items()
-        }
-        if is_calibrated(self.options["kind"]):
-            files[CALIBRATION] = self.folder / "calibrations" / f"{self.method}.json"
-        return files
 
     def __repr__(self) -> str:
         units = "" if self.time_units == "1" else f" {self.time_units}"
@@ -174,18 +230,22 @@ class Emulator:
         Returns (members, C, H, W) float32 on the `state_grid`, in physical units. Raises UserError where the run kept
         fewer members or none.
         """
-        members = _whole(members, "members", 1)
-        files = sorted((self.folder / "data").glob("test*.nc"))
-        if not files:
-            raise UserError(f"{self.folder / 'data'}: holds no test trajectories; give a state of your own")
-        states = torch.from_numpy(open_members(files, "final_state")["final_state"].values).to(self._device)
+        members, states = _whole(members, "members", 1), self._kept_states()
         if members > len(states):
             raise UserError(f"{self.folder}: keeps {len(states)} states, {members} were asked for")
-        if self.state_grid == self.grid:
-            with self._computing():
-                states = self.system.observe(states, self.emulation.resolution)
         states = states[:members] if self._offset is None else states[:members] + self._offset
         return states.cpu().numpy()
+
+    def _kept_states(self) -> torch.Tensor:
+        """All states (n, C, H, W) that the run kept, on the `state_grid`, without the offset."""
+        states = self.origin.states
+        if states is None:
+            raise UserError(f"{self.folder}: keeps no states; give a state of your own")
+        states = states.to(self._device)
+        if self.state_grid == self.grid and isinstance(self.origin, MethodOfRun):
+            with self._computing():
+                states = self.system.observe(states, self.emulation.resolution)
+        return states
 
     def _scaled(self, states: torch.Tensor) -> torch.Tensor:
         """Frames in standard deviations of frames (B, C, H, W) in physical units."""
@@ -256,6 +316,43 @@ class Emulator:
                 advance, self._scaled(state)[0], count, steps, self.step, disturbances, size=size, settling=settling
             )
         return tuple(part.numpy() for part in exponents)
+
+    def one_step(self, example: np.ndarray) -> OneStep:
+        """Return one step as a torch module of (frame, start, noise), all frames (B, C, H, W) in physical units.
+
+        `example`: frames on which the step is tried. Raises UserError for a method without networks, and the errors of `OneStep`.
+        """
+        if not isinstance(self._method, FrameMethod):
+            raise UserError(f"{self.method!r} has no networks, so it is no program of torch; export another method")
+        offset = torch.zeros_like(self._scale) if self._offset is None else self._offset
+        return OneStep(self._method, self._scale, offset, torch.from_numpy(self._states(example)))
+
+    def portable(self, card: str) -> PortableMethod:
+        """Return the method with its models, calibration and states, to be written into one file with its `card`.
+
+        Raises UserError for a method that needs more than these: the solver, or true frames as anchors.
+        """
+        if isinstance(self.origin, PortableMethod):
+            return replace(self.origin, card=card)
+        if not self.options["models"]:
+            raise UserError(f"{self.method!r} has no networks; export another method")
+        if self.options.get("anchor_frame") == "resampled":
+            raise UserError(f"{self.method!r} draws its anchors from training frames, which no model file holds")
+        states = None
+        with contextlib.suppress(UserError):  # a folder of the gallery may keep none
+            states = self._kept_states().cpu()
+        models = self.origin.files()
+        calibration = models.pop(CALIBRATION, None)
+        return PortableMethod(
+            name=self.method,
+            options=self.options,
+            manifest={**read_manifest(self.origin.manifest_file), "splits": {}},
+            models={role: read_tensors(path) for role, path in models.items()},
+            calibration=None if calibration is None else read_json(calibration),
+            precision=self.origin.precision,
+            card=card,
+            states=states,
+        )
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:

@@ -54,6 +54,7 @@ def filtered(field: "torch.Tensor", factor: "torch.Tensor") -> "torch.Tensor":
     """Return fields (B, ..., H, W) with each mode multiplied by `factor` (..., H, W // 2 + 1)."""
     import torch
 
-    # The transform of a single field may differ in the last bit from the same field's transform in a batch.
-    rows = field if len(field) > 1 else torch.cat([field, field])
+    # The transform of a single field may differ in the last bit from the same field's transform in a batch. Where a graph is
+    # recorded for batches of any size, no branch may depend on the size.
+    rows = field if torch.compiler.is_compiling() or len(field) > 1 else torch.cat([field, field])
     return torch.fft.irfft2(torch.fft.rfft2(rows) * factor, s=field.shape[-2:])[: len(field)]

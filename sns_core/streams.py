@@ -35,7 +35,9 @@ compares the table with the code.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -91,12 +93,32 @@ def spawn(generator: Generators, members: int) -> list[torch.Generator]:
     return [torch.Generator(device=generator.device).manual_seed(seed) for seed in seeds]
 
 
-def normal(streams: Sequence[torch.Generator | None], shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+@dataclass
+class GivenNoise:
+    """Stands in the place of the streams of all members, and holds the normal numbers that `normal` would draw.
+
+    `numbers` (B, n): of each member, in the order in which they are needed. `taken`: how many of the n have been given.
+    """
+
+    numbers: torch.Tensor
+    taken: int = 0
+
+    def take(self, shape: Sequence[int]) -> torch.Tensor:
+        """Return the next numbers of each member, (B, *shape)."""
+        first, self.taken = self.taken, self.taken + math.prod(shape)
+        return self.numbers[:, first : self.taken].reshape(-1, *shape)
+
+
+def normal(
+    streams: Sequence[torch.Generator | None] | GivenNoise, shape: Sequence[int], like: torch.Tensor
+) -> torch.Tensor:
     """Return standard normal numbers (len(streams), *shape), each row from its own stream; zeros where a stream is
     None.
 
     The result has the type and the device of `like`. At least one stream must not be None.
     """
+    if isinstance(streams, GivenNoise):
+        return streams.take(shape)
     device = next(stream.device for stream in streams if stream is not None)
     rows = torch.empty(len(streams), *shape, dtype=like.dtype, device=device)
     for row, stream in zip(rows, streams, strict=True):

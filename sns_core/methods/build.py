@@ -41,7 +41,7 @@ def build_method(
     hardware = hardware or Hardware()
     kind = method["kind"]
     try:
-        needs, options = needs_of(kind), options_of(kind)
+        needs = needs_of(kind)
     except ValueError as error:
         raise UserError(str(error)) from None
     missing = needs.keys() - models.keys()
@@ -57,8 +57,13 @@ def build_method(
     if frames is None:
         frames = FrameSpace.of_system(system, emulation.resolution, emulation.scale(hardware.device))
     calibration = None if models.get(CALIBRATION) is None else read_calibration(models[CALIBRATION], emulation)
-    parts = Parts(emulation, system, loaded, hardware, training_frames, frames, calibration)
-    return load(class_of(kind)).build(parts, **{name: method[name] for name in options if name in method})
+    return compose_method(method, Parts(emulation, system, loaded, hardware, training_frames, frames, calibration))
+
+
+def compose_method(method: dict, parts: Parts) -> Method:
+    """Compose the method of a configuration from its parts, which hold its models and its calibration."""
+    kind = method["kind"]
+    return load(class_of(kind)).build(parts, **{name: method[name] for name in options_of(kind) if name in method})
 
 
 def read_calibration(path: Path, emulation: Emulation) -> Calibration:

@@ -127,7 +127,20 @@ def load_model(
     Raises UserError where the file is missing or the model has another objective, and DamagedFile where the file is
     truncated, is no model of this project, has other shapes than its note says, or was trained on other data.
     """
-    tensors, note = read_tensors(path)
+    return restore_model(path, *read_tensors(path), objective, device, identity, compile)
+
+
+def restore_model(
+    path: Path,
+    tensors: dict[str, torch.Tensor],
+    note: dict,
+    objective: str | tuple[str, ...],
+    device: torch.device | str = "cpu",
+    identity: str | None = None,
+    compile: bool = False,
+) -> TrainedModel:
+    """Return the model of tensors and a note, which were read from the file `path`. Further arguments and errors are those of
+    `load_model`."""
     if note.get("format") != FORMAT:
         raise DamagedFile(path, f"not a model of this project (its format is not {FORMAT!r})")
     _check_note(path, note)

@@ -1,7 +1,4 @@
-"""`python -m sns_core export`: a rollout of a finished run in a form that other programs read.
-
-    python -m sns_core export results/demo sns --output sns.zarr
-    python -m sns_core export results/demo sns --output sns.hdf5
+"""The frames of a rollout as a Zarr store, or as a file in the HDF5 layout of The Well.
 
 Frames are written a block at a time, in physical units: a mean that this project keeps apart is added again.
 """
@@ -18,32 +15,16 @@ from sns_core.errors import UserError
 from sns_core.files import whole_file, whole_folder
 from sns_core.record import read_run
 
-SUFFIXES = {".zarr": "a Zarr store", ".hdf5": "a file in the layout of The Well"}
 
-
-def export(run: Path, method: str, *, output: Path, system: str | None = None) -> str:
-    """Write the frames of a rollout as a Zarr store, or in the HDF5 layout of The Well, by the suffix of the output.
-
-    Returns a line about what was written. Raises UserError for a folder without a finished run or without this rollout, for
-    another suffix, and where the output is there already.
-
-    `run`: folder of a finished run.
-    `method`: the method's name in the run.
-    `output`: the store or file, NAME.zarr or NAME.hdf5.
-    `system`: name of the system, needed where the run has several.
-    """
-    if output.suffix not in SUFFIXES:
-        raise UserError(f"{output}: name it NAME.zarr for a Zarr store, or NAME.hdf5 for the layout of The Well")
-    if output.exists():
-        raise UserError(f"{output}: is there already; name another output, or remove it")
+def write_rollout(run: Path, method: str, system: str | None, output: Path) -> str:
+    """Write the frames of a rollout, and return a line about them. The arguments and errors are those of `export`."""
     rollout = open_rollout(run, method, system)
     (name,), mirrored = rollout.data_vars, rollout.attrs.pop("mirrored", "")
     if output.suffix == ".zarr":
         _write_zarr(rollout, output)
     else:
         _write_well(rollout[name], mirrored, output)
-    sizes = ", ".join(f"{dimension} {size}" for dimension, size in rollout[name].sizes.items())
-    return f"{output}: {SUFFIXES[output.suffix]} with {name} ({sizes})"
+    return f"{name} ({', '.join(f'{dimension} {size}' for dimension, size in rollout[name].sizes.items())})"
 
 
 def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Dataset:

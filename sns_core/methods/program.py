@@ -1,0 +1,38 @@
+"""One step of a method as a module of torch alone, which `torch.export` can write as a program."""
+
+import torch
+
+from sns_core.methods.base import FrameMethod
+from sns_core.streams import GivenNoise
+
+
+class OneStep(torch.nn.Module):
+    """(frame, start, noise) -> the next frame, all frames (B, C, H, W) in physical units.
+
+    `start`: the frame from which the rollout started, which some denoisers see as an anchor. `noise` (B, n): standard normal
+    numbers, fresh ones for each step; n is `noise_numbers`. With the same numbers, the frame is the same.
+
+    Parameters: `method`, which starts from frames in physical units; `scale` and `offset` (C, 1, 1): its own frames times `scale`
+    plus `offset` are physical; `example` (B, C, H, W): frames in physical units, on which one step is tried. A
+    method whose steps draw other than normal numbers or differ between members, such as a walk of a length of its own, raises an
+    error here or in `torch.export`.
+    """
+
+    def __init__(self, method: FrameMethod, scale: torch.Tensor, offset: torch.Tensor, example: torch.Tensor):
+        super().__init__()
+        self.method, self.scale, self.offset = method, scale, offset
+        # Parameters must belong to the module, or torch.export does not find them.
+        networks = [getattr(part, "network", None) for part in vars(method).values()]
+        self.networks = torch.nn.ModuleList(each for each in networks if isinstance(each, torch.nn.Module))
+        # The view of one zero as a long row: the step takes from it as many numbers as it needs.
+        tally = GivenNoise(torch.zeros(()).expand(len(example), 2**40))
+        self._step(example, example, tally)
+        self.noise_numbers = tally.taken
+
+    def forward(self, frame: torch.Tensor, start: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return the next frame (B, C, H, W)."""
+        return self._step(frame, start, GivenNoise(noise))
+
+    def _step(self, frame: torch.Tensor, start: torch.Tensor, noise: GivenNoise) -> torch.Tensor:
+        carry = {**self.method.start(start), "frame": self.method.frames.observe(frame)}
+        return self.method.frame(self.method.step(carry, noise)[0]) * self.scale + self.offset

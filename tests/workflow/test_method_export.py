@@ -1,0 +1,112 @@
+"""A method leaves its run as one file: read by the library in any folder, or run by torch alone."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import sns_core
+from sns_core.errors import UserError
+from sns_core.export import export
+from sns_core.streams import MemberStreams
+
+ALONE = """
+import sys
+import torch
+further = {"facts.json": "", "card.md": ""}
+step = torch.export.load(sys.argv[1], extra_files=further).module()
+inputs = torch.load(sys.argv[2], weights_only=True)
+assert "sns_core" not in sys.modules
+torch.save([step(*each) for each in inputs], sys.argv[3])
+print(further["facts.json"])
+"""
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return finished / "results/smoke"
+
+
+@pytest.mark.parametrize("method", ["pointwise", "sns_published", "sns"])
+def test_a_method_without_its_run_has_the_same_bits(run, tmp_path, method):
+    line = export(run, method, output=tmp_path / "elsewhere.safetensors")
+    assert "4 initial states" in line
+    inside, outside = (
+        sns_core.load(run, method, device="cpu"),
+        sns_core.load(tmp_path / "elsewhere.safetensors", device="cpu"),
+    )
+    assert outside.method == method and outside.grid == inside.grid and outside.step == inside.step
+    x0 = outside.initial_state(members=3)
+    np.testing.assert_array_equal(x0, inside.initial_state(members=3))
+    frames = [emulator.rollout(x0, steps=4, seed=5)["vorticity"].values for emulator in (inside, outside)]
+    np.testing.assert_array_equal(*frames)
+
+
+def test_the_card_says_what_the_method_is_and_how_good(run, tmp_path):
+    export(run, "sns", output=tmp_path / "sns.safetensors")
+    card = sns_core.load(tmp_path / "sns.safetensors", device="cpu").card
+    parameters = sum(
+        p.numel() for p in sns_core.load(run, "pointwise", device="cpu")._method.predict.network.parameters()
+    )
+    assert "KolmogorovFlow" in card and "| surrogate | pointwise | pointwise |" in card
+    assert f"{parameters:,}".replace(",", "" if parameters < 10_000 else "\u202f") in card
+    assert "Spectrum error" in card and 'sns_core.load("sns.safetensors")' in card
+    assert sns_core.load(run, "sns", device="cpu").card == ""
+
+
+def test_torch_alone_makes_the_librarys_steps_for_any_number_of_members(run, tmp_path):
+    """The numbers that the library draws for the first two steps are the program's input; the start is not the frame."""
+    export(run, "sns", output=tmp_path / "sns.pt2")
+    emulator, inputs, expected = sns_core.load(run, "sns", device="cpu", precision="float32"), [], []
+    for members in (1, 2, 4):
+        frames = torch.from_numpy(emulator.rollout(emulator.initial_state(members), steps=2)["vorticity"].values)
+        for step in (1, 2):
+            streams = MemberStreams(0, "rollout", "sns", members=range(members)).at(step)
+            noise = torch.stack([torch.empty(2 * 16 * 16).normal_(generator=stream) for stream in streams])
+            inputs.append((frames[:, step - 1].clone(), frames[:, 0].clone(), noise))
+            expected.append(frames[:, step])
+    torch.save(inputs, tmp_path / "in.pt")
+    words = [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in ("sns.pt2", "in.pt", "out.pt"))]
+    result = subprocess.run(words, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts["inputs"] == {"frame": [1, 16, 16], "start": [1, 16, 16], "noise": [512]} and facts["step"] == 0.1
+    for frame, reference in zip(torch.load(tmp_path / "out.pt"), expected, strict=True):
+        torch.testing.assert_close(frame, reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+
+
+def test_what_cannot_go_out_is_one_line(run, tmp_path):
+    for method, suffix, words in (
+        ("solver", "safetensors", "'solver' has no networks; export another method"),
+        ("solver", "pt2", "'solver' has no networks"),
+        (
+            "sns_published",
+            "pt2",
+            "a step is no single graph of torch .*; export a surrogate or a calibrated refinement",
+        ),
+        ("snss", "safetensors", "did you mean 'sns"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            export(run, method, output=tmp_path / f"a.{suffix}")
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_holds_no_method_is_one_line(run, tmp_path):
+    with pytest.raises(UserError, match="is no exported method"):
+        sns_core.load(run / "kolmogorov/models/pointwise.safetensors")
+    with pytest.raises(UserError, match="missing"):
+        sns_core.load(tmp_path / "nowhere.safetensors")
+    path = tmp_path / "sns.safetensors"
+    export(run, "pointwise", output=path)
+    with pytest.raises(UserError, match="holds the method 'pointwise', not 'sns'; leave method= out"):
+        sns_core.load(path, "sns")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"its checksum differs.*export the method again"):
+        sns_core.load(path)
+    assert path.exists(), "nobody can make a foreign file again, so it stays where it is"
