@@ -31,12 +31,22 @@ def open_store(path: Path) -> xr.Dataset:
         return _open_zarr(path)
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path}: is no regular file; write the frames to a file first")
+    if path.suffix in (".npy", ".npz"):
+        raise UserError(
+            f"{path}: NumPy arrays name no axes and have no times; write netCDF, such as xarray.DataArray(array, "
+            'dims=("time", "y", "x"), coords={"time": times}, name="b").to_netcdf("b.nc")'
+        )
     try:
         if _has_group(path, WELL_GROUPS[0]):
             return _open_well(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*multiple fill values.*")
             dataset = xr.open_dataset(path, engine="netcdf4", **OPENING)
+    except AttributeError:  # netCDF4 finds the axes of a variable in the groups above it alone
+        raise UserError(
+            f"{path}: its axes lie in another group than its variables, as Dedalus writes them; convert it, "
+            f'xarray.open_dataset("{path.name}", engine="dedalus").to_netcdf("{path.stem}.nc")'
+        ) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not readable as netCDF ({error})") from None
     return dataset
