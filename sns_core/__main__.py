@@ -5,6 +5,7 @@ the folders of runs as their first words. Every stage also takes
 
     --threads N   threads of the numerical libraries     --log FILE    the messages on stderr
     --code NAME   the state of the code                  --dask JSON   where dask computes
+    --files-below FOLDER   where the files lie that settings name, if not here
     --checkpoint-minutes N   of a training, at most      --loggers NAME   of a training
     --from-json JSON   several arguments at once, name -> value
     @FILE              more words from a file, quoted as in a shell; @- reads them from standard input
@@ -123,7 +124,7 @@ def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path |
     for name in common:
         if name != "log" and name in inspect.signature(function).parameters:
             stage_words += [f"--{name}", common[name]]
-    arguments = read_arguments(function, stage_words)
+    arguments = read_arguments(function, stage_words, common.get("files_below", ""))
     if stage in COMMANDS:
         _show(function(**arguments))
         return

@@ -6,18 +6,20 @@ are read: numbers and paths, true and false, lists as repeated words, dicts as J
 
 import inspect
 import json
+import os
 import shlex
 import sys
 import typing
 from pathlib import Path
 
 # Arguments that any stage may get and that no result depends on.
-COMMON = ("threads", "log", "code", "dask", "checkpoint_minutes", "loggers")
+COMMON = ("threads", "log", "code", "files_below", "dask", "checkpoint_minutes", "loggers")
 
 
-def read_arguments(function, words: list[str]) -> dict:
+def read_arguments(function, words: list[str], files_below: str = "") -> dict:
     """Return the arguments of `function`, by name, in the words `--name value ...` and `--from-json JSON`.
 
+    `files_below`: a folder. Texts in JSON that name a file below it are replaced by the path of that file.
     Words before the first flag are the positional arguments of `function`, in order.
     A flag without a word leaves its argument at the default, unless the argument is a list. Raises ValueError for
     unknown, missing and malformed arguments.
@@ -38,6 +40,7 @@ def read_arguments(function, words: list[str]) -> dict:
         else:
             by_name[name].append(word)
     from_json = json.loads(" ".join(by_name.pop("from_json", ["{}"])))
+    from_json = _with_files_below(files_below, from_json) if files_below else from_json
     for name in (*by_name, *from_json):
         if name not in signature:
             raise ValueError(f"unknown argument {_flag(name)}; known: {', '.join(map(_flag, signature))}")
@@ -49,6 +52,17 @@ def read_arguments(function, words: list[str]) -> dict:
     if missing:
         raise ValueError(f"missing argument {_flag(missing[0])}")
     return arguments
+
+
+def _with_files_below(folder: str, value):
+    """Return a copy of a value of JSON in which each text that names a file below a folder is the path of that file."""
+    if isinstance(value, dict):
+        return {key: _with_files_below(folder, inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_files_below(folder, inner) for inner in value]
+    return (
+        os.path.join(folder, value) if isinstance(value, str) and os.path.isfile(os.path.join(folder, value)) else value
+    )
 
 
 def split_common(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -191,3 +191,15 @@ def test_arguments_come_as_json_and_from_files(tmp_path):
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
             read_arguments(stage, ["--from-json", json.dumps({**json.loads(several), **wrong})])
+
+
+def test_files_that_settings_name_are_found_below_the_folder_of_a_storage(tmp_path):
+    def stage(*, name: str, models: dict[str, Path], count: int, lists: dict[str, list[Path]]):
+        pass
+
+    for name in ("a.safetensors", "b.nc"):
+        (tmp_path / name).touch()
+    settings = {"name": "a", "models": {"x": "a.safetensors"}, "count": 2, "lists": {"y": ["b.nc", "missing.nc"]}}
+    read = read_arguments(stage, ["--from-json", json.dumps(settings)], files_below=str(tmp_path))
+    assert read["models"] == {"x": tmp_path / "a.safetensors"} and (read["name"], read["count"]) == ("a", 2)
+    assert read["lists"] == {"y": [tmp_path / "b.nc", Path("missing.nc")]}

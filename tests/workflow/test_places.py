@@ -5,6 +5,7 @@ import functools
 import http.server
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,6 +105,33 @@ def test_another_workflow_may_use_this_one_from_an_address(root, tmp_path):
     assert "sns_train_model" in call.stdout + call.stderr and "sns_plot_fields" in call.stdout + call.stderr
 
 
+def test_another_workflow_may_use_this_one_twice(root, tmp_path):
+    """Each instance has a configuration of its own, so both make files of their own."""
+    (tmp_path / "Snakefile").write_text(f"""
+configfile: "{root}/config/config.yaml"
+configfile: "{root}/config/smoke.yaml"
+
+module first:
+    snakefile: "{root}/Snakefile"
+    config: config
+
+module second:
+    snakefile: "{root}/Snakefile"
+    config: {{**config, "seed": 1, "results": "elsewhere"}}
+
+use rule * from first as first_*
+use rule * from second as second_*
+""")
+    words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "reason", "--"]
+    words += [f"{folder}/smoke/kolmogorov/models/pointwise.safetensors" for folder in ("results", "elsewhere")]
+    call = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+    said = call.stdout + call.stderr
+    assert call.returncode == 0, said
+    for name, folder in (("first", "results"), ("second", "elsewhere")):
+        made = re.findall(rf"^rule {name}_(\w+):\n(?:    input: .*\n)?    output: {folder}/", said, re.M)
+        assert sorted(made) == ["shard_dataset", *3 * ["simulate_trajectories"], "train_model"], said
+
+
 @pytest.mark.parametrize(
     ("more", "folder"), [('prefix: "a/"', "a/results"), ('replace_prefix: {"results/": "b/"}', "b")]
 )
@@ -111,6 +139,22 @@ def test_the_prefix_of_a_module_is_refused_with_the_way_out(root, tmp_path, more
     call = call_from_another_workflow(root, tmp_path, str(root), more)
     line = next(line for line in call.stderr.splitlines() if line.startswith("Configuration: "))
     assert call.returncode == 1 and line.endswith(f"give the module's config `results: {folder}`"), call.stderr
+
+
+def test_without_a_shared_file_system_each_job_declares_all_that_it_reads(root, tmp_path):
+    """A storage hands out declared inputs alone, so the shards are named beside the manifest. Settings keep their names of
+    files, and the stage hears where the copies lie. tests/workflow/try_storage.sh runs such jobs in empty folders."""
+    pytest.importorskip("snakemake_storage_plugin_fs")
+    prefix = tmp_path / "store"
+    flags = ("--default-storage-provider", "fs", "--default-storage-prefix", str(prefix), "--shared-fs-usage", "none")
+    flags = (*flags, "--local-storage-prefix", "copies", "--dry-run", "--printshellcmds", "--quiet", "progress")
+    result = snakemake(root, tmp_path, str(SYSTEM / "calibrations/sns.json"), flags=flags)
+    assert result.returncode == 0, result.stdout
+    jobs = {text.split(":")[0]: text for text in re.split(r"^rule ", result.stdout, flags=re.M)[1:]}
+    for rule, files in (("shard_dataset", "output"), ("train_model", "input"), ("calibrate_refinement", "input")):
+        line = re.search(rf"^    {files}: (.*)", jobs[rule], re.M)[1]
+        assert line.count("shards/train_") == 2 and "shards/test_0001.npy" in line, line
+        assert f"--files-below copies/fs{prefix}/" in jobs[rule], jobs[rule]
 
 
 def test_jobs_in_a_group_add_up_what_they_ask_for(root, tmp_path, monkeypatch):

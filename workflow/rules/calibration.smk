@@ -1,6 +1,7 @@
 rule calibrate_refinement:
     input:
         manifest=get_manifest,
+        shards=get_shards,
         models=lambda wildcards: list(get_model_roles(wildcards.system, wildcards.method).values()),
     output:
         output=f"{RESULTS}/{{system}}/calibrations/{{method}}.json",

@@ -2,6 +2,7 @@
 # fingerprint stands for the stage's code: a rule reruns when one of these changes, and only then.
 import functools
 import re
+import shlex
 import shutil
 
 SYSTEMS = config["use"]["systems"]
@@ -15,6 +16,8 @@ SOURCED = [system for system in SYSTEMS if "source" in RESOLVED[system]]
 # Results that this run takes from another run, by their names below the run's folder.
 REUSED = CONFIGURATION.reused
 ENVIRONMENT = "../../envs/sns.yaml"
+# A call with a storage provider: each job gets copies of its inputs alone, so a data set's shards must be among them.
+IN_STORAGE = bool(workflow.storage_settings and workflow.storage_settings.default_storage_provider)
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
@@ -99,9 +102,15 @@ def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1,
         "settings": settings(stage, values, offered),
         "code": fingerprint_of(stage, user_code, templates),
         "call": lambda wildcards, output, threads, resources: (
-            f"{start_of_modules(processes, threads, resources)} sns_core {stage}"
+            f"{start_of_modules(processes, threads, resources)} sns_core {stage}{where_files_are(output[0])}"
         ),
     }
+
+
+def where_files_are(output) -> str:
+    """Words that say where the files lie that settings name: in a copy of a storage, if `output` lies in one."""
+    folder = output.rpartition(f"{RESULTS}/")[0]
+    return f" --files-below {shlex.quote(folder)}" if folder else ""
 
 
 def start_of_modules(processes, threads, resources) -> str:

@@ -37,6 +37,7 @@ rule rollout_grids:
 rule measure_cost:
     input:
         manifest=get_manifest,
+        shards=get_shards,
         initial=ancient(get_test_trajectories),
         grids=f"{RESULTS}/{{system}}/cost/grids.nc",
         models=get_timed_files,

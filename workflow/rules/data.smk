@@ -85,6 +85,10 @@ rule shard_dataset:
         trajectories=files_of(get_trajectories),
     output:
         output=f"{RESULTS}/{{system}}/shards/manifest.json",
+        # Outputs cannot depend on the system, so in a storage all systems of a run must have as many shards.
+        shards=sorted(
+            {f"{RESULTS}/{{system}}/shards/{Path(path).name}" for system in SYSTEMS for path in list_shards(system)}
+        ),
     log:
         f"{RESULTS}/{{system}}/logs/shard.log",
     conda:

@@ -1,5 +1,6 @@
 # What the jobs of the rules read and which settings they take: functions of a job's wildcards (`get_...`), or of names.
 import json
+import math
 
 
 def get_method_class(wildcards) -> list[str]:
@@ -111,6 +112,19 @@ METHOD = {
 
 def get_manifest(wildcards) -> str:
     return f"{RESULTS}/{wildcards.system}/shards/manifest.json"
+
+
+def list_shards(system) -> list[str]:
+    """Shards of a data set, which rules name only in a call with a storage provider. Elsewhere the manifest stands for them."""
+    if not IN_STORAGE:
+        return []
+    data = RESOLVED[system]["data"]
+    counts = {split: math.ceil(data["splits"][split]["members"] / data["shard_members"]) for split in SPLITS}
+    return [f"{RESULTS}/{system}/shards/{split}_{i:04d}.npy" for split in SPLITS for i in range(counts[split])]
+
+
+def get_shards(wildcards) -> list[str]:
+    return list_shards(wildcards.system)
 
 
 def get_reference(wildcards) -> str:

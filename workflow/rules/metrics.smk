@@ -54,6 +54,7 @@ rule draw_floors:
 rule diagnose_denoiser:
     input:
         manifest=get_manifest,
+        shards=get_shards,
         models=get_model_files,
         segments=lambda wildcards: list_segments(
             wildcards.system, get_surrogate_method(wildcards.system, wildcards.method)

@@ -1,6 +1,7 @@
 rule train_model:
     input:
         manifest=get_manifest,
+        shards=get_shards,
         stationary=get_required_check,
     output:
         output=f"{RESULTS}/{{system}}/models/{{model}}.safetensors",

@@ -1,6 +1,7 @@
 rule rollout_segment:
     input:
         manifest=get_manifest,
+        shards=get_shards,
         # The manifest vouches for their content; Snakemake would compare such large files by their dates alone.
         initial=ancient(get_test_trajectories),
         models=get_model_files,
@@ -67,6 +68,7 @@ rule rollout_reference:
 rule rollout_ensemble:
     input:
         manifest=get_manifest,
+        shards=get_shards,
         initial=ancient(get_test_trajectories),
         models=get_model_files,
     output:
