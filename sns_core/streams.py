@@ -13,6 +13,7 @@ split over jobs without a change of a single bit. All purposes and the rest of t
     "validation"     model, batch                   batch, levels and noise of the validation (training.trainer)
     "calibration"    model                          true pairs to calibrate the level heads (training.trainer)
     "closed loop"    method, member, step           levels and noise of the loop of a calibration (evaluation.calibration)
+    "departure"      method, row of the pair, 1     levels and noise of single refinements (evaluation.calibration)
     "rollout"        method, member, step           levels and noise of a rollout (rollout.segment, library)
     "ensemble"       method, start, member, step    levels and noise of an ensemble (rollout.ensemble)
     "disturbance"    start, member                  disturbances of initial states (rollout.ensemble)

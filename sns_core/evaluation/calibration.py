@@ -54,7 +54,12 @@ def calibrate_refinement(
     refinement = build_method(method, {**models, CALIBRATION: None}, emulation, hardware=hardware)
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
     previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
-    refinement.calibrate(residual_spectrum(refinement, previous, true_next), data_power(refinement, emulation))
+    residual = residual_spectrum(refinement, previous, true_next)
+    refinement.calibrate(residual, data_power(refinement, emulation))
+    if refinement.matches_departure:
+        pairs = MemberStreams(seed, "departure", name, members=range(len(previous)), device=hardware.device)
+        departure = departure_factor(refinement, previous, residual, pairs)
+        refinement.calibration = replace(refinement.calibration, departure=departure)
     starts = previous[torch.linspace(0, len(previous) - 1, min(MEMBERS * dataset.members, len(previous))).long()]
     streams = MemberStreams(seed, "closed loop", name, members=range(len(starts)), device=hardware.device)
     calibration, history, levels, steps = refinement.calibration, [], [], 0
@@ -99,6 +104,25 @@ def residual_spectrum(method: CalibratedRefinement, previous: torch.Tensor, true
         ]
     )
     return mean_power(error)
+
+
+def departure_factor(
+    method: CalibratedRefinement, previous: torch.Tensor, residual: torch.Tensor, streams: MemberStreams
+) -> torch.Tensor:
+    """Factor (C, K), at most 1, after which the clean estimate departs from the candidate by no more than `residual` (C, K).
+
+    `previous`: true frames (B, C, m, m). The exact estimate departs by less than R. A trained network departs by more in
+    shells where the noise of level s1 is much stronger than R: there it replaces the candidate by a guess of its own.
+    """
+    generators, departures = streams.at(1), []
+    with torch.no_grad():
+        for first in range(0, len(previous), BATCH):
+            frames, part = previous[first : first + BATCH], generators[first : first + BATCH]
+            candidate = method.surrogate(frames)
+            refined, _ = method.refine(frames, candidate, method.anchors.of_step(method.start(frames), part), part)
+            departures.append(method.whiten(refined) - method.whiten(candidate))
+    departure = mean_power(torch.cat(departures))
+    return torch.where(departure > 0, (residual / departure).sqrt(), 1.0).clamp(max=1)
 
 
 def mean_power(z: torch.Tensor) -> torch.Tensor:

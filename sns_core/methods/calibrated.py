@@ -41,7 +41,8 @@ class CalibratedRefinement(DenoisingMethod):
     `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two, without which no
     step can be made. `condition_level`: hold the previous frame at this level instead of the estimated one. Three more options leave out
     a part, for controls: `level` replaces the least level, `completion` false noises the candidate to its level and no
-    further, `balance` false gives no power back.
+    further, `balance` false gives no power back. `match_departure`: scale the estimate's departure from the candidate, in each
+    shell, so that on true pairs it is at most as strong as R, the departure of the true next frame.
     """
 
     needs = {"surrogate": ("pointwise", "pushforward", "crps"), "denoiser": ("denoiser",)}
@@ -58,11 +59,13 @@ class CalibratedRefinement(DenoisingMethod):
         level: int | None = None,
         completion: bool = True,
         balance: bool = True,
+        match_departure: bool = False,
         **diffusion,
     ):
         super().__init__(denoiser, schedule, **diffusion)
         self.surrogate, self.condition_level = surrogate, condition_level
         self.level, self.completes, self.balances = level, completion, balance
+        self.matches_departure = match_departure
         if calibration is not None:
             self.calibration = calibration
         self.level_rule = EstimatedLevels(readout=LevelReadout("quantile", 0.5))
@@ -76,6 +79,7 @@ class CalibratedRefinement(DenoisingMethod):
         level: Count | None = None,
         completion: bool = True,
         balance: bool = True,
+        match_departure: bool = False,
         anchor_frame: AnchorFrame = "initial",
     ) -> "CalibratedRefinement":
         return cls(
@@ -85,6 +89,7 @@ class CalibratedRefinement(DenoisingMethod):
             level=level,
             completion=completion,
             balance=balance,
+            match_departure=match_departure,
             **cls.diffusion_parts(parts, anchor_frame),
         )
 
@@ -122,6 +127,8 @@ class CalibratedRefinement(DenoisingMethod):
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
         completed = self.signal * z_next + shell_noise(self.completion, z_next, streams)
         z, levels = self.clean_estimate(z_prev, completed, anchor, streams)
+        if self.calibration.departure is not None:
+            z = z_next + scale_shells(z - z_next, self.calibration.departure)
         if self.damping is not None:
             z = scale_shells(z, self.damping)
         if self.returned is not None:

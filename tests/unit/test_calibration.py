@@ -81,6 +81,14 @@ def test_an_option_leaves_out_its_part(tiny, calibrate):
     assert higher["level"] == 7 and higher["residual"] == whole["residual"]
 
 
+def test_a_matched_departure_is_measured_written_and_read(calibrate, build, tiny):
+    path = calibrate(match_departure=True)
+    factor = torch.tensor(read_json(path)["departure"], dtype=torch.float64)
+    assert factor.shape == (1, SHELLS) and ((factor > 0) & (factor <= 1)).all() and (factor < 1).any()
+    assert torch.equal(build(path, match_departure=True).calibration.departure, factor)
+    assert "departure" not in read_json(tiny.models["calibration"])
+
+
 def test_a_lost_member_starts_again_and_the_others_go_on(build, tiny):
     method = build(tiny.models["calibration"])
     starts = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -134,7 +134,7 @@ EDITS = [
     ("methods.sns_published.gain", [1.5, 1.0]), ("methods.sns_published.path", "diagonal"),
     ("methods.sns_published.sampler.eta", 0.5), ("methods.sns_published.models.denoiser", "sns_residual"),
     ("methods.sns.models.denoiser", "sns_white"), ("methods.sns.condition_level", 0), ("methods.sns.level", 2),
-    ("methods.sns.completion", False), ("methods.sns.balance", False),
+    ("methods.sns.completion", False), ("methods.sns.balance", False), ("methods.sns.match_departure", True),
     ("methods.pointwise.steps", 30), ("methods.acdm.stride", 2), ("methods.thermalizer.max_level", 4),
     ("models.pointwise.training.steps", 50), ("models.pointwise.network.width", 4), ("models.sns_white.diffusion.colour", 0.5),
     ("models.sns_residual.training.learning_rate", 0.001), ("models.sns_residual.training.batch", 4),
@@ -210,7 +210,7 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
     )
     assert {"rollout_segment", "compute_reference", "compute_metrics"} <= rules["rollout.lags"]
     assert {"rollout_grids", "measure_cost"} <= rules["rollout.members"]
-    for option in ("condition_level", "level", "completion", "balance", "models.denoiser"):
+    for option in ("condition_level", "level", "completion", "balance", "match_departure", "models.denoiser"):
         assert {"calibrate_refinement", "rollout_segment"} <= rules[f"methods.sns.{option}"], option
         assert rolled[f"methods.sns.{option}"] == {"sns"}, option
     assert rolled["methods.sns_published.stride"] == {"sns_published"}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sns_core.diffusion import NoiseSchedule
-from sns_core.evaluation.calibration import find_balance, loop_gain, mean_power, residual_spectrum
+from sns_core.evaluation.calibration import departure_factor, find_balance, loop_gain, mean_power, residual_spectrum
 from sns_core.methods import CalibratedRefinement
 from sns_core.methods.calibrated import least_level, scale_shells
 from sns_core.shells import shell_index
@@ -125,3 +125,31 @@ def test_the_loop_finds_the_power_that_the_estimate_lacks(method, pairs, power):
     torch.testing.assert_close(calibration.balance[0, 1:5], posterior_power(calibration)[0, 1:5], rtol=0.2, atol=0)
     late = torch.stack(history[len(history) // 2 :]).mean(0)
     torch.testing.assert_close(late[0, 1:5], power[0, 1:5], rtol=0.1, atol=0)
+
+
+def test_the_exact_estimate_departs_by_less_than_the_true_frame_and_keeps_its_departure(method, pairs, streams):
+    residual = method.calibration.residual
+    expected = mean_power(method.step(method.start(pairs[0]), streams.at(1))[0]["frame"] - method.surrogate(pairs[0]))
+    assert (expected[0, 1:] < residual[0, 1:]).all()
+    factor = departure_factor(method, pairs[0], residual, streams)
+    assert torch.equal(factor[:, 1:], torch.ones_like(factor[:, 1:]))
+
+
+def test_an_estimate_with_an_error_of_its_own_departs_as_the_true_frame_does(method, pairs, streams):
+    """The departure of the erroneous estimate, 9 R of its own in shell 3, is scaled to R there and nowhere else."""
+    residual, exact = method.calibration.residual, method.clean_estimate
+    amplitude = torch.zeros_like(residual)
+    amplitude[0, 3] = 3 * residual[0, 3].sqrt()
+
+    def erroneous(z_prev, z_next, anchor, streams):
+        z, levels = exact(z_prev, z_next, anchor, streams)
+        error = torch.randn(z.shape, generator=torch.Generator().manual_seed(6), dtype=z.dtype)
+        return z + scale_shells(error, amplitude), levels
+
+    method.clean_estimate = erroneous
+    factor = departure_factor(method, pairs[0], residual, streams)
+    method.calibration = replace(method.calibration, departure=factor)
+    frame = method.step(method.start(pairs[0]), streams.at(1))[0]["frame"]
+    departure = mean_power(frame - method.surrogate(pairs[0]))
+    torch.testing.assert_close(departure[0, 3], residual[0, 3], rtol=0.1, atol=0)
+    assert factor[0, 3] < 0.35 and (factor[0, [1, 2, 4]] == 1).all()
