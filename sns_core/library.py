@@ -303,8 +303,8 @@ class Emulator:
 
         `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more. `size`: root
         mean square of the disturbances that are carried along, in standard deviations of the data. All disturbed states get
-        the same random numbers. Raises UserError for the solver, which `benchmarks/lyapunov.py` measures, and for an x0 that
-        does not fit.
+        the same random numbers. Load the emulator with precision="float32": bfloat16 rounds such disturbances off. Raises
+        UserError for the solver, which `benchmarks/lyapunov.py` measures, and for an x0 that does not fit.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method}: its state is no frame; benchmarks/lyapunov.py measures solvers")
