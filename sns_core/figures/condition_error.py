@@ -72,7 +72,8 @@ def _strips(figure, layout: _Layout, results: dict, styles: dict) -> None:
     def field(place, values):
         axis = figure.add_axes(place)
         bare(axis)
-        axis.imshow(values, origin="lower", cmap="RdBu_r", vmin=-COLOUR_LIMIT, vmax=COLOUR_LIMIT)
+        aspect = "auto" if len(values) == 1 else "equal"  # a single row of points would be too low to see
+        axis.imshow(values, origin="lower", cmap="RdBu_r", vmin=-COLOUR_LIMIT, vmax=COLOUR_LIMIT, aspect=aspect)
         return axis
 
     layer = "" if next(iter(results.values())).sizes["layer"] == 1 else ", first layer"
