@@ -435,8 +435,8 @@ class Emulator:
                 {"long_name": "time since the initial state", "units": self.time_units},
             ),
             "layer": ("layer", list(system.layers), {"long_name": "layer of the flow"}),
-            "y": ("y", y, {"long_name": "distance along y", "axis": "Y", **length}),
-            "x": ("x", x, {"long_name": "distance along x", "axis": "X", **length}),
+            "y": ("y", y, {"long_name": "distance along y", **length}),
+            "x": ("x", x, {"long_name": "distance along x", **length}),
             "step": ("step", np.arange(1, steps + 1), {"long_name": "emulator step", "units": "1"}),
             "frame": ("frame", ["previous", "next"], {"long_name": "frame of the pair"}),
         }
@@ -460,7 +460,10 @@ class Emulator:
             "source": f"{type(self._method).__name__} of sns_core, seed {seed}",
             "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} made by sns_core.Emulator.rollout",
         }
-        return xr.Dataset(variables, coordinates, attributes)
+        dataset = xr.Dataset(variables, coordinates, attributes)
+        for coordinate in ("time", "y", "x"):
+            dataset[coordinate].encoding["_FillValue"] = None  # CF forbids coordinates to have one
+        return dataset
 
 
 class _Frames(Observer):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sns_core.data.attributes import file_attributes
 from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter
 from sns_core.data.reader import Recording, open_recording
 from sns_core.errors import UserError
@@ -272,7 +273,10 @@ def read_source(
             if first <= start < first + len(values):
                 initial[row] = observed[start - first].numpy()
         record = provenance(configuration, None, "cpu", wall_seconds=time.monotonic() - began)
-        writer.annotate(provenance=record, dt=emulator["step"])
+        about = file_attributes(
+            f"{flow.variable.replace('_', ' ')}: frames of the split {split}, read from files", "read_source"
+        )
+        writer.annotate(**about, provenance=record, dt=emulator["step"])
 
 
 def mirrored_fields(values: np.ndarray, axes: tuple[bool, bool]) -> np.ndarray:

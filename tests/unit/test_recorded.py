@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from cf_checker import cf_faults
 
 from sns_core.data import load_dataset, shard_dataset
 from sns_core.data.source import facts_of, mirrored_fields, open_split, read_source
@@ -127,6 +128,12 @@ def test_files_become_shards_without_what_is_subtracted(fields, tmp_path):
     with xr.open_dataset(tmp_path / "test.nc") as dataset:
         np.testing.assert_array_equal(dataset["final_state"].values, dataset["fields"].isel(time=0).values)
         np.testing.assert_array_equal(dataset["x"], fields["x"])
+
+
+def test_what_is_read_from_files_is_cf_by_the_checker_of_ioos(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")]})
+    assert cf_faults(tmp_path / "train.nc", tmp_path) == set()
 
 
 @pytest.mark.parametrize("by", ["member", "time"])

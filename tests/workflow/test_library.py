@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from cf_checker import cf_faults
 from snakemake_calls import SYSTEM
 
 import sns_core
@@ -51,6 +52,11 @@ def test_a_rollout_describes_itself(emulator):
     assert (
         rollout["time"].values.tolist() == pytest.approx([0.0, 0.2, 0.4]) and rollout.attrs["Conventions"] == "CF-1.10"
     )
+
+
+def test_a_rollout_is_cf_by_the_checker_of_ioos(emulator, tmp_path):
+    emulator.rollout(emulator.initial_state(members=2), steps=2).to_netcdf(tmp_path / "rollout.nc")
+    assert cf_faults(tmp_path / "rollout.nc", tmp_path) == set()
 
 
 def test_a_stream_gives_the_frames_of_the_rollout_one_by_one(emulator):
