@@ -169,6 +169,7 @@ def _facts(where: str, source: dict) -> dict:
     """Return `facts_of` a source, from the cache where its files have not changed."""
     files = source["files"]
     paths = [path for part in files.values() for path in part] if isinstance(files, dict) else files
+    paths = [*paths, *([source["static"]["file"]] if source["static"] else [])]
     return _read_facts(where, json.dumps(source, sort_keys=True), json.dumps([_state(path) for path in paths]))
 
 

@@ -34,6 +34,8 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
         lines.append(
             f"  walls      along {' and '.join(walls)}: points and length count the field and its mirror image"
         )
+    if static := resolved["source"]["static"]:
+        lines.append(f"  static     {', '.join(static['variables'])}, which every network sees, from {static['file']}")
     total = 0
     for split, size in splits.items():
         amount = 4 * channels * height * width * size["members"] * size["frames"]

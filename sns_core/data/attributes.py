@@ -40,6 +40,7 @@ VARIABLES = {
     "lead": ("1", "emulator steps since the start of the forecast"),
     "grid": ("1", "points along the longer side of the solver's grid"),
     # frames and states
+    "static": ("1", "fields that never change, as the networks see them: mean 0, variance 1"),
     "final_state": ("field", "solver state at the last frame, in the solver's own axes"),
     "forecast": ("1", "forecast of {field}, in standard deviations of the training split"),
     "truth": ("1", "{field} of the solver, in standard deviations of the training split"),

@@ -5,7 +5,7 @@ generator alone, so a training that resumes needs to know only its step.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,12 @@ class Dataset:
     """One split of the data.
 
     `shards`: arrays (member, time, layer, y, x) in physical units. `manifest`: the content of the data manifest.
+    `static` (S, H, W): fields that never change and that every network sees, of unit variance; None where the data have none.
     """
 
     shards: list[np.ndarray]
     manifest: dict
+    static: torch.Tensor | None = None
 
     @property
     def statistics(self) -> dict:
@@ -65,7 +67,7 @@ class Dataset:
             if remaining > 0:
                 shards.append(shard[:remaining, :frames])
                 remaining -= len(shard)
-        return Dataset(shards, self.manifest)
+        return replace(self, shards=shards)
 
     def gather(self, members: np.ndarray, times: np.ndarray) -> torch.Tensor:
         """Return the frames (n, layer, y, x) at the (n,) members and times, in units of the training split's std."""
@@ -87,7 +89,9 @@ def load_dataset(manifest: Path, split: str, thorough: bool = False) -> Dataset:
     content = read_manifest(manifest)
     if split not in content["splits"]:
         raise UserError(f"{manifest}: has no split {split!r}; it has {', '.join(content['splits'])}")
-    return Dataset([_open_shard(manifest, entry, thorough) for entry in content["splits"][split]], content)
+    shards = [_open_shard(manifest, entry, thorough) for entry in content["splits"][split]]
+    static = content.get("static")
+    return Dataset(shards, content, None if static is None else torch.tensor(_open_shard(manifest, static, thorough)))
 
 
 def _open_shard(manifest: Path, entry: dict, thorough: bool) -> np.ndarray:

@@ -153,16 +153,50 @@ def open_recording(
     return _joined(parts, join)
 
 
+def open_static(path: Path, variables: list[str], dims: dict[str, str | None], like: Recording) -> np.ndarray:
+    """Return fields (len(variables), y, x) that do not change in time, on the grid of a recording.
+
+    `dims`: as in `open_recording`. Raises UserError where a variable is missing, varies along another axis than y and x, lies on
+    other points than the recording, or has missing values.
+    """
+    dataset, fields = open_store(path), []
+    for name in variables:
+        field, roles = _in_roles(path, _variable(path, dataset, name), dims, needed=("y", "x"))
+        further = [role for role in field.dims if role not in ("y", "x")]
+        if any(field.sizes[role] > 1 for role in further):
+            raise UserError(
+                f"{path}: {name!r} varies along {', '.join(further)}; a static field has the axes y and x alone"
+            )
+        field = field.isel(dict.fromkeys(further, 0)).transpose("y", "x")
+        for role, points in (("y", like.frames.shape[-2]), ("x", like.frames.shape[-1])):
+            coordinate = dataset[roles[role]] if roles[role] in dataset.coords else None
+            field, axis = _sorted_axis(path, field, role, coordinate)
+            if field.sizes[role] != points or not _same_points(axis, getattr(like, role)):
+                raise UserError(
+                    f"{path}: {name!r} has {field.sizes[role]} points along {role} ({_described(axis)}), the frames of {like.path} have "
+                    f"{points} ({_described(getattr(like, role))}); interpolate it to the points of the frames"
+                )
+        values = field.values.astype(float)
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: {name!r} has missing or infinite values; fill them, such as with 0 on land")
+        fields.append(values)
+    return np.stack(fields)
+
+
 # One file
+
+
+def _variable(path: Path, dataset: xr.Dataset, name: str) -> xr.DataArray:
+    if name not in dataset.data_vars:
+        raise UserError(f"{path}: holds no {name!r}{_alternatives(path, dataset)}")
+    return dataset[name]
 
 
 def _open_part(path: Path, variables: list[str], dims: dict) -> Recording:
     dataset = open_store(path)
     fields, axes = [], {}
     for name in variables:
-        if name not in dataset.data_vars:
-            raise UserError(f"{path}: holds no {name!r}{_alternatives(path, dataset)}")
-        field, roles = _in_roles(path, dataset[name], dims)
+        field, roles = _in_roles(path, _variable(path, dataset, name), dims)
         for role, dim in roles.items():
             coordinate = dataset[dim] if dim in dataset.coords else None
             axes.setdefault(role, coordinate)
@@ -179,13 +213,15 @@ def _alternatives(path: Path, dataset: xr.Dataset) -> str:
     return f", and no other variable{inside if groups else ''}"
 
 
-def _in_roles(path: Path, field: xr.DataArray, dims: dict) -> tuple[xr.DataArray, dict[str, str]]:
-    """Return a variable with the names of roles for its dimensions, and role -> name in the file."""
+def _in_roles(
+    path: Path, field: xr.DataArray, dims: dict, needed: tuple[str, ...] = ("time", "y", "x")
+) -> tuple[xr.DataArray, dict[str, str]]:
+    """Return a variable with the names of roles for its dimensions, and role -> name in the file; `needed`: roles that it has."""
     roles: dict[str, str] = {}
     for role, dim in dims.items():
         if dim is not None and dim in field.dims:
             roles[role] = dim
-        elif dim is not None and role in ("time", "y", "x"):
+        elif dim is not None and role in needed:
             raise UserError(f"{path}: {field.name!r} has no dimension {dim!r} (dims.{role}), only {field.dims}")
     for dim in field.dims:
         if dim in roles.values():
@@ -202,7 +238,7 @@ def _in_roles(path: Path, field: xr.DataArray, dims: dict) -> tuple[xr.DataArray
                 f"{path}: {field.name!r} has the dimension {dim!r}, which is neither time, y, x, member nor layer; say which under dims, "
                 f"such as dims: {{member: {dim}}}"
             )
-    for role in ("time", "y", "x"):
+    for role in needed:
         if role not in roles:
             raise UserError(
                 f"{path}: {field.name!r} has the dimensions {field.dims}, and none is known as {role}; name it under dims.{role}"
@@ -366,11 +402,15 @@ def _check_alike(first: Recording, part: Recording) -> None:
             refuse(name.replace("_", " "), getattr(part, name), getattr(first, name))
     for name in ("y", "x"):
         axis, expected = getattr(part, name), getattr(first, name)
-        same = (axis.positions is None) == (expected.positions is None) and axis.units == expected.units
-        if same and axis.positions is not None:
-            same = np.abs(axis.positions - expected.positions).max() <= 0.01 * expected.spacing
-        if not same:
+        if axis.units != expected.units or not _same_points(axis, expected):
             refuse(f"{name} of", _described(axis), _described(expected))
+
+
+def _same_points(axis: Axis, expected: Axis) -> bool:
+    """Return whether two axes with as many points have the same positions, or both have none."""
+    if axis.positions is None or expected.positions is None:
+        return axis.positions is expected.positions
+    return bool(np.abs(axis.positions - expected.positions).max() <= 0.01 * expected.spacing)
 
 
 def _described(axis: Axis) -> str:

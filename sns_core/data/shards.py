@@ -136,7 +136,7 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     import dask  # only this stage needs it: training and rollouts in memory run where it is missing
 
     folder = Path(output).parent
-    tasks, places, reference = [], [], None
+    tasks, places, reference, static = [], [], None, {}
     for split, members_of in _by_split(trajectories).items():
         paths = list(members_of)
         with open_members(paths) as dataset:
@@ -151,6 +151,8 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
                 )
             variable = next(name for name in dataset.data_vars if name != "final_state")
             members, frame = dataset["member"].values, dataset[variable].shape[1:]
+            if split == "train" and "static" in dataset:
+                static = {"static": _write_static(dataset["static"].values, folder / "static.npy")}
         for index, start in enumerate(range(0, len(members), shard_members)):
             name, block = f"{split}_{index:04d}.npy", members[start : start + shard_members]
             sources = [path for path in paths if np.isin(block, members_of[path]).any()]
@@ -168,9 +170,16 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     for (split, name), entry in zip(places, entries, strict=True):
         sums += entry.pop("sums")
         splits.setdefault(split, []).append({"file": name, **entry})
-    body = {"format": FORMAT, **reference, "splits": splits, "statistics": statistics_of(sums)}
+    body = {"format": FORMAT, **reference, "splits": splits, "statistics": statistics_of(sums), **static}
     identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     write_json(output, {**body, "identity": identity})
+
+
+def _write_static(fields: np.ndarray, path: Path) -> dict:
+    """Write fields (S, H, W) that networks see beside every frame, and return their entry in the manifest."""
+    with whole_file(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, fields.astype(np.float32))
+    return {"file": path.name, "sha256": sha256(path), "shape": list(fields.shape)}
 
 
 def read_manifest(path: Path) -> dict:
@@ -186,7 +195,11 @@ def read_manifest(path: Path) -> dict:
         if not isinstance(content.get(key), kind):
             raise DamagedFile(path, f"not a whole manifest (its {key!r} is missing or of another type)")
     try:
-        shards = [(e["file"], e["sha256"], e["shape"]) for entries in content["splits"].values() for e in entries]
+        listed = [
+            *(e for entries in content["splits"].values() for e in entries),
+            *filter(None, [content.get("static")]),
+        ]
+        shards = [(e["file"], e["sha256"], e["shape"]) for e in listed]
     except (KeyError, TypeError) as error:
         raise DamagedFile(path, f"not a whole manifest (an entry of its splits lacks {error})") from None
     for name, _, _ in shards:

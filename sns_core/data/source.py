@@ -12,7 +12,7 @@ import numpy as np
 
 from sns_core.data.attributes import file_attributes
 from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter
-from sns_core.data.reader import Recording, open_recording
+from sns_core.data.reader import Recording, open_recording, open_static
 from sns_core.errors import UserError
 from sns_core.files import provenance, whole_file
 from sns_core.grids import grid_of, grid_shape
@@ -104,6 +104,7 @@ def facts_of(source: dict) -> dict:
             f"{first.path}: frames of {height} x {width} points; along a periodic axis their number must be even, so leave out a row"
         )
     _check_walls(source)
+    _static_fields(source, first)
     layers = [str(layer) for layer in first.layers or source["variables"]]
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
         if name not in layers:
@@ -147,6 +148,30 @@ def _check_walls(source: dict) -> None:
         raise UserError(
             "source.velocity: the velocity of a vorticity is known on a periodic domain alone; name two channels, or none"
         )
+
+
+def _static_fields(source: dict, recording: Recording) -> np.ndarray | None:
+    """Return the fields (S, H, W) of `source["static"]`, None without it.
+
+    Raises UserError where they do not fit the frames, where one is the same everywhere, and where one varies along an axis on which
+    training may translate the frames.
+    """
+    static = source.get("static")
+    if not static:
+        return None
+    path = Path(static["file"])
+    fields = open_static(path, static["variables"], source["dims"], recording)
+    for name, field in zip(static["variables"], fields, strict=True):
+        if np.ptp(field) == 0:
+            raise UserError(
+                f"{path}: {name!r} is {field.flat[0]:g} everywhere, which tells a network nothing; leave it out"
+            )
+        for axis, index in (("y", 0), ("x", 1)):
+            if source["homogeneous"][axis] and np.ptp(field, index).max() > 1e-6 * np.ptp(field):
+                raise UserError(
+                    f"{path}: {name!r} varies along {axis}, and source.homogeneous says that the flow looks the same everywhere along it"
+                )
+    return fields
 
 
 def _longer_length(recording: Recording, lengths: list[float] | None, grid: list[int]) -> float:
@@ -219,7 +244,7 @@ def read_source(
 ) -> None:
     """Read one split of a source, and write its frames as every later stage reads them.
 
-    `source`: as in `open_split`.
+    `source`: as in `open_split`; "static", {"file", "variables"} of fields that never change, goes into the training split.
     `files`: all files of the source; a record of them is kept.
     `system`: the system's {"name", "parameters"}, a RecordedFlow.
     `emulator`: the {"resolution", "step"} of frames. `step` is a multiple of the time between the frames of the source.
@@ -254,6 +279,7 @@ def read_source(
     }
     block = max(1, recording.block // FRAMES_PER_CHUNK) * FRAMES_PER_CHUNK
     stretches = [(row, first) for row in range(members) for first in range(0, frames, block)]
+    static = _static_fields(source, recording) if split == "train" else None
     # Rollouts start from the first frames, unless a part of the test trajectories is set apart as their past.
     start = frames - 1 if split == "test" and source["start"] else 0
     with (
@@ -261,6 +287,8 @@ def read_source(
         FrameWriter(temporary, flow, range(members), emulator["resolution"], {}, emulator["step"]) as writer,
     ):
         energies, initial = _further_variables(writer, flow, frames, source["spin_up"])
+        if static is not None:
+            _write_static(writer, flow, static, source["static"]["variables"])
         for index in progress(len(stretches), f"{split}: stretches of {min(block, frames)} frames"):
             row, first = stretches[index]
             values = recording.read(row, slice(first, min(first + block, frames)))
@@ -277,6 +305,19 @@ def read_source(
             f"{flow.variable.replace('_', ' ')}: frames of the split {split}, read from files", "read_source"
         )
         writer.annotate(**about, provenance=record, dt=emulator["step"])
+
+
+def _write_static(writer: FrameWriter, flow, fields: np.ndarray, names: list[str]) -> None:
+    """Write static fields (S, H, W) on the grid of the frames, each with mean 0 and variance 1."""
+    import torch
+
+    whole = torch.from_numpy(np.ascontiguousarray(mirrored_fields(fields, flow.mirrored)))
+    observed = flow.observe(whole[None], (writer.frames.shape[-2], writer.frames.shape[-1]))[0].numpy()
+    observed = observed - observed.mean((1, 2), keepdims=True)
+    writer.file.createDimension("field", len(fields))
+    variable = writer.variable("static", ("field", "y", "x"))
+    variable.names = ", ".join(names)
+    variable[:] = observed / observed.std((1, 2), keepdims=True)
 
 
 def mirrored_fields(values: np.ndarray, axes: tuple[bool, bool]) -> np.ndarray:

@@ -28,13 +28,11 @@ def build_network(
 ) -> PeriodicUNet:
     """Build the network of a model's specification. The objective decides what the network sees.
 
-    `landmarks` (S, H, W): the system's constant fields, for a network that takes them as an input; a system may have
-    none. `resolution`: points per side of a frame, or (H, W), for a network that fits no other. Raises UserError for an unknown
-    objective.
+    `landmarks` (S, H, W): constant fields that the network sees beside the frames, None or S = 0 for none. `resolution`: points
+    per side of a frame, or (H, W), for a network that fits no other. Raises UserError for an unknown objective.
     """
     shape = {"channels": channels, "resolution": resolution, **spec["network"]}
-    shown = shape.get("landmarks") and landmarks is not None and len(landmarks)
-    shape["landmarks"] = landmarks if shown else None
+    shape["landmarks"] = landmarks if landmarks is not None and len(landmarks) else None
     try:
         objective = load(objective_class(spec["objective"]))
     except ValueError as error:

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sns_core.data.pairs import Dataset, PairSampler
 from sns_core.device import autocast, compiled
 from sns_core.errors import UserError
-from sns_core.grids import grid_of
+from sns_core.grids import Grid, grid_of
 from sns_core.processes import ProcessGroup
 from sns_core.streams import derive_seed, generator
 from sns_core.training.history import History
@@ -82,7 +82,7 @@ class Trainer:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "weights", name))
-            self.network = build_network(spec, channels, self.sampler.system.landmarks(resolution), resolution)
+            self.network = build_network(spec, channels, self._constant_fields(resolution), resolution)
         self.network.check_resolution(resolution)
         self.network.to(device)
         # Only training steps run the compiled network. Validation and calibration run `self.network`: they are rare,
@@ -93,6 +93,13 @@ class Trainer:
             self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
         )
         self.step, self.history, self.began = 0, History(name), time.monotonic()
+
+    def _constant_fields(self, resolution: Grid) -> torch.Tensor | None:
+        """Return the fields (S, H, W) that the network sees beside the frames: those of the data, or the system's where the network
+        is to see them; None for no such fields."""
+        if self.sampler.dataset.static is not None:
+            return self.sampler.dataset.static
+        return self.sampler.system.landmarks(resolution) if self.spec["network"].get("landmarks") else None
 
     def train_step(self, stop: bool = False) -> bool:
         """Train for one step: batch, loss, gradients of all processes, clipping, optimiser, moving average.

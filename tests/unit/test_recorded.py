@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 from cf_checker import cf_faults
+from tiny_models import train
 
 from sns_core.data import load_dataset, shard_dataset
 from sns_core.data.source import facts_of, mirrored_fields, open_split, read_source
@@ -15,6 +16,7 @@ from sns_core.errors import UserError
 from sns_core.metrics.spectra import kinetic_energy_spectrum
 from sns_core.systems import KolmogorovFlow, build_system
 from sns_core.systems.recorded import RecordedFlow
+from sns_core.training import load_model
 
 SOURCE = {
     "variables": ["h", "u"], "dims": {}, "join": None, "pieces": 1, "start": 0, "spin_up": 0.0, "velocity": "none",
@@ -224,6 +226,63 @@ def test_an_axis_with_walls_is_continued_by_its_mirror_image(fields, tmp_path):
     restored = flow.admissible(disturbed)
     torch.testing.assert_close(restored, restored.flip(-2))
     torch.testing.assert_close(flow.admissible(torch.from_numpy(frames[0])), torch.from_numpy(frames[0]))
+
+
+def write_static(folder: Path, change=lambda dataset: dataset) -> dict:
+    """Write a field that varies along y, on the points of `fields`, and return the key `static` of a source."""
+    positions = np.arange(HEIGHT) * 3.0
+    depth = np.broadcast_to(np.cos(2 * np.pi * positions / 24)[:, None], (HEIGHT, WIDTH))
+    dataset = xr.Dataset({"depth": (("y", "x"), 5 + 3 * depth)}, {"y": positions, "x": np.arange(WIDTH) * 3.0})
+    change(dataset).to_netcdf(folder / "static.nc")
+    return {"file": str(folder / "static.nc"), "variables": ["depth"]}
+
+
+def test_every_network_sees_static_fields_and_nothing_predicts_them(fields, tmp_path, specs):
+    fields.to_netcdf(tmp_path / "a.nc")
+    upside_down = write_static(tmp_path, lambda dataset: dataset.isel(y=slice(None, None, -1)))
+    manifest = read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")], "static": upside_down})
+    expected = np.sqrt(2) * np.cos(2 * np.pi * np.arange(HEIGHT) / HEIGHT)[:, None] + np.zeros(WIDTH)
+    static = load_dataset(manifest, "train").static
+    np.testing.assert_allclose(static[0], expected, atol=1e-6)
+    network = load_model(train(tmp_path, manifest, "pointwise", specs["pointwise"]), "pointwise").network
+    torch.testing.assert_close(network.landmarks, static)
+    frames = torch.randn(2, 1, 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(4))
+    output, _ = network(frames)
+    assert output.shape == (2, 1, 2, HEIGHT, WIDTH), "two channels go in and out"
+    network.landmarks.neg_()
+    assert not torch.allclose(network(frames)[0], output)
+
+
+def test_without_static_fields_the_data_set_is_as_it_was(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    manifests = [
+        json.loads(read_all(tmp_path / name, {**SOURCE, "files": [str(tmp_path / "a.nc")], **more}).read_text())
+        for name, more in {"without": {}, "null": {"static": None}, "with": {"static": write_static(tmp_path)}}.items()
+    ]
+    assert manifests[0] == manifests[1] and "static" not in manifests[0]
+    assert manifests[2].pop("static")["shape"] == [1, HEIGHT, WIDTH]
+    assert manifests[2].pop("identity") != manifests[0].pop("identity") and manifests[2] == manifests[0]
+
+
+STATIC_REFUSED = {
+    "fewer points": (lambda d: d.isel(x=slice(8)), r"'depth' has 8 points along x .* have 16 .* interpolate it"),
+    "other points": (lambda d: d.assign_coords(y=d.y + 1), r"8 points along y \(1 to 22\), the frames of .* 8 \(0 to 21\)"),
+    "no points": (lambda d: d.drop_vars("y"), r"along y \(no positions\)"),
+    "varies in time": (lambda d: d.expand_dims(time=[0.0, 1.0]), "'depth' varies along time"),
+    "land is missing": (lambda d: d.where(d.depth > 4), "missing or infinite values; fill them"),
+    "the same everywhere": (lambda d: 0 * d + 7, "'depth' is 7 everywhere"),
+    "varies along x": (lambda d: d + d.x, "'depth' varies along x, and source.homogeneous says"),
+    "another name": (lambda d: d.rename(depth="coast"), "holds no 'depth', only 'coast'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), STATIC_REFUSED.values(), ids=STATIC_REFUSED)
+def test_static_fields_that_do_not_fit_are_one_line(fields, tmp_path, change, words):
+    fields.to_netcdf(tmp_path / "a.nc")
+    source = {**SOURCE, "files": [str(tmp_path / "a.nc")], "static": write_static(tmp_path, change)}
+    with pytest.raises(UserError, match=words) as caught:
+        facts_of(source)
+    assert str(caught.value).startswith(source["static"]["file"]) and "\n" not in str(caught.value)
 
 
 def test_the_spectrum_between_walls_is_the_cosine_series():

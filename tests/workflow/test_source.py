@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from safetensors import safe_open
 from snakemake_calls import SYSTEM, snakemake
 
 from sns_core.data import load_dataset
@@ -37,6 +38,7 @@ systems:
       variables: [h, u]
       splits: {by: member, validation: 0.25, test: 0.5}
       homogeneous: {x: true}
+      static: {file: in/bottom.nc, variables: [bottom]}
     data: {shard_members: 2}
     override: {models: {sns_residual: {diffusion: {anchor_gap: 4}}}, rollout: {members: 2}}
   channel:
@@ -94,6 +96,8 @@ def write_rectangle(folder: Path, members: int = 8, frames: int = 64) -> None:
         axes = {"time": ("time", time, {"units": "s"}), "y": ("y", y, {"units": "m"}), "x": ("x", x, {"units": "m"})}
         fields = {"h": (("time", "y", "x"), h, {"units": "m"}), "u": (("time", "y", "x"), u, {"units": "m s-1"})}
         xr.Dataset(fields, axes).to_netcdf(folder / f"waves_{member}.nc")
+    bottom = np.broadcast_to(np.cos(2 * np.pi * y / 8)[:, None], (HEIGHT, WIDTH))
+    xr.Dataset({"bottom": (("y", "x"), bottom)}, {"y": y, "x": x}).to_netcdf(folder / "bottom.nc")
 
 
 def write_channel(folder: Path, members: int = 8, frames: int = 64) -> None:
@@ -176,6 +180,17 @@ def test_a_rectangle_keeps_its_shape_its_channels_and_their_mean(from_files):
         np.testing.assert_allclose(energy, reference["kinetic_energy"], rtol=1e-4)
 
 
+def test_networks_see_the_bottom_and_emulate_two_channels(from_files):
+    for model in ("pointwise", "sns_residual"):
+        with safe_open(from_files / RECTANGLE / f"models/{model}.safetensors", "np") as file:
+            bottom = file.get_tensor("landmarks")
+        assert bottom.shape == (1, HEIGHT, WIDTH) and bottom.std() == pytest.approx(1)
+        with safe_open(from_files / CHANNEL / f"models/{model}.safetensors", "np") as file:
+            assert "landmarks" not in set(file.keys())
+    with xr.open_dataset(from_files / RECTANGLE / "rollouts/sns/0-1/segment_0000.nc") as segment:
+        assert segment.sizes["layer"] == 2 and "static" not in segment
+
+
 def test_frames_between_walls_are_mirror_images_and_pictures_show_the_channel(from_files, tmp_path):
     with xr.open_dataset(from_files / CHANNEL / "rollouts/sns/0-1/segment_0000.nc") as segment:
         frames = segment["b"].values
@@ -202,6 +217,7 @@ def test_inspect_says_what_the_files_hold(root, from_files):
     assert result.returncode == 0, result.stdout[-4000:]
     assert "rectangle: h, u on 16 x 32 points (y, x), longer side 16 m, a frame every 0.2 s" in result.stdout
     assert "train      2 members of 64 frames" in result.stdout
+    assert "static     bottom, which every network sees, from in/bottom.nc" in result.stdout
     assert re.search(r"training +sns_residual: about \d+", result.stdout)
     assert (from_files / RECTANGLE / "source.png").stat().st_size > 10_000
 

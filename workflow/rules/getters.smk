@@ -120,7 +120,10 @@ def list_shards(system) -> list[str]:
         return []
     data = RESOLVED[system]["data"]
     counts = {split: math.ceil(data["splits"][split]["members"] / data["shard_members"]) for split in SPLITS}
-    return [f"{RESULTS}/{system}/shards/{split}_{i:04d}.npy" for split in SPLITS for i in range(counts[split])]
+    names = [f"{split}_{i:04d}" for split in SPLITS for i in range(counts[split])]
+    if RESOLVED[system].get("source", {}).get("static"):
+        names.append("static")
+    return [f"{RESULTS}/{system}/shards/{name}.npy" for name in names]
 
 
 def get_shards(wildcards) -> list[str]:
@@ -255,9 +258,11 @@ def get_members(wildcards) -> list[int]:
 
 
 def get_source_files(wildcards) -> list[str]:
-    """Files of a system's source, of the split where they are named by split."""
-    files = RESOLVED[wildcards.system]["source"]["files"]
-    return files if isinstance(files, list) else files["test" if wildcards.split == "continued" else wildcards.split]
+    """Files of a system's source, of the split where they are named by split; with those of static fields for training."""
+    source = RESOLVED[wildcards.system]["source"]
+    files, static = source["files"], source["static"] or {}
+    files = files if isinstance(files, list) else files["test" if wildcards.split == "continued" else wildcards.split]
+    return [*files, static["file"]] if static and wildcards.split == "train" else files
 
 
 def get_recorded(wildcards) -> dict:
