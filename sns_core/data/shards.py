@@ -63,7 +63,8 @@ def _write_shard(
         for first, stop in _pieces(shape):
             before = min(first, 1)  # a frame that the increments of a later piece begin with
             times = slice(first - before, stop)
-            block = np.concatenate([_read(source, variable, members, times) for source in sources])
+            parts = [_read(source, variable, members, times) for source in sources]
+            block = parts[0] if len(parts) == 1 else np.concatenate(parts)
             for member, rows in enumerate(block[:, before:]):
                 handle.seek(begin + (member * shape[1] + first) * frame_bytes)
                 handle.write(rows.astype("<f4", copy=False).tobytes())

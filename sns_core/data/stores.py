@@ -5,6 +5,7 @@ numbers stay as they are. `reader` gives them their meaning.
 """
 
 import json
+import math
 import stat
 import warnings
 from pathlib import Path
@@ -15,7 +16,8 @@ import xarray as xr
 
 from sns_core.errors import UserError
 
-OPENING = {"decode_times": False, "chunks": {}}
+OPENING = {"engine": "netcdf4", "decode_times": False, "cache": False}
+CHUNK_BYTES = 2**21  # of a variable that are read at once: small beside the block of frames that a stage asks for
 WELL_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 
 
@@ -37,19 +39,42 @@ def open_store(path: Path) -> xr.Dataset:
             'dims=("time", "y", "x"), coords={"time": times}, name="b").to_netcdf("b.nc")'
         )
     try:
-        if _has_group(path, WELL_GROUPS[0]):
-            return _open_well(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*multiple fill values.*")
-            dataset = xr.open_dataset(path, engine="netcdf4", **OPENING)
+        in_layout_of_the_well = _has_group(path, WELL_GROUPS[0])
     except AttributeError:  # netCDF4 finds the axes of a variable in the groups above it alone
         raise UserError(
             f"{path}: its axes lie in another group than its variables, as Dedalus writes them; convert it, "
             f'xarray.open_dataset("{path.name}", engine="dedalus").to_netcdf("{path.stem}.nc")'
         ) from None
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path}: not readable as netCDF ({error})") from None
+    try:
+        if in_layout_of_the_well:
+            return _open_well(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*multiple fill values.*")
+            return _in_chunks(xr.open_dataset(path, **OPENING))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not readable as netCDF ({error})") from None
-    return dataset
+
+
+def _in_chunks(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset whose variables are read in chunks of CHUNK_BYTES.
+
+    A file that stores a variable in one piece would otherwise be read whole for each block of frames. Chunks of a file that are
+    stored in pieces hold whole pieces.
+    """
+    return dataset.assign({name: (v.dims, _chunked(v.variable), v.attrs) for name, v in dataset.data_vars.items()})
+
+
+def _chunked(variable: xr.Variable):
+    """Return the lazy array of a variable in chunks, which are shorter than the variable along its first dimensions."""
+    pieces, sizes = variable.encoding.get("preferred_chunks", {}), dict(variable.sizes)
+    for dim in variable.dims:
+        excess = variable.dtype.itemsize * math.prod(sizes.values()) / CHUNK_BYTES
+        if excess > 1:
+            piece = pieces.get(dim, 1)
+            sizes[dim] = min(sizes[dim], max(1, int(sizes[dim] / excess) // piece) * piece)
+    return variable.chunk(sizes, name=False).data  # False: a name at random, without a checksum of the file
 
 
 def groups_of(path: Path) -> list[str]:
@@ -85,7 +110,9 @@ def _open_zarr(path: Path) -> xr.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = xr.open_zarr(path, consolidated=_is_consolidated(path), mask_and_scale=False, **OPENING)
+            dataset = xr.open_zarr(
+                path, consolidated=_is_consolidated(path), mask_and_scale=False, decode_times=False, chunks={}
+            )
     except Exception as error:  # zarr has exceptions of many kinds
         raise UserError(f"{path}: not readable as a Zarr store ({' '.join(str(error).split())})") from None
     # In format 2 the fill value is also the value of chunks that were never written. zarr's own default is 0, and a zero
@@ -130,7 +157,7 @@ def _open_well(path: Path) -> xr.Dataset:
     variables = {}
     for rank, group in enumerate(WELL_GROUPS):
         if names.get(group):
-            opened = xr.open_dataset(path, group=group, engine="netcdf4", **OPENING)
+            opened = _in_chunks(xr.open_dataset(path, group=group, **OPENING))
             for name in names[group]:
                 field = _well_field(opened[name], space, rank, trajectories, axes)
                 variables |= _components(name, field, space, rank)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from sns_core.data import stores
 from sns_core.data.reader import open_recording
 from sns_core.errors import UserError
 from sns_core.units import conversion
@@ -140,6 +141,20 @@ def test_files_that_do_not_fit_together_are_one_line(field, tmp_path, change, wo
     with pytest.raises(UserError, match=words) as caught:
         open_recording(paths, ["b"])
     assert str(caught.value).startswith(f"{paths[1]}: ")
+
+
+@pytest.mark.parametrize(
+    ("stored", "chunk"),
+    [(None, (1, 4, 1, 8, 8)), ((2, 3, 8, 8), (2, 3, 1, 8, 8)), ((1, 1, 8, 8), (1, 4, 1, 8, 8))],
+    ids=["in one piece", "in large pieces", "in frames"],
+)
+def test_no_more_is_read_at_once_than_a_chunk_that_holds_whole_pieces(field, tmp_path, monkeypatch, stored, chunk):
+    """A variable that lies in one piece must not be read whole for each block of frames."""
+    monkeypatch.setattr(stores, "CHUNK_BYTES", 4 * SIDE * SIDE * 4)  # four frames
+    path = written(tmp_path, field, encoding={"b": {"chunksizes": stored}} if stored else {})
+    recording = open_recording([path], ["b"])
+    assert recording.frames.data.chunksize == chunk
+    np.testing.assert_array_equal(frames_of(recording), RANDOM)
 
 
 def test_groups_and_other_files_are_named(field, tmp_path):
