@@ -61,6 +61,15 @@ def test_every_import_is_a_dependency(folder, everywhere, extras):
     assert names <= set(requirements(*extras)), names - set(requirements(*extras))
 
 
+def test_the_environment_of_conda_has_what_jobs_need_within_the_same_bounds():
+    names = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+    dependencies = yaml.safe_load((ROOT / "envs" / "sns.yaml").read_text())["dependencies"]
+    bounds = dict(text.split(" ", 1) for text in dependencies if not text.startswith("python "))
+    needed = requirements("movie") | {name: requirements("cluster")[name] for name in ("distributed", "dask-jobqueue")}
+    needed = {name: sorted(str(each.specifier).split(",")) for name, each in needed.items()}
+    assert {names.get(name, name): sorted(bound.split(",")) for name, bound in bounds.items()} == needed
+
+
 def test_the_lock_keeps_the_bounds():
     lock = (ROOT / "envs" / "requirements-cpu.txt").read_text()
     pins = dict(re.findall(r"^([\w.-]+)==([\w.+]+)", lock, re.M))

@@ -141,6 +141,42 @@ def test_the_prefix_of_a_module_is_refused_with_the_way_out(root, tmp_path, more
     assert call.returncode == 1 and line.endswith(f"give the module's config `results: {folder}`"), call.stderr
 
 
+CONDA = """\
+#!/usr/bin/env bash
+# Stands for conda: an environment is a folder whose `python` notes its calls and becomes the tests' interpreter.
+case "$*" in
+    --version) echo conda 26.1.0 ;;
+    "info --json") echo '{{"conda_prefix": "{folder}/conda", "platform": "linux-64"}}' ;;
+    "config --get channel_priority --json") echo '{{"get": {{"channel_priority": "strict"}}}}' ;;
+    "env create"*)
+        prefix=$(sed 's/.*--prefix //; s/"//g' <<< "$*")
+        mkdir -p "$prefix/bin"
+        printf '#!/bin/sh\\necho "$@" >> {folder}/calls\\nexec {python} "$@"\\n' > "$prefix/bin/python"
+        chmod +x "$prefix/bin/python" ;;
+    "clean "*) ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+def test_with_conda_jobs_use_the_python_of_their_environment_and_the_code_of_the_clone(root, tmp_path, monkeypatch):
+    """Environments come from channels that a test cannot reach, so a program of that name makes an empty one."""
+    programs = tmp_path / "conda/bin"
+    programs.mkdir(parents=True)
+    (programs / "conda").write_text(CONDA.format(folder=tmp_path, python=sys.executable))
+    (programs / "conda").chmod(0o755)
+    (programs / "activate").write_text('PATH="$1/bin:$PATH"\n')
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    words = command(root, tmp_path, str(SYSTEM / "data/test.nc"))
+    words[-2:-2] = ["--sdm", "conda"]
+    call = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert call.returncode == 0, call.stdout + call.stderr
+    (line,) = (tmp_path / "calls").read_text().splitlines()
+    assert "sns_core simulate_trajectories" in line and (tmp_path / SYSTEM / "data/test.nc").exists()
+    (described,) = (tmp_path / ".snakemake/conda").glob("*.yaml")
+    assert described.read_text() == (root / "envs/sns.yaml").read_text()
+
+
 def test_without_a_shared_file_system_each_job_declares_all_that_it_reads(root, tmp_path):
     """A storage hands out declared inputs alone, so the shards are named beside the manifest. Settings keep their names of
     files, and the stage hears where the copies lie. tests/workflow/try_storage.sh runs such jobs in empty folders."""
