@@ -81,7 +81,7 @@ class Submitter:
     def call(self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = "") -> tuple[int, str]:
         """Run a call to its end, and return the exit status and the output."""
         with self.started(folder, *words, flags=flags, fails_once=fails_once) as process:
-            status = process.wait(400)
+            status = process.wait(900)  # only a cluster that hangs takes as long, however busy the machine is
         return status, (folder / "log").read_text()
 
     def jobs(self, folder: Path, rule: str = "") -> list[dict[str, str]]:
