@@ -267,7 +267,7 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
         if method["kind"] in REFINEMENTS and surrogate not in alone and not reuses:
             raise ConfigurationError(
                 f"use.methods: {name!r} refines the surrogate {surrogate!r}, and its denoiser is examined along that surrogate's "
-                "own rollout; use a method of the kind {' or '.join(map(repr, ALONE))} with this surrogate, too"
+                f"own rollout; use a method of the kind {' or '.join(map(repr, ALONE))} with this surrogate, too"
             )
         if "file" in method and method["kind"] == "external":
             path = method["file"]

@@ -1,6 +1,7 @@
 """Check the rules of docs/style.md that a program can check: pages, docstrings, comments, messages, names of values."""
 
 import ast
+import contextlib
 import re
 import tokenize
 from collections.abc import Iterator
@@ -154,6 +155,69 @@ def test_no_value_is_named_by_a_pronoun(place):
                 if name.strip("_") in BANNED:
                     faults.append(f"{path.relative_to(ROOT)}:{line}: {name}")
     assert not faults, "\n".join(faults)
+
+
+def unmarked_expressions(text: str) -> list[str]:
+    """Return the Python expressions that stand between the braces of a literal. A dictionary or a set of words is none."""
+    expressions = []
+    for inside in re.findall(r"\{([^{}]+)\}", text):
+        for expression in (inside, inside.rpartition(":")[0], inside.rpartition("!")[0]):
+            with contextlib.suppress(SyntaxError):
+                if not isinstance(ast.parse(expression.strip(), mode="eval").body, ast.Constant):
+                    expressions.append(expression)
+                    break
+    return expressions
+
+
+def pieces_beside_f_strings(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each piece of a string that has no f, although a piece beside it has."""
+    ignored = (tokenize.NL, tokenize.COMMENT)
+    with tokenize.open(path) as file:
+        tokens = [token for token in tokenize.generate_tokens(file.readline) if token.type not in ignored]
+
+    def is_f_string(token: tokenize.TokenInfo) -> bool:
+        marked = token.type == tokenize.STRING and "f" in re.match(r"\w*", token.string)[0].lower()
+        return marked or tokenize.tok_name[token.type] in ("FSTRING_START", "FSTRING_END")
+
+    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if token.type == tokenize.STRING and not is_f_string(token) and (is_f_string(before) or is_f_string(after)):
+            yield token.start[0], token.string
+
+
+def raised_literals(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each string without an f below a `raise`."""
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.Raise):
+            nodes = list(ast.walk(statement))
+            pieces = {id(piece) for node in nodes if isinstance(node, ast.JoinedStr) for piece in ast.walk(node)}
+            for node in nodes:
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in pieces:
+                    yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("place", PLACES_OF_CODE)
+def test_no_message_prints_an_expression_in_place_of_its_value(place):
+    faults = []
+    for path in files(place):
+        if path.suffix not in (".py", ".smk") and path.name != "Snakefile":
+            continue
+        literals = list(pieces_beside_f_strings(path))
+        literals += raised_literals(ast.parse(path.read_text())) if path.suffix == ".py" else []
+        for line, text in literals:
+            faults += [f"{path.relative_to(ROOT)}:{line}: {{{e}}} without an f" for e in unmarked_expressions(text)]
+    assert not faults, "\n".join(faults)
+
+
+def test_a_forgotten_f_is_seen(tmp_path):
+    path = tmp_path / "messages.py"
+    path.write_text(
+        "def stop(a, b):\n    print(f'{a}: '\n          'not {b.size:.3f}')\n    raise ValueError('no {a[0]!r}')\n"
+    )
+    ((line, text),) = pieces_beside_f_strings(path)
+    assert line == 3 and unmarked_expressions(text) == ["b.size"]
+    ((line, text),) = raised_literals(ast.parse(path.read_text()))
+    assert line == 4 and unmarked_expressions(text) == ["a[0]"]
+    assert unmarked_expressions('write {"time": times} or {"a"}') == []
 
 
 # `collect_run` writes the pages of the gallery with one paragraph per line.

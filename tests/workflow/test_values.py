@@ -68,6 +68,7 @@ UNFIT = {
     "two methods of one label": ("methods.sns.label", "Pointwise", "is the label of 'pointwise' too"),
     "a movie of another run": ("figures.movie.methods", ["solver", "acdm"], "'acdm' is not in use.methods"),
     "a surrogate that is not run alone": ("use.methods", ["solver", "sns"], "'sns' refines the surrogate 'pointwise'"),
+    "no rollout of a surrogate": ("use.methods", ["solver", "sns"], "a method of the kind 'pointwise' or 'stochastic_surrogate'"),
     "exponents for two channels": ("models.sns_residual.diffusion.colour", [0.2, 0.3, 0.4], "3 exponents for 1 channels"),
     "another method as the solver": ("methods.solver", {"label": "S", "kind": "pointwise", "models": {"surrogate": "pointwise"}},
                                      "methods.solver: every method is compared to this one"),
