@@ -21,6 +21,7 @@ METHODS = {
     "acdm": "sns_core.methods.acdm.ACDM",
     "stochastic_surrogate": "sns_core.methods.stochastic_surrogate.StochasticSurrogate",
     "flow_matching": "sns_core.methods.flow_matching.FlowMatching",
+    "distilled_flow_matching": "sns_core.methods.distilled.DistilledFlowMatching",
     "pde_refiner": "sns_core.methods.pde_refiner.PDERefiner",
     "external": "sns_core.methods.external.External",
 }
@@ -33,6 +34,7 @@ OBJECTIVES = {
     "pushforward": "sns_core.training.pushforward.PushforwardObjective",
     "crps": "sns_core.training.crps.CRPSObjective",
     "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
+    "distilled_flow_matching": "sns_core.training.distillation.DistillationObjective",
     "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }
 REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser

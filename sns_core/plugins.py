@@ -152,21 +152,26 @@ def _class_of(name: str, catalogue: dict[str, str], noun: str) -> str:
 
 def needs_of(kind: str) -> dict[str, tuple[str, ...]]:
     """Role of each model that a kind of method needs -> objectives, from the class attribute `needs` or its base's."""
-    return next((_needs(name, value) for name, value in _attributes(kind, "needs")), {})
+    return class_needs(class_of(kind))
+
+
+def class_needs(name: str) -> dict[str, tuple[str, ...]]:
+    """The same for the class `module.Name` of a method or an objective."""
+    return next((_needs(ancestor, value) for ancestor, value in _attributes(name, "needs")), {})
 
 
 def is_calibrated(kind: str) -> bool:
     """Whether a kind of method is measured before it runs, from the class attribute `calibrated` or its base's."""
-    return any(value is True for _, value in itertools.islice(_attributes(kind, "calibrated"), 1))
+    return any(value is True for _, value in itertools.islice(_attributes(class_of(kind), "calibrated"), 1))
 
 
-def _attributes(kind: str, attribute: str) -> Iterator[tuple[str, object]]:
-    """Give (class, literal value) of a class attribute of a kind of method, the class's own first."""
-    for name in _lineage(class_of(kind)):
-        for node in definition(name).body:
+def _attributes(name: str, attribute: str) -> Iterator[tuple[str, object]]:
+    """Give (class, literal value) of a class attribute of the class `module.Name`, the class's own first."""
+    for ancestor in _lineage(name):
+        for node in definition(ancestor).body:
             target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
             if isinstance(target, ast.Name) and target.id == attribute and node.value is not None:
-                yield name, _literal(node.value)
+                yield ancestor, _literal(node.value)
 
 
 def _needs(name: str, value) -> dict[str, tuple[str, ...]]:

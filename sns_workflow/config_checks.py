@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sns_core.catalogue import ALONE, REFINEMENTS
 from sns_core.grids import grid_shape, longer_side
+from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
 
 # Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
@@ -142,7 +143,7 @@ def check_lengths(where: str, resolved: dict, figures: dict) -> None:
             f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
             f"rollout.lags; at least {least:g}"
         )
-    for model in {model for method in resolved["methods"].values() for model in method["models"].values()}:
+    for model in used_models(resolved):
         training = resolved["models"].get(model, {}).get("training")
         if training:
             _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
@@ -210,8 +211,7 @@ def check_scales(where: str, resolved: dict) -> None:
     channels = channels_of(resolved["system"])
     for name, model in resolved["models"].items():
         colour = model.get("diffusion", {}).get("colour")
-        used = any(name in method["models"].values() for method in resolved["methods"].values())
-        if used and channels and isinstance(colour, list) and len(colour) not in (1, channels):
+        if name in used_models(resolved) and channels and isinstance(colour, list) and len(colour) not in (1, channels):
             raise ConfigurationError(
                 f"models.{name}.diffusion.colour: {len(colour)} exponents for {channels} channels of {where}; give one, or one "
                 "for each channel"
@@ -358,8 +358,7 @@ def check_work(where: str, resolved: dict) -> None:
     size("rollout.steps", stored, "of frames and series", BYTES)
     diagnose = resolved["metrics"]["diagnose"]
     size("metrics.diagnose.pairs", 10 * diagnose["pairs"] * frame, "of memory", MEMORY)
-    used = {model for method in methods.values() for model in method["models"].values()}
-    for name in used & resolved["models"].keys():
+    for name in resolved["models"].keys() & used_models(resolved):
         network, training = resolved["models"][name]["network"], resolved["models"][name]["training"]
         widths = [network["width"] * factor for factor in network["multipliers"]]
         parameters = sum(4 * 9 * 4 * network["blocks"] * width**2 for width in widths)

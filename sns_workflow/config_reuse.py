@@ -6,6 +6,7 @@ from pathlib import Path
 from sns_core.catalogue import ALONE
 from sns_core.plugins import is_calibrated
 from sns_workflow.config_methods import METHOD_KEYS, model_settings, settings_of
+from sns_workflow.config_models import used_models
 from sns_workflow.config_schema import complete, resolve, with_new_names
 from sns_workflow.config_values import ConfigurationError, plain
 
@@ -121,8 +122,8 @@ def check_reuse(config: dict) -> None:
     for system in config["use"]["systems"]:
         if not any(Path(name).parts[0] == system for name in names):
             raise ConfigurationError(f"reuse.folder: {folder} holds nothing of the system {system!r}")
-        methods = resolve(config, system)["methods"]
-        used = sorted({model for method in methods.values() for model in method["models"].values()})
+        resolved = resolve(config, system)
+        methods, used = resolved["methods"], sorted(used_models(resolved))
         for model in used:
             if f"{system}/models/{model}.safetensors" not in names:
                 raise ConfigurationError(

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from sns_core.grids import grid_shape, longer_side
+from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError
 
 CACHE = Path(".snakemake", "sns")
@@ -109,8 +110,7 @@ def fit_to_files(system: str, resolved: dict) -> list[str]:
             f"metrics.shells: shell {metrics['shells'][1]} exceeds the {whole} of {system}; {whole - 1} is the last one"
         )
         metrics["shells"] = [min(metrics["shells"][0], whole - 1), whole - 1]
-    used = {model for method in resolved["methods"].values() for model in method["models"].values()}
-    for model in sorted(used & resolved["models"].keys()):
+    for model in sorted(resolved["models"].keys() & used_models(resolved)):
         spec, path = resolved["models"][model], f"models.{model}"
         fit(f"{path}.training", spec["training"], "trajectories", *[splits["train"]["members"]] * 2)
         fit(f"{path}.training", spec["training"], "frames", *[splits["train"]["frames"]] * 2)

@@ -17,6 +17,7 @@ from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods, nearest
 from sns_workflow.config_files import ConfigFiles
 from sns_workflow.config_methods import METHOD_KEYS, settle_model, settle_options
+from sns_workflow.config_models import teachers_of, used_models, with_teachers
 from sns_workflow.config_reuse import check_reuse, reused_results
 from sns_workflow.config_schema import (
     DEFAULT,
@@ -45,7 +46,10 @@ __all__ = [
     "read_or_stop",
     "resolve",
     "schema",
+    "teachers_of",
+    "used_models",
     "with_new_names",
+    "with_teachers",
 ]
 
 
@@ -175,7 +179,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
         raise ConfigurationError(
             f"{where}.solver.forcing_wavenumber: {wavenumber} is not resolved by {points} points; at most {points // 3 - 1}"
         )
-    used = {model for method in resolved["methods"].values() for model in method["models"].values()}
+    used = used_models(resolved)
     for model, spec in resolved["models"].items():
         if model in used and spec["training"]["batch"] % resolved["devices"]:
             raise ConfigurationError(
@@ -185,6 +189,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
         with _name_checked(f"models.{model}.objective"):
             resolved["models"][model] = settle_model(f"models.{model}", spec)
         if model in used:
+            _check_teachers(model, spec, resolved["models"])
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():
         _check_method(f"methods.{method}", spec, resolved)
@@ -298,31 +303,43 @@ def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None
             )
 
 
+def _check_teachers(name: str, spec: dict, models: dict) -> None:
+    """Check the models that a training learns from against the class of its objective."""
+    where, teachers = f"models.{name}", teachers_of(spec)
+    needs = plugins.class_needs(plugins.objective_class(spec["objective"]))
+    _check_roles(where, teachers, needs, f"a model with the objective {spec['objective']!r}", models)
+    if name in with_teachers(teachers.values(), models):
+        raise ConfigurationError(f"{where}.models: {name!r} would learn from itself; name another model")
+
+
+def _check_roles(where: str, roles: dict, needs: dict, user: str, models: dict) -> None:
+    """Check the models that a `user` names by their roles: each role that it needs, no other one, and their objectives."""
+    for role, objectives in needs.items():
+        if role not in roles:
+            raise ConfigurationError(f"{where}.models: {user} needs a {role}; name a model as {role}: …")
+        model = roles[role]
+        if model not in models:
+            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{nearest(model, models)}")
+        objective = models[model]["objective"]
+        if objective not in objectives:
+            raise ConfigurationError(
+                f"{where}.models.{role}: {model!r} has the objective {objective!r}, the {role} of {user} needs "
+                f"{' or '.join(map(repr, objectives))}"
+            )
+    for role in roles:
+        if role not in needs:
+            raise ConfigurationError(f"{where}.models: {user} has no use for a {role}")
+
+
 def _check_method(where: str, spec: dict, resolved: dict) -> None:
     """Check a method against its class: the models that it needs, and the options that its `build` takes."""
-    kind, models = spec["kind"], spec["models"]
+    kind = spec["kind"]
     if kind in RENAMED_VALUES["methods.*.kind"]:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
         plugins.check_files(plugins.class_of(kind))
-    for role, objectives in needs.items():
-        if role not in models:
-            raise ConfigurationError(
-                f"{where}.models: a method of the kind {kind!r} needs a {role}; name a model as {role}: …"
-            )
-        model = models[role]
-        if model not in resolved["models"]:
-            raise ConfigurationError(f"{where}.models.{role}: no model {model!r}{nearest(model, resolved['models'])}")
-        objective = resolved["models"][model]["objective"]
-        if objective not in objectives:
-            raise ConfigurationError(
-                f"{where}.models.{role}: {model!r} has the objective {objective!r}, the {role} of a method of the kind {kind!r} "
-                f"needs {' or '.join(map(repr, objectives))}"
-            )
-    for role in models:
-        if role not in needs:
-            raise ConfigurationError(f"{where}.models: a method of the kind {kind!r} has no use for a {role}")
+    _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
     spec |= settle_options(where, spec, options)
     leads = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):

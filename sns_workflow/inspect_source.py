@@ -61,9 +61,8 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
 
 def _training_times(resolved: dict) -> dict[str, str]:
     """Return model -> hours or minutes of its training, of the models that methods of the run use."""
-    scale, used = Scale(resolved), {m for method in resolved["methods"].values() for m in method["models"].values()}
-    times = {}
-    for model in sorted(used):
+    scale, times = Scale(resolved), {}
+    for model in sorted(configuration.used_models(resolved)):
         job = Job("train_model", {"name": model, "spec": resolved["models"][model]}, "")
         seconds = estimate(job, scale).seconds("core")
         times[model] = duration(seconds) if math.isfinite(seconds) else "?"

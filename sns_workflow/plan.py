@@ -80,9 +80,10 @@ class Scale:
             return {"memory": self.solver_step.times(members, steps * self.stride)}
         work = OperationCount()
         for role, model in method["models"].items():
-            levels = self.resolved["models"][model].get("diffusion", {}).get("levels", 0)
+            spec = self.resolved["models"][model]
+            levels = spec.get("diffusion", {}).get("levels", 0)
             calls = 1.0 if role == "surrogate" else denoiser_calls(method, levels)
-            calls += self.resolved["models"][model].get("refinements", 0)
+            calls += spec.get("refinements", 0) + spec.get("moves", 1) - 1
             work += self.network_call(model).times(members, steps * calls)
         return {"inference": work}
 
@@ -134,6 +135,8 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             rows, steps = training["batch"] * training["unroll"], training["steps"]
             learning = forwards.times(3 * rows, steps)  # gradients take twice what the call takes
             learning.kernels *= 4  # and three times as many kernels, the optimiser's among them
+            # A teacher's moves are Heun's, of two calls each.
+            learning += forwards.times(rows, 2 * arguments["spec"].get("teacher_moves", 0) * steps)
             validation = forwards.times(rows, VALIDATION_BATCHES * steps // training["log_every"])
             return Estimate({"training": learning, "inference": validation})
         case "calibrate_refinement":

@@ -118,10 +118,12 @@ def dependencies(checked: configuration.Configuration) -> dict[str, dict]:
         needs[f"{system}/reference/.+"] = {**data, **lengths}
         computed = {**data, "precision": hardware["precision"], "compile": hardware["compile"]}
         for method, spec in resolved["methods"].items():
-            models = {model: resolved["models"][model] for model in spec["models"].values()}
-            for model, settings in models.items():
+            names = configuration.with_teachers(spec["models"].values(), resolved["models"])
+            models = {model: resolved["models"][model] for model in names}
+            for model in models:
                 files = rf"{system}/models/{re.escape(model)}\.(safetensors|json|csv)"
-                needs[files] = {**computed, "model": settings}
+                learnt = configuration.with_teachers([model], resolved["models"])
+                needs[files] = {**computed, "models": {name: resolved["models"][name] for name in learnt}}
             if spec["kind"] == "external":
                 continue
             run = {**computed, "method": spec, "models": models}

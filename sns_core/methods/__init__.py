@@ -11,6 +11,7 @@
     Thermalizer      the level of x_t alone (Pedersen et al. 2025)
     ACDM             both frames at one level (Kohl et al. 2023)
     FlowMatching     an increment that is moved from noise in a few calls (Lipman et al. 2023)
+    DistilledFlowMatching  the same in one or two calls
     PDERefiner       an increment that is predicted and then refined (Lippe et al. 2023)
     External         a rollout that was made elsewhere
 
@@ -22,6 +23,7 @@ __all__ = [
     "BlindLevels",
     "CalibratedRefinement",
     "Calibration",
+    "DistilledFlowMatching",
     "EstimatedLevels",
     "External",
     "FlowMatching",
@@ -58,6 +60,7 @@ def __getattr__(name: str):
     from sns_core.methods.calibrated import CalibratedRefinement
     from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
+    from sns_core.methods.distilled import DistilledFlowMatching
     from sns_core.methods.external import External
     from sns_core.methods.flow_matching import FlowMatching
     from sns_core.methods.generation import Generation

@@ -12,7 +12,7 @@ from sns_core.methods.base import FrameSpace, Hardware, Method, Parts
 from sns_core.methods.calibration import Calibration
 from sns_core.plugins import class_of, is_calibrated, load, needs_of, options_of
 from sns_core.systems import System
-from sns_core.training import load_model
+from sns_core.training import load_models
 
 CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
 CALIBRATION_FORMAT = "sns-calibration-1"
@@ -44,15 +44,10 @@ def build_method(
         needs = needs_of(kind)
     except ValueError as error:
         raise UserError(str(error)) from None
-    missing = needs.keys() - models.keys()
     if is_calibrated(kind) and CALIBRATION not in models:
         raise UserError(f"the method {kind!r} needs its calibration; `calibrate_refinement` makes it")
-    if missing:
-        raise UserError(f"the method {kind!r} needs a {' and a '.join(sorted(missing))}; name one under models")
-    loaded = {
-        role: load_model(models[role], objectives, hardware.device, emulation.identity, hardware.compile)
-        for role, objectives in needs.items()
-    }
+    user = f"the method {kind!r}"
+    loaded = load_models(needs, models, user, hardware.device, emulation.identity, hardware.compile)
     system = system or emulation.build_system(hardware.device)
     if frames is None:
         frames = FrameSpace.of_system(system, emulation.resolution, emulation.scale(hardware.device))

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from sns_core.diffusion.increments import move_times, time_features, transport, transport_calls
+from sns_core.diffusion.increments import move_times, transport, transport_calls
 from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, StepRecord, Streams
 from sns_core.options import Count, Positive
 from sns_core.streams import normal
@@ -37,11 +37,7 @@ class FlowMatching(FrameMethod):
     @classmethod
     def build(cls, parts: Parts, *, moves: Count = 4, order: Literal[1, 2] = 1, bend: Positive = 1.0) -> "FlowMatching":
         network = parts.models["velocity"].increments(parts.hardware.precision)
-
-        def velocity(previous: torch.Tensor, y: torch.Tensor, time: float) -> torch.Tensor:
-            return network(previous, y, time_features(torch.tensor([time])))
-
-        return cls(velocity, network.increment_std, moves=moves, order=order, bend=bend, frames=parts.frames)
+        return cls(network.velocity, network.increment_std, moves=moves, order=order, bend=bend, frames=parts.frames)
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]

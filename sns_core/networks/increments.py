@@ -4,6 +4,7 @@ import contextlib
 
 import torch
 
+from sns_core.diffusion.increments import time_features
 from sns_core.networks.unet import PeriodicUNet
 
 
@@ -24,3 +25,7 @@ class IncrementNetwork:
         with self.context:
             output, _ = self.network(torch.stack([previous, y], 1), condition=condition)
         return output[:, 0].float()
+
+    def velocity(self, previous: torch.Tensor, y: torch.Tensor, time: float) -> torch.Tensor:
+        """Return the velocity of y at a time between 0 and 1, for a network whose condition is the time."""
+        return self(previous, y, time_features(torch.tensor([time])))

@@ -4,7 +4,7 @@
 training, `train` the stage, and `models` the finished model files.
 """
 
-from sns_core.training.models import TrainedModel, load_model, restore_model
+from sns_core.training.models import TrainedModel, load_model, load_models, restore_model
 from sns_core.training.train import train_model
 
-__all__ = ["TrainedModel", "load_model", "restore_model", "train_model"]
+__all__ = ["TrainedModel", "load_model", "load_models", "restore_model", "train_model"]

@@ -128,6 +128,23 @@ def load_model(
     return restore_model(path, *read_tensors(path), objective, device, identity, compile)
 
 
+def load_models(
+    needs: dict[str, tuple[str, ...]],
+    files: dict[str, Path],
+    user: str,
+    device: torch.device | str = "cpu",
+    identity: str | None = None,
+    compile: bool = False,
+) -> dict[str, TrainedModel]:
+    """Read the model of each role that `user`, a method or a model, needs: role -> objectives.
+
+    Further arguments and errors are those of `load_model`. Raises UserError for a role without a file.
+    """
+    if missing := needs.keys() - files.keys():
+        raise UserError(f"{user} needs a {' and a '.join(sorted(missing))}; name one under models")
+    return {role: load_model(files[role], objectives, device, identity, compile) for role, objectives in needs.items()}
+
+
 def restore_model(
     path: Path,
     tensors: dict[str, torch.Tensor],

@@ -24,7 +24,7 @@ Objectives of other methods are neighbours of this module; `catalogue.OBJECTIVES
 
 import abc
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -44,12 +44,14 @@ class TrainingData:
 
     `statistics`: those of the data manifest. `correlation` (C, K) of successive frames in each shell, for the prediction
     "residual", or None. `resolution`: points per side of a frame, or (H, W). `device`: where the training runs.
+    `models`: role -> TrainedModel, one for each role of `Objective.needs`.
     """
 
     statistics: dict
     correlation: list | None
     resolution: Grid
     device: torch.device
+    models: dict = field(default_factory=dict)
 
     @property
     def increment_std(self) -> torch.Tensor:
@@ -60,11 +62,15 @@ class TrainingData:
 class Objective(abc.ABC):
     """Maps (network, batch, generator, rows) to a loss and its parts.
 
-    `frames`: consecutive frames of a sample. `anchored`: whether an anchor frame stands in front of them. A subclass says
-    which network it trains (`network_arguments`) and defines `build`, whose keyword-only arguments are the options that a
-    model of the configuration may give beside its `objective`; their annotations say which values are allowed.
+    `frames`: consecutive frames of a sample. `anchored`: whether an anchor frame stands in front of them. `needs`: role ->
+    objectives of trained models that the training learns from, a teacher for example. `initial_weights`: those with which
+    the network starts, None for random ones. A subclass says which network it trains (`network_arguments`) and defines
+    `build`, whose keyword-only arguments are the options that a model of the configuration may give beside its
+    `objective`; their annotations say which values are allowed.
     """
 
+    needs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    initial_weights: dict[str, torch.Tensor] | None = None
     frames: int = 2
     anchored: ClassVar[bool] = False
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from sns_core.data.pairs import PairSampler, load_dataset
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import provenance, read_json, record_path, write_json, write_tensors
+from sns_core.files import FileTree, provenance, read_json, record_path, sha256, write_json, write_tensors
 from sns_core.grids import grid_of
+from sns_core.plugins import load, objective_class
 from sns_core.processes import ProcessGroup
 from sns_core.progress import progress
 from sns_core.training.checkpoint import cannot_go_on, checkpoint_path, identify, load_checkpoint, save_checkpoint
 from sns_core.training.loggers import opened
-from sns_core.training.models import FORMAT
+from sns_core.training.models import FORMAT, load_models
 from sns_core.training.trainer import Trainer
 from sns_core.version import __version__
 
@@ -34,6 +35,7 @@ def train_model(
     seed: int,
     output: Path,
     history: Path,
+    models: FileTree = {},  # noqa: B006
     device: str = "auto",
     precision: str = "auto",
     compile: bool = False,
@@ -56,6 +58,7 @@ def train_model(
     `seed`: the run's seed.
     `output`: the model file; a readable `.json` with the model's note is written beside it.
     `history`: the CSV file of losses.
+    `models`: role -> file of each trained model that the objective needs, a teacher for example.
     `device`: auto, cpu, or a GPU such as cuda:0.
     `precision`: auto, float32 or bfloat16.
     `compile`: whether training steps run a compiled network, which gives the same model to rounding.
@@ -68,8 +71,12 @@ def train_model(
     with ProcessGroup(select_device(device)) as processes:
         dataset, held_out = (load_dataset(manifest, split) for split in ("train", "validation"))
         settings = {"seed": seed, "precision": precision, "compile": compile, "code": code}
-        identity = identify(name, spec, **{"data manifest": dataset.manifest["identity"]}, **settings)
-        trainer = Trainer(name, spec, dataset, seed, processes, precision, compile)
+        data = dataset.manifest["identity"]
+        checksums = {role: sha256(path) for role, path in models.items()}
+        identity = identify(name, spec, **{"data manifest": data, "teachers": checksums}, **settings)
+        needs = load(objective_class(spec["objective"])).needs
+        teachers = load_models(needs, models, f"the model {name!r}", processes.device, data)
+        trainer = Trainer(name, spec, dataset, seed, processes, precision, compile, teachers)
         validation = PairSampler(
             held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, spec["training"]["symmetries"]
         )

@@ -17,7 +17,7 @@ from sns_core.grids import Grid, grid_of
 from sns_core.processes import ProcessGroup
 from sns_core.streams import derive_seed, generator
 from sns_core.training.history import History
-from sns_core.training.models import build_network
+from sns_core.training.models import TrainedModel, build_network
 from sns_core.training.objectives import TrainingData, build_objective
 
 VALIDATION_BATCHES = 4
@@ -54,7 +54,8 @@ class Trainer:
 
     `name` and `spec`: the model's name and its specification in the configuration; `dataset`: the training split;
     `seed`: the run's seed; `processes`: the processes that share the batches; `precision`: as in `autocast`; `compile`:
-    whether training steps run a compiled network. Raises UserError where the network does not fit the data.
+    whether training steps run a compiled network; `models`: role -> trained model that the objective needs. Raises
+    UserError where the network does not fit the data.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Trainer:
         processes: ProcessGroup,
         precision: str,
         compile: bool = False,
+        models: dict[str, TrainedModel] | None = None,
     ):
         device, training = processes.device, spec["training"]
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
@@ -73,7 +75,8 @@ class Trainer:
         channels, resolution = dataset.shards[0].shape[2], grid_of(dataset.shards[0].shape)
         residual = spec.get("diffusion", {}).get("prediction") == "residual"
         self.correlation = dataset.shell_correlation() if residual else None
-        self.objective = build_objective(spec, TrainingData(dataset.statistics, self.correlation, resolution, device))
+        data = TrainingData(dataset.statistics, self.correlation, resolution, device, models or {})
+        self.objective = build_objective(spec, data)
         self.sampler = PairSampler(
             dataset.first(training["trajectories"], training["frames"]),
             self.objective.frames,
@@ -84,6 +87,8 @@ class Trainer:
             torch.manual_seed(derive_seed(seed, "weights", name))
             self.network = build_network(spec, channels, self._constant_fields(resolution), resolution)
         self.network.check_resolution(resolution)
+        if self.objective.initial_weights is not None:
+            self.network.load_state_dict(self.objective.initial_weights)
         self.network.to(device)
         # Only training steps run the compiled network. Validation and calibration run `self.network`: they are rare,
         # and compiling their other batch sizes would take longer than it saves.

@@ -55,6 +55,7 @@ METHODS = {
     "crps": {"kind": "stochastic_surrogate", "surrogate": "crps"},
     "pushforward": {"kind": "pointwise", "surrogate": "pushforward"},
     "flow matching": {"kind": "flow_matching", "moves": 3},
+    "distilled": {"kind": "distilled_flow_matching", "velocity": "distilled"},
     "pde refiner": {"kind": "pde_refiner"},
     "calibrated around crps": {"kind": "calibrated_refinement", "denoiser": "residual", "surrogate": "crps"},
     "generation": {"kind": "generation", **WALK, "stride": 5},

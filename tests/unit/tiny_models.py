@@ -38,6 +38,10 @@ SPECS = {
     },
     "pushforward": {"objective": "pushforward", "network": NETWORK, "training": {**TRAINING, "unroll": 3}},
     "flow_matching": {"objective": "flow_matching", "network": NETWORK, "training": TRAINING},
+    "distilled": {
+        "objective": "distilled_flow_matching", "network": NETWORK, "training": TRAINING,
+        "models": {"teacher": "flow_matching"}, "moves": 2, "teacher_moves": 2, "bend": 2.0,
+    },
     "pde_refiner": {
         "objective": "pde_refiner", "network": NETWORK, "training": TRAINING, "refinements": 3, "least_noise": 0.05,
     },
@@ -50,8 +54,12 @@ CALIBRATED = {
 
 
 def train(folder: Path, manifest: Path, name: str, spec: dict, **more) -> Path:
-    """Train a model by its specification and return its file. `more` replaces arguments of the stage."""
-    output = folder / f"{name}.safetensors"
+    """Train a model by its specification and return its file. `more` replaces arguments of the stage.
+
+    Its teacher is one of the tiny models, which lie beside the folder of the manifest.
+    """
+    output, tiny = folder / f"{name}.safetensors", manifest.parent.parent
     settings = {"seed": 3, "device": "cpu", "precision": "float32", "history": folder / f"{name}.csv"}
+    settings["models"] = {role: tiny / f"{model}.safetensors" for role, model in spec.get("models", {}).items()}
     train_model(name=name, spec=spec, manifest=manifest, output=output, **{**settings, **more})
     return output

@@ -36,9 +36,15 @@ def get_forecast_methods(system) -> list[str]:
 
 
 def get_models(system) -> list[str]:
-    """Models that the methods of this run need, in the configuration's order."""
-    needed = {model for method in get_methods(system).values() for model in method["models"].values()}
+    """Models that the methods of this run need, and those that they learn from, in the configuration's order."""
+    needed = configuration.used_models(RESOLVED[system])
     return [model for model in RESOLVED[system]["models"] if model in needed]
+
+
+def get_teachers(wildcards) -> dict:
+    """Role -> file of each model that a training learns from."""
+    roles = configuration.teachers_of(RESOLVED[wildcards.system]["models"][wildcards.model])
+    return {role: f"{RESULTS}/{wildcards.system}/models/{roles[role]}.safetensors" for role in sorted(roles)}
 
 
 def get_model_roles(system, method) -> dict:
@@ -363,9 +369,12 @@ def get_timed_classes(wildcards) -> list[str]:
 
 
 def get_models_of_methods(wildcards) -> dict:
-    """Method -> names of the models that it needs, sorted: the order of roles is no part of the configuration."""
-    methods = get_methods(wildcards.system)
-    return {name: sorted(methods[name]["models"].values()) for name in get_restartable_methods(wildcards.system)}
+    """Method -> names of the models that were trained for it, sorted: the order of roles is no part of the configuration."""
+    methods, models = get_methods(wildcards.system), RESOLVED[wildcards.system]["models"]
+    return {
+        name: sorted(configuration.with_teachers(methods[name]["models"].values(), models))
+        for name in get_restartable_methods(wildcards.system)
+    }
 
 
 def get_notes(wildcards) -> dict:

@@ -3,6 +3,7 @@ rule train_model:
         manifest=get_manifest,
         shards=get_shards,
         stationary=get_required_check,
+        models=files_of(get_teachers),
     output:
         output=f"{RESULTS}/{{system}}/models/{{model}}.safetensors",
         note=f"{RESULTS}/{{system}}/models/{{model}}.json",
@@ -22,6 +23,7 @@ rule train_model:
             processes=config["hardware"]["devices"],
             name=lambda wildcards: wildcards.model,
             spec=config_slice("models", "{model}"),
+            models=get_teachers,
             seed=config["seed"],
             device=config["hardware"]["device"],
             precision=config["hardware"]["precision"],

@@ -1,0 +1,101 @@
+"""A model that learns from another one: its teacher is checked, trained before it, followed by reruns, and counted in its cost."""
+
+import json
+
+import pytest
+import yaml
+from snakemake_calls import SYSTEM
+
+from sns_workflow import plan
+from sns_workflow.configuration import ConfigurationError, merge, read, validate
+from sns_workflow.inspect_run import graph_of_jobs
+from sns_workflow.sweep import dependencies
+
+STUDENT = "distilled_2"
+
+
+@pytest.fixture
+def rivals(root, config) -> dict:
+    """The smoke run with flow matching and its student."""
+    for name in ("rivals", "smoke"):
+        merge(config, yaml.safe_load((root / f"config/{name}.yaml").read_text()))
+    config["use"]["methods"] = ["solver", "pointwise", STUDENT]
+    for name in ("flow_matching", STUDENT):
+        config["models"][name]["training"] |= {"steps": 40, "log_every": 20, "warmup": 5}
+    return config
+
+
+def test_a_teacher_is_trained_before_its_student_and_counts_in_its_cost(root, rivals, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    teacher = str(SYSTEM / "models/flow_matching.safetensors")
+    with graph_of_jobs(str(root / "Snakefile"), rivals, ["all"]) as graph:
+        jobs = {(job.rule.name, job.wildcards_dict.get("model")): job for job in graph.jobs}
+        student = jobs["train_model", STUDENT]
+        assert teacher in student.input and jobs["train_model", "flow_matching"] in graph.dependencies[student]
+        assert json.loads(student.params.settings)["models"] == {"teacher": teacher}
+        assert json.loads(jobs["train_model", "pointwise"].params.settings)["models"] == {}
+        table = json.loads(jobs["tabulate_cost", None].params.settings)
+        assert table["models"][STUDENT] == [STUDENT, "flow_matching"] and "flow_matching" in table["notes"]
+        (rollout,) = {
+            job for job in graph.jobs if job.rule.name == "rollout_ensemble" and job.wildcards.method == STUDENT
+        }
+        assert teacher not in rollout.input, "a student runs without its teacher"
+
+
+def test_a_changed_teacher_changes_all_that_its_student_makes(rivals):
+    before = dependencies(read(rivals))
+    rivals["models"]["flow_matching"]["training"]["learning_rate"] = 1e-3
+    now = dependencies(read(rivals))
+    changed = {pattern for pattern in now if now[pattern] != before[pattern]}
+    assert {pattern.partition("(")[0] for pattern in changed if "models" in pattern} == {
+        r"kolmogorov/models/distilled_2\.", r"kolmogorov/models/flow_matching\."
+    }  # fmt: skip
+    assert [pattern for pattern in changed if pattern.startswith("kolmogorov/(rollouts/distilled_2/")]
+
+
+def test_a_plan_counts_the_calls_of_a_student_and_of_its_teacher(rivals):
+    scale = plan.Scale(read(rivals).systems["kolmogorov"])
+    steps = scale.steps({"kind": "distilled_flow_matching", "models": {"velocity": STUDENT}}, 1, 1)["inference"]
+    assert steps.flops == 2 * scale.network_call(STUDENT).flops
+    learning = {}
+    for name in ("flow_matching", STUDENT):
+        job = plan.Job("train_model", {"name": name, "spec": scale.resolved["models"][name]}, "")
+        learning[name] = plan.estimate(job, scale).work["training"].flops
+    assert learning[STUDENT] / learning["flow_matching"] == pytest.approx((3 + 2 * 4) / 3)
+
+
+MISTAKES = {
+    "no teacher": ({}, "models.distilled_2.models: a model with the objective 'distilled_flow_matching' needs a teacher"),
+    "an unknown teacher": ({"teacher": "flow_machting"}, "models.distilled_2.models.teacher: no model 'flow_machting'; did you"),
+    "another objective": ({"teacher": "pointwise"}, "'pointwise' has the objective 'pointwise', the teacher of a model with the"),
+    "a role without use": ({"teacher": "flow_matching", "pupil": "pointwise"}, "has no use for a pupil"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_about_a_teacher_is_one_line(rivals, mistake):
+    rivals["models"][STUDENT]["models"], message = MISTAKES[mistake]
+    with pytest.raises(ConfigurationError) as caught:
+        validate(rivals)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_cannot_learn_from_itself(rivals, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from sns_core.training.objectives import PointwiseObjective\n\n\n"
+        "class Echo(PointwiseObjective):\n    needs = {'teacher': ('mine.Echo',)}\n"
+    )
+    for name, teacher in (("pointwise", "second"), ("second", "pointwise")):
+        rivals["models"][name] = {
+            **rivals["models"]["pointwise"],
+            "objective": "mine.Echo",
+            "models": {"teacher": teacher},
+        }
+    rivals["use"]["methods"] = ["solver", "echo"]
+    rivals["methods"]["echo"] = {"label": "Echo", "kind": "mine.Alone", "models": {"surrogate": "pointwise"}}
+    (tmp_path / "mine.py").open("a").write(
+        "\n\nfrom sns_core.methods import Surrogate\n\n\nclass Alone(Surrogate):\n    needs = {'surrogate': ('mine.Echo',)}\n"
+    )
+    with pytest.raises(ConfigurationError, match=r"models\.pointwise\.models: 'pointwise' would learn from itself"):
+        validate(rivals)
