@@ -154,8 +154,8 @@ def find_balance(
     mean level of the previous frame.
 
     The method rolls on from `starts` (B, C, m, m). After each window of steps the balance moves by `gain` (C, K) times the
-    power that a shell lacks. The result is the mean balance after the first quarter, in which its fluctuations cancel. A
-    member that is lost starts again, so that an untrained denoiser gets a calibration, too.
+    power that a shell lacks, within the calibration's bounds. The result is the mean balance after the first quarter, in
+    which its fluctuations cancel. A member that is lost starts again, so that an untrained denoiser gets a calibration, too.
     """
     carry, power = method.start(starts), method.calibration.power
     balances, history, levels, level = [], [], [], 0.0
@@ -168,8 +168,7 @@ def find_balance(
         total += mean_power(method.whiten(carry["frame"]))
         if (step + 1) % window == 0:
             balance = method.calibration.balance + gain * (power - total / window)
-            balance = torch.minimum(torch.maximum(balance, -power / 2), power)
-            method.calibration = replace(method.calibration, balance=balance)
+            method.calibration = replace(method.calibration, balance=balance.clamp(*method.calibration.bounds))
             balances.append(method.calibration.balance)
             history.append(total / window)
             levels.append(level / window)

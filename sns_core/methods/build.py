@@ -15,7 +15,7 @@ from sns_core.systems import System
 from sns_core.training import load_models
 
 CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
-CALIBRATION_FORMAT = "sns-calibration-1"
+CALIBRATION_FORMAT = "sns-calibration-2"
 
 
 def build_method(

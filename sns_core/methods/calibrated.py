@@ -9,10 +9,11 @@ any true frame. One step from x_{t-1}:
        a true next frame at level s1. s1 is the least level whose noise is as strong as R in every shell.
     3. level s2 of x_{t-1}: the median of the denoiser's head
     4. one call of the denoiser gives the clean estimate of x_t, a conditional mean again
-    5. balance: the power that the estimate lacks is given back to each shell as noise
+    5. departure: where, on true pairs, the estimate departs from f by more than R, its departure is scaled down to R
+    6. balance: each shell gets back the power that the estimate lacks, up to R as noise and the rest by a factor
 
-R, s1 and the balance are measured by `evaluation.calibration`; a `Calibration` holds them. All of this takes place in the
-coordinates of the diffusion, per channel and wavenumber shell.
+R, s1, the factor of the departure and the balance are measured by `evaluation.calibration`; a `Calibration` holds them. All
+of this takes place in the coordinates of the diffusion, per channel and wavenumber shell.
 """
 
 import torch
@@ -39,10 +40,9 @@ class CalibratedRefinement(DenoisingMethod):
 
     `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the mean of the next frames; `denoiser`,
     `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two, without which no
-    step can be made. `condition_level`: hold the previous frame at this level instead of the estimated one. Three more options leave out
-    a part, for controls: `level` replaces the least level, `completion` false noises the candidate to its level and no
-    further, `balance` false gives no power back. `match_departure`: scale the estimate's departure from the candidate, in each
-    shell, so that on true pairs it is at most as strong as R, the departure of the true next frame.
+    step can be made. The other options leave out a part, for controls: `condition_level` holds the previous frame at this
+    level, `level` replaces the least level, `completion` false noises the candidate to its level and no further,
+    `match_departure` false keeps the estimate as it is, `balance` false gives no power back.
     """
 
     needs = {"surrogate": ("pointwise", "pushforward", "crps"), "denoiser": ("denoiser",)}
@@ -59,7 +59,7 @@ class CalibratedRefinement(DenoisingMethod):
         level: int | None = None,
         completion: bool = True,
         balance: bool = True,
-        match_departure: bool = False,
+        match_departure: bool = True,
         **diffusion,
     ):
         super().__init__(denoiser, schedule, **diffusion)
@@ -79,7 +79,7 @@ class CalibratedRefinement(DenoisingMethod):
         level: Count | None = None,
         completion: bool = True,
         balance: bool = True,
-        match_departure: bool = False,
+        match_departure: bool = True,
         anchor_frame: AnchorFrame = "initial",
     ) -> "CalibratedRefinement":
         return cls(
@@ -96,8 +96,7 @@ class CalibratedRefinement(DenoisingMethod):
     def calibrate(self, residual: torch.Tensor, power: torch.Tensor) -> None:
         """Follow the spectra (C, K) of the surrogate's error and of the data; no power is given back yet."""
         level = least_level(self.schedule, residual) if self.level is None else self.level
-        zero = torch.zeros_like(residual)
-        self.calibration = Calibration(level, residual if self.completes else zero, power, zero)
+        self.calibration = Calibration(level, residual, power, torch.zeros_like(residual))
 
     @property
     def calibration(self) -> Calibration:
@@ -109,10 +108,11 @@ class CalibratedRefinement(DenoisingMethod):
         self._calibration, balance = calibration, calibration.balance
         level = torch.tensor(calibration.level)
         self.signal, self.sigma = float(self.schedule.signal(level)), float(self.schedule.sigma(level))
-        share = 1 + torch.where(balance < 0, balance / calibration.power, 0.0)
-        self.completion = (self.sigma**2 + self.signal**2 * calibration.residual).sqrt()
-        self.damping = share.sqrt() if (share < 1).any() else None
-        self.returned = balance.clamp(min=0).sqrt() if (balance > 0).any() else None
+        completed = calibration.residual if self.completes else torch.zeros_like(balance)
+        self.completion = (self.sigma**2 + self.signal**2 * completed).sqrt()
+        factor = calibration.factor
+        self.factor = factor if (factor != 1).any() else None
+        self.returned = calibration.returned.sqrt() if (balance > 0).any() else None
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]
@@ -129,8 +129,8 @@ class CalibratedRefinement(DenoisingMethod):
         z, levels = self.clean_estimate(z_prev, completed, anchor, streams)
         if self.calibration.departure is not None:
             z = z_next + scale_shells(z - z_next, self.calibration.departure)
-        if self.damping is not None:
-            z = scale_shells(z, self.damping)
+        if self.factor is not None:
+            z = scale_shells(z, self.factor)
         if self.returned is not None:
             z = z + shell_noise(self.returned, z, streams)
         return self.unwhiten(z), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))

@@ -4,9 +4,12 @@ They stand apart from the method, because `methods.build` reads them for every m
 reruns no other.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
+
+LEAST_SHARE = 0.5  # of a shell's power that a step leaves in place at least
 
 
 @dataclass(frozen=True)
@@ -14,9 +17,11 @@ class Calibration:
     """Measurements of a surrogate and a denoiser, in the coordinates of the diffusion; spectra are (C, K) float64.
 
     `level`: s1, at which the denoiser sees the candidate. `residual`: power R of the surrogate's one-step error.
-    `power`: of the data. `balance`: power that each step gives back to the modes of a shell; where it is negative, the
-    modes are damped so that a shell with the power of the data loses as much. `departure`: factor of the difference between
-    the clean estimate and the candidate (None: 1 in every shell).
+    `power`: P of the data. `balance`: power that each step gives back to the modes of a shell, negative where it takes some.
+    `departure`: factor of the difference between the clean estimate and the candidate (None: 1 in every shell).
+
+    An exact estimate lacks at most the power R. So up to R is given back as noise. What a shell lacks beyond R, or has too
+    much, is no missing variance but a bias of the mean, and a factor mends it.
     """
 
     level: int
@@ -24,6 +29,32 @@ class Calibration:
     power: torch.Tensor
     balance: torch.Tensor
     departure: torch.Tensor | None = None
+
+    @property
+    def returned(self) -> torch.Tensor:
+        """Power (C, K) that is given back as noise."""
+        return torch.minimum(self.balance.clamp(min=0), self._most_noise)
+
+    @property
+    def factor(self) -> torch.Tensor:
+        """Factor (C, K) of the modes: it gives a shell with the power of the data the rest of the balance."""
+        return (1 + torch.where(self.power > 0, (self.balance - self.returned) / self.power, 0.0)).sqrt()
+
+    @property
+    def bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The least and the largest balance (C, K): neither its noise nor its factor changes a shell by more than the power R.
+
+        The factor s changes a shell by the power (1 - s)^2 P. Without the bounds, the balance of a shell whose power hardly
+        follows it would wander with the noise of the measured power.
+        """
+        strength = torch.where(self.power > 0, (self.residual / self.power).sqrt(), 0.0)
+        strength = strength.clamp(max=1 - math.sqrt(LEAST_SHARE))
+        least, most = (self.power * ((1 + sign * strength).square() - 1) for sign in (-1, 1))
+        return least, most + self._most_noise
+
+    @property
+    def _most_noise(self) -> torch.Tensor:
+        return torch.minimum(self.residual, self.power)
 
     def to_dict(self) -> dict:
         """The calibration as JSON can hold it."""

@@ -16,7 +16,7 @@ class ResidualNoise(CalibratedRefinement):
     @classmethod
     def build(cls, parts: Parts) -> "ResidualNoise":
         calibration, diffusion = parts.calibration, cls.diffusion_parts(parts)
-        return cls(parts.surrogate, calibration=calibration, level=0, balance=False, **diffusion)
+        return cls(parts.surrogate, calibration=calibration, level=0, match_departure=False, balance=False, **diffusion)
 
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
         frame, _ = super().refine(previous, candidate, anchor, streams, step)

@@ -54,14 +54,17 @@ def test_the_file_holds_spectra_the_loop_and_what_they_were_measured_with(tiny, 
     assert content["models"] == {role: sha256(path) for role, path in roles.items()}
     residual, power, balance = (np.array(content[name]) for name in ("residual", "power", "balance"))
     assert residual.shape == power.shape == balance.shape == (1, SHELLS)
-    assert (residual[0, 1:] > 0).all() and (np.abs(balance) <= power).all() and balance.any()
+    assert (residual[0, 1:] > 0).all() and (power[0, 1:] > 0).all() and balance.any()
     loop, windows = content["loop"], LOOP["steps"] // WINDOW
     assert {name: loop[name] for name in LOOP} == LOOP
     assert np.array(loop["power"]).shape == (windows, 1, SHELLS) and np.isfinite(loop["power"]).all()
     assert len(content["condition_levels"]) == windows and min(content["condition_levels"]) >= 0
     method = build(tiny.models["calibration"])
     assert method.calibration.level == least_level(method.schedule, torch.from_numpy(residual))
-    assert method.calibration.to_dict() == {name: content[name] for name in ("level", "residual", "power", "balance")}
+    least, most = (bound.numpy() for bound in method.calibration.bounds)
+    assert (least - 1e-12 <= balance).all() and (balance <= most + 1e-12).all()
+    measured = ("level", "residual", "power", "balance", "departure")
+    assert method.calibration.to_dict() == {name: content[name] for name in measured}
 
 
 def test_equal_seeds_give_equal_files_and_another_seed_another_loop(tiny, calibrate):
@@ -77,16 +80,19 @@ def test_an_option_leaves_out_its_part(tiny, calibrate):
         read_json(calibrate(**options)) for options in ({"balance": False}, {"completion": False}, {"level": 7})
     )
     assert not np.any(unbalanced["balance"]) and unbalanced["residual"] == whole["residual"]
-    assert not np.any(incomplete["residual"]) and incomplete["level"] == whole["level"] != 7
+    assert incomplete["residual"] == whole["residual"] and incomplete["level"] == whole["level"] != 7
+    assert incomplete["balance"] != whole["balance"]
     assert higher["level"] == 7 and higher["residual"] == whole["residual"]
 
 
 def test_a_matched_departure_is_measured_written_and_read(calibrate, build, tiny):
-    path = calibrate(match_departure=True)
+    path = tiny.models["calibration"]
     factor = torch.tensor(read_json(path)["departure"], dtype=torch.float64)
     assert factor.shape == (1, SHELLS) and ((factor > 0) & (factor <= 1)).all() and (factor < 1).any()
-    assert torch.equal(build(path, match_departure=True).calibration.departure, factor)
-    assert "departure" not in read_json(tiny.models["calibration"])
+    assert torch.equal(build(path).calibration.departure, factor)
+    path = calibrate(match_departure=False)
+    assert "departure" not in read_json(path)
+    assert build(path, match_departure=False).calibration.departure is None
 
 
 def test_a_lost_member_starts_again_and_the_others_go_on(build, tiny):

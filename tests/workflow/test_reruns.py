@@ -134,7 +134,7 @@ EDITS = [
     ("methods.sns_published.gain", [1.5, 1.0]), ("methods.sns_published.path", "diagonal"),
     ("methods.sns_published.sampler.eta", 0.5), ("methods.sns_published.models.denoiser", "sns_residual"),
     ("methods.sns.models.denoiser", "sns_white"), ("methods.sns.condition_level", 0), ("methods.sns.level", 2),
-    ("methods.sns.completion", False), ("methods.sns.balance", False), ("methods.sns.match_departure", True),
+    ("methods.sns.completion", False), ("methods.sns.balance", False), ("methods.sns.match_departure", False),
     ("methods.pointwise.steps", 30), ("methods.acdm.stride", 2), ("methods.thermalizer.max_level", 4),
     ("models.pointwise.training.steps", 50), ("models.pointwise.network.width", 4), ("models.sns_white.diffusion.colour", 0.5),
     ("models.sns_residual.training.learning_rate", 0.001), ("models.sns_residual.training.batch", 4),

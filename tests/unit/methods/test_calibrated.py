@@ -15,6 +15,7 @@ from sns_core.diffusion import NoiseSchedule
 from sns_core.evaluation.calibration import departure_factor, find_balance, loop_gain, mean_power, residual_spectrum
 from sns_core.methods import CalibratedRefinement
 from sns_core.methods.calibrated import least_level, scale_shells
+from sns_core.methods.calibration import Calibration
 from sns_core.shells import shell_index
 from sns_core.streams import MemberStreams
 from sns_core.theory.compute import field_process
@@ -125,6 +126,40 @@ def test_the_loop_finds_the_power_that_the_estimate_lacks(method, pairs, power):
     torch.testing.assert_close(calibration.balance[0, 1:5], posterior_power(calibration)[0, 1:5], rtol=0.2, atol=0)
     late = torch.stack(history[len(history) // 2 :]).mean(0)
     torch.testing.assert_close(late[0, 1:5], power[0, 1:5], rtol=0.1, atol=0)
+
+
+def test_the_balance_changes_a_shell_by_no_more_than_the_surrogates_error():
+    power = torch.tensor([[4.0, 4.0, 4.0, 0.0]], dtype=torch.float64)
+    residual = torch.tensor([[0.04, 1.0, 9.0, 1.0]], dtype=torch.float64)
+    calibration = Calibration(3, residual, power, torch.zeros_like(power))
+    half = 0.5**0.5
+    for bound, factor, noise in zip(
+        calibration.bounds,
+        ([0.9, half, half, 1], [1.1, 2 - half, 2 - half, 1]),
+        ([0.0] * 4, [0.04, 1, 4, 0]),
+        strict=True,
+    ):
+        limit = replace(calibration, balance=bound)
+        torch.testing.assert_close(limit.factor, torch.tensor([factor], dtype=torch.float64))
+        assert limit.returned.tolist() == [noise]
+    torch.testing.assert_close((1 - limit.factor[0, 0]).square() * power[0, 0], residual[0, 0])
+
+
+@pytest.mark.parametrize("balance", [-0.1, 0.1, 0.5])
+def test_a_shell_with_the_power_of_the_data_gains_the_balance(balance):
+    power, residual = torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64)
+    calibration = Calibration(3, residual, power, torch.full_like(power, balance))
+    after = calibration.factor.square() * power + calibration.returned
+    torch.testing.assert_close(after, power + balance)
+
+
+@pytest.mark.parametrize(("factor", "side"), [(2.0, 0), (0.0, 1)])
+def test_the_balance_stays_within_its_bounds_where_it_cannot_mend_the_estimate(method, pairs, power, factor, side):
+    starts, streams = pairs[0][:64], MemberStreams("loop", members=range(64))
+    levels = torch.zeros(len(starts), 2, dtype=torch.int64)
+    method.clean_estimate = lambda z_prev, z_next, anchor, streams: (factor * starts, levels)
+    calibration, _, _ = find_balance(method, starts, streams, 9 * torch.ones_like(power), steps=80)
+    torch.testing.assert_close(calibration.balance[0, 1:5], calibration.bounds[side][0, 1:5])
 
 
 def test_the_exact_estimate_departs_by_less_than_the_true_frame_and_keeps_its_departure(method, pairs, streams):
