@@ -32,6 +32,7 @@ OBJECTIVES = {
     "unconditional": "sns_core.training.objectives.DenoiserObjective",
     "acdm": "sns_core.training.objectives.DenoiserObjective",
     "pushforward": "sns_core.training.pushforward.PushforwardObjective",
+    "dissipative": "sns_core.training.dissipation.DissipativeObjective",
     "crps": "sns_core.training.crps.CRPSObjective",
     "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
     "distilled_flow_matching": "sns_core.training.distillation.DistillationObjective",

@@ -36,7 +36,7 @@ class Refinement(DenoisingMethod):
     Raises ValueError for `renoise` false with `IndexedLevels`, which noise each frame.
     """
 
-    needs = {"surrogate": ("pointwise", "pushforward", "crps"), "denoiser": ("denoiser",)}
+    needs = {"surrogate": ("pointwise", "pushforward", "dissipative", "crps"), "denoiser": ("denoiser",)}
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, StepRec
 class Surrogate(FrameMethod):
     """x_t = predict(x_{t-1}), with `predict` any function of frames (B, C, m, m) in standard deviations."""
 
-    needs = {"surrogate": ("pointwise", "pushforward")}
+    needs = {"surrogate": ("pointwise", "pushforward", "dissipative")}
 
     def __init__(self, predict: Callable[[torch.Tensor], torch.Tensor], frames: FrameSpace | None = None):
         super().__init__(frames)

@@ -18,7 +18,10 @@ class Thermalizer(Refinement):
     `min_level`: lower levels are left alone. The other arguments are those of `Refinement`.
     """
 
-    needs = {"surrogate": ("pointwise", "pushforward", "crps"), "denoiser": ("unconditional", "denoiser")}
+    needs = {
+        "surrogate": ("pointwise", "pushforward", "dissipative", "crps"),
+        "denoiser": ("unconditional", "denoiser"),
+    }
 
     def __init__(self, surrogate, denoiser, schedule, *, min_level: int = 1, walk: WalkBack | None = None, **options):
         super().__init__(surrogate, denoiser, schedule, walk=walk or WalkBack("unconditional"), **options)

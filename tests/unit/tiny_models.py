@@ -37,6 +37,10 @@ SPECS = {
         "fairness": 0.95, "score": "crps",
     },
     "pushforward": {"objective": "pushforward", "network": NETWORK, "training": {**TRAINING, "unroll": 3}},
+    "dissipative": {
+        "objective": "dissipative", "network": NETWORK, "training": TRAINING, "dissipation_weight": 1.0, "contraction": 0.5,
+        "radii": [2.0, 4.0],
+    },
     "flow_matching": {"objective": "flow_matching", "network": NETWORK, "training": TRAINING},
     "distilled": {
         "objective": "distilled_flow_matching", "network": NETWORK, "training": TRAINING,

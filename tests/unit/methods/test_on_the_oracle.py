@@ -168,6 +168,27 @@ def test_acdm_has_the_law_that_its_steps_add_up_to(oracle, pairs, streams):
     assert law[:d, d:].diagonal().sum() < 0.98 * exact.diagonal().sum(), "ACDM remembers less than the process does"
 
 
+def test_acdm_forgets_by_a_formula_however_many_levels_it_has():
+    """With the exact denoiser, a mode of correlation r keeps (1 - c) / r of the last frame instead of r, c^2 = 1 - r^2.
+
+    A run of such steps ends at c (1 + c) artanh(r) / (2 r) of the variance of the process: nearly all of it where frames
+    are nearly independent, a fifth where r = 0.99.
+    """
+    correlation = torch.tensor([0.3, 0.9, 0.99], dtype=torch.float64)
+    process = GaussianOracle(torch.diag(correlation), torch.diag(1 - correlation**2), NoiseSchedule.cosine(200))
+    method = ACDM(process, process.schedule, walk=WalkBack("acdm", 1))
+    streams = [torch.Generator().manual_seed(seed) for seed in [*range(MEMBERS), 0]]
+    # All members start from a frame of zeros but the last one, which has the noise of the first.
+    start = torch.zeros(MEMBERS + 1, 3, dtype=torch.float64)
+    start[-1] = 1
+    frame, _ = step(method, start, streams)
+    memory, variance, c = frame[-1] - frame[0], frame[:-1].var(0), (1 - correlation**2).sqrt()
+    torch.testing.assert_close(memory, (1 - c) / correlation, rtol=0.01, atol=0)
+    end = c * (1 + c) * torch.atanh(correlation) / (2 * correlation)
+    torch.testing.assert_close(variance / (1 - memory**2), end, rtol=0.1, atol=0)
+    torch.testing.assert_close(end, torch.tensor([0.96, 0.51, 0.22], dtype=torch.float64), rtol=0.03, atol=0)
+
+
 def test_levels_are_estimated_where_pairs_were_noised():
     oracle = field_process(8, NoiseSchedule.cosine(12))
     x_prev, x_next = oracle.sample(24, torch.Generator().manual_seed(2), (1, 8, 8))
