@@ -6,7 +6,7 @@
 The floors of the house, ground floor first. A room is a module or a package of `sns_core`; it imports only from rooms on
 lower floors. tests/unit/test_house.py reads this table and holds the code to it.
 
-    0  errors, arguments, catalogue, gpus, stages, options, grids, progress, streams, units, version, wording
+    0  errors, arguments, catalogue, gpus, stages, options, grids, progress, streams, sums, units, version, wording
     1  files, plugins, device, processes, shells, stage_help, pages
     2  systems, record
     3  data

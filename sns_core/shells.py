@@ -36,15 +36,17 @@ def mode_weight(resolution: Grid) -> np.ndarray:
     return weight
 
 
-def shell_power(frames: np.ndarray) -> np.ndarray:
+def shell_power(frames: np.ndarray, changes: bool = False) -> np.ndarray:
     """Return the mean power of the modes in each shell, summed over members and times, (layer, shell).
 
-    frames: (member, time, layer, H, W). The transform is orthonormal, so white noise of unit variance has power 1.
+    frames: (member, time, layer, H, W); changes: whether the power is that of differences of successive frames. The transform is
+    orthonormal, so white noise of unit variance has power 1. One time is in memory at a time.
     """
     shells, weight = (function(frames.shape[-2:]) for function in (shell_index, mode_weight))
     power = np.zeros((frames.shape[2], *shells.shape))
-    for t in range(frames.shape[1]):
-        spectrum = np.fft.rfft2(frames[:, t].astype(np.float64), norm="ortho")
+    for t in range(frames.shape[1] - changes):
+        fields = frames[:, t + 1] - frames[:, t] if changes else frames[:, t]
+        spectrum = np.fft.rfft2(fields.astype(np.float64), norm="ortho")
         power += (np.abs(spectrum) ** 2).sum(0)
     counts = np.bincount(shells.ravel(), weight.ravel())
     return np.stack([np.bincount(shells.ravel(), (weight * p).ravel()) / counts for p in power])

@@ -5,9 +5,11 @@ what made it. Variables are stored with a checksum, so a flipped bit is an error
 torch, so that jobs that only draw or tabulate start quickly.
 """
 
+import itertools
 import json
 import math
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from sns_core.systems import System
 
 FORMAT = "sns-frames-1"
-FRAMES_PER_CHUNK = 50
+FRAMES_PER_CHUNK, CHUNK_BYTES = 50, 2**23  # of one member in a chunk of a file, at most
+BLOCK_FRAMES, BLOCK_BYTES = 128, 2**24  # of one member that a stage measures at a time, at most
 
 
 def steps_per_frame(step: float, dt: float) -> int:
@@ -34,6 +37,16 @@ def steps_per_frame(step: float, dt: float) -> int:
             f"emulator.step {step:g} is not a multiple of solver.dt {dt:g}; nearest: {max(1, round(ratio)) * dt:g}"
         )
     return round(ratio)
+
+
+def frames_per_chunk(frame_bytes: int) -> int:
+    """Return the number of frames of one member in a chunk of a file."""
+    return max(1, min(FRAMES_PER_CHUNK, CHUNK_BYTES // frame_bytes))
+
+
+def frames_per_block(frame_bytes: int) -> int:
+    """Return the number of frames of one member, two or more, that a stage measures at a time."""
+    return max(2, min(BLOCK_FRAMES, BLOCK_BYTES // frame_bytes))
 
 
 class FrameWriter:
@@ -73,7 +86,8 @@ class FrameWriter:
         layer[:] = netCDF4.stringtochar(labels)
         layer.setncatts({"_Encoding": "utf-8", **attributes_of("layer", system)})
         # A chunk holds one member, so that any members can be read without reading the others.
-        chunks = (1, FRAMES_PER_CHUNK, system.channels, height, width)
+        frame = system.channels, height, width
+        chunks = (1, frames_per_chunk(4 * math.prod(frame)), *frame)
         self.frames = self.variable(system.variable, tuple(sizes), system.units, chunks)
         if system.offset:
             self.frames.subtracted = np.asarray(system.offset, dtype=float)
@@ -161,6 +175,27 @@ def open_members(paths: list[Path], variable: str | None = None, **chunks) -> xr
     datasets.sort(key=lambda dataset: int(dataset["member"][0]))
     rules = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "exact"}
     return xr.concat(datasets, "member", combine_attrs="override", **rules)
+
+
+def open_each_member(paths: list[Path], variable: str) -> list[xr.DataArray]:
+    """Return the lazy frames (time, layer, y, x) of each member of a split, in the order of the members.
+
+    They are read where they are sliced, without dask, whose graph of a long trajectory makes each slice slow.
+    """
+    datasets = sorted((open_frames(path, variable) for path in paths), key=lambda dataset: int(dataset["member"][0]))
+    return [member.transpose("time", "layer", "y", "x") for dataset in datasets for member in dataset[variable]]
+
+
+def blocks_of(frames: xr.DataArray) -> Iterator[np.ndarray]:
+    """Yield the lazy frames (time, layer, y, x) of a member, block after block, so that few of them are in memory.
+
+    All blocks but that of a single frame hold several, because the FFT of one field may differ in the last bit from the same
+    field's in a batch.
+    """
+    count = max(1, len(frames) // frames_per_block(frames.nbytes // len(frames)))
+    bounds = np.linspace(0, len(frames), count + 1).astype(int)
+    for first, stop in itertools.pairwise(bounds.tolist()):
+        yield frames[first:stop].values
 
 
 def made_with(dataset: xr.Dataset) -> dict:

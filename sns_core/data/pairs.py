@@ -57,7 +57,7 @@ class Dataset:
     def shell_correlation(self) -> list[list[float]]:
         """Return the correlation (C, K) of successive frames in each shell, a mean over the modes of the shell."""
         total = sum(shell_power(shard[:, :-1]) + shell_power(shard[:, 1:]) for shard in self.shards)
-        change = sum(shell_power(shard[:, 1:] - shard[:, :-1]) for shard in self.shards)
+        change = sum(shell_power(shard, changes=True) for shard in self.shards)
         return (1 - change / np.maximum(total, np.finfo(float).tiny)).tolist()
 
     def first(self, trajectories: int | None = None, frames: int | None = None) -> "Dataset":

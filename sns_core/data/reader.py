@@ -33,7 +33,7 @@ STANDARD_NAMES = {
     "time": "time", "realization": "member", "projection_y_coordinate": "y", "projection_x_coordinate": "x", "latitude": "y",
     "longitude": "x", "model_level_number": "layer", "height": "layer", "depth": "layer", "altitude": "layer", "air_pressure": "layer",
 }  # fmt: skip
-BLOCK_BYTES = 2**24  # of frames that are read at a time
+BLOCK_BYTES = 2**25  # of frames that are read at a time
 MOST_FRAMES = 10**8  # of one file: their times alone take a gigabyte
 UNIFORM = 1e-3  # steps, or spacings, of one file may differ by this share of a step, or of a spacing
 
@@ -96,7 +96,7 @@ class Recording:
 
     def read(self, member: int, times: slice) -> np.ndarray:
         """Return frames (time, layer, y, x) of the member at a position. Raise UserError where one is not finite."""
-        with dask.config.set(scheduler="synchronous"):
+        with dask.config.set(scheduler=dask.get):
             values = self.frames.isel(member=member, time=times).values
         finite = np.isfinite(values).all((1, 2, 3))
         if not finite.all():
@@ -120,6 +120,11 @@ class Recording:
             times=self.times[times],
             files=files,
         )
+
+    def alone(self) -> "Recording":
+        """Return the recording with a graph of its own frames. Where dask's graph holds many others, each reading is slow."""
+        (frames,) = dask.optimize(self.frames)
+        return replace(self, frames=frames)
 
     def cut(self, pieces: int) -> "Recording":
         """Return stretches of equal length, each a member of its own; frames that fill no whole stretch are left out."""

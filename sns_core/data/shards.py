@@ -11,32 +11,37 @@ the training split that networks and diffusion need, per channel c and shell K:
 """
 
 import hashlib
+import io
+import itertools
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
-from sns_core.data.frames import made_with, open_frames, open_members
+from sns_core.data.frames import frames_per_chunk, made_with, open_frames, open_members
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_json, sha256, whole_file, write_json
 from sns_core.shells import shell_power
+from sns_core.sums import CACHED, field_means
 
 FORMAT = "sns-shards-1"
 SPLITS = ("train", "validation", "test")
-LARGE_SHARD, PIECE = 2**28, 2**26  # bytes: a larger shard is read, measured and written in pieces of this size
+LARGE_SHARD, PIECE = 2**28, 2**26  # bytes: the statistics of a larger shard are those of pieces of this size
+READ_BYTES = 2**23  # of frames that are read and written at a time
 
 
-def _read(source: Path, variable: str, members: slice, times: slice) -> np.ndarray:
-    """Read frames of members of a trajectory file, float32. Raise DamagedFile where data are damaged or not finite."""
-    with open_frames(source) as dataset:
-        try:
-            block = dataset[variable].sel(member=members).isel(time=times).values
-        except (OSError, RuntimeError) as error:
-            raise DamagedFile(source, f"damaged data ({error})") from None
+def _read(source: Path, frames: xr.DataArray) -> np.ndarray:
+    """Read frames of a trajectory file, float32. Raise DamagedFile where data are damaged or not finite."""
+    try:
+        block = frames.values
+    except (OSError, RuntimeError) as error:
+        raise DamagedFile(source, f"damaged data ({error})") from None
     if not np.isfinite(block).all():
         raise DamagedFile(source, "holds NaN or infinite values")
-    return np.ascontiguousarray(block, dtype=np.float32)
+    return np.ascontiguousarray(block, dtype="<f4")
 
 
 def _pieces(shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -52,44 +57,80 @@ def _write_shard(
     """Write the members of a split that `sources` hold together as one shard, and return its entry in the manifest.
 
     `shape`: (member, time, layer, y, x) of the shard. `with_statistics`: whether the entry also gets the sums from which the
-    statistics are computed, one for each piece of the shard.
+    statistics are computed, one for each piece of the shard. A few megabytes are in memory at a time.
     """
-    sums = []
-    frame_bytes = 4 * math.prod(shape[2:])
-    with whole_file(path) as temporary, open(temporary, "wb") as handle:
-        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
-        np.lib.format.write_array_header_1_0(handle, header)
-        begin = handle.tell()
-        for first, stop in _pieces(shape):
-            before = min(first, 1)  # a frame that the increments of a later piece begin with
-            times = slice(first - before, stop)
-            parts = [_read(source, variable, members, times) for source in sources]
-            block = parts[0] if len(parts) == 1 else np.concatenate(parts)
-            for member, rows in enumerate(block[:, before:]):
-                handle.seek(begin + (member * shape[1] + first) * frame_bytes)
-                handle.write(rows.astype("<f4", copy=False).tobytes())
-            if with_statistics:
-                sums.append(moments(block, before))
-    return {"sha256": sha256(path), "shape": list(shape), "sums": sums}
+    digest, sums = hashlib.sha256(), []
+    with whole_file(path) as temporary:
+        with open(temporary, "wb") as handle:
+            for part in itertools.chain([_header(shape)], _parts(sources, variable, members)):
+                handle.write(part)
+                digest.update(part)
+        if with_statistics:
+            frames = np.asarray(np.load(temporary, mmap_mode="r"))  # a plain array: numpy's memmap is slow to slice
+            for first, stop in _pieces(shape):
+                before = min(first, 1)  # a frame that the increments of a later piece begin with
+                sums.append(moments(frames[:, first - before : stop], before))
+    return {"sha256": digest.hexdigest(), "shape": list(shape), "sums": sums}
 
 
-def moments(block: np.ndarray, before: int = 0) -> dict:
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Return the head of a .npy file of float32."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)})
+    return head.getvalue()
+
+
+def _parts(sources: list[Path], variable: str, members: slice) -> Iterator[np.ndarray]:
+    """Read the frames of members, one member after the other, READ_BYTES at a time in whole chunks of the files."""
+    for source in sources:
+        with open_frames(source) as dataset:
+            for frames in dataset[variable].sel(member=members):
+                count, frame_bytes = len(frames), 4 * math.prod(frames.shape[1:])
+                chunk = frames_per_chunk(frame_bytes)
+                length = chunk * max(1, READ_BYTES // (chunk * frame_bytes))
+                for first in range(0, count, length):
+                    yield _read(source, frames[first : first + length])
+
+
+def moments(frames: np.ndarray, before: int = 0) -> dict:
     """Return the sums from which `statistics_of` computes statistics, of frames (member, time, layer, y, x).
 
-    The increments are those of all frames, the rest is of the frames after the first `before`.
+    The increments are those of all frames, the rest is of the frames after the first `before`. Frames may be mapped into memory:
+    little of them is held at a time, and the sums have the same bits for blocks of any size.
     """
-    axes = (0, 1, 3, 4)
-    precise = block.astype(np.float64)
-    increments = (np.diff(precise, axis=1) ** 2).mean(axes) if block.shape[1] > 1 else np.zeros(block.shape[2])
-    precise = precise[:, before:]
+    members, times, layers = frames.shape[:3]
+    values, count, increments = frames[:, before:], members * (times - before), members * (times - 1)
+    mean, square = field_means(_with_squares(values), count)
+    increment_square = field_means(_squared_increments(frames), increments)[0] if increments else np.zeros(layers)
     return {
-        "count": precise.shape[0] * precise.shape[1],
-        "mean": precise.mean(axes),
-        "square": (precise**2).mean(axes),
-        "increments": block.shape[0] * (block.shape[1] - 1),
-        "increment_square": increments,
-        "shell_power": shell_power(block[:, before:]),
+        "count": count,
+        "mean": mean,
+        "square": square,
+        "increments": increments,
+        "increment_square": increment_square,
+        "shell_power": shell_power(values),
     }
+
+
+def _in_double(frames: np.ndarray, overlap: int = 0) -> Iterator[np.ndarray]:
+    """Yield blocks (time, layer, y, x) of about CACHED numbers, float64, with the last `overlap` frames again in the next one."""
+    length = max(1, CACHED // math.prod(frames.shape[2:]))
+    for member in frames:
+        for first in range(0, len(member) - overlap, length):
+            yield member[first : first + length + overlap].astype(np.float64)
+
+
+def _with_squares(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield blocks (2, time, layer, y, x) of values and of their squares."""
+    for block in _in_double(frames):
+        yield np.stack([block, np.square(block)])
+
+
+def _squared_increments(frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield blocks (1, time, layer, y, x) of squared differences of successive frames."""
+    for block in _in_double(frames, overlap=1):
+        increments = np.diff(block, axis=0)
+        yield np.square(increments, out=increments)[None]
 
 
 def statistics_of(sums: list[dict]) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sns_core.data.attributes import file_attributes
-from sns_core.data.frames import FRAMES_PER_CHUNK, FrameWriter
+from sns_core.data.frames import FrameWriter, frames_per_chunk
 from sns_core.data.reader import Recording, open_recording, open_static
 from sns_core.errors import UserError
 from sns_core.files import provenance, whole_file
@@ -21,6 +21,7 @@ from sns_core.units import short_name
 
 SPLITS = ("train", "validation", "test")
 OFFSET_MEMBERS = 8  # whose first and last frames tell the mean of each channel
+BLOCKS = 64  # blocks of frames whose graph is made at once
 CONTINUED = "continued"  # the frames of the test trajectories from those on from which rollouts start
 
 
@@ -277,7 +278,8 @@ def read_source(
         "spin_up": source["spin_up"],
         "source": source,
     }
-    block = max(1, recording.block // FRAMES_PER_CHUNK) * FRAMES_PER_CHUNK
+    chunk = frames_per_chunk(4 * flow.channels * math.prod(grid_shape(emulator["resolution"])))
+    block = max(1, recording.block // chunk) * chunk
     stretches = [(row, first) for row in range(members) for first in range(0, frames, block)]
     static = _static_fields(source, recording) if split == "train" else None
     # Rollouts start from the first frames, unless a part of the test trajectories is set apart as their past.
@@ -291,10 +293,13 @@ def read_source(
             _write_static(writer, flow, static, source["static"]["variables"])
         for index in progress(len(stretches), f"{split}: stretches of {min(block, frames)} frames"):
             row, first = stretches[index]
-            values = recording.read(row, slice(first, min(first + block, frames)))
+            place = first % (BLOCKS * block)
+            if place == 0:
+                stretch = recording.part(slice(row, row + 1), slice(first, first + BLOCKS * block)).alone()
+            values = stretch.read(0, slice(place, place + block))
             if flow.offset:
                 values = values - np.asarray(flow.offset)[:, None, None]
-            values = mirrored_fields(values.astype(np.float32), flow.mirrored)
+            values = mirrored_fields(values.astype(np.float32, copy=False), flow.mirrored)
             observed = flow.observe(torch.from_numpy(np.ascontiguousarray(values)), emulator["resolution"])
             writer.write_member(row, first, observed.numpy())
             energies[row, first : first + len(values)] = flow.kinetic_energy(observed).numpy()

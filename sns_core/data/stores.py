@@ -17,7 +17,7 @@ import xarray as xr
 from sns_core.errors import UserError
 
 OPENING = {"engine": "netcdf4", "decode_times": False, "cache": False}
-CHUNK_BYTES = 2**21  # of a variable that are read at once: small beside the block of frames that a stage asks for
+CHUNK_BYTES = 2**22  # of a variable that are read at once: small beside the block of frames that a stage asks for
 WELL_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 
 

@@ -6,6 +6,7 @@ rollout is scored like any other method. C(r, tau) and the user's own metrics ne
 not keep, so they always come from the test split.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 import xarray as xr
 
 from sns_core.data.attributes import described
-from sns_core.data.frames import open_members
-from sns_core.data.segments import CHUNK, open_segments
+from sns_core.data.frames import blocks_of, open_each_member, open_members
+from sns_core.data.segments import open_segments
 from sns_core.device import use_threads
 from sns_core.files import read_json, whole_file
 from sns_core.grids import Grid, longer_side
@@ -29,6 +30,10 @@ from sns_core.metrics.zonal import NO_VELOCITY
 from sns_core.systems import System, build_system
 
 ENERGIES = ("kinetic_energy", "enstrophy")
+AVERAGED = {  # dimensions of what is averaged over time
+    "energy_spectrum": ("layer", "wavenumber"), "rate_of_change": (), "relative_change": (), "correlation": ("lag",),
+    "zonal_velocity": ("layer", "y"), "zonal_velocity_square": ("layer", "y"), "zonal_direction": ("layer", "y"),
+}  # fmt: skip
 
 
 def compute_reference(
@@ -47,20 +52,18 @@ def compute_reference(
 
     `trajectories`: files of the test split; `ensemble`: segments of the reference ensemble (none: the test split is the
     reference); `manifest`: of the data; `lags`: how many steps C(tau) looks back; `frame_stride`, `map_lags`: spacing and
-    number of the lags of C(r, tau); `user_metrics`: the user's own metrics. One member of the test split is held in memory
+    number of the lags of C(r, tau); `user_metrics`: the user's own metrics. A block of frames of the test split is in memory
     at a time. The attribute "ensemble" tells which of the two the reference is.
     """
     use_threads(threads)
     content = read_json(manifest)
     system, step = emulated_system(content), content["emulator"]["step"]
-    dataset = open_members(trajectories, system.variable, member=1, time=CHUNK)
+    dataset, members = open_members(trajectories, system.variable), open_each_member(trajectories, system.variable)
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32)[:, None, None]
-    maps, resolution = [], content["emulator"]["resolution"]
-    for member in range(dataset.sizes["member"]):
-        frames = dataset[system.variable].isel(member=member).values / scale.numpy()
-        maps.append(space_time_correlation(frames[::frame_stride], map_lags))
+    resolution = content["emulator"]["resolution"]
+    maps = [space_time_correlation(frames[::frame_stride], map_lags, scale.numpy()) for frames in members]
     needing_frames = {"map": xr.DataArray(np.stack(maps), dims=("member", "map_lag", "distance"))}
-    for name, series in measured_by_user(user_metrics, dataset[system.variable], system).items():
+    for name, series in measured_by_user(user_metrics, members, system).items():
         needing_frames[name] = series.mean("time").drop_vars("member", errors="ignore")
     if ensemble:
         result = means_of_series(open_segments(ensemble, system.variable)[1].load(), resolution)
@@ -70,9 +73,11 @@ def compute_reference(
     else:
         states = torch.from_numpy(open_members(trajectories, "final_state")["final_state"].values)
         units = component_scales(system, states, resolution)
-        fields = (dataset[system.variable].isel(member=m).values for m in range(dataset.sizes["member"]))
-        members = [_means_of_frames(torch.from_numpy(f) / scale, system, scale, units, step, lags) for f in fields]
-        result, numbers = xr.concat(members, "member"), dataset["member"].values
+        means = [
+            _means_of_frames((torch.from_numpy(b) / scale for b in blocks_of(frames)), system, scale, units, step, lags)
+            for frames in members
+        ]
+        result, numbers = xr.concat(means, "member"), dataset["member"].values
     result = result.assign(needing_frames)
     result.attrs["ensemble"] = "reference ensemble" if ensemble else "test split"
     if not system.has_velocity:
@@ -125,31 +130,39 @@ def means_of_series(series: xr.Dataset, resolution: Grid) -> xr.Dataset:
     return xr.Dataset(means).drop_vars(("step", "block"), errors="ignore").assign_coords(member=series["member"])
 
 
-def _means_of_frames(frames: torch.Tensor, system: System, scale, units: dict, step: float, lags: int) -> xr.Dataset:
-    """Return the means over time of one trajectory (time, C, H, W), in units of `scale`."""
-    before = torch.full((1, lags, *frames.shape[1:]), float("nan"))  # nothing comes before a trajectory
-    measured = measure(frames[None], before, system=system, scale=scale, component_scales=units, step_size=step)
-    measured = {name: values[0] for name, values in measured.items()}
-    zonal = measured["zonal_velocity"]
+def _means_of_frames(
+    blocks: Iterable[torch.Tensor], system: System, scale, units: dict, step: float, lags: int
+) -> xr.Dataset:
+    """Return the means over time of one trajectory, in blocks (time, C, H, W) in units of `scale` that follow each other."""
+    sums, extremes, counts = dict.fromkeys(AVERAGED, 0.0), [], dict.fromkeys(COUNTED, 0)
+    series: dict[str, list] = {name: [] for name in (*ENERGIES, "spectrum")}
+    # The first frame follows on nothing, and the first `lags` frames have no whole history.
+    left_out = dict.fromkeys(AVERAGED, 0) | {"rate_of_change": 1, "relative_change": 1, "correlation": lags}
+    before, past = None, 0
+    for frames in blocks:
+        if before is None:  # nothing comes before a trajectory
+            before = torch.full((1, lags, *frames.shape[1:]), float("nan"))
+        measured = measure(frames[None], before, system=system, scale=scale, component_scales=units, step_size=step)
+        measured = {name: values[0] for name, values in measured.items()}
+        measured["zonal_velocity_square"] = measured["zonal_velocity"].double().square()
+        for name in AVERAGED:
+            sums[name] = sums[name] + measured[name][max(0, left_out[name] - past) :].double().sum(0)
+        extremes.append(measured["max_abs"].amax())
+        counts = {name: counts[name] + measured[f"{name}_counts"] for name in COUNTED}
+        # Whole shells only, and without the mean: see `kinetic_energy_spectrum`.
+        whole_shells = measured["energy_spectrum"][..., 1 : longer_side(frames.shape[-2:]) // 2]
+        measured["spectrum"] = whole_shells.double().log10().mean(-1)
+        for name, parts in series.items():
+            parts.append(measured[name].double())
+        before, past = torch.cat([before, frames[None]], 1)[:, -lags:], past + len(frames)
     means = {
-        "energy_spectrum": (("layer", "wavenumber"), measured["energy_spectrum"].mean(0)),
-        "max_abs": ((), measured["max_abs"].amax()),
-        # The first frame follows on nothing, and the first `lags` frames have no whole history.
-        "rate_of_change": ((), measured["rate_of_change"][1:].double().mean()),
-        "relative_change": ((), measured["relative_change"][1:].double().mean()),
-        "correlation": (("lag",), measured["correlation"][lags:].mean(0)),
-        "zonal_velocity": (("layer", "y"), zonal.mean(0)),
-        "zonal_velocity_square": (("layer", "y"), zonal.double().square().mean(0)),
-        "zonal_direction": (("layer", "y"), measured["zonal_direction"].mean(0)),
-        **{f"{name}_counts": (("layer", "bin"), measured[f"{name}_counts"]) for name in COUNTED},
+        **{name: (AVERAGED[name], sums[name] / max(0, past - left_out[name])) for name in AVERAGED},
+        "max_abs": ((), torch.stack(extremes).amax()),
+        **{f"{name}_counts": (("layer", "bin"), values) for name, values in counts.items()},
     }
     means = {name: (dimensions, values.numpy()) for name, (dimensions, values) in means.items()}
-    # Whole shells only, and without the mean: see `kinetic_energy_spectrum`.
-    whole_shells = (
-        measured["energy_spectrum"][None, ..., 1 : longer_side(frames.shape[-2:]) // 2].double().log10().mean(-1)
-    )
-    energy, enstrophy = (measured[name][None].double().numpy() for name in ENERGIES)
-    moments = xr.Dataset(_moments_of_energies(energy, enstrophy, whole_shells.numpy())).isel(member=0)
+    energy, enstrophy, spectrum = (torch.cat(parts)[None].numpy() for parts in series.values())
+    moments = xr.Dataset(_moments_of_energies(energy, enstrophy, spectrum)).isel(member=0)
     return xr.Dataset(means).merge(moments)
 
 

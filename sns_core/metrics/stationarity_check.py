@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from sns_core.data.frames import open_members
-from sns_core.data.segments import CHUNK
+from sns_core.data.frames import blocks_of, open_each_member, open_members
 from sns_core.device import use_threads
 from sns_core.errors import UserError
 from sns_core.files import FileTree, read_json, whole_file
@@ -44,9 +43,10 @@ def check_stationarity(
     system = emulated_system(read_json(manifest))
     rows = []
     for split, paths in trajectories.items():
-        dataset = open_members([Path(path) for path in paths], system.variable, member=1, time=CHUNK)
+        files = [Path(path) for path in paths]
+        dataset = open_members(files, system.variable)
         clock, energy = dataset["clock"].values, dataset["kinetic_energy"].transpose("member", "clock", "layer").values
-        for name, (differences, mean) in _differences(dataset, system).items():
+        for name, (differences, mean) in _differences(open_each_member(files, system.variable), system).items():
             shift, error = (part / mean for part in drift(differences))
             for layer, label in enumerate(system.layers):
                 rows.append({
@@ -69,17 +69,16 @@ def settled_from(clock: np.ndarray, energy: np.ndarray) -> float:
     return float(np.maximum(stationary_from(clock, energy), mser(clock, energy.mean(0))))
 
 
-def _differences(dataset: xr.Dataset, system: System) -> dict[str, tuple[np.ndarray, np.ndarray | float]]:
-    """Return quantity -> (last third less first third (member, layer), unit (layer,)), one member in memory at a time."""
+def _differences(members: list[xr.DataArray], system: System) -> dict[str, tuple[np.ndarray, np.ndarray | float]]:
+    """Return quantity -> (last third less first third (member, layer), unit (layer,)), one block of frames in memory at a time."""
     series: dict[str, list[np.ndarray]] = {"kinetic_energy": [], "enstrophy": [], "spectrum": []}
     means: dict[str, list[np.ndarray]] = {name: [] for name in series}
-    for member in range(dataset.sizes["member"]):
-        frames = torch.from_numpy(
-            dataset[system.variable].isel(member=member).transpose("time", "layer", "y", "x").values
-        )
-        for name, values in _quantities(frames, system).items():
-            series[name].append(thirds_difference(values.numpy()[None])[0])
-            means[name].append(values.numpy().mean(0))
+    for frames in members:
+        parts = [_quantities(torch.from_numpy(block), system) for block in blocks_of(frames)]
+        for name in series:
+            values = torch.cat([part[name] for part in parts]).numpy()
+            series[name].append(thirds_difference(values[None])[0])
+            means[name].append(values.mean(0))
     units = {name: np.mean(values, 0) for name, values in means.items()} | {"spectrum": 1.0}
     return {name: (np.stack(values), units[name]) for name, values in series.items()}
 

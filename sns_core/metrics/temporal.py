@@ -1,7 +1,12 @@
 """Temporal coherence: C(tau) tells how long a flow remembers itself, R(t) how fast it changes."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+
+from sns_core.data.frames import frames_per_block
+from sns_core.sums import mean_of_sum, pairwise_sum
 
 AT_ONCE = 1024  # frames whose products with all earlier ones are held at a time
 
@@ -62,18 +67,39 @@ def rate_of_change(frames: torch.Tensor, dt: float) -> torch.Tensor:
     return frames.diff(dim=1).abs().mean((0, 2, 3, 4)) / dt
 
 
-def space_time_correlation(frames: np.ndarray, lags: int) -> np.ndarray:
+def space_time_correlation(frames: np.ndarray, lags: int, scale: np.ndarray | float = 1) -> np.ndarray:
     """Return C(r, tau), the correlation of spatially centred frames r apart in x and tau frames apart in time.
 
-    frames: (T, C, H, W). Returns (lags + 1, W // 2 + 1), the mean over time, channels and both directions along x.
+    frames: (T, C, H, W), or a lazy array, which is read in blocks; scale: their unit, (C, 1, 1). Returns
+    (lags + 1, W // 2 + 1), the mean over time, channels and both directions along x.
     """
-    anomaly = frames - frames.mean((-2, -1), keepdims=True)
-    spectrum = np.fft.rfft(anomaly, axis=-1)
-    variance = (anomaly**2).mean()
+    (count, channels, height, width), shifts = frames.shape, frames.shape[-1] // 2 + 1
+    square = pairwise_sum((anomaly[None] ** 2 for anomaly in _anomalies(frames, scale)), frames.size)[0]
+    variance = mean_of_sum(square, frames.size)
+    spectrum, sums = None, [0.0] * (lags + 1)
+    for anomaly in _anomalies(frames, scale):
+        new = np.fft.rfft(anomaly, axis=-1)
+        history = new[:0] if spectrum is None else spectrum[max(0, len(spectrum) - lags) :]
+        spectrum = np.concatenate([history, new])
+        for lag in range(lags + 1):
+            first = max(len(history), lag)  # of the new frames that have a partner
+            later = spectrum[first:]
+            products = spectrum[first - lag :][: len(later)].conj() * later
+            # Product after product, in the order of a sum over one array of them all.
+            sums[lag] = np.concatenate([np.full((1, shifts), sums[lag], new.dtype), products.reshape(-1, shifts)]).sum(
+                0
+            )
     rows = []
-    for lag in range(lags + 1):
-        cross = (spectrum[: len(frames) - lag].conj() * spectrum[lag:]).mean((0, 1, 2))
-        covariance = np.fft.irfft(cross, n=frames.shape[-1]) / frames.shape[-1]
+    for lag, total in enumerate(sums):
+        covariance = np.fft.irfft(mean_of_sum(total, (count - lag) * channels * height), n=width) / width
         mirrored = 0.5 * (covariance + np.roll(covariance[::-1], 1))
-        rows.append(mirrored[: frames.shape[-1] // 2 + 1] / variance)
+        rows.append(mirrored[:shifts] / variance)
     return np.stack(rows)
+
+
+def _anomalies(frames: np.ndarray, scale: np.ndarray | float) -> Iterator[np.ndarray]:
+    """Yield blocks of frames (T, C, H, W) in units of `scale`, less their means over space."""
+    length = frames_per_block(frames.nbytes // len(frames))
+    for first in range(0, len(frames), length):
+        block = np.asarray(frames[first : first + length]) / scale
+        yield block - block.mean((-2, -1), keepdims=True)

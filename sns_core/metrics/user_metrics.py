@@ -4,6 +4,8 @@ A metric takes frames (B, C, m, m) in the system's units and the system. It retu
 is computed for every stored frame of every rollout and of the solver's reference, and its means stand in the tables.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import xarray as xr
@@ -20,17 +22,17 @@ def short_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def measured_by_user(names: list[str], frames: xr.DataArray, system: System) -> dict[str, xr.DataArray]:
-    """Return the series (member, time, layer) of each metric, by its short name, of frames (member, time, layer, y, x)."""
-    return {short_name(name): _series(name, frames, system) for name in names}
+def measured_by_user(names: list[str], members: Iterable[xr.DataArray], system: System) -> dict[str, xr.DataArray]:
+    """Return the series (member, time, layer) of each metric, by its short name, of lazy frames (time, layer, y, x) per member."""
+    return {short_name(name): _series(name, list(members), system) for name in names}
 
 
-def _series(name: str, frames: xr.DataArray, system: System) -> xr.DataArray:
+def _series(name: str, members: list[xr.DataArray], system: System) -> xr.DataArray:
     metric, rows = load(name), []
-    for member in range(frames.sizes["member"]):
+    for frames in members:
         parts = []
         for start in range(0, frames.sizes["time"], FRAMES):
-            chosen = torch.from_numpy(frames.isel(member=member, time=slice(start, start + FRAMES)).values)
+            chosen = torch.from_numpy(frames.isel(time=slice(start, start + FRAMES)).values)
             values = metric(chosen, system)
             if tuple(values.shape) != tuple(chosen.shape[:2]):
                 raise UserError(
@@ -39,7 +41,7 @@ def _series(name: str, frames: xr.DataArray, system: System) -> xr.DataArray:
                 )
             parts.append(np.asarray(values))
         rows.append(np.concatenate(parts))
-    return xr.DataArray(np.stack(rows), dims=("member", "time", "layer"), coords={"time": frames["time"]})
+    return xr.DataArray(np.stack(rows), dims=("member", "time", "layer"), coords={"time": members[0]["time"]})
 
 
 def window_means(result: xr.Dataset, names: list[str], first: float, last: float) -> xr.Dataset:

@@ -71,6 +71,10 @@ class RecordedFlow(System):
             u, v = state * along, state * (1 - along)
         return u, v
 
+    def kinetic_energy(self, state: torch.Tensor) -> torch.Tensor:
+        """Return the mean of (u^2 + v^2) / 2 of each channel, (B, C): half the mean square of all channels but vorticity."""
+        return super().kinetic_energy(state) if self._inverts else 0.5 * state.square().mean((-2, -1))
+
     def _from_vorticity(self, vorticity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the velocity (u, v) without divergence and without a mean of a vorticity (B, C, H, W)."""
         height, width = vorticity.shape[-2:]
