@@ -22,6 +22,7 @@ METHODS = {
     "stochastic_surrogate": "sns_core.methods.stochastic_surrogate.StochasticSurrogate",
     "flow_matching": "sns_core.methods.flow_matching.FlowMatching",
     "distilled_flow_matching": "sns_core.methods.distilled.DistilledFlowMatching",
+    "rolling_window": "sns_core.methods.rolling_window.RollingWindow",
     "pde_refiner": "sns_core.methods.pde_refiner.PDERefiner",
     "external": "sns_core.methods.external.External",
 }
@@ -36,6 +37,7 @@ OBJECTIVES = {
     "crps": "sns_core.training.crps.CRPSObjective",
     "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
     "distilled_flow_matching": "sns_core.training.distillation.DistillationObjective",
+    "rolling_window": "sns_core.training.window.WindowObjective",
     "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }
 REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser

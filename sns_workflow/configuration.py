@@ -187,7 +187,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
                 f"{resolved['devices']} of hardware.devices"
             )
         with _name_checked(f"models.{model}.objective"):
-            resolved["models"][model] = settle_model(f"models.{model}", spec)
+            spec = resolved["models"][model] = settle_model(f"models.{model}", spec)
         if model in used:
             _check_teachers(model, spec, resolved["models"])
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
@@ -289,7 +289,7 @@ def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None
         raise ConfigurationError(
             f"{where}.training.steps: {training['steps']} is not a multiple of log_every {training['log_every']}"
         )
-    needed = training["unroll"] + 1
+    needed = max(training["unroll"], spec.get("window", 1)) + 1
     if "diffusion" in spec and spec["diffusion"]["anchor"]:
         needed = 2 * spec["diffusion"]["anchor_gap"] + 2
     for key, most in {"trajectories": splits["train"]["members"], "frames": splits["train"]["frames"]}.items():

@@ -114,6 +114,8 @@ def denoiser_calls(method: dict, levels: int) -> float:
     if kind == "generation":
         estimated = method.get("condition_level") is None
         return levels / stride + (1 + RATES["walk"] * levels / stride) * estimated
+    if kind == "rolling_window":
+        return method["moves"]
     if kind == "flow_matching":
         return transport_calls(method["moves"], method["order"])
     return {"acdm": levels / stride, "residual_noise": 0.0}.get(kind, 1.0)

@@ -12,6 +12,7 @@
     ACDM             both frames at one level (Kohl et al. 2023)
     FlowMatching     an increment that is moved from noise in a few calls (Lipman et al. 2023)
     DistilledFlowMatching  the same in one or two calls
+    RollingWindow    the next frames together, the nearest one first (Ruhe et al. 2024)
     PDERefiner       an increment that is predicted and then refined (Lippe et al. 2023)
     External         a rollout that was made elsewhere
 
@@ -40,6 +41,7 @@ __all__ = [
     "RelaxedSpectrum",
     "ResampledAnchor",
     "ResidualNoise",
+    "RollingWindow",
     "Solver",
     "StepRecord",
     "StochasticSurrogate",
@@ -69,6 +71,7 @@ def __getattr__(name: str):
     from sns_core.methods.refinement import Refinement
     from sns_core.methods.relaxed_spectrum import RelaxedSpectrum
     from sns_core.methods.residual_noise import ResidualNoise
+    from sns_core.methods.rolling_window import RollingWindow
     from sns_core.methods.solver import Solver
     from sns_core.methods.stochastic_surrogate import StochasticSurrogate
     from sns_core.methods.surrogate import Surrogate

@@ -29,3 +29,11 @@ class IncrementNetwork:
     def velocity(self, previous: torch.Tensor, y: torch.Tensor, time: float) -> torch.Tensor:
         """Return the velocity of y at a time between 0 and 1, for a network whose condition is the time."""
         return self(previous, y, time_features(torch.tensor([time])))
+
+    @torch.no_grad()
+    def velocities(self, previous: torch.Tensor, y: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        """Return the velocities of a window y (B, W, C, m, m) at the times (W,), for a network of such windows."""
+        condition = time_features(times).flatten().expand(len(y), -1)
+        with self.context:
+            output, _ = self.network(torch.cat([previous[:, None], y], 1), condition=condition)
+        return output.float()

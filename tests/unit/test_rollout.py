@@ -56,6 +56,7 @@ METHODS = {
     "pushforward": {"kind": "pointwise", "surrogate": "pushforward"},
     "flow matching": {"kind": "flow_matching", "moves": 3},
     "distilled": {"kind": "distilled_flow_matching", "velocity": "distilled"},
+    "rolling window": {"kind": "rolling_window"},
     "pde refiner": {"kind": "pde_refiner"},
     "calibrated around crps": {"kind": "calibrated_refinement", "denoiser": "residual", "surrogate": "crps"},
     "generation": {"kind": "generation", **WALK, "stride": 5},
@@ -70,7 +71,10 @@ METHODS = {
 
 
 # Role -> the tiny model that takes it, unless the method names another one.
-ROLES = {"surrogate": "surrogate", "denoiser": "denoiser", "velocity": "flow_matching", "refiner": "pde_refiner"}
+ROLES = {
+    "surrogate": "surrogate", "denoiser": "denoiser", "velocity": "flow_matching", "velocities": "rolling_window",
+    "refiner": "pde_refiner",
+}  # fmt: skip
 
 
 def roll(tiny, folder, name, first, steps, members=(0, 1, 2), previous=None, method=None, **more):

@@ -42,6 +42,7 @@ SPECS = {
         "radii": [2.0, 4.0],
     },
     "flow_matching": {"objective": "flow_matching", "network": NETWORK, "training": TRAINING},
+    "rolling_window": {"objective": "rolling_window", "network": NETWORK, "training": TRAINING, "window": 3},
     "distilled": {
         "objective": "distilled_flow_matching", "network": NETWORK, "training": TRAINING,
         "models": {"teacher": "flow_matching"}, "moves": 2, "teacher_moves": 2, "bend": 2.0,
