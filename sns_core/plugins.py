@@ -21,6 +21,7 @@ from sns_core import options
 from sns_core.catalogue import METHODS, OBJECTIVES
 
 Definition = ast.ClassDef | ast.FunctionDef
+Parsed = typing.TypeVar("Parsed")
 PACKAGE = Path(__file__).parent
 ABSENT = object()
 
@@ -49,8 +50,11 @@ def source(module: str) -> Path | None:
     return next((Path(path) for path in (f"{base}.py", f"{base}/__init__.py") if os.path.exists(path)), None)
 
 
-def parse(path: Path, parser: Callable[[str], ast.Module] = ast.parse) -> ast.Module:
-    """Return the syntax tree of a file. Raises ValueError, which names the file, where it is no Python in UTF-8."""
+def parse(path: Path, parser: Callable[[str], Parsed] = ast.parse) -> Parsed:
+    """Return the syntax tree of a file, or what `parser` makes of its text.
+
+    Raises ValueError, which names the file, where it is no Python in UTF-8.
+    """
     try:
         return parser(path.read_text(encoding="utf-8-sig"))
     except SyntaxError as error:

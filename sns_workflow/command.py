@@ -11,7 +11,6 @@ Arguments reach the stage on its standard input (`@-`), because a command line h
 have more names of files than that.
 """
 
-import ast
 import functools
 import json
 import shlex
@@ -22,8 +21,7 @@ from pathlib import Path
 
 from sns_core.arguments import COMMON
 from sns_core.record import WRITTEN
-from sns_core.stages import STAGES
-from sns_workflow.fingerprint import syntax_tree
+from sns_workflow.fingerprint import keywords
 
 ROOT = Path(__file__).parents[1]
 END = "END_OF_ARGUMENTS"
@@ -53,12 +51,7 @@ class Argument:
 @functools.cache
 def keyword_arguments(stage: str) -> tuple[Argument, ...]:
     """All arguments of a stage, read from its source: nothing is imported."""
-    definitions = ast.walk(syntax_tree(STAGES[stage]))
-    function = next(node for node in definitions if isinstance(node, ast.FunctionDef) and node.name == stage)
-    pairs = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
-    return tuple(
-        Argument(argument.arg, ast.unparse(argument.annotation), default is None) for argument, default in pairs
-    )
+    return tuple(Argument(*argument) for argument in keywords(stage))
 
 
 def arguments_of(stage: str) -> list[Argument]:

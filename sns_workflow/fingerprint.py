@@ -1,20 +1,19 @@
 """Fingerprints of the code behind each stage, so that an edit reruns exactly the stages that use it.
 
-The fingerprint of a stage is a hash of the syntax trees of the module that defines it and of every sns_core module
-that those import, followed to the module that defines each imported name. Comments, docstrings and formatting are
+The fingerprint of a stage is a hash over the syntax trees of the module that defines it and of every sns_core module that
+those import, followed to the module that defines each imported name. Comments, docstrings and formatting are
 not part of a syntax tree (docstrings are dropped), so editing them reruns nothing.
 """
 
-import ast
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from sns_core import plugins
 from sns_core.catalogue import SYSTEMS
 from sns_core.stages import STAGES
+from sns_workflow.syntax import Summary, remember, summary
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "sns_core"
@@ -40,41 +39,14 @@ def _file_seen_from(folder: str, module: str) -> Path | None:
 
 
 @functools.cache
-def syntax_tree(module: str) -> ast.Module:
-    tree = plugins.parse(_file(module))
-    for node in _statements(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the module and all statements in it, wherever they stand. `ast.walk` also yields expressions: ten times as many."""
-    nodes = [tree]
-    for node in nodes:
-        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-            nodes += getattr(node, field, ())
-        yield node
-
-
-@functools.cache
-def _content(module: str) -> str:
-    return ast.dump(syntax_tree(module))
+def _summary(module: str) -> Summary:
+    return summary(_file(module))
 
 
 @functools.cache
 def _imports(module: str) -> list[tuple[str, str | None]]:
     """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
-    imports = []
-    for node in _statements(syntax_tree(module)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imports += [(node.module, alias.name) for alias in node.names]
-        elif isinstance(node, ast.Import):
-            imports += [(alias.name, None) for alias in node.names]
-    return [(imported, name) for imported, name in imports if _file(imported)]
+    return [(imported, name) for imported, name in _summary(module).imports if _file(imported)]
 
 
 def _defining(module: str, name: str | None) -> str:
@@ -109,6 +81,11 @@ def modules(stage: str, *names: str) -> tuple[str, ...]:
     return tuple(sorted(visited - TABLES))
 
 
+def keywords(stage: str) -> list[tuple[str, str, bool]]:
+    """Return (name, annotation, whether it has no default) of each keyword-only argument of a stage's function."""
+    return _summary(STAGES[stage]).keywords[stage]
+
+
 def builds_systems(stage: str) -> bool:
     """Whether a stage can build a system: the class of the system is part of its code only then."""
     return _defining("sns_core.systems", "build_system") in modules(stage)
@@ -122,14 +99,15 @@ def fingerprint(stage: str, *names: str, templates: tuple[str, ...] = ()) -> str
     """
     content = "\n".join(
         [
-            *(f"{module}: {_content(module)}" for module in modules(stage, *names)),
+            *(f"{module}: {_summary(module).content}" for module in modules(stage, *names)),
             *(f"{name}: {(ROOT / PACKAGE / name).read_text()}" for name in templates),
         ]
     )
+    remember()
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def forget() -> None:
     """Read all files anew from here on."""
-    for cached in (_file_seen_from, syntax_tree, _content, _imports, _used_by, modules, fingerprint):
+    for cached in (_file_seen_from, _summary, _imports, _used_by, modules, fingerprint):
         cached.cache_clear()

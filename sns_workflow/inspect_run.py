@@ -199,14 +199,14 @@ def last_line(log: Path | None) -> str:
 
 def check_shards(jobs: list[Job]) -> None:
     """Judge a data set as damaged where a shard does not hold what its manifest vouches for."""
-    from sns_core.data import load_dataset
+    from sns_core.data.shards import open_shards
     from sns_core.errors import UserError
 
     for job in jobs:
         if job.stage == "shard_dataset" and job.state == "done":
             for split in ("train", "validation", "test"):
                 try:
-                    load_dataset(job.outputs[0], split, thorough=True)
+                    open_shards(job.outputs[0], split, thorough=True)
                 except UserError as error:
                     job.state, job.why = "damaged", str(error)
 

@@ -4,16 +4,14 @@ Shards are memory-mapped, so a data set may be larger than the memory. The conte
 generator alone, so a training that resumes needs to know only its step.
 """
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from sns_core.data.shards import read_manifest
-from sns_core.errors import DamagedFile, UserError
-from sns_core.files import READ_ALWAYS, checksum
+from sns_core.data.shards import open_shards
+from sns_core.errors import UserError
 from sns_core.shells import shell_power
 from sns_core.streams import generator
 from sns_core.systems import System, build_system
@@ -85,33 +83,8 @@ def load_dataset(manifest: Path, split: str, thorough: bool = False) -> Dataset:
     and the time in their record. Raises UserError for a missing split, and DamagedFile where `manifest` is no data manifest,
     or a shard is missing, truncated, altered or no array of float32 in the shape that the manifest states.
     """
-    manifest = Path(manifest)
-    content = read_manifest(manifest)
-    if split not in content["splits"]:
-        raise UserError(f"{manifest}: has no split {split!r}; it has {', '.join(content['splits'])}")
-    shards = [_open_shard(manifest, entry, thorough) for entry in content["splits"][split]]
-    static = content.get("static")
-    return Dataset(shards, content, None if static is None else torch.tensor(_open_shard(manifest, static, thorough)))
-
-
-def _open_shard(manifest: Path, entry: dict, thorough: bool) -> np.ndarray:
-    """Return the array of a shard, mapped into memory; `entry`: of the manifest."""
-    path = manifest.parent / entry["file"]
-    if not path.exists():
-        raise DamagedFile(manifest, f"lists {path}, which is missing")
-    if checksum(path, math.inf if thorough else READ_ALWAYS) != entry["sha256"]:
-        raise DamagedFile(path, "truncated or altered (its checksum differs)", manifest)
-    try:
-        shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DamagedFile(path, f"not an array ({error})", manifest) from None
-    if shard.dtype != np.float32 or list(shard.shape) != entry["shape"]:
-        raise DamagedFile(
-            path,
-            f"{shard.dtype} of shape {shard.shape}, where {manifest.name} states float32 of {entry['shape']}",
-            manifest,
-        )
-    return shard
+    content, shards, static = open_shards(manifest, split, thorough)
+    return Dataset(shards, content, None if static is None else torch.tensor(static))
 
 
 def true_frames(manifest: Path, seed: int, count: int = 512) -> torch.Tensor:

@@ -23,7 +23,7 @@ import xarray as xr
 
 from sns_core.data.frames import frames_per_chunk, made_with, open_frames, open_members
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import read_json, sha256, whole_file, write_json
+from sns_core.files import READ_ALWAYS, checksum, read_json, sha256, whole_file, write_json
 from sns_core.shells import shell_power
 from sns_core.sums import CACHED, field_means
 
@@ -248,3 +248,37 @@ def read_manifest(path: Path) -> dict:
         if not isinstance(name, str) or Path(name).name != name:
             raise DamagedFile(path, f"lists {str(name)[:80]!r}, which is no name of a file beside it")
     return content
+
+
+def open_shards(manifest: Path, split: str, thorough: bool = False) -> tuple[dict, list[np.ndarray], np.ndarray | None]:
+    """Return the content of a manifest, the shards of one of its splits, and its static fields or None, mapped into memory.
+
+    For `thorough` and the errors see `data.pairs.load_dataset`.
+    """
+    manifest = Path(manifest)
+    content = read_manifest(manifest)
+    if split not in content["splits"]:
+        raise UserError(f"{manifest}: has no split {split!r}; it has {', '.join(content['splits'])}")
+    shards = [_open_shard(manifest, entry, thorough) for entry in content["splits"][split]]
+    static = content.get("static")
+    return content, shards, None if static is None else _open_shard(manifest, static, thorough)
+
+
+def _open_shard(manifest: Path, entry: dict, thorough: bool) -> np.ndarray:
+    """Return the array of a shard, mapped into memory; `entry`: of the manifest."""
+    path = manifest.parent / entry["file"]
+    if not path.exists():
+        raise DamagedFile(manifest, f"lists {path}, which is missing")
+    if checksum(path, math.inf if thorough else READ_ALWAYS) != entry["sha256"]:
+        raise DamagedFile(path, "truncated or altered (its checksum differs)", manifest)
+    try:
+        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DamagedFile(path, f"not an array ({error})", manifest) from None
+    if shard.dtype != np.float32 or list(shard.shape) != entry["shape"]:
+        raise DamagedFile(
+            path,
+            f"{shard.dtype} of shape {shard.shape}, where {manifest.name} states float32 of {entry['shape']}",
+            manifest,
+        )
+    return shard

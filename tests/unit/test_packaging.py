@@ -83,7 +83,7 @@ def test_the_lock_keeps_the_bounds():
 def test_the_wheel_holds_every_file_that_the_code_reads(package):
     data = PROJECT["tool"]["setuptools"]["package-data"]
     for path in (ROOT / package).rglob("*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
+        if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__":
             patterns = data.get(".".join(path.parent.relative_to(ROOT).parts), [])
             assert any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns), path
 
