@@ -13,6 +13,7 @@ import array
 import atexit
 import contextlib
 import functools
+import gc
 import json
 import os
 import runpy
@@ -33,9 +34,14 @@ SOCKETS = "SNS_WARM_PYTHON"
 IMPORTS = {
     "snakemake": [
         "snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.executors.local", "snakemake.executors.dryrun",
-        "snakemake.linting.rules", "snakemake.report", "jsonschema", "yaml", "pandas",
+        "snakemake.linting.rules", "snakemake.report.html_reporter", "snakemake.storage", "snakemake.profiles",
+        "snakemake.assets", "jsonschema", "yaml", "pandas", "smart_open", "safetensors",
     ],
-    "sns_core": ["netCDF4", "dask.array", "distributed", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf"],
+    # The first optimiser that a process makes imports torch._dynamo, which takes longer than a tiny training.
+    "sns_core": [
+        "netCDF4", "dask.array", "distributed", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
+        "torch._dynamo", "fontTools.subset", "numpy.ctypeslib", "xarray.computation.rolling", "pandas.io.formats.csvs",
+    ],
 }  # fmt: skip
 CLIENT = """#!{python} -SE
 import array, json, os, socket, sys
@@ -109,6 +115,8 @@ def _load(module: str) -> None:
 
         torch.set_num_threads(1)
         xarray.backends.plugins.list_engines()
+    gc.collect()
+    gc.freeze()  # the garbage collector of a forked call looks at what the call makes, and not at all modules
 
 
 def _receive(connection: socket.socket) -> tuple[list, list[int]]:

@@ -15,6 +15,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -162,13 +164,13 @@ def page(output: Path, dpi: int, width: float, height: float, **options) -> Iter
         yield figure
         _fix_layout(figure)
         without_dates = {"CreationDate": None, "Creator": None, "Producer": None}
-        for path, kind, metadata in (
-            (output, "png", {"Software": None}),
-            (output.with_suffix(".pdf"), "pdf", without_dates),
+        for path, canvas, kind, metadata in (
+            (output, FigureCanvasAgg, "png", {"Software": None}),
+            (output.with_suffix(".pdf"), FigureCanvasPdf, "pdf", without_dates),
         ):
             with whole_file(path) as temporary:
-                # The temporary file has another suffix, so savefig needs the format.
-                figure.savefig(temporary, format=kind, dpi=dpi, metadata=metadata)
+                # `savefig` would draw all twice, the first time only for a layout, which is fixed here already.
+                getattr(canvas(figure), f"print_{kind}")(temporary, metadata=metadata)
 
 
 def _fix_layout(figure: Figure) -> None:
