@@ -42,7 +42,7 @@ def described_source(name: str, config: dict) -> dict:
             f"{where}.emulator.resolution: a flow that is not periodic keeps the points of its files; make the files coarser"
         )
     (rows, columns), (height, width) = grid_shape(emulator["resolution"]), grid_shape(facts["resolution"])
-    if rows > height or columns > width or rows * width != columns * height:
+    if rows > height or columns > width or (height > 1 and rows * width != columns * height):
         raise ConfigurationError(
             f"{where}.emulator.resolution: {rows} x {columns} is no coarser grid of the {height} x {width} points of the files; take the "
             "same share of both"

@@ -10,7 +10,7 @@ import math
 import sys
 from pathlib import Path
 
-from sns_core.grids import grid_shape
+from sns_core.grids import grid_shape, grid_text
 from sns_workflow import configuration
 from sns_workflow.inspect_run import Job
 from sns_workflow.plan import Scale, duration, estimate, in_bytes
@@ -26,7 +26,7 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
     length = "" if parameters["length_units"] == "1" else f" {parameters['length_units']}"
     (height, width), channels = grid_shape(emulator["resolution"]), len(parameters["layers"])
     lines = [
-        f"{name}: {', '.join(parameters['layers'])} on {height} x {width} points (y, x), longer side "
+        f"{name}: {', '.join(parameters['layers'])} on {grid_text(emulator['resolution'])}{' (y, x), longer side' if height > 1 else ','} "
         f"{parameters['length']:.4g}{length}, a frame every {emulator['step']:g}{units}"
     ]
     walls = [axis for axis, mirror in zip("yx", parameters["mirrored"], strict=True) if mirror]

@@ -97,7 +97,7 @@ class ExternalRollout:
             )
         if not self._start <= index < self._start + self._steps_per_read:
             self._start = index
-            with dask.config.set(scheduler="synchronous"):
+            with dask.config.set(scheduler=dask.get):
                 block = self.field.isel(time=slice(index, index + self._steps_per_read)).values
             self._frames = block.astype(np.float32)
         return self._frames[self.rows(members), index - self._start]

@@ -166,7 +166,7 @@ def open_static(path: Path, variables: list[str], dims: dict[str, str | None], l
     """
     dataset, fields = open_store(path), []
     for name in variables:
-        field, roles = _in_roles(path, _variable(path, dataset, name), dims, needed=("y", "x"))
+        field, roles = _in_roles(path, _variable(path, dataset, name), dims, needed=("x",))
         further = [role for role in field.dims if role not in ("y", "x")]
         if any(field.sizes[role] > 1 for role in further):
             raise UserError(
@@ -174,7 +174,7 @@ def open_static(path: Path, variables: list[str], dims: dict[str, str | None], l
             )
         field = field.isel(dict.fromkeys(further, 0)).transpose("y", "x")
         for role, points in (("y", like.frames.shape[-2]), ("x", like.frames.shape[-1])):
-            coordinate = dataset[roles[role]] if roles[role] in dataset.coords else None
+            coordinate = dataset[roles[role]] if roles.get(role) in dataset.coords else None
             field, axis = _sorted_axis(path, field, role, coordinate)
             if field.sizes[role] != points or not _same_points(axis, getattr(like, role)):
                 raise UserError(
@@ -219,14 +219,17 @@ def _alternatives(path: Path, dataset: xr.Dataset) -> str:
 
 
 def _in_roles(
-    path: Path, field: xr.DataArray, dims: dict, needed: tuple[str, ...] = ("time", "y", "x")
+    path: Path, field: xr.DataArray, dims: dict, needed: tuple[str, ...] = ("time", "x")
 ) -> tuple[xr.DataArray, dict[str, str]]:
-    """Return a variable with the names of roles for its dimensions, and role -> name in the file; `needed`: roles that it has."""
+    """Return a variable with the names of roles for its dimensions, and role -> name in the file.
+
+    `needed`: roles that the variable has beside y. Without y, it is a single row of points.
+    """
     roles: dict[str, str] = {}
     for role, dim in dims.items():
         if dim is not None and dim in field.dims:
             roles[role] = dim
-        elif dim is not None and role in needed:
+        elif dim is not None and role in (*needed, "y"):
             raise UserError(f"{path}: {field.name!r} has no dimension {dim!r} (dims.{role}), only {field.dims}")
     for dim in field.dims:
         if dim in roles.values():
@@ -248,10 +251,25 @@ def _in_roles(
             raise UserError(
                 f"{path}: {field.name!r} has the dimensions {field.dims}, and none is known as {role}; name it under dims.{role}"
             )
+    _check_row(path, field, roles, dims)
     field = field.squeeze([dim for dim in field.dims if dim not in roles.values()], drop=True)
     # Coordinates are looked up in the dataset: here they would meet the names of the roles.
     field = field.drop_vars(list(field.coords)).rename({dim: role for role, dim in roles.items()})
-    return field, roles
+    return (field if "y" in roles else field.expand_dims("y")), roles
+
+
+def _check_row(path: Path, field: xr.DataArray, roles: dict[str, str], dims: dict) -> None:
+    """Raise UserError where a variable without points along y may be a plane whose axes have other names, or lies along y."""
+    layer = roles.get("layer")
+    if "y" not in roles and layer and "layer" not in dims and layer not in ("layer", "layers", "channel"):
+        raise UserError(
+            f"{path}: {field.name!r} has x and {layer!r}, and no y; say dims: {{y: {layer}}} for planes, or dims: {{layer: {layer}}} for "
+            "rows of points"
+        )
+    if field.sizes[roles["x"]] == 1:
+        raise UserError(
+            f"{path}: {field.name!r} has one point along x; a single row lies along x, so name its axis under dims.x"
+        )
 
 
 def _role_of(field: xr.DataArray, dim: str) -> str | None:
@@ -341,8 +359,8 @@ def _members(path: Path, coordinate: xr.DataArray | None, count: int) -> tuple[i
 def _sorted_axis(
     path: Path, frames: xr.DataArray, role: str, coordinate: xr.DataArray | None
 ) -> tuple[xr.DataArray, Axis]:
-    """Return frames with ascending positions along y or x, and the axis."""
-    if coordinate is None:
+    """Return frames with ascending positions along y or x, and the axis, which has no positions where it is a single point."""
+    if coordinate is None or frames.sizes[role] == 1:
         return frames, Axis(None, "")
     positions, name = _numbers(path, coordinate), coordinate.name
     order = np.argsort(positions, kind="stable")

@@ -100,11 +100,11 @@ def facts_of(source: dict) -> dict:
     height, width = first.frames.shape[-2:]
     mirrored = [not source["periodic"][axis] for axis in ("y", "x")]
     grid = [points * (2 if mirror else 1) for points, mirror in zip((height, width), mirrored, strict=True)]
-    if grid[0] % 2 or grid[1] % 2:
+    if any(points % 2 and side > 1 for points, side in zip(grid, (height, width), strict=True)):
         raise UserError(
             f"{first.path}: frames of {height} x {width} points; along a periodic axis their number must be even, so leave out a row"
         )
-    _check_walls(source)
+    _check_walls(source, row=height == 1)
     _static_fields(source, first)
     layers = [str(layer) for layer in first.layers or source["variables"]]
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
@@ -138,8 +138,12 @@ def _rounded(number: float) -> float:
     return float(f"{number:.9g}")
 
 
-def _check_walls(source: dict) -> None:
-    """Raise UserError where the description of a flow does not fit an axis that is not periodic."""
+def _check_walls(source: dict, row: bool) -> None:
+    """Raise UserError where the description of a flow does not fit an axis that is not periodic, or a single row of points."""
+    if row and not source["periodic"]["y"]:
+        raise UserError("source.periodic.y: a single row of points has no ends along y; leave it out")
+    if row and source["velocity"] == "vorticity":
+        raise UserError("source.velocity: a single row of points has no vorticity; name two channels, or none")
     for axis in ("y", "x"):
         if not source["periodic"][axis] and source["homogeneous"][axis]:
             raise UserError(
@@ -182,7 +186,7 @@ def _longer_length(recording: Recording, lengths: list[float] | None, grid: list
     spacings = (
         [a.spacing for a in axes] if lengths is None else [side / n for side, n in zip(lengths, points, strict=True)]
     )
-    if abs(spacings[0] - spacings[1]) > 0.01 * spacings[1]:
+    if points[0] > 1 and abs(spacings[0] - spacings[1]) > 0.01 * spacings[1]:
         raise UserError(
             f"{recording.path}: points are {spacings[0]:g} apart along y and {spacings[1]:g} along x; interpolate to squares, or say "
             "source.length where the coordinates are wrong"

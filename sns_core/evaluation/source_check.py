@@ -24,9 +24,10 @@ STEPS = (
 class SourceCheck:
     """Measures of a sample of the training split.
 
-    `frame` (C, m, m): the last frame of a member; `times` (T,) and `energy` (member, T): kinetic energy, or half the mean
-    square, of all channels together; `lag` (L,) and `correlation` (L,): C(tau); `decorrelation`: the time at which C(tau) falls
-    to one half, NaN where it does not; `step`: of the emulator; `duration`: time that all training trajectories cover together.
+    `frame` (C, m, m): the last frame of a member; of a single row of points the last m frames, one above the other. `times` (T,)
+    and `energy` (member, T): kinetic energy, or half the mean square, of all channels together; `lag` (L,) and `correlation`
+    (L,): C(tau); `decorrelation`: the time at which C(tau) falls to one half, NaN where it does not; `step`: of the emulator;
+    `duration`: time that all training trajectories cover together.
     """
 
     frame: np.ndarray
@@ -100,8 +101,10 @@ def check_source(source: dict, system: dict, emulator: dict, train: dict) -> Sou
     energy = flow.kinetic_energy(fields.flatten(0, 1)).sum(-1).unflatten(0, fields.shape[:2]).numpy()
     correlation = temporal_correlation(fields, max(1, count // 2)).numpy()
     lag = np.arange(len(correlation)) * emulator["step"]
+    height, width = frames.shape[-2:]
+    shown = fields[0, -1, :, :height, :width] if height > 1 else fields[0, -width:, :, 0, :width].transpose(0, 1)
     return SourceCheck(
-        frame=fields[0, -1, :, : frames.shape[-2], : frames.shape[-1]].numpy(),
+        frame=shown.numpy(),
         times=np.arange(count) * emulator["step"],
         energy=energy,
         lag=lag,

@@ -29,7 +29,7 @@ def plot_calibration(*, calibrations: FileTree, labels: dict, dpi: int, output: 
                     _levels(levels, content, styles[name])
             suffix = "" if channels == 1 else f", channel {channel + 1}"
             panel_letter(spectra, "adgj"[channel % 4], f"share of the data's power{suffix}")
-            panel_letter(loop, "behk"[channel % 4], f"power in the loop, over that of the data{suffix}")
+            panel_letter(loop, "behk"[channel % 4], f"power in the loop over the data's{suffix}")
             panel_letter(levels, "cfil"[channel % 4], "level of the previous frame")
             loop.axhline(1, color=FAINT, linewidth=0.9, zorder=0)
             _key(spectra, ("surrogate's error R", "balance"), ("-", "--"))

@@ -42,8 +42,8 @@ def plot_spin_up(*, trajectories: FileTree, stationarity: Path | None = None, dp
         axes = figure.subplots(len(layers), 1, sharex=True, squeeze=False)[:, 0]
         for index, (layer, axis) in enumerate(zip(layers, axes, strict=True)):
             _layer(axis, results, index, None if drifts is None else drifts[drifts["layer"] == layer])
-            suffix = "" if len(layers) == 1 else f", {layer} layer"
-            panel_letter(axis, "abcd"[index], f"Kinetic energy of the solver{suffix}")
+            suffix = "" if len(layers) == 1 else f", {layer}"
+            panel_letter(axis, "abcd"[index % 4], f"Kinetic energy{suffix}")
         axes[-1].set_xlabel(time_label(first["clock"].attrs.get("units", "1")))
 
 
@@ -69,8 +69,12 @@ def _layer(axis, results: dict, index: int, drifts: pd.DataFrame | None) -> None
         place = ((settled, 1), (3, -3), ("data", "axes fraction"))
         text = f"stationary from {settled:.3g} on; least error from {least:.3g} on"
         note_at(axis, text, *place, color=INK, va="top")
-    corner(axis, "grey: spin-up; no frame of it is kept", "lower right")
-    axis.legend(loc="center right" if energy[:, 0].mean() < energy.mean() else "upper right")
+    if frames_begin > 0:
+        corner(axis, "grey: spin-up; no frame of it is kept", "lower right")
+        axis.legend(loc="center right" if energy[:, 0].mean() < energy.mean() else "upper right")
+    else:  # frames from files fill the panel, so the words stand above the energies
+        axis.set_ylim(top=axis.get_ylim()[1] + 0.5 * np.ptp(axis.get_ylim()))
+        axis.legend(loc="upper right", bbox_to_anchor=(1, 0.94), fontsize=7.5)
     axis.set_yscale("log" if np.ptp(np.log10(energy[:, 0] / energy[:, -1])) > 2 else "linear")
     axis.set_ylabel("kinetic energy" + unit(first["kinetic_energy"].attrs.get("units", "1")))
     axis.axhline(energy[:, -len(clock) // 3 :].mean(), **DOTTED)
@@ -90,7 +94,9 @@ def _drifts_of(rows: pd.DataFrame) -> str:
     for row in rows.itertuples():
         factor, unit = (1, "decades") if row.quantity == "spectrum" else (100, "%")
         mark = " (!)" if row.drifts else ""
-        words.append(f"{QUANTITIES[row.quantity]} {factor * row.drift:+.2g} ± {factor * row.error:.1g} {unit}{mark}")
+        words.append(
+            f"{QUANTITIES[row.quantity]} {factor * row.drift:+.2g} ± {float(f'{factor * row.error:.1g}'):g} {unit}{mark}"
+        )
     return ", ".join(words)
 
 

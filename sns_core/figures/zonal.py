@@ -44,10 +44,13 @@ def plot_zonal(
     ensemble = profile(_ensemble(solver))
     wide = -(-len(names) // -(-len(names) // COLUMNS))  # rows of equal length as far as possible
     groups = [names[start : start + wide] for start in range(0, len(names), wide)]
-    with page(output, dpi, 1.4 + 2.5 * wide, 0.3 + 4.6 * len(layers) * len(groups), layout="constrained") as figure:
-        parts = figure.subfigures(len(layers) * len(groups), 1, squeeze=False)[:, 0]
+    # A channel that is the velocity along y has none along x.
+    moving = [layer for layer in range(len(layers)) if (solver["zonal_velocity"].isel(layer=layer) != 0).any()]
+    shown = moving or list(range(len(layers)))
+    with page(output, dpi, 1.4 + 2.5 * wide, 0.3 + 4.6 * len(shown) * len(groups), layout="constrained") as figure:
+        parts = figure.subfigures(len(shown) * len(groups), 1, squeeze=False)[:, 0]
         for index, part in enumerate(parts):
-            layer, group = divmod(index, len(groups))
+            layer, group = shown[index // len(groups)], index % len(groups)
             axes = part.subplots(2, wide, squeeze=False, gridspec_kw={"wspace": 0.03}, sharey=True)
             courses = {name: _course(results[name], member, layer, step_size(solver)) for name in names}
             drawing = _Drawing(solver, ensemble, profiles, courses, layer)

@@ -18,15 +18,15 @@ def histogram(values: torch.Tensor) -> torch.Tensor:
     return counts.scatter_add_(2, bins, (~flat.isnan()).long())
 
 
-def components(system: System, frames: torch.Tensor) -> dict[str, torch.Tensor]:
+def components(system: System, frames: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the vectors that histograms count, each (B, C, 2, m, m), of frames (B, C, m, m) in the system's units.
 
-    "velocity" is the velocity; "gradient" the gradient of the frames, from differences between neighbouring points; a single
-    row of points has one component, (B, C, 1, 1, m).
+    "velocity" has the components (u, v), or the single one that each channel of the system has; "gradient" is the gradient of the
+    frames, from differences between neighbouring points; a single row of points has one component, (B, C, 1, 1, m).
     """
     axes = [axis for axis in (-1, -2) if frames.shape[axis] > 1]
     along = [(frames.roll(-1, axis) - frames) * (longer_side(frames.shape[-2:]) / system.length) for axis in axes]
-    return {"velocity": torch.stack(system.frame_velocity(frames), 2), "gradient": torch.stack(along, 2)}
+    return {"velocity": system.velocity_components(u, v), "gradient": torch.stack(along, 2)}
 
 
 def component_scales(system: System, states: torch.Tensor, resolution: Grid) -> dict[str, torch.Tensor]:
@@ -34,5 +34,6 @@ def component_scales(system: System, states: torch.Tensor, resolution: Grid) -> 
 
     states: solver states (member, C, n, n), observed at `resolution`. Both components of a vector count alike.
     """
-    vectors = components(system, system.observe(states, resolution))
+    frames = system.observe(states, resolution)
+    vectors = components(system, frames, *system.frame_velocity(frames))
     return {name: values.square().mean((0, 2, 3, 4)).sqrt()[:, None, None, None] for name, values in vectors.items()}

@@ -46,8 +46,8 @@ def measure(
     change = frames - previous
 
     field = (frames * scale).flatten(0, 1)
-    vectors = components(system, field)
-    u, v = vectors["velocity"].unbind(2)
+    u, v = system.frame_velocity(field)
+    vectors = components(system, field, u, v)
     spectra = [kinetic_energy_spectrum(u[:, [c]], v[:, [c]], system.length)[1] for c in range(channels)]
     unit = centred(history)
     lags = before.shape[1]

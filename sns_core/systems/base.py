@@ -113,6 +113,10 @@ class System(abc.ABC):
         """Return the velocity (u, v), each (B, C, m, m), of frames."""
         return self.velocity(frames)
 
+    def velocity_components(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return the components of a velocity (u, v), each (B, C, m, m), that a channel may have: both, (B, C, 2, m, m)."""
+        return torch.stack((u, v), 2)
+
     def admissible(self, frames: torch.Tensor) -> torch.Tensor:
         """Return frames (..., C, m, m) without the parts that no frame of the system has, such as a mean.
 

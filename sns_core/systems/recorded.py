@@ -71,6 +71,10 @@ class RecordedFlow(System):
             u, v = state * along, state * (1 - along)
         return u, v
 
+    def velocity_components(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return the components of a velocity, (B, C, 2, m, m), or the single one of each channel, (B, C, 1, m, m)."""
+        return super().velocity_components(u, v) if self._inverts else (u + v)[:, :, None]
+
     def kinetic_energy(self, state: torch.Tensor) -> torch.Tensor:
         """Return the mean of (u^2 + v^2) / 2 of each channel, (B, C): half the mean square of all channels but vorticity."""
         return super().kinetic_energy(state) if self._inverts else 0.5 * state.square().mean((-2, -1))

@@ -77,6 +77,21 @@ def test_channels_come_from_variables_and_layers(field, tmp_path):
     np.testing.assert_allclose(recording.read(0, slice(1))[0, :, 0, 0], RANDOM[0, 0, 0, 0] * np.array([3, 1, 2]))
 
 
+@pytest.mark.parametrize("axis", ["absent", "one point", "without a coordinate"])
+def test_a_field_without_y_is_a_row_of_points(field, tmp_path, axis):
+    row = field.isel(y=[0])
+    row = {"absent": row.isel(y=0, drop=True), "one point": row, "without a coordinate": row.drop_vars("y")}[axis]
+    recording = open_recording([written(tmp_path, row)], ["b"])
+    np.testing.assert_array_equal(frames_of(recording), RANDOM[:, :, :1])
+    assert recording.y.positions is None and recording.x.spacing == 2.0
+
+
+def test_rows_have_layers_where_the_configuration_says_so(field, tmp_path):
+    path = written(tmp_path, field.rename(y="z"))
+    recording = open_recording([path], ["b"], {"layer": "z"})
+    np.testing.assert_array_equal(recording.read(1, slice(None))[:, :, 0], RANDOM[1])
+
+
 @pytest.mark.parametrize("split", ["time", "member", "both", "overlapping", "alone"])
 def test_files_are_joined_along_time_and_members(field, tmp_path, split):
     parts = {
@@ -111,7 +126,9 @@ REFUSED = {
     "uneven points": (lambda f: f.assign_coords(x=f.x**2), "points of 'x' are not evenly spaced"),
     "a member twice": (lambda f: f.assign_coords(member=[1, 1]), "the member 1 twice"),
     "two axes for x": (lambda f: f.rename(member="lon"), "two dimensions that may be x, 'lon' and 'x'"),
-    "no axis y": (lambda f: f.isel(y=0), "none is known as y"),
+    "no axis x": (lambda f: f.isel(x=0), "none is known as x"),
+    "one point along x": (lambda f: f.isel(x=[0]), "has one point along x; a single row lies along x"),
+    "a plane of x and z": (lambda f: f.rename(y="z"), "has x and 'z', and no y; say dims: {y: z} for planes, or dims: {layer: z}"),
     "text": (lambda f: f.astype(str), "holds .*, not numbers"),
 }  # fmt: skip
 

@@ -10,9 +10,10 @@ import xarray as xr
 from cf_checker import cf_faults
 from tiny_models import train
 
-from sns_core.data import load_dataset, shard_dataset
+from sns_core.data import load_dataset, shard_dataset, simulate_trajectories
 from sns_core.data.source import facts_of, mirrored_fields, open_split, read_source
 from sns_core.errors import UserError
+from sns_core.evaluation.source_check import check_source
 from sns_core.metrics.spectra import kinetic_energy_spectrum
 from sns_core.systems import KolmogorovFlow, build_system
 from sns_core.systems.recorded import RecordedFlow
@@ -70,6 +71,7 @@ def test_channels_that_are_the_velocity_give_the_kinetic_energy():
     u, v = flow.velocity(frames)
     torch.testing.assert_close(u[:, 2], frames[:, 2])
     torch.testing.assert_close(v[:, 1], frames[:, 1])
+    assert torch.equal(flow.velocity_components(u, v)[:, :, 0], frames), "each channel has one component, and no zeros"
     energy = flow.kinetic_energy(frames)
     torch.testing.assert_close(energy[:, 1:].sum(1), 0.5 * (frames[:, 1] ** 2 + frames[:, 2] ** 2).mean((1, 2)))
 
@@ -136,6 +138,45 @@ def test_what_is_read_from_files_is_cf_by_the_checker_of_ioos(fields, tmp_path):
     fields.to_netcdf(tmp_path / "a.nc")
     read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")]})
     assert cf_faults(tmp_path / "train.nc", tmp_path) == set()
+
+
+def test_a_flow_in_one_dimension_is_read_as_the_rows_that_its_solver_made(tmp_path):
+    """Kuramoto-Sivashinsky trajectories (member, time, x): the shards and statistics are those of the solver's own frames."""
+    system = {"name": "KuramotoSivashinsky", "parameters": {"resolution": [1, 32], "length": 22.0, "dt": 0.25}}
+    sizes = {"train": (3, 20), "validation": (1, 20), "test": (2, 20)}
+    for split, (members, frames) in sizes.items():
+        simulate_trajectories(
+            system=system, emulator={"resolution": [1, 32], "step": 1.0}, split=split, members=members, frames=frames,
+            spin_up=20.0, seed=1, output=tmp_path / "solver" / f"{split}.nc", device="cpu",
+        )  # fmt: skip
+        with xr.open_dataset(tmp_path / "solver" / f"{split}.nc") as dataset:
+            rows = dataset["u"].isel(y=0, layer=0, drop=True).astype("f4")
+            rows.drop_attrs().to_netcdf(tmp_path / f"my_{split}.nc")
+    files = {split: [str(tmp_path / f"my_{split}.nc")] for split in sizes}
+    source = {**SOURCE, "variables": ["u"], "files": files, "homogeneous": {"y": False, "x": True}}
+    facts = facts_of(source)
+    assert facts["resolution"] == [1, 32] and facts["parameters"]["length"] == 22.0
+    recorded_data = load_dataset(read_all(tmp_path, source), "train")
+    manifest = tmp_path / "solver" / "shards" / "manifest.json"
+    shard_dataset(
+        trajectories=[tmp_path / "solver" / f"{split}.nc" for split in sizes], output=manifest, shard_members=2
+    )
+    solved = load_dataset(manifest, "train")
+    assert recorded_data.statistics == solved.statistics
+    for rows, expected in zip(recorded_data.shards, solved.shards, strict=True):
+        np.testing.assert_array_equal(rows, expected)
+    check = check_source(
+        source, recorded_data.manifest["system"], recorded_data.manifest["emulator"], facts["splits"]["train"]
+    )
+    assert check.frame.shape == (1, 20, 32)
+    with xr.open_dataset(files["train"][0]) as dataset:
+        np.testing.assert_array_equal(check.frame[0], dataset["u"].values[0])
+    for options, words in [
+        ({"periodic": {"y": False, "x": True}}, "periodic.y"),
+        ({"velocity": "vorticity"}, "velocity"),
+    ]:
+        with pytest.raises(UserError, match=f"source.{words}: a single row of points"):
+            facts_of({**source, **options})
 
 
 @pytest.mark.parametrize("by", ["member", "time"])
