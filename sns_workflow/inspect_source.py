@@ -26,7 +26,7 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
     length = "" if parameters["length_units"] == "1" else f" {parameters['length_units']}"
     (height, width), channels = grid_shape(emulator["resolution"]), len(parameters["layers"])
     lines = [
-        f"{name}: {', '.join(parameters['layers'])} on {grid_text(emulator['resolution'])}{' (y, x), longer side' if height > 1 else ','} "
+        f"{name}: {', '.join(parameters['layers'])} on {grid_text(emulator['resolution'])}{' points (y, x), longer side' if height > 1 else ','} "
         f"{parameters['length']:.4g}{length}, a frame every {emulator['step']:g}{units}"
     ]
     walls = [axis for axis, mirror in zip("yx", parameters["mirrored"], strict=True) if mirror]
@@ -36,15 +36,19 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
         )
     if static := resolved["source"]["static"]:
         lines.append(f"  static     {', '.join(static['variables'])}, which every network sees, from {static['file']}")
-    total = 0
+    if parameters["offset"]:
+        lines.append(
+            f"  means      taken away from the channels: {', '.join(f'{mean:g}' for mean in parameters['offset'])}"
+        )
+    files, total = resolved["source"]["files"], 0
+    if not isinstance(files, dict):
+        lines.append(f"  files      {len(files)}, split by {resolved['source']['splits']['by']}")
     for split, size in splits.items():
         amount = 4 * channels * height * width * size["members"] * size["frames"]
         total += amount
-        files = resolved["source"]["files"]
-        count = len(files[split] if isinstance(files, dict) else files)
-        lines.append(
-            f"  {split:10} {size['members']} members of {size['frames']} frames, {in_bytes(amount)}, from {count} files"
-        )
+        origin = f", from {len(files[split])} files" if isinstance(files, dict) else ""
+        members = f"{size['members']} member{'' if size['members'] == 1 else 's'}"
+        lines.append(f"  {split:10} {members} of {size['frames']} frames, {in_bytes(amount)}{origin}")
     lines.append(f"  disk       {in_bytes(2 * total)}: frames are kept as netCDF and as shards")
     steps = resolved["methods"]["solver"]["steps"]
     lines.append(
