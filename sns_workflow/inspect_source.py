@@ -25,8 +25,9 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
     units = "" if parameters["time_units"] == "1" else f" {parameters['time_units']}"
     length = "" if parameters["length_units"] == "1" else f" {parameters['length_units']}"
     (height, width), channels = grid_shape(emulator["resolution"]), len(parameters["layers"])
+    plane = " points (y, x), longer side" if height > 1 else ", length"
     lines = [
-        f"{name}: {', '.join(parameters['layers'])} on {grid_text(emulator['resolution'])}{' points (y, x), longer side' if height > 1 else ','} "
+        f"{name}: {', '.join(parameters['layers'])} on {grid_text(emulator['resolution'])}{plane} "
         f"{parameters['length']:.4g}{length}, a frame every {emulator['step']:g}{units}"
     ]
     walls = [axis for axis, mirror in zip("yx", parameters["mirrored"], strict=True) if mirror]

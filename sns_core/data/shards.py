@@ -66,8 +66,9 @@ def _write_shard(
                 handle.write(part)
                 digest.update(part)
         if with_statistics:
-            frames = np.asarray(np.load(temporary, mmap_mode="r"))  # a plain array: numpy's memmap is slow to slice
             for first, stop in _pieces(shape):
+                # Mapped anew for each piece, because pages that were read stay in memory. A memmap is slow to slice.
+                frames = np.asarray(np.load(temporary, mmap_mode="r"))
                 before = min(first, 1)  # a frame that the increments of a later piece begin with
                 sums.append(moments(frames[:, first - before : stop], before))
     return {"sha256": digest.hexdigest(), "shape": list(shape), "sums": sums}
