@@ -5,6 +5,7 @@ the same call, repeated, makes the files of an undisturbed run, bit for bit.
 """
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -97,6 +98,7 @@ def child(folder: str, call: str, fault: tuple) -> None:
     """Run a call in this forked process, with a signal before the k-th file is moved into place, or under a quota."""
     from sns_core.__main__ import main
 
+    gc.freeze()  # the garbage collector looks at what this call makes, and not at all modules
     os.chdir(folder)
     if fault[0] == "signal":
         _, number, moment = fault
@@ -121,11 +123,12 @@ def child(folder: str, call: str, fault: tuple) -> None:
 @pytest.fixture(scope="module")
 def server():
     context = multiprocessing.get_context("forkserver")
-    # xarray imports the last four when it first makes a dataset.
+    # xarray imports the second four when it first makes a dataset, torch the third when it first makes an optimiser.
     context.set_forkserver_preload(
         [
             *("sns_core.rollout", "sns_core.training", "sns_core.metrics.rollout_metrics", "sns_core.record"),
             *("dask.array", "distributed", "netCDF4", "pandas"),
+            *("torch._dynamo", "numpy.ctypeslib", "pandas.io.formats.csvs", "xarray.computation.rolling"),
         ]
     )
 

@@ -5,8 +5,9 @@ import subprocess
 
 import pandas as pd
 import pytest
+import warm_python
 import yaml
-from snakemake_calls import command, environment
+from snakemake_calls import command
 from test_reruns import merged
 
 from sns_workflow import configuration
@@ -112,9 +113,9 @@ def test_a_sweep_runs_once_shares_its_data_and_runs_only_what_is_added(root, tmp
     }
 
     def call(*flags: str) -> str:
-        line = command(root, tmp_path, *flags, overlay=yaml.safe_dump(overlay))
+        line = command(root, tmp_path, *flags, overlay=yaml.safe_dump(overlay), python=warm_python.executable())
         line[line.index(str(root / "Snakefile"))] = str(root / "workflow/sweep.smk")
-        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=600)
+        done = subprocess.run(line, env=warm_python.environment(), capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
