@@ -146,8 +146,10 @@ def _run(call: list, files: list[int]) -> None:
         sys.executable = os.path.join(
             variables[SOCKETS], "python"
         )  # the workflow's jobs use the interpreter of snakemake
+    sys.orig_argv = [sys.executable, "-m", *words]
     code = 1
     try:
+        _customise(variables.get("PYTHONPATH", ""))
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
@@ -160,6 +162,15 @@ def _run(call: list, files: list[int]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _customise(python_path: str) -> None:
+    """Run the first `sitecustomize.py` of PYTHONPATH, as an interpreter does when it starts."""
+    for folder in filter(None, python_path.split(os.pathsep)):
+        path = os.path.join(folder, "sitecustomize.py")
+        if os.path.exists(path):
+            runpy.run_path(path)
+            return
 
 
 def _serve(path: str) -> None:

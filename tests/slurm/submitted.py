@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import warm_python
 from cluster import Cluster
 from helpers import process_group
 from snakemake_calls import SYSTEM, environment
@@ -25,10 +26,17 @@ rollout: {steps: 30}
 MODEL = str(SYSTEM / "models/pointwise.safetensors")
 
 # Python imports this module when it starts. The module notes the resources of a job, and lets the stage that FAILS_ONCE
-# names fail once.
+# names fail once. If a warm interpreter is given, the jobs use it, and Snakemake asks SLURM for their states every second:
+# the plugin's own pauses, which suit jobs of minutes, grow by ten seconds each time that no job has finished.
 NOTES = """
 import os, sys
 words = sys.orig_argv
+if "SNS_WARM_PYTHON" in os.environ:
+    sys.executable = os.path.join(os.environ["SNS_WARM_PYTHON"], "python")
+    if "snakemake" in words:
+        import asyncio
+        from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+        RemoteExecutor.sleep = lambda executor: asyncio.sleep(1)
 if "sns_core" in words:
     stage = words[words.index("sns_core") + 1]
     with open("{folder}/stages", "a") as notes:
@@ -43,10 +51,15 @@ if "sns_core" in words:
 
 
 class Submitter:
-    """Start calls with the profile for SLURM, as a user on the login node does."""
+    """Start calls with the profile for SLURM, as a user on the login node does.
 
-    def __init__(self, cluster: Cluster, root: Path):
+    `warm`: the jobs fork from the warm interpreter, which saves most of their time. A signal to such a job does not reach
+    the forked process, so tests that disturb jobs leave it out.
+    """
+
+    def __init__(self, cluster: Cluster, root: Path, warm: bool = False):
         self.cluster, self.root, self.profile, self.overlay = cluster, root, root / "profiles" / "slurm", OVERLAY
+        self.warm = warm
 
     def command(self, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> list[str]:
         """Return the words of a call. They shorten only the profile's waits, which suit jobs of minutes."""
@@ -62,7 +75,8 @@ class Submitter:
         module_folder = folder / "modules"
         module_folder.mkdir(exist_ok=True)
         (module_folder / "sitecustomize.py").write_text(NOTES.format(folder=folder))
-        variables = {name: value for name, value in environment().items() if not name.startswith(("SLURM_", "CUDA_"))}
+        variables = warm_python.environment() if self.warm else environment()
+        variables = {name: value for name, value in variables.items() if not name.startswith(("SLURM_", "CUDA_"))}
         cluster = self.cluster.environment()
         path = os.pathsep.join([str(self.cluster.folder / "bin"), variables["PATH"], cluster["PATH"]])
         modules = os.pathsep.join([str(module_folder), *filter(None, [variables.get("PYTHONPATH")])])

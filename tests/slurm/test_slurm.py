@@ -90,10 +90,10 @@ def stalled(submitter, undisturbed, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def submitted(stalled, submitter, tmp_path_factory):
+def submitted(stalled, cluster, root, tmp_path_factory):
     """The run up to its tables, all through sbatch. The job that writes the shards fails at its first attempt."""
     folder = tmp_path_factory.mktemp("slurm")
-    status, said = submitter.call(folder, "metrics", fails_once="shard_dataset")
+    status, said = Submitter(cluster, root, warm=True).call(folder, "metrics", fails_once="shard_dataset")
     assert status == 0, said
     return folder, said
 
@@ -139,7 +139,7 @@ def test_jobs_of_dask_compute_the_same_metrics_as_a_thread(cluster, root, undist
     folder = Path(shutil.copytree(undisturbed, tmp_path / "run"))
     for name in ("metrics/sns.nc", "metrics/sns_windows.csv"):
         (folder / SYSTEM / name).unlink()
-    by_jobs = Submitter(cluster, root)
+    by_jobs = Submitter(cluster, root, warm=True)
     dask = "{scheduler: slurm, workers: 1, memory: 1000, options: {queue: others, walltime: '00:05:00'}}"
     by_jobs.overlay = f"{OVERLAY}metrics: {{dask: {dask}}}\n"
     status, said = by_jobs.call(folder, str(SYSTEM / "metrics/sns_windows.csv"))
