@@ -45,7 +45,7 @@ class CalibratedRefinement(DenoisingMethod):
     `match_departure` false keeps the estimate as it is, `balance` false gives no power back.
     """
 
-    needs = {"surrogate": ("pointwise", "pushforward", "crps"), "denoiser": ("denoiser",)}
+    needs = {"surrogate": ("pointwise", "pushforward", "dissipative", "crps"), "denoiser": ("denoiser",)}
     calibrated = True
 
     def __init__(
