@@ -18,10 +18,13 @@ from sns_core.data import shard_dataset, simulate_trajectories
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import load_dataset
 from sns_core.device import use_threads
+from sns_core.evaluation.calibration import calibrate_refinement
 from sns_core.methods import FrameSpace, Hardware, Method, build_method
+from sns_core.methods.build import CALIBRATION
 from sns_core.metrics.distances import spectrum_error
 from sns_core.metrics.ensembles import fair_crps
 from sns_core.metrics.lost import first_lost_step, is_lost
+from sns_core.plugins import is_calibrated
 from sns_core.rollout.engine import iterate
 from sns_core.rollout.ensemble import forecast
 from sns_core.shells import shell_power
@@ -71,6 +74,23 @@ def train_all(resolved: dict, seed: int, manifest: Path, folder: Path) -> dict[s
                 models=teachers, device="cpu", precision="float32",
             )  # fmt: skip
     return files
+
+
+def calibrate(name: str, spec: dict, models: dict[str, Path], manifest: Path, seed: int, folder: Path) -> Path:
+    """Measure what a method that is calibrated follows, and return the file."""
+    output = folder / "calibrations" / f"{name}.json"
+    if not output.exists():
+        calibrate_refinement(
+            name=name,
+            method=spec,
+            models=models,
+            manifest=manifest,
+            seed=seed,
+            output=output,
+            device="cpu",
+            precision="float32",
+        )
+    return output
 
 
 def test_frames(manifest: Path, split: str) -> torch.Tensor:
@@ -133,6 +153,8 @@ def run_seed(resolved: dict, seed: int, folder: Path) -> list[dict]:
             rows.append({**row, **score_run(frames, reference, shells)})
             continue
         models = {role: files[model] for role, model in spec["models"].items()}
+        if is_calibrated(spec["kind"]):
+            models |= {CALIBRATION: calibrate(name, spec, models, manifest, seed, folder)}
         method = build_method(spec, models, emulation, hardware=HARDWARE, frames=space)
         began = time.process_time()
         rolled = long_run(method, frames, MemberStreams(seed, "run", name, members=range(len(frames))))
@@ -161,12 +183,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="gets a folder for each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--methods", nargs="+", help="names of methods beside the solver (default: all)")
     parser.add_argument(
         "--overlays", type=Path, nargs="+", default=OVERLAYS, help="configurations on top of the default"
     )
     arguments = parser.parse_args()
     use_threads(1)
     resolved, rows = settings(arguments.overlays), []
+    if arguments.methods:
+        resolved["methods"] = {name: resolved["methods"][name] for name in ["solver", *arguments.methods]}
     for seed in arguments.seeds:
         rows += run_seed(resolved, seed, arguments.folder / str(seed))
         pd.DataFrame(rows).to_csv(arguments.folder / "seeds.csv", index=False)
