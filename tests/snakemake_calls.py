@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,8 +12,19 @@ from pathlib import Path
 import warm_python
 from helpers import process_group
 
+PROJECT = ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs")
 # The folder of the results of the smoke run, below the working directory.
 SYSTEM = Path("results/smoke/kolmogorov")
+
+
+def copy_project(root: Path, folder: Path) -> Path:
+    """Copy the project without its compiled code, but with the memory of its files' syntax. Return the folder."""
+    for name in PROJECT:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc"))
+        else:
+            shutil.copy(root / name, folder / name)
+    return folder
 
 
 def command(root: Path, folder: Path, *words: str, overlay: str = "", python: str = sys.executable) -> list[str]:
@@ -54,7 +66,7 @@ def planned(root: Path, folder: Path, *words: str, overlay: str = "") -> set[str
 def started(root: Path, folder: Path, *words: str, overlay: str = "", warm: bool = False) -> Iterator[subprocess.Popen]:
     """Start a call with its output in the file `log`. Kill it and its jobs if it still runs at the end of the block.
 
-    `warm`: start it by the warm interpreter. A signal that ends such a call ends its jobs by SIGKILL.
+    `warm`: start it by the warm interpreter, which passes on the signals that end a call, but not SIGSTOP.
     """
     python, variables = sys.executable, environment()
     if warm:

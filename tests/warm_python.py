@@ -1,17 +1,20 @@
-"""A `python` that starts at once: it forks `python -m snakemake` and `python -m sns_core` from loaded processes.
+"""A `python` that starts at once: it forks Snakemake, stages of `sns_core` and torchrun from loaded processes.
 
 The workflow's tests start about a hundred short processes, and the imports of torch, xarray and snakemake took most of
-their time. Two servers import these once. The folder that `start` returns holds an executable named `python`. The
-executable hands its words, working directory, environment and open files to a server, which forks. So each call still is
-a separate process, whose memory holds freshly imported modules and nothing else. All other calls go to the real
-interpreter.
+their time. Two servers import these once for all workers of a test session. The folder that `start` returns holds an
+executable named `python`. The executable hands its words, working directory, environment and open files to a server, which
+forks. So each call still is a separate process, whose memory holds freshly imported modules and nothing else. All other
+calls go to the real interpreter.
+
+The executable passes SIGINT, SIGTERM and SIGCONT on to the process group of the forked process. If the executable is
+killed, the server kills that group.
 
 With SNS_COLD_PYTHON=1 in the environment the tests use the real interpreter for everything.
 """
 
 import array
-import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import json
@@ -26,9 +29,12 @@ import sys
 import tempfile
 import time
 import traceback
+import uuid
 from pathlib import Path
 
 SOCKETS = "SNS_WARM_PYTHON"
+# Module that is called -> server that forks it.
+SERVERS = {"snakemake": "snakemake", "sns_core": "sns_core", "torch.distributed.run": "sns_core"}
 # Modules that each server imports. The first server does not import sns_core, because snakemake imports the sns_core of
 # the project that it runs.
 IMPORTS = {
@@ -40,24 +46,30 @@ IMPORTS = {
     # The first optimiser that a process makes imports torch._dynamo, which takes longer than a tiny training.
     "sns_core": [
         "netCDF4", "dask.array", "distributed", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
-        "torch._dynamo", "fontTools.subset", "numpy.ctypeslib", "xarray.computation.rolling", "pandas.io.formats.csvs",
+        "torch._dynamo", "torch.distributed.run", "fontTools.subset", "numpy.ctypeslib", "xarray.computation.rolling",
+        "pandas.io.formats.csvs",
     ],
 }  # fmt: skip
 CLIENT = """#!{python} -SE
-import array, json, os, socket, sys
+import array, json, os, signal, socket, sys
 
-words, folder = sys.argv[1:], os.environ.get({sockets!r}, "")
-path = os.path.join(folder, words[1]) if len(words) > 1 and words[0] == "-m" else ""
-if not folder or words[:1] != ["-m"] or words[1] not in {modules!r}:
+words, folder, servers = sys.argv[1:], os.environ.get({sockets!r}, ""), {servers!r}
+call = words[1:] if words[:1] == ["-u"] else words
+if not folder or call[:1] != ["-m"] or call[1] not in servers:
     os.execv({python!r}, [{python!r}, *words])
 server = socket.socket(socket.AF_UNIX)
-server.connect(path)
-message = json.dumps([words[1:], os.getcwd(), dict(os.environ)]).encode()
+server.connect(os.path.join(folder, servers[call[1]]))
+message = json.dumps([call[1:], os.getcwd(), dict(os.environ)]).encode()
 server.sendmsg([len(message).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 server.sendall(message)
+group = int(server.recv(8) or 0)
+passed = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
+for number in passed if group else ():
+    signal.signal(number, lambda number, frame: os.killpg(group, number))
 status = server.recv(8)
 number = int(status) if status else 1
 if number < 0:
+    signal.signal(-number, signal.SIG_DFL)
     os.kill(os.getpid(), -number)
 sys.exit(number)
 """
@@ -65,25 +77,50 @@ sys.exit(number)
 
 @functools.cache
 def start() -> Path | None:
-    """Start the servers, once per process. Return the folder of the executable; None with SNS_COLD_PYTHON=1."""
+    """Start the servers, unless another worker of this test session has done so. Return the folder of the executable.
+
+    Return None with SNS_COLD_PYTHON=1. The servers end when all workers have ended.
+    """
     if os.environ.get("SNS_COLD_PYTHON") == "1":
         return None
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
-    client = folder / "python"
-    client.write_text(CLIENT.format(python=sys.executable, sockets=SOCKETS, modules=tuple(IMPORTS)))
-    client.chmod(0o755)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    for module in IMPORTS:
-        line = [sys.executable, __file__, module, str(folder / module)]
-        server = subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, start_new_session=True)
-        atexit.register(server.wait)
-        atexit.register(server.stdin.close)  # the server ends when this end of the pipe closes
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    deadline = time.monotonic() + 120
-    while not all((folder / module).exists() for module in IMPORTS):
-        assert time.monotonic() < deadline, "the warm interpreters did not start"
-        time.sleep(0.02)
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
+    folder = Path(tempfile.gettempdir(), f"warm-{session[:12]}")  # the path of a socket must be short
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        workers = folder / "workers"
+        if not workers.exists():
+            os.mkfifo(workers)
+            client = folder / "python"
+            client.write_text(CLIENT.format(python=sys.executable, sockets=SOCKETS, servers=SERVERS))
+            client.chmod(0o755)
+            _remember_syntax()
+        reading = os.open(workers, os.O_RDONLY | os.O_NONBLOCK)
+        os.open(workers, os.O_WRONLY)  # this end stays open as long as the process of the worker lives
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        for module in IMPORTS:
+            if not (folder / module).exists():
+                line = [sys.executable, __file__, module, str(folder / module)]
+                subprocess.Popen(line, env=environment, stdin=reading, start_new_session=True)
+        os.close(reading)
+        deadline = time.monotonic() + 120
+        while not all((folder / module).exists() for module in IMPORTS):
+            assert time.monotonic() < deadline, "the warm interpreters did not start"
+            time.sleep(0.02)
     return folder
+
+
+def _remember_syntax() -> None:
+    """Write the memory of the files' syntax. Calls of the tests only read it, because they write no compiled code."""
+    from sns_core.stages import STAGES
+    from sns_workflow.fingerprint import modules
+    from sns_workflow.syntax import remember
+
+    writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    for stage in STAGES:
+        modules(stage)
+    remember()
+    sys.dont_write_bytecode = writes_nothing
 
 
 def environment() -> dict:
@@ -131,21 +168,21 @@ def _receive(connection: socket.socket) -> tuple[list, list[int]]:
     return json.loads(content), list(files)
 
 
-def _run(call: list, files: list[int]) -> None:
-    """Become the called process: run the module as `python -m` does, then end."""
+def _run(call: list, files: list[int], connection: socket.socket) -> None:
+    """Become the called process: tell the caller its process group, run the module as `python -m` does, then end."""
     words, folder, variables = call
+    os.setsid()
+    connection.sendall(f"{os.getpid():8}".encode())
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, 256)
-    os.setsid()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
     sys.argv, sys.path[0] = words, folder
     if SOCKETS in variables:
-        sys.executable = os.path.join(
-            variables[SOCKETS], "python"
-        )  # the workflow's jobs use the interpreter of snakemake
+        # The workflow's jobs use the interpreter of snakemake.
+        sys.executable = os.path.join(variables[SOCKETS], "python")
     sys.orig_argv = [sys.executable, "-m", *words]
     code = 1
     try:
@@ -156,6 +193,11 @@ def _run(call: list, files: list[int]) -> None:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -174,7 +216,7 @@ def _customise(python_path: str) -> None:
 
 
 def _serve(path: str) -> None:
-    """Answer calls until the pipe on standard input closes."""
+    """Answer calls until all workers have closed the pipe on standard input."""
     wake, written = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(written)
@@ -192,7 +234,7 @@ def _serve(path: str) -> None:
             if not child:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _run(call, files)
+                _run(call, files, connection)
             for file in files:
                 os.close(file)
             children[connection] = child
@@ -209,8 +251,11 @@ def _serve(path: str) -> None:
                     connection.sendall(str(code).encode())
                 connection.close()
         if 0 in ready:
+            os.unlink(path)
             for child in children.values():
                 _kill(child)
+            if not any((Path(path).parent / module).exists() for module in IMPORTS):
+                shutil.rmtree(Path(path).parent, ignore_errors=True)
             return
 
 

@@ -34,7 +34,8 @@ PROGRAMS = (
 
 # config_overrides lets the node claim more resources than the machine may have: the jobs are small, and the tests check
 # how jobs are submitted. slurmctld checks time limits every 30 s, which no option changes. A requeued job waits until
-# its old credential expires, after 120 s by default (cred_expire).
+# its old credential expires, after 120 s by default (cred_expire). slurmctld forgets ended jobs after MinJobAge seconds, which
+# are more than the tests take on the busiest machine.
 CONFIGURATION = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -64,7 +65,7 @@ SchedulerParameters=bf_interval=2,sched_interval=5
 ReturnToService=2
 KillWait=3
 OverTimeLimit=0
-MinJobAge=600
+MinJobAge=7200
 DefMemPerCPU=500
 PropagateResourceLimits=NONE
 GresTypes=gpu

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import warm_python
 from cluster import Cluster
 from helpers import process_group
-from snakemake_calls import SYSTEM, environment
+from snakemake_calls import SYSTEM
 
 from sns_core.files import read_tensors
 
@@ -20,23 +19,22 @@ from sns_core.files import read_tensors
 OVERLAY = """
 hardware: {device: cpu}
 use: {methods: [solver, pointwise, sns]}
-models: {pointwise: {training: {steps: 400}}}
+models: {pointwise: {training: {steps: 100}}}
 rollout: {steps: 30}
 """
 MODEL = str(SYSTEM / "models/pointwise.safetensors")
 
-# Python imports this module when it starts. The module notes the resources of a job, and lets the stage that FAILS_ONCE
-# names fail once. If a warm interpreter is given, the jobs use it, and Snakemake asks SLURM for their states every second:
-# the plugin's own pauses, which suit jobs of minutes, grow by ten seconds each time that no job has finished.
+# Python imports this module when it starts. The module notes the resources of a job. It lets the stage that FAILS_ONCE names
+# fail once, and lets a training stop itself once, at its checkpoint number STOPS_AT, as SIGSTOP stops a process. Snakemake
+# asks SLURM for the states of the jobs every second: the plugin's own pauses, which suit jobs of minutes, grow by ten seconds
+# each time that no job has finished.
 NOTES = """
-import os, sys
+import os, signal, sys
 words = sys.orig_argv
-if "SNS_WARM_PYTHON" in os.environ:
-    sys.executable = os.path.join(os.environ["SNS_WARM_PYTHON"], "python")
-    if "snakemake" in words:
-        import asyncio
-        from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
-        RemoteExecutor.sleep = lambda executor: asyncio.sleep(1)
+if "snakemake" in words:
+    import asyncio
+    from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+    RemoteExecutor.sleep = lambda executor: asyncio.sleep(1)
 if "sns_core" in words:
     stage = words[words.index("sns_core") + 1]
     with open("{folder}/stages", "a") as notes:
@@ -47,48 +45,65 @@ if "sns_core" in words:
         with open(words[words.index("--log") + 1], "w") as log:
             print("it fails on purpose", file=log)
         os._exit(1)
+    checkpoints, put = [], os.replace
+    def replace(source, target):
+        put(source, target)
+        if os.path.basename(target) == "checkpoint.safetensors":
+            checkpoints.append(target)
+            if len(checkpoints) == int(os.environ["STOPS_AT"]) and not os.path.exists("{folder}/stopped"):
+                os.mkdir("{folder}/stopped")
+                os.kill(os.getpid(), signal.SIGSTOP)
+    os.replace = replace
 """
 
 
 class Submitter:
     """Start calls with the profile for SLURM, as a user on the login node does.
 
-    `warm`: the jobs fork from the warm interpreter, which saves most of their time. A signal to such a job does not reach
-    the forked process, so tests that disturb jobs leave it out.
+    The calls and their jobs fork from the warm interpreter, which saves most of their time.
     """
 
-    def __init__(self, cluster: Cluster, root: Path, warm: bool = False):
+    def __init__(self, cluster: Cluster, root: Path):
         self.cluster, self.root, self.profile, self.overlay = cluster, root, root / "profiles" / "slurm", OVERLAY
-        self.warm = warm
 
     def command(self, folder: Path, *words: str, flags: tuple[str, ...] = ()) -> list[str]:
         """Return the words of a call. They shorten only the profile's waits, which suit jobs of minutes."""
         overlay = folder / "overlay.yaml"
         overlay.write_text(self.overlay)
         return [
-            sys.executable, "-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--directory", str(folder),
+            warm_python.executable(), "-m", "snakemake", "--snakefile", str(self.root / "Snakefile"), "--directory", str(folder),
             "--workflow-profile", str(self.profile), "--configfile", str(self.root / "config/smoke.yaml"), str(overlay),
-            "--slurm-init-seconds-before-status-checks", "10", "--latency-wait", "5", *flags, "--", *words,
+            "--latency-wait", "5", *flags, "--", *words,
         ]  # fmt: skip
 
-    def environment(self, folder: Path, fails_once: str = "") -> dict[str, str]:
+    def environment(self, folder: Path, fails_once: str, stops_at: int) -> dict[str, str]:
         module_folder = folder / "modules"
         module_folder.mkdir(exist_ok=True)
         (module_folder / "sitecustomize.py").write_text(NOTES.format(folder=folder))
-        variables = warm_python.environment() if self.warm else environment()
-        variables = {name: value for name, value in variables.items() if not name.startswith(("SLURM_", "CUDA_"))}
+        variables = warm_python.environment().items()
+        variables = {name: value for name, value in variables if not name.startswith(("SLURM_", "CUDA_"))}
         cluster = self.cluster.environment()
         path = os.pathsep.join([str(self.cluster.folder / "bin"), variables["PATH"], cluster["PATH"]])
         modules = os.pathsep.join([str(module_folder), *filter(None, [variables.get("PYTHONPATH")])])
-        return {**variables, **cluster, "PATH": path, "PYTHONPATH": modules, "FAILS_ONCE": fails_once}
+        return {
+            **variables,
+            **cluster,
+            "PATH": path,
+            "PYTHONPATH": modules,
+            "FAILS_ONCE": fails_once,
+            "STOPS_AT": str(stops_at),
+        }
 
     @contextlib.contextmanager
     def started(
-        self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = ""
+        self, folder: Path, *words: str, flags: tuple[str, ...] = (), fails_once: str = "", stops_at: int = 0
     ) -> Iterator[subprocess.Popen]:
         """Start a call in its own process group, its output in `log`. Kill it at the end of the block if it still runs."""
         with (folder / "log").open("w") as log:
-            words, environment = self.command(folder, *words, flags=flags), self.environment(folder, fails_once)
+            words, environment = (
+                self.command(folder, *words, flags=flags),
+                self.environment(folder, fails_once, stops_at),
+            )
             with process_group(words, env=environment, stdout=log, stderr=log) as process:
                 yield process
 

@@ -40,9 +40,9 @@ def assert_same(folder: Path, undisturbed: Path, names=SURROGATE) -> None:
         assert equal(folder / SYSTEM / name, undisturbed / SYSTEM / name), name
 
 
-def in_training(watch: Watch, count: int = 1):
-    """Return whether the surrogate's checkpoint was written so many times."""
-    return lambda: len(watch.steps) >= count
+def at_rest(folder: Path, watch: Watch):
+    """Return whether the training has stopped at the checkpoint that its call named, and the watch has seen it."""
+    return lambda: (folder / "stopped").exists() and watch.steps
 
 
 def test_the_profile_plans_without_slurm_and_a_training_requests_one_gpu_per_device(root, tmp_path):
@@ -81,19 +81,18 @@ def asks_for_gres(cluster, root, tmp_path) -> Submitter:
 def stalled(submitter, undisturbed, tmp_path_factory):
     """A training that stands still and has a time limit of one minute, which passes while the next tests run."""
     folder = without_surrogate(undisturbed, tmp_path_factory.mktemp("limit") / "run")
-    with Watch(folder) as watch, submitter.started(folder, MODEL) as process:
-        wait_for(in_training(watch, 3), process)
-        os.kill(stages(folder)[0][3], signal.SIGSTOP)
+    with Watch(folder) as watch, submitter.started(folder, MODEL, stops_at=3) as process:
+        wait_for(at_rest(folder, watch), process)
         (job,) = submitter.jobs(folder)
         submitter.cluster.call("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=1")
         yield folder, process, watch, watch.steps[-1]
 
 
 @pytest.fixture(scope="module")
-def submitted(stalled, cluster, root, tmp_path_factory):
+def submitted(stalled, submitter, tmp_path_factory):
     """The run up to its tables, all through sbatch. The job that writes the shards fails at its first attempt."""
     folder = tmp_path_factory.mktemp("slurm")
-    status, said = Submitter(cluster, root, warm=True).call(folder, "metrics", fails_once="shard_dataset")
+    status, said = submitter.call(folder, "metrics", fails_once="shard_dataset")
     assert status == 0, said
     return folder, said
 
@@ -139,7 +138,7 @@ def test_jobs_of_dask_compute_the_same_metrics_as_a_thread(cluster, root, undist
     folder = Path(shutil.copytree(undisturbed, tmp_path / "run"))
     for name in ("metrics/sns.nc", "metrics/sns_windows.csv"):
         (folder / SYSTEM / name).unlink()
-    by_jobs = Submitter(cluster, root, warm=True)
+    by_jobs = Submitter(cluster, root)
     dask = "{scheduler: slurm, workers: 1, memory: 1000, options: {queue: others, walltime: '00:05:00'}}"
     by_jobs.overlay = f"{OVERLAY}metrics: {{dask: {dask}}}\n"
     status, said = by_jobs.call(folder, str(SYSTEM / "metrics/sns_windows.csv"))
@@ -159,8 +158,8 @@ def disturbed(submitter, undisturbed, tmp_path_factory):
         for words in (("scancel",), ("scontrol", "requeue")):
             folder = without_surrogate(undisturbed, tmp_path_factory.mktemp(words[-1]) / "run")
             watch = stack.enter_context(Watch(folder))
-            process = stack.enter_context(submitter.started(folder, MODEL))
-            wait_for(in_training(watch), process)
+            process = stack.enter_context(submitter.started(folder, MODEL, stops_at=2))
+            wait_for(at_rest(folder, watch), process)
             (job,) = submitter.jobs(folder)
             submitter.cluster.call(*words, job["JobId"])
             jobs[words[-1]] = (folder, process, watch, job["JobId"])
@@ -194,8 +193,8 @@ def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
     The second call uses the profile for a cluster that expects a named partition and GPUs as gres.
     """
     with Watch(untrained) as watch:
-        with submitter.started(untrained, MODEL) as process:
-            wait_for(in_training(watch), process)
+        with submitter.started(untrained, MODEL, stops_at=2) as process:
+            wait_for(at_rest(untrained, watch), process)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         (orphan,) = submitter.jobs(untrained)
@@ -232,7 +231,7 @@ def test_a_training_past_its_limit_is_submitted_again_and_continues_from_its_che
 def test_a_training_over_two_nodes_learns_the_model_of_one_process(over_nodes, undisturbed, root, tmp_path):
     """The training is one job of two nodes. On each node, `srun` starts a torchrun with one process."""
     alone, folder = (without_surrogate(undisturbed, tmp_path / name) for name in ("alone", "nodes"))
-    short = OVERLAY.replace("steps: 400", "steps: 12, log_every: 4")
+    short = OVERLAY.replace("steps: 100", "steps: 12, log_every: 4")
     assert snakemake(root, alone, MODEL, overlay=short).returncode == 0
     over_nodes.overlay = short.replace("device: cpu", "device: cpu, devices: 2")
     status, said = over_nodes.call(folder, MODEL)

@@ -1,17 +1,16 @@
 """Several processes training one model: what one process learns, to rounding, resumed by any number of them."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import warm_python
 from tiny_models import SPECS, train
 
 from sns_core.errors import UserError
@@ -30,12 +29,13 @@ def together(tiny, folder, name, torchrun=(), **training):
     spec = {**SPECS[name], "training": {**SPECS[name]["training"], **training}}
     torchrun = torchrun or ("--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
     words = [
-        sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "--", "sns_core", "train_model", "--threads", "1",
+        warm_python.executable(), "-m", "torch.distributed.run", *torchrun, "-m", "--", "sns_core", "train_model", "--threads", "1",
         "--log", str(folder / "log"), "--name", name, "--spec", json.dumps(spec), "--manifest", str(tiny.manifest), "--seed", "3",
         "--device", "cpu", "--precision", "float32",
         "--output", str(folder / f"{name}.safetensors"), "--history", str(folder / f"{name}.csv"),
     ]  # fmt: skip
-    return subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    environment = {**warm_python.environment(), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
 
 
 def assert_close(left, right, tolerance):

@@ -1,12 +1,11 @@
 """Dry runs of a copy of the project over a finished run: which edit reruns which rules."""
 
 import os
-import shutil
 import time
 from pathlib import Path
 
 import pytest
-from snakemake_calls import planned
+from snakemake_calls import copy_project, planned
 
 PAGES = {
     "plot_ablation", "plot_condition_error", "plot_distributions", "plot_error", "plot_fields", "plot_levels", "plot_movie", "plot_spectra",
@@ -34,14 +33,7 @@ EVERYTHING = {
 @pytest.fixture(scope="module")
 def copied(root, finished, tmp_path_factory) -> tuple[Path, Path]:
     """(project, run): copies that the tests may edit. The run is complete."""
-    project = tmp_path_factory.mktemp("project")
-    for name in ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs"):
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, project / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, project / name)
-    return project, finished
+    return copy_project(root, tmp_path_factory.mktemp("project")), finished
 
 
 def append(text: str):

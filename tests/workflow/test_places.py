@@ -17,24 +17,12 @@ from types import SimpleNamespace
 import pytest
 from snakemake.resources import GroupResources
 from snakemake.shell import shell
-from snakemake_calls import SYSTEM, command, environment, planned, snakemake, started, wait_for
+from snakemake_calls import SYSTEM, command, copy_project, environment, planned, snakemake, started, wait_for
 from test_reruns import merged
 
 from sns_workflow import command as commands
 from sns_workflow.failures import HideCommands, describe_failures, describe_stop
 from sns_workflow.inspect_run import graph_of_jobs
-
-PROJECT = ("Snakefile", "workflow", "sns_core", "sns_workflow", "config", "profiles", "envs")
-
-
-def copy_project(root: Path, folder: Path) -> Path:
-    for name in PROJECT:
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / name)
-    return folder
 
 
 def test_called_by_its_path_without_the_environment_activated(root, tmp_path):

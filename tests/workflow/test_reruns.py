@@ -1,6 +1,7 @@
 """A job reruns if one of its settings has changed, for any values of the other settings; `verify` agrees."""
 
 import copy
+import functools
 import itertools
 import json
 import os
@@ -26,14 +27,17 @@ from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
 from sns_workflow.sweep import dependencies
 
 
+@functools.cache
+def layer(path: Path) -> dict:
+    """Return the content of a configuration file, which a caller must not change."""
+    return yaml.safe_load(path.read_text())
+
+
 def merged(root: Path, *overlays: dict) -> dict:
     """Return the configuration of the smoke run with overlays on top."""
     config = {}
-    for layer in (
-        *(yaml.safe_load((root / f"config/{name}.yaml").read_text()) for name in ("config", "smoke")),
-        *overlays,
-    ):
-        update_config(config, copy.deepcopy(layer))
+    for overlay in (layer(root / "config/config.yaml"), layer(root / "config/smoke.yaml"), *overlays):
+        update_config(config, copy.deepcopy(overlay))
     return config
 
 
