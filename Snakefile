@@ -3,6 +3,7 @@
 #   snakemake --cores 2                 the default run (config/config.yaml), all targets
 #   snakemake --cores 2 figures         one stage and what it needs: data, models, rollouts, metrics, figures, report
 #   snakemake --cores 2 --configfile config/smoke.yaml     another scale, as an overlay on the default
+import gc
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
+# Python leaves what Snakemake has imported out of its search for cycles: a call with nothing to do takes a seventh less time.
+gc.freeze()
 # The folder of this file, or its address where another workflow uses this one from the network.
 PROJECT = workflow.current_basedir.get_path_or_uri(secret_free=True)
 IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()

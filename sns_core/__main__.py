@@ -14,6 +14,7 @@ A mistake ends as one line on stderr (and in the log) with exit status 1. A reco
 """
 
 import contextlib
+import gc
 import importlib
 import inspect
 import os
@@ -121,6 +122,7 @@ def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path |
     from sns_core.record import recorded
 
     function = getattr(importlib.import_module(MODULES[stage]), stage)
+    _collect_again()
     for name in common:
         if name != "log" and name in inspect.signature(function).parameters:
             stage_words += [f"--{name}", common[name]]
@@ -135,5 +137,17 @@ def _run(stage: str, common: dict[str, str], stage_words: list[str], log: Path |
         function(**arguments)
 
 
+def _collect_again() -> None:
+    """Let Python collect cycles again after the imports, and leave what has been imported out of every collection.
+
+    Modules live until the process ends. To search them while they are loaded, and once more at the end, takes 0.8 s of the 2.4 s
+    of CPU time in which a stage with torch starts and ends (AMD EPYC, 29 November 2026).
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
 if __name__ == "__main__":
+    gc.disable()  # until the stage has been imported
     sys.exit(main(sys.argv[1:]))

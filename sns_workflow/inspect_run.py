@@ -11,6 +11,8 @@ after a checkout, a copy or a clock set back.
 
 import argparse
 import contextlib
+import functools
+import gc
 import graphlib
 import io
 import json
@@ -18,6 +20,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,14 +122,18 @@ def read_record(path: Path) -> dict | None:
 
 def judge_all(jobs: list[Job], thorough: bool) -> None:
     """Set the state of each job and the reason of the state; `thorough`: read every file again."""
+    digest = functools.cache(sha256 if thorough else checksum)  # most files are an input of many jobs
     made_by = {path: index for index, job in enumerate(jobs) for path in job.outputs}
     upstream = {n: {made_by[path] for path in job.inputs if path in made_by} for n, job in enumerate(jobs)}
     for index in graphlib.TopologicalSorter(upstream).static_order():
-        judge(jobs[index], [jobs[n] for n in sorted(upstream[index])], thorough)
+        judge(jobs[index], [jobs[n] for n in sorted(upstream[index])], digest)
 
 
-def judge(job: Job, upstream: list[Job], thorough: bool) -> None:
-    """Set the state of a job and why. The jobs `upstream`, whose results it reads, have been judged before."""
+def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256) -> None:
+    """Set the state of a job and why. The jobs `upstream`, whose results it reads, have been judged before.
+
+    `digest`: path -> sha256 of a file.
+    """
     marker = next((marker for marker in map(read, map(running_path, job.outputs)) if marker), None)
     if marker:
         job.state = "running" if alive(marker) else "killed"
@@ -140,27 +147,28 @@ def judge(job: Job, upstream: list[Job], thorough: bool) -> None:
     if record is None:
         job.state, job.why = "unrecorded", "no record says what made it"
         return
-    job.why = differs(job, record) or next((why for why in map(changed, record["inputs"].items()) if why), "")
-    if not job.why:
-        broken = next((source for source in upstream if source.state not in ("done", "running")), None)
-        job.why = f"{broken.outputs[0]}, which it reads, is {broken.state}" if broken else ""
+    broken = next((source for source in upstream if source.state not in ("done", "running")), None)
+    of_upstream = f"{broken.outputs[0]}, which it reads, is {broken.state}" if broken else ""
+    job.why = differs(job, record) or of_upstream or changed(record["inputs"], digest)
     if job.why:
         job.state = "stale"
         return
     for path in job.outputs:
         written = recorded_entry(path)
-        if written and written["sha256"] != (sha256(path) if thorough else checksum(path)):
+        if written and written["sha256"] != digest(path):
             job.state, job.why = "damaged", f"{path} is not what the job wrote (its checksum differs)"
             return
     job.state = "done"
 
 
-def changed(item: tuple[str, str]) -> str:
-    """Return what has changed in an input (path, checksum that the job saw); empty where nothing has."""
-    path, digest = Path(item[0]), item[1]
-    if not path.exists():
-        return f"{path}, which it was made from, is gone"
-    return "" if checksum(path) == digest else f"{path} is not the file that it was made from"
+def changed(inputs: dict[str, str], digest: Callable[[Path], str]) -> str:
+    """Return the first change in inputs, path -> checksum that the job saw; empty where nothing has changed."""
+    for path, recorded in inputs.items():
+        if not os.path.exists(path):
+            return f"{path}, which it was made from, is gone"
+        if digest(Path(path)) != recorded:
+            return f"{path} is not the file that it was made from"
+    return ""
 
 
 def differs(job: Job, record: dict) -> str:
@@ -257,4 +265,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # the search for cycles would take a sixth of the two seconds of this process
     sys.exit(main())

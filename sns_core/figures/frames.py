@@ -3,6 +3,7 @@
 A frame in one space dimension, a single row of points, is shown with the frames before it: a square picture of x and time.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from sns_core.figures.inputs import in_shown_units
 from sns_core.files import missing
 
 FRAME = ("member", "time", "layer", "y", "x")
+BLOCK_BYTES = (
+    2**20
+)  # of a member's frames that are read at a time, because who shows one frame mostly shows the next ones, too
 
 
 class Rollout:
@@ -24,6 +28,7 @@ class Rollout:
 
     def __init__(self, paths: list[Path], size: float):
         self._parts, self.time_units, self.variable = [], "1", ""
+        self._block, self._place_of_block = np.empty(0), None
         for path in paths:
             try:
                 part = in_shown_units(xr.open_dataset(path, engine="netcdf4", cache=False))
@@ -107,9 +112,20 @@ class Rollout:
         Raises UserError for an unknown member.
         """
         self.require(member)
-        before = [entry for entry in self._parts if member in entry[2] and entry[1][0] <= step]
+        before = [n for n, (_, steps, members) in enumerate(self._parts) if member in members and steps[0] <= step]
         if not before or step > self.last_step:
             return None
-        part, steps, members = before[-1]
+        steps = self._parts[before[-1]][1]
         index = int(np.searchsorted(steps, step, side="right")) - 1
-        return int(steps[index]), part[self.variable][members.index(member), index].values
+        return int(steps[index]), self._values(before[-1], member, index)
+
+    def _values(self, number: int, member: int, index: int) -> np.ndarray:
+        """Return the frame (C, H, W) of a member at an index of the part with this number. Its neighbours are read with it."""
+        part, _, members = self._parts[number]
+        frames = part[self.variable]
+        length = max(1, BLOCK_BYTES // (frames.dtype.itemsize * math.prod(frames.shape[2:])))
+        place = number, member, index // length
+        if place != self._place_of_block:
+            first = index // length * length
+            self._block, self._place_of_block = frames[members.index(member), first : first + length].values, place
+        return self._block[index % length]

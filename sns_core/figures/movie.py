@@ -88,7 +88,7 @@ def plot_movie(
             for path, scale, quality in ((Path(output), 1.0, "full"), (small, SMALL, "small"))
         ]
         for index in progress(len(steps), "frames of the movie"):
-            picture = pictures.draw(int(steps[index]), system)
+            picture = av.VideoFrame.from_ndarray(pictures.draw(int(steps[index]), system), format="rgba")
             for film in films:
                 film.add(picture)
 
@@ -108,7 +108,7 @@ def panel_size(points: int, wanted: int) -> int:
 
 
 class _Film:
-    """An MP4 file of pictures (H, W, 3) of bytes, scaled by `scale`; the same pictures give the same file."""
+    """An MP4 file of pictures, scaled by `scale`; the same pictures give the same file."""
 
     def __init__(self, path: Path, rate: int, size: tuple[int, int], scale: float, quality: str):
         self.path, self.rate, self.quality = path, rate, quality
@@ -134,9 +134,8 @@ class _Film:
             self._file.mux(self._stream.encode())
         self._closing.__exit__(*failure)
 
-    def add(self, picture: np.ndarray) -> None:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        frame = frame.reformat(self.width, self.height, "yuv420p", dst_colorspace="ITU709", interpolation="AREA")
+    def add(self, picture: av.VideoFrame) -> None:
+        frame = picture.reformat(self.width, self.height, "yuv420p", dst_colorspace="ITU709", interpolation="AREA")
         frame.pts, self._count = self._count, self._count + 1
         self._file.mux(self._stream.encode(frame))
 
@@ -293,7 +292,7 @@ class _Pictures:
     # The pictures
 
     def draw(self, step: int, system) -> np.ndarray:
-        """Return the picture (H, W, 3) at a step."""
+        """Return the picture (H, W, 4) at a step: red, green, blue and an opacity that is full everywhere."""
         units = "" if self.units == "1" else f" {self.units}"
         self.clock.set_text(f"t = {step * self.time_step:.{self.decimals}f}{units}")
         self.place.set_text(f"step {step}, member {self.member}")
@@ -310,7 +309,7 @@ class _Pictures:
                     self._pixels()[*self._slot(row, column), :3] = colours
         for artist in self.moving:
             self.figure.draw_artist(artist)
-        return self._pixels()[..., :3]
+        return self._pixels()
 
     def _coloured(self, picture: np.ndarray) -> np.ndarray:
         """Return the colours (C, panel height, panel width, 3) of a picture (C, H, W), one square per point, y upwards."""

@@ -7,6 +7,7 @@ rule calibrate_refinement:
         output=f"{RESULTS}/{{system}}/calibrations/{{method}}.json",
     log:
         f"{RESULTS}/{{system}}/logs/calibrate_{{method}}.log",
+    priority: 1
     conda:
         ENVIRONMENT
     resources:

@@ -1,3 +1,5 @@
+# Jobs of a higher priority start first. Trainings, and the calibration that waits for one of them, are the longest chain of the
+# demo, and the movie is its longest figure: without priorities, one of two cores is idle for half a minute at the end.
 rule train_model:
     input:
         manifest=get_manifest,
@@ -10,6 +12,7 @@ rule train_model:
         history=f"{RESULTS}/{{system}}/models/{{model}}.csv",
     log:
         f"{RESULTS}/{{system}}/logs/train_{{model}}.log",
+    priority: 1
     conda:
         ENVIRONMENT
     threads: config["hardware"]["devices"]

@@ -14,6 +14,7 @@ rule plot_movie:
         small=f"{RESULTS}/{{system}}/figures/movie_small.mp4",
     log:
         f"{RESULTS}/{{system}}/logs/plot_movie.log",
+    priority: 1
     conda:
         ENVIRONMENT
     resources:
