@@ -180,13 +180,15 @@ def _run(call: list, files: list[int], connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(variables)
     sys.argv, sys.path[0] = words, folder
+    python_path = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[1:1] = [entry for entry in python_path if entry not in sys.path]
     if SOCKETS in variables:
         # The workflow's jobs use the interpreter of snakemake.
         sys.executable = os.path.join(variables[SOCKETS], "python")
     sys.orig_argv = [sys.executable, "-m", *words]
     code = 1
     try:
-        _customise(variables.get("PYTHONPATH", ""))
+        _customise(python_path)
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
@@ -206,9 +208,9 @@ def _run(call: list, files: list[int], connection: socket.socket) -> None:
         os._exit(code)
 
 
-def _customise(python_path: str) -> None:
+def _customise(python_path: list[str]) -> None:
     """Run the first `sitecustomize.py` of PYTHONPATH, as an interpreter does when it starts."""
-    for folder in filter(None, python_path.split(os.pathsep)):
+    for folder in python_path:
         path = os.path.join(folder, "sitecustomize.py")
         if os.path.exists(path):
             runpy.run_path(path)

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import warm_python
 from snakemake.resources import GroupResources
 from snakemake.shell import shell
-from snakemake_calls import SYSTEM, command, copy_project, environment, planned, snakemake, started, wait_for
+from snakemake_calls import SYSTEM, command, copy_project, planned, snakemake, started, wait_for
 from test_reruns import merged
 
 from sns_workflow import command as commands
@@ -80,8 +81,9 @@ module sns:
 
 use rule * from sns as sns_*
 """)
-    words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--", "results/smoke/report.html"]
-    path = {**environment(), "PYTHONPATH": str(root)}
+    words = ["--cores", "1", "--dry-run", "--", "results/smoke/report.html"]
+    path = {**warm_python.environment(), "PYTHONPATH": str(root)}
+    words = [warm_python.executable(), "-m", "snakemake", *words]
     return subprocess.run(words, cwd=folder, env=path, capture_output=True, text=True, timeout=200)
 
 
@@ -110,9 +112,10 @@ module second:
 use rule * from first as first_*
 use rule * from second as second_*
 """)
-    words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "reason", "--"]
+    words = [warm_python.executable(), "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "reason", "--"]
     words += [f"{folder}/smoke/kolmogorov/models/pointwise.safetensors" for folder in ("results", "elsewhere")]
-    call = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+    variables = warm_python.environment()
+    call = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=200)
     said = call.stdout + call.stderr
     assert call.returncode == 0, said
     for name, folder in (("first", "results"), ("second", "elsewhere")):
@@ -151,13 +154,14 @@ def test_with_conda_jobs_use_the_python_of_their_environment_and_the_code_of_the
     """Environments come from channels that a test cannot reach, so a program of that name makes an empty one."""
     programs = tmp_path / "conda/bin"
     programs.mkdir(parents=True)
-    (programs / "conda").write_text(CONDA.format(folder=tmp_path, python=sys.executable))
+    (programs / "conda").write_text(CONDA.format(folder=tmp_path, python=warm_python.executable()))
     (programs / "conda").chmod(0o755)
     (programs / "activate").write_text('PATH="$1/bin:$PATH"\n')
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    words = command(root, tmp_path, str(SYSTEM / "data/test.nc"))
+    words = command(root, tmp_path, str(SYSTEM / "data/test.nc"), python=warm_python.executable())
     words[-2:-2] = ["--sdm", "conda"]
-    call = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    variables = warm_python.environment()
+    call = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
     assert call.returncode == 0, call.stdout + call.stderr
     (line,) = (tmp_path / "calls").read_text().splitlines()
     assert "sns_core simulate_trajectories" in line and (tmp_path / SYSTEM / "data/test.nc").exists()
@@ -230,7 +234,7 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
 def test_a_stopped_call_ends_with_one_line(root, tmp_path):
     longer = "models: {pointwise: {training: {steps: 30000}}}"
     model = SYSTEM / "models/pointwise.safetensors"
-    with started(root, tmp_path, str(model), overlay=longer) as process:
+    with started(root, tmp_path, str(model), overlay=longer, warm=True) as process:
         wait_for(lambda: list(tmp_path.glob(f"{SYSTEM}/models/.work/*/checkpoint.safetensors")), process)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(100) != 0
