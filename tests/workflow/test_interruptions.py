@@ -64,7 +64,7 @@ def test_killed_at_every_stage_the_run_completes_with_the_same_bits(root, finish
 
 
 def test_a_second_call_at_the_same_time_ends_with_a_message_and_the_first_completes(root, finished, run):
-    longer = "models: {pointwise: {training: {steps: 400}}}"
+    longer = "models: {pointwise: {training: {steps: 100}}}"
     at_work_on_model = at_work(run, "models/provenance/pointwise.safetensors")
     with started(root, run, str(SYSTEM / "models/pointwise.safetensors"), overlay=longer) as process:
         wait_for(at_work_on_model, process)

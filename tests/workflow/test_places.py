@@ -198,6 +198,9 @@ def test_jobs_in_a_group_add_up_what_they_ask_for(root, tmp_path, monkeypatch):
 
 def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name, value in warm_python.environment().items():
+        monkeypatch.setenv(name, value)
+    module = f"{warm_python.executable()} -m sns_core"
     segments = {
         method: [f"results/long/kolmogorov/rollouts/{method}/{group}-{group}/segment_0000.nc" for group in range(5000)]
         for method in ("solver", "sns")
@@ -209,7 +212,7 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     params = SimpleNamespace(
         settings=commands.settings("plot_fields", values)(None),
         code="0",
-        call=f"{commands.python(False)} -m sns_core plot_fields",
+        call=f"{module} plot_fields",
     )
     files = {"input": SimpleNamespace(reference="reference.nc"), "output": SimpleNamespace(output="fields.png")}
     assert len(params.settings) > 600_000
@@ -224,7 +227,7 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     params.settings = commands.settings(
         "compute_metrics", {"window": 1, "shells": [1, 2], "map_lags": 1, "user_metrics": []}
     )(None)
-    params.dask, params.call = "{}", f"{commands.python(False)} -m sns_core compute_metrics"
+    params.dask, params.call = "{}", f"{module} compute_metrics"
     with pytest.raises(subprocess.CalledProcessError):
         shell(commands.command("compute_metrics"), params=params, threads=1, log="metrics.log", **files)
     text = Path("metrics.log").read_text().strip().splitlines()
