@@ -97,7 +97,9 @@ def start() -> Path | None:
             _remember_syntax()
         reading = os.open(workers, os.O_RDONLY | os.O_NONBLOCK)
         os.open(workers, os.O_WRONLY)  # this end stays open as long as the process of the worker lives
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        # Threads that wait sleep: those of a call with several threads would take the processors from other calls.
+        threads = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+        environment = {**os.environ, **threads, "PYTHONDONTWRITEBYTECODE": "1"}
         for module in IMPORTS:
             if not (folder / module).exists():
                 line = [sys.executable, __file__, module, str(folder / module)]
