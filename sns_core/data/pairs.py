@@ -31,6 +31,9 @@ class Dataset:
     manifest: dict
     static: torch.Tensor | None = None
 
+    def __post_init__(self):
+        self.shards = [np.asarray(shard) for shard in self.shards]  # still mapped; a memmap is slow to index
+
     @property
     def statistics(self) -> dict:
         """The statistics of the training split, as described in `data.shards`."""
@@ -129,9 +132,10 @@ class PairSampler:
         if self.anchor_gap is not None:
             # The anchor is drawn uniformly from all frames that are at least `gap` frames before or after the sample.
             gap = self.anchor_gap
-            distant = [np.r_[0 : max(0, t - gap + 1), min(length, t + frames - 1 + gap) : length] for t in first]
-            picks = torch.rand(batch, generator=generator).numpy()
-            anchors = np.array([times[int(p * len(times))] for times, p in zip(distant, picks, strict=True)])
+            before, after = np.maximum(first - gap + 1, 0), np.minimum(first + frames - 1 + gap, length)
+            count = before + length - after
+            pick = (torch.rand(batch, generator=generator).numpy() * count.astype(np.float32)).astype(int)
+            anchors = np.where(pick < before, pick, after + pick - before)
             times = np.concatenate([anchors[:, None], times], axis=1)
         flat = self.dataset.gather(np.repeat(member, times.shape[1]), times.ravel())
         sample = flat.view(batch, times.shape[1], *flat.shape[1:])

@@ -23,6 +23,12 @@ from sns_core.grids import Grid, grid_shape, per_axis
 HEAD_FEATURES = ("bottleneck_grid", "bottleneck", "encoder")
 
 
+def _padded(x: torch.Tensor, margin: tuple[int, int]) -> torch.Tensor:
+    """Return x (B, C, H, W) with circular padding by `margin` = (along y, along x)."""
+    rows, columns = margin
+    return F.pad(x, (columns, columns, rows, rows), mode="circular")
+
+
 class _CircularPad(torch.autograd.Function):
     """Circular padding of (B, C, H, W) by `margin` = (along y, along x), with a backward pass of few copies.
 
@@ -34,8 +40,7 @@ class _CircularPad(torch.autograd.Function):
     @staticmethod
     def forward(context, x, margin):
         context.margin = margin
-        rows, columns = margin
-        return F.pad(x, (columns, columns, rows, rows), mode="circular")
+        return _padded(x, margin)
 
     @staticmethod
     def backward(context, gradient):
@@ -85,7 +90,8 @@ class PeriodicConv2d(nn.Conv2d):
                     ends = x.narrow(axis, x.shape[axis] - margin, margin), x.narrow(axis, 0, margin)
                     x = torch.cat([ends[0], x, ends[1]], axis)
         elif any(self.margin):
-            x = _CircularPad.apply(x, self.margin)
+            # A function with a backward pass of its own costs as much as the padding itself.
+            x = _CircularPad.apply(x, self.margin) if torch.is_grad_enabled() else _padded(x, self.margin)
         return super().forward(x)
 
 
