@@ -14,9 +14,8 @@ from sns_core.figures.inputs import in_shown_units
 from sns_core.files import missing
 
 FRAME = ("member", "time", "layer", "y", "x")
-BLOCK_BYTES = (
-    2**20
-)  # of a member's frames that are read at a time, because who shows one frame mostly shows the next ones, too
+# Bytes of a member's frames that are read at a time, because who shows one frame mostly shows the next ones, too.
+BLOCK_BYTES = 2**20
 
 
 class Rollout:
