@@ -93,6 +93,15 @@ def calibrate(name: str, spec: dict, models: dict[str, Path], manifest: Path, se
     return output
 
 
+def method_of(name: str, spec: dict, files: dict[str, Path], manifest: Path, seed: int, folder: Path) -> Method:
+    """Build a method from its models, calibrated where its kind needs it."""
+    models, emulation = {role: files[model] for role, model in spec["models"].items()}, Emulation.read(manifest)
+    if is_calibrated(spec["kind"]):
+        models |= {CALIBRATION: calibrate(name, spec, models, manifest, seed, folder)}
+    space = FrameSpace(admissible=emulation.build_system().admissible)
+    return build_method(spec, models, emulation, hardware=HARDWARE, frames=space)
+
+
 def test_frames(manifest: Path, split: str) -> torch.Tensor:
     """Return all frames (member, time, C, H, W) of a split, in standard deviations."""
     dataset = load_dataset(manifest, split)
@@ -142,8 +151,7 @@ def score_forecasts(method: Method, frames: torch.Tensor, streams: MemberStreams
 def run_seed(resolved: dict, seed: int, folder: Path) -> list[dict]:
     """Return one row per method."""
     manifest = make_data(resolved, seed, folder)
-    files, emulation = train_all(resolved, seed, manifest, folder), Emulation.read(manifest)
-    space = FrameSpace(admissible=emulation.build_system().admissible)
+    files = train_all(resolved, seed, manifest, folder)
     frames, reference = (test_frames(manifest, split) for split in ("test", "train"))
     shells = tuple(resolved["metrics"]["shells"])
     rows = []
@@ -152,10 +160,7 @@ def run_seed(resolved: dict, seed: int, folder: Path) -> list[dict]:
         if name == "solver":
             rows.append({**row, **score_run(frames, reference, shells)})
             continue
-        models = {role: files[model] for role, model in spec["models"].items()}
-        if is_calibrated(spec["kind"]):
-            models |= {CALIBRATION: calibrate(name, spec, models, manifest, seed, folder)}
-        method = build_method(spec, models, emulation, hardware=HARDWARE, frames=space)
+        method = method_of(name, spec, files, manifest, seed, folder)
         began = time.process_time()
         rolled = long_run(method, frames, MemberStreams(seed, "run", name, members=range(len(frames))))
         row["ms per step"] = 1000 * (time.process_time() - began) / (frames.shape[1] - 1)
