@@ -139,21 +139,24 @@ def main() -> None:
     resolved, folder, runs = settings(OVERLAYS), arguments.folder / str(arguments.seed), {}
     resolved["methods"] = {name: resolved["methods"][name] for name in arguments.methods}
     for name in [*SOLVERS, *arguments.methods]:
-        kept = folder / "long" / f"{name}.npz"
-        if not kept.exists():
+        file = folder / "long" / f"{name}.npz"
+        if not file.exists():
             measured = make_run(name, arguments.seed, folder, resolved, arguments.members, arguments.steps)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(kept, **vars(measured))
-        with np.load(kept) as content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(file, **vars(measured))
+        with np.load(file) as content:
             runs[name] = Measured(**content)
         print(f"{name}: {float(runs[name].seconds):.0f} seconds", flush=True)
     shells, reference = tuple(resolved["metrics"]["shells"]), runs.pop("reference")
-    print(table([{"method": name, **score(slice(None), one, reference, shells)} for name, one in runs.items()]), "\n")
+    print(
+        table([{"method": name, **score(slice(None), measured, reference, shells)} for name, measured in runs.items()]),
+        "\n",
+    )
     print(
         table(
             [
-                {"method": name, "tenth": tenth + 1, **score(slice(tenth, tenth + 1), one, reference, shells)}
-                for name, one in runs.items()
+                {"method": name, "tenth": tenth + 1, **score(slice(tenth, tenth + 1), measured, reference, shells)}
+                for name, measured in runs.items()
                 for tenth in range(TENTHS)
             ]
         )

@@ -1,4 +1,4 @@
-"""What the benchmark of millions of steps measures, on frames whose scores are known."""
+"""The measures of a run of millions of steps, on frames whose scores are known."""
 
 from pathlib import Path
 
