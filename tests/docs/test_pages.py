@@ -95,9 +95,23 @@ def test_the_tour_lists_every_room_once_from_the_top_floor_down():
     assert highest == sorted(highest, reverse=True)
 
 
-@pytest.mark.parametrize(("page", "file"), [("add-a-method", "held.yaml"), ("external-rollouts", "mine.yaml")])
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("add-a-method", "held.yaml"),
+        ("external-rollouts", "mine.yaml"),
+        ("your-own-flow", "surrogate.yaml"),
+    ],
+)
 def test_configurations_of_the_pages_are_valid(config, page, file):
     validate(merge(config, yaml.safe_load(blocks(page)[file])))
+
+
+def test_the_surrogate_of_a_users_flow_is_the_one_that_was_measured(config):
+    """The page leaves out what repeats a default of the objective."""
+    shown = yaml.safe_load(blocks("your-own-flow")["surrogate.yaml"])["models"]["dissipative"]
+    measured = merge(config, yaml.safe_load((ROOT / "config" / "rivals.yaml").read_text()))["models"]["dissipative"]
+    assert {key: measured[key] for key in shown} == shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
