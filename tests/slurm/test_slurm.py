@@ -208,7 +208,9 @@ def test_a_killed_snakemake_leaves_its_job_and_the_next_call_completes(
     cancelled, second = submitter.jobs(untrained)
     assert (cancelled["JobState"], second["JobState"]) == ("CANCELLED", "COMPLETED")
     assert (second["Partition"], second["TresPerNode"]) == ("others", "gres:gpu:1") and "TresPerJob" not in second
-    assert stages(untrained)[-1][1:3] == (second["JobId"], "0"), "the training got no GPU"
+    # The cancelled job may still hold the first of the three GPUs.
+    job, gpu, *_ = stages(untrained)[-1][1:]
+    assert job == second["JobId"] and gpu in ("0", "1", "2"), "the training got no GPU"
     assert watch.steps == sorted(watch.steps), "the second job began at the first step"
     assert_same(untrained, undisturbed)
 
