@@ -91,7 +91,7 @@ def make_run(name: str, seed: int, folder: Path, resolved: dict, members: int, s
     return measure(frames, (frame for _, frame, _ in iterate(method, carry, streams, range(1, steps + 1))), steps)
 
 
-def score(part: slice, run: Measured, reference: Measured, shells: tuple[int, int]) -> dict[str, float]:
+def score(part: slice, run: Measured, reference: Measured, shells: tuple[int, int]) -> dict[str, str]:
     """Return the scores of some tenths of a run; errors are those of a mean over independent members.
 
     Only members that live to the end of these tenths count. Ratios are to the whole reference.
