@@ -27,30 +27,32 @@ from sns_core.shells import shell_index
 from sns_core.streams import MemberStreams
 from sns_core.systems import build_system
 
+# The bound of the level keeps walks short: an untrained network finds every pair far out.
 WALK = {"path": "left_then_down", "readout": {"kind": "argmax"}, "sampler": {}, "stride": 1}
+BOUNDED = {**WALK, "max_level": 6}
 STEADY = {"readout": {"kind": "calibrated", "refine_share": 0.5}, "sampler": {}, "stride": 1}
 METHODS = {
     "solver": {"kind": "solver"},
     "pointwise": {"kind": "pointwise"},
-    "published": {"kind": "refinement", **WALK},
+    "published": {"kind": "refinement", **BOUNDED},
     "joint": {
         "kind": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "refine_share": 0.7},
         "stride": 4, "shared_level": True, "max_level": 4,
     },
-    "sampled": {"kind": "refinement", **WALK, "path": "down_then_left", "readout": {"kind": "sample"}},
-    "held condition": {"kind": "refinement", **WALK, "path": "fixed_condition", "condition_level": 3},
+    "sampled": {"kind": "refinement", **BOUNDED, "path": "down_then_left", "readout": {"kind": "sample"}},
+    "held condition": {"kind": "refinement", **BOUNDED, "path": "fixed_condition", "condition_level": 3},
     "in place": {
         "kind": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "calibrated", "refine_share": 0.7},
         "stride": 4, "shared_level": True, "max_level": 4, "renoise": False,
     },
     "in place, several moves": {
-        "kind": "refinement", **WALK, "path": "diagonal", "readout": {"kind": "quantile", "quantile": 0.5},
+        "kind": "refinement", **BOUNDED, "path": "diagonal", "readout": {"kind": "quantile", "quantile": 0.5},
         "stride": 3, "shared_level": True, "renoise": False,
     },
     "periodic": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": False}},
     "random": {"kind": "refinement", **WALK, "blind": {"level": 2, "every": 3, "random": True}},
-    "every third": {"kind": "refinement", **WALK, "refine_every": 3},
-    "heun": {"kind": "refinement", **WALK, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
+    "every third": {"kind": "refinement", **BOUNDED, "refine_every": 3},
+    "heun": {"kind": "refinement", **BOUNDED, "path": "diagonal", "sampler": {"eta": 0.0, "order": 2}, "stride": 2},
     "calibrated": {"kind": "calibrated_refinement", "denoiser": "residual"},
     "crps": {"kind": "stochastic_surrogate", "surrogate": "crps"},
     "pushforward": {"kind": "pointwise", "surrogate": "pushforward"},
@@ -62,7 +64,7 @@ METHODS = {
     "generation": {"kind": "generation", **WALK, "stride": 5},
     "clean": {"kind": "generation", **WALK, "path": "clean", "stride": 5, "condition_level": 0},
     "generation of residuals": {"kind": "generation", **WALK, "stride": 5, "denoiser": "residual"},
-    "resampled anchor": {"kind": "refinement", **WALK, "anchor_frame": "resampled"},
+    "resampled anchor": {"kind": "refinement", **BOUNDED, "anchor_frame": "resampled"},
     "thermalizer": {"kind": "thermalizer", **STEADY, "denoiser": "unconditional", "min_level": 2},
     "thermalizer of pairs": {"kind": "thermalizer", **STEADY},
     "acdm": {"kind": "acdm", "sampler": {}, "stride": 5, "denoiser": "acdm"},

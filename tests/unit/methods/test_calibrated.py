@@ -121,8 +121,8 @@ def test_an_error_of_the_surrogate_shrinks_by_the_factor_that_theory_gives(metho
 
 
 def test_the_loop_finds_the_power_that_the_estimate_lacks(method, pairs, power):
-    starts, member_streams = pairs[0][:64], MemberStreams("loop", members=range(64))
-    calibration, history, _ = find_balance(method, starts, member_streams, loop_gain(method, *pairs), steps=600)
+    starts, member_streams = pairs[0][:32], MemberStreams("loop", members=range(32))
+    calibration, history, _ = find_balance(method, starts, member_streams, loop_gain(method, *pairs), steps=400)
     torch.testing.assert_close(calibration.balance[0, 1:5], posterior_power(calibration)[0, 1:5], rtol=0.2, atol=0)
     late = torch.stack(history[len(history) // 2 :]).mean(0)
     torch.testing.assert_close(late[0, 1:5], power[0, 1:5], rtol=0.1, atol=0)
