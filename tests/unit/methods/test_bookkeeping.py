@@ -160,7 +160,12 @@ def test_a_thousand_levels_and_heads_that_see_places_run_from_files(tiny, tmp_pa
     spec = {**spec, "network": network, "diffusion": {**spec["diffusion"], "levels": 1000}}
     spec = {**spec, "training": {**spec["training"], "steps": 4, "warmup": 1}}
     models = {**tiny.models, "denoiser": train(tmp_path, tiny.manifest, "thousand", spec)}
-    options = {"kind": "refinement", "bookkeeping": "indices", "readout": {"kind": "quantile", "quantile": 1e-3}, "stride": 50}
+    options = {
+        "kind": "refinement",
+        "bookkeeping": "indices",
+        "readout": {"kind": "quantile", "quantile": 1e-3},
+        "stride": 50,
+    }
     method = build_method(options, models, Emulation.read(tiny.manifest), hardware=Hardware(precision="float32"))
     system = Emulation.read(tiny.manifest).build_system()
     states = system.initial_state(2, [generator("test", member) for member in range(2)])
