@@ -25,7 +25,7 @@ from sns_workflow.inspect_run import graph_of_jobs
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 5.0, 500.0
-PLANNED = 6  # drawn configurations of which Snakemake builds the graph of jobs
+PLANNED = 6  # Snakemake builds the graph of jobs of the first drawn configurations that are read
 OPTIONS = settings(
     derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
 )
