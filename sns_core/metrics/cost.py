@@ -199,9 +199,11 @@ def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:
         rivals = table[solvers & alike & (table["score"] == row["score"])]
         # A method that loses members has no spectrum in the long run, so every solver that stays is better.
         error = math.inf if row["members_lost"] else max(row["error"], row["floor"])
-        # A grid whose error is inside its own floor is exact, as far as a run of its length can tell.
-        exact = (rivals["error"] <= rivals["floor"]) & (row["floor"] > 0)
-        errors = rivals["error"].mask(exact, row["floor"]).clip(lower=row["floor"])
+        # A grid whose error is inside its own floor is exact, as far as a run of its length can tell: it is as good as any
+        # method, also as one whose run is too long for a floor.
+        exact = rivals["error"] <= rivals["floor"]
+        equal = rivals["error"].clip(upper=row["floor"] or row["error"])
+        errors = rivals["error"].mask(exact, equal).clip(lower=row["floor"])
         seconds, at_most = seconds_at(error, frontier(list(zip(rivals["seconds"], errors, strict=True))))
         better = rivals[(rivals["seconds"] <= row["seconds"]) & (errors <= error)].sort_values("seconds")
         speed_up = seconds / row["seconds"]

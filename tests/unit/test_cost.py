@@ -357,11 +357,12 @@ def test_errors_inside_the_floor_count_as_equal():
             "error": [0.009, 0.013, 0.2, 0.011], "floor": 0.015, "members_lost": 0, "preparation": 1.0,
         }
     )  # fmt: skip
-    free = rows.assign(floor=0.0)
-    for table in (rows, free):
+    free, long = rows.assign(floor=0.0), rows.assign(floor=[0.015, 0.015, 0.015, 0.0])
+    for table in (rows, free, long):
         _compare(table, (table["kind"] == "grid") | (table["contender"] == "solver"))
     assert rows["solver_seconds"].iloc[-1] == 2.0 and rows["beaten_by"].iloc[-1] == "32"
     assert 2.0 < free["solver_seconds"].iloc[-1] < 4.0 and free["beaten_by"].iloc[-1] == ""
+    assert long["solver_seconds"].iloc[-1] == 2.0, "a rollout too long for a floor meets grids that have one"
 
 
 def test_a_missing_table_is_named(tmp_path):
