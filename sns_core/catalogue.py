@@ -22,6 +22,7 @@ METHODS = {
     "stochastic_surrogate": "sns_core.methods.stochastic_surrogate.StochasticSurrogate",
     "flow_matching": "sns_core.methods.flow_matching.FlowMatching",
     "distilled_flow_matching": "sns_core.methods.distilled.DistilledFlowMatching",
+    "distilled_generation": "sns_core.methods.distilled.DistilledGeneration",
     "rolling_window": "sns_core.methods.rolling_window.RollingWindow",
     "pde_refiner": "sns_core.methods.pde_refiner.PDERefiner",
     "external": "sns_core.methods.external.External",
@@ -36,7 +37,8 @@ OBJECTIVES = {
     "dissipative": "sns_core.training.dissipation.DissipativeObjective",
     "crps": "sns_core.training.crps.CRPSObjective",
     "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
-    "distilled_flow_matching": "sns_core.training.distillation.DistillationObjective",
+    "distilled_flow_matching": "sns_core.training.distillation.FlowDistillationObjective",
+    "distilled_generation": "sns_core.training.distillation.GenerationDistillationObjective",
     "rolling_window": "sns_core.training.window.WindowObjective",
     "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }

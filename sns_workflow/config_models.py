@@ -16,6 +16,14 @@ def with_teachers(names: Iterable[str], models: dict[str, dict]) -> list[str]:
     return needed
 
 
+def settle_diffusion(models: dict[str, dict]) -> None:
+    """Give each model that learns from a denoiser, and names no diffusion of its own, that of its teacher."""
+    for model in models.values():
+        for teacher in teachers_of(model).values():
+            if diffusion := models.get(teacher, {}).get("diffusion"):
+                model.setdefault("diffusion", dict(diffusion))
+
+
 def used_models(resolved: dict) -> list[str]:
     """Return the models that the methods of a system need, with their teachers."""
     named = [model for method in resolved["methods"].values() for model in method["models"].values()]

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from sns_workflow.config_checks import nearest
 from sns_workflow.config_files import LOADER
+from sns_workflow.config_models import settle_diffusion
 from sns_workflow.config_source import cut_to_blocks, described_source, fit_to_files
 from sns_workflow.config_values import ConfigurationError, conform, join, merge, plain, shown
 
@@ -96,7 +97,9 @@ def resolve(config: dict, system: str) -> dict:
         resolved["notes"] = fit_to_files(system, resolved)
         # The solver's place among the methods is taken by the trajectories themselves.
         recorded = cut_to_blocks(f"systems.{system}", resolved.pop("recorded"), resolved["rollout"])
+        settle_diffusion(resolved["models"])
         return {**resolved, "methods": {**resolved["methods"], "solver": recorded}}
+    settle_diffusion(resolved["models"])
     parameters = {key: value for key, value in block["solver"].items() if key != "class"}
     return {
         **resolved,

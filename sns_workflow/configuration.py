@@ -310,6 +310,18 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
     _check_roles(where, teachers, needs, f"a model with the objective {spec['objective']!r}", models)
     if name in with_teachers(teachers.values(), models):
         raise ConfigurationError(f"{where}.models: {name!r} would learn from itself; name another model")
+    for teacher in teachers.values():
+        for key, value in models[teacher].get("diffusion", {}).items():
+            if spec["diffusion"].get(key) != value:
+                raise ConfigurationError(
+                    f"{where}.diffusion.{key}: {spec['diffusion'].get(key)!r} is not the {value!r} of its teacher {teacher!r}; "
+                    "leave diffusion out, and it is the teacher's"
+                )
+    levels = spec.get("diffusion", {}).get("levels")
+    if levels and spec.get("condition_level", 0) > levels:
+        raise ConfigurationError(
+            f"{where}.condition_level: {spec['condition_level']} exceeds the {levels} noise levels of its diffusion"
+        )
 
 
 def _check_roles(where: str, roles: dict, needs: dict, user: str, models: dict) -> None:

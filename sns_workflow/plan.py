@@ -137,8 +137,9 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             rows, steps = training["batch"] * training["unroll"], training["steps"]
             learning = forwards.times(3 * rows, steps)  # gradients take twice what the call takes
             learning.kernels *= 4  # and three times as many kernels, the optimiser's among them
-            # A teacher's moves are Heun's, of two calls each.
-            learning += forwards.times(rows, 2 * arguments["spec"].get("teacher_moves", 0) * steps)
+            # The moves of a teacher of flow matching are Heun's, of two calls each.
+            calls = 2 if arguments["spec"]["objective"] == "distilled_flow_matching" else 1
+            learning += forwards.times(rows, calls * arguments["spec"].get("teacher_moves", 0) * steps)
             validation = forwards.times(rows, VALIDATION_BATCHES * steps // training["log_every"])
             return Estimate({"training": learning, "inference": validation})
         case "calibrate_refinement":

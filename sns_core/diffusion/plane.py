@@ -20,6 +20,7 @@ from typing import Protocol
 
 import torch
 
+from sns_core.diffusion.increments import move_times
 from sns_core.diffusion.schedule import Levels, NoiseSchedule, per_member
 from sns_core.streams import Generators, normal, spawn
 
@@ -106,6 +107,18 @@ class Path:
         index = torch.arange(int(_count_moves(s_next, stride).max()) + 1)[:, None]
         down = (s_next - stride * index).clamp(min=0)
         return cls(torch.stack([s_prev.expand_as(down), down], -1))
+
+    @classmethod
+    def bent(cls, s_prev: int, s_next: int, moves: int, bend: float = 1.0) -> "Path":
+        """Denoise the next frame alone in a number of moves; with `bend` above 1 the last ones are the shorter ones.
+
+        The path is of one member, as `walk` takes it for all of a batch. Raise ValueError where there are more moves than
+        levels to end at.
+        """
+        down = [round(s_next * (1 - time)) for time in move_times(moves, bend)]
+        if len(set(down)) < len(down):
+            raise ValueError(f"{moves} moves with bend {bend:g} do not fit {s_next} levels: two would end at one level")
+        return cls(torch.tensor([[[s_prev, level]] for level in down]))
 
     @classmethod
     def clean(cls, s_prev, s_next, stride: int = 1) -> "Path":

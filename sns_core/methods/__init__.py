@@ -12,6 +12,7 @@
     ACDM             both frames at one level (Kohl et al. 2023)
     FlowMatching     an increment that is moved from noise in a few calls (Lipman et al. 2023)
     DistilledFlowMatching  the same in one or two calls
+    DistilledGeneration    generation in one or two calls
     RollingWindow    the next frames together, the nearest one first (Ruhe et al. 2024)
     PDERefiner       an increment that is predicted and then refined (Lippe et al. 2023)
     External         a rollout that was made elsewhere
@@ -25,6 +26,7 @@ __all__ = [
     "CalibratedRefinement",
     "Calibration",
     "DistilledFlowMatching",
+    "DistilledGeneration",
     "EstimatedLevels",
     "External",
     "FlowMatching",
@@ -62,7 +64,7 @@ def __getattr__(name: str):
     from sns_core.methods.calibrated import CalibratedRefinement
     from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
-    from sns_core.methods.distilled import DistilledFlowMatching
+    from sns_core.methods.distilled import DistilledFlowMatching, DistilledGeneration
     from sns_core.methods.external import External
     from sns_core.methods.flow_matching import FlowMatching
     from sns_core.methods.generation import Generation

@@ -174,19 +174,28 @@ class DenoiserObjective(Objective):
 
     @classmethod
     def build(cls, spec: dict, data: TrainingData) -> "DenoiserObjective":
+        return cls(
+            **cls.diffusion_parts(spec, data),
+            kind=spec["objective"],
+            low_condition_share=spec["training"]["low_condition_share"],
+        )
+
+    @staticmethod
+    def diffusion_parts(spec: dict, data: TrainingData) -> dict:
+        """Return the arguments of the constructor that say how frames are noised, and what an error counts."""
         training, diffusion = spec["training"], spec["diffusion"]
         schedule = NoiseSchedule.build(diffusion["schedule"], diffusion["levels"])
         colour = NoiseColour(diffusion["colour"], data.statistics["shell_amplitude"], data.resolution, data.device)
-        return cls(
-            schedule,
-            colour,
-            anchored=diffusion["anchor"],
-            level_weight=training["level_weight"],
-            kind=spec["objective"],
-            prediction=build_prediction(diffusion["prediction"], schedule, colour, data.statistics, data.correlation),
-            shell_weight=training["shell_weight"],
-            low_condition_share=training["low_condition_share"],
-        )
+        return {
+            "schedule": schedule,
+            "colour": colour,
+            "anchored": diffusion["anchor"],
+            "level_weight": training["level_weight"],
+            "prediction": build_prediction(
+                diffusion["prediction"], schedule, colour, data.statistics, data.correlation
+            ),
+            "shell_weight": training["shell_weight"],
+        }
 
     def __call__(
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
@@ -199,17 +208,24 @@ class DenoiserObjective(Objective):
         levels = self.draw_levels(len(batch), generator)[rows].expand(-1, self.frames)
         noise = torch.randn(size, generator=generator)[rows].to(batch)
         z = self.colour.whiten(batch[rows])
-        clean = z[:, -self.frames :]
+        context, clean = z[:, : -self.frames], z[:, -self.frames :]
         flat = clean.flatten(0, 1), noise.flatten(0, 1), levels.flatten()
         noised = self.schedule.add_noise(flat[0], flat[2], flat[1]).view_as(clean)
-        target = self.prediction.target(clean, noised, noise, levels)
+        target = self.prediction.target(*self.parts_of(noised, clean, noise, levels, context), levels)
         level_input = levels.to(z.device) if self.kind == "acdm" else None
-        output, logits = network(torch.cat([z[:, : -self.frames], noised], 1), level_input)
+        output, logits = network(torch.cat([context, noised], 1), level_input)
         parts = {"noise": self.distance(output.float() - target)}
         if logits is not None:
             cross_entropy = F.cross_entropy(logits.flatten(0, 1), levels.flatten().to(logits.device))
             parts["level"] = self.frames * cross_entropy
         return {"loss": parts["noise"] + self.level_weight * parts.get("level", 0.0), **parts}
+
+    def parts_of(self, noised: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, levels, context: torch.Tensor):
+        """Return the clean part, the noised frames and the noise in them, (B, F, C, H, W) each, from which a target is made.
+
+        These are the parts that the frames were made of. `context` (B, 0 or 1, C, H, W): the anchor, if any.
+        """
+        return clean, noised, noise
 
     def draw_levels(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         """Draw levels (batch, 2), or (batch, 1) for a kind with one level for all frames."""

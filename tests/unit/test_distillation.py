@@ -1,4 +1,4 @@
-"""Distilled flow matching: one and two calls give the law of a Gaussian process, exactly; the teacher is part of what is checked."""
+"""Distillation: one and two calls give the law of a Gaussian process, exactly; the teacher is part of what is checked."""
 
 import copy
 
@@ -7,13 +7,21 @@ import torch
 from tiny_models import SPECS, train
 
 from sns_core.data.emulation import Emulation
-from sns_core.diffusion import GaussianOracle, NoiseSchedule
+from sns_core.diffusion import GaussianOracle, NoiseColour, NoiseSchedule, Path, Prediction
 from sns_core.diffusion.increments import time_features
 from sns_core.errors import UserError
 from sns_core.files import read_tensors
-from sns_core.methods import DistilledFlowMatching, FlowMatching, Hardware, build_method
+from sns_core.methods import (
+    DistilledFlowMatching,
+    DistilledGeneration,
+    EstimatedLevels,
+    FlowMatching,
+    Hardware,
+    build_method,
+)
+from sns_core.methods.distilled import LongMoves
 from sns_core.streams import MemberStreams, generator, normal
-from sns_core.training.distillation import DistillationObjective
+from sns_core.training.distillation import FlowDistillationObjective, GenerationDistillationObjective
 
 F64 = torch.float64
 STD = torch.full((1, 1, 1), 0.5, dtype=F64)
@@ -61,18 +69,29 @@ class LinearStudent:
         return self(torch.stack([previous, y], 1), time_features(torch.tensor([time], dtype=F64)))[0][:, 0].detach()
 
 
-def distil(oracle, moves, teacher_moves, bend=2.0):
-    """Return a linear student that has minimised the objective on draws of the oracle, and its last loss."""
-    objective = DistillationObjective(STD, exact_velocity(oracle), moves=moves, teacher_moves=teacher_moves, bend=bend)
-    student = LinearStudent(objective.times[::teacher_moves])
-    batch = torch.stack(oracle.sample(64, torch.Generator().manual_seed(0), (1, 1, SIZE)), 1)
-    for _ in range(3):  # Newton's method: the loss is quadratic, up to the rounding of a network's output to float32
-        loss = sum(objective(student, batch, generator("x", draw))["loss"] for draw in range(4 * moves))
+def minimise(objective, student, batch):
+    """Give a linear student the weights that minimise the objective on a batch, and return its last loss.
+
+    By Newton's method: the loss is quadratic in the weights, up to the rounding of a network's output to float32.
+    """
+    draws = 4 * len(student.weights)
+    for _ in range(3):
+        loss = sum(objective(student, batch, generator("x", draw))["loss"] for draw in range(draws))
         (slope,) = torch.autograd.grad(loss, student.weights, create_graph=True)
         rows = [torch.autograd.grad(part, student.weights, retain_graph=True)[0].flatten() for part in slope.flatten()]
         change = torch.linalg.solve(torch.stack(rows), slope.detach().flatten()).view_as(slope)
         student.weights = (student.weights - change).detach().requires_grad_()
-    return student, loss.item()
+    return loss.item()
+
+
+def distil(oracle, moves, teacher_moves, bend=2.0):
+    """Return a linear student that has minimised the objective on draws of the oracle, and its last loss."""
+    objective = FlowDistillationObjective(
+        STD, exact_velocity(oracle), moves=moves, teacher_moves=teacher_moves, bend=bend
+    )
+    student = LinearStudent(objective.times[::teacher_moves])
+    batch = torch.stack(oracle.sample(64, torch.Generator().manual_seed(0), (1, 1, SIZE)), 1)
+    return student, minimise(objective, student, batch)
 
 
 def law(method):
@@ -117,6 +136,66 @@ def test_a_student_is_worth_the_calls_of_its_teacher(oracle):
         if teacher_moves == 3:
             torch.testing.assert_close(noise, noise_of_teacher, rtol=1e-4, atol=1e-5)
     assert share[64] == pytest.approx(1, abs=0.02) and abs(share[3] - 1) > 0.2
+
+
+class LinearDenoiser:
+    """A denoiser whose clean pair is a linear function of the noised one, by matrices (moves, 6, 6) of its own for each move.
+
+    It is the network of an objective, which shows it no levels, and the denoiser of a method, which does.
+    """
+
+    def __init__(self, schedule, starts):
+        self.starts, self.prediction, self.move = starts, Prediction("clean", schedule), 0
+        self.weights = torch.zeros(len(starts), 2 * SIZE, 2 * SIZE, dtype=F64, requires_grad=True)
+
+    def __call__(self, stack, levels=None):
+        clean = apply(self.weights[self.move], torch.cat(stack.unbind(1), -1))
+        return torch.stack(clean.split(SIZE, -1), 1), None
+
+    def noise(self, x_prev, x_next, s_prev, s_next, anchor=None):
+        self.move = self.starts.index(int(s_next[0]))
+        noised, levels = torch.stack([x_prev, x_next], 1), torch.stack([s_prev, s_next], 1)
+        return self.prediction.noise(self(noised)[0].detach(), noised, levels).unbind(1)
+
+
+class ToldMoves(GenerationDistillationObjective):
+    """Tells a linear student, which has matrices of its own for each of its moves, which move has been drawn."""
+
+    student: LinearDenoiser
+
+    def parts_of(self, noised, clean, noise, levels, context):
+        self.student.move = self.student.starts.index(int(levels[0, 1]))
+        return super().parts_of(noised, clean, noise, levels, context)
+
+
+@pytest.mark.parametrize(("moves", "condition_level"), [(1, 0), (2, 0), (1, 2400)])
+def test_a_student_of_generation_gives_the_law_of_the_process_given_what_it_sees(oracle, moves, condition_level):
+    schedule, teacher_moves = NoiseSchedule.cosine(8000), 80 // moves
+    teacher = GaussianOracle(oracle.transition, oracle.innovation, schedule)
+    objective = ToldMoves(
+        teacher, moves=moves, teacher_moves=teacher_moves, condition_level=condition_level, schedule=schedule,
+        colour=NoiseColour(0.0, [[1.0, 1.0]], (1, SIZE)), anchored=False, prediction=Prediction("clean", schedule),
+    )  # fmt: skip
+    student = objective.student = LinearDenoiser(schedule, objective.path[:-1:teacher_moves, 0, 1].tolist())
+    batch = torch.stack(teacher.sample(64, torch.Generator().manual_seed(0), (1, 1, SIZE)), 1)
+    loss = minimise(objective, student, batch)
+    method = DistilledGeneration(
+        student.noise, schedule, levels=EstimatedLevels(condition_level=condition_level), walk=LongMoves(moves)
+    )
+    transition, noise = law(method)
+    previous, signal = oracle.stationary, schedule.alpha_bar[condition_level]
+    gain = signal * torch.linalg.solve(signal * previous + (1 - signal) * torch.eye(SIZE, dtype=F64), previous).mT
+    torch.testing.assert_close(transition @ previous, oracle.transition @ gain @ previous, rtol=0.03, atol=2e-3)
+    if condition_level == 0:
+        assert loss < 1e-6, "nothing is drawn on the way, and the previous frame is seen as it is"
+        variance = transition @ previous @ transition.mT + noise @ noise.mT
+        torch.testing.assert_close(variance, previous, rtol=0.03, atol=2e-3)  # of Euler's 80 moves
+
+
+def test_moves_that_would_end_at_one_level_are_refused():
+    assert Path.bent(3, 100, 4, 2.0).levels[:, 0].tolist() == [[3, 100], [3, 56], [3, 25], [3, 6], [3, 0]]
+    with pytest.raises(ValueError, match="20 moves with bend 2 do not fit 100 levels"):
+        Path.bent(0, 100, 20, 2.0)
 
 
 def test_a_student_starts_as_its_teacher_and_needs_one(tiny, tmp_path):

@@ -58,6 +58,7 @@ METHODS = {
     "pushforward": {"kind": "pointwise", "surrogate": "pushforward"},
     "flow matching": {"kind": "flow_matching", "moves": 3},
     "distilled": {"kind": "distilled_flow_matching", "velocity": "distilled"},
+    "distilled generation": {"kind": "distilled_generation", "denoiser": "distilled_generation"},
     "rolling window": {"kind": "rolling_window"},
     "pde refiner": {"kind": "pde_refiner"},
     "calibrated around crps": {"kind": "calibrated_refinement", "denoiser": "residual", "surrogate": "crps"},

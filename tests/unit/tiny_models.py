@@ -47,6 +47,11 @@ SPECS = {
         "objective": "distilled_flow_matching", "network": NETWORK, "training": TRAINING,
         "models": {"teacher": "flow_matching"}, "moves": 2, "teacher_moves": 2, "bend": 2.0,
     },
+    "distilled_generation": {
+        "objective": "distilled_generation", "network": NETWORK, "training": TRAINING,
+        "diffusion": {**DIFFUSION, "prediction": "residual"}, "models": {"teacher": "residual"},
+        "moves": 2, "teacher_moves": 2, "bend": 2.0, "condition_level": 1,
+    },
     "pde_refiner": {
         "objective": "pde_refiner", "network": NETWORK, "training": TRAINING, "refinements": 3, "least_noise": 0.05,
     },

@@ -80,6 +80,20 @@ def test_a_mistake_about_a_teacher_is_one_line(rivals, mistake):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_student_of_a_denoiser_has_its_diffusion(rivals):
+    rivals["use"]["methods"] = ["solver", "distilled_generation_1"]
+    student = rivals["models"]["distilled_generation_1"]
+    models = read(rivals).systems["kolmogorov"]["models"]
+    assert models["distilled_generation_1"]["diffusion"] == models["sns_residual"]["diffusion"]
+    assert models["sns_residual"]["diffusion"]["levels"] == 20, "of the smoke run, which names the teacher alone"
+    student["condition_level"] = 21
+    with pytest.raises(ConfigurationError, match=r"condition_level: 21 exceeds the 20 noise levels of its diffusion"):
+        validate(rivals)
+    student |= {"condition_level": 0, "diffusion": {**models["sns_residual"]["diffusion"], "levels": 30}}
+    with pytest.raises(ConfigurationError, match=r"diffusion.levels: 30 is not the 20 of its teacher 'sns_residual'"):
+        validate(rivals)
+
+
 def test_a_model_cannot_learn_from_itself(rivals, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
