@@ -8,6 +8,7 @@ and what values say of each other (config_checks.py).
 import contextlib
 import copy
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 
@@ -317,10 +318,15 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
                     f"{where}.diffusion.{key}: {spec['diffusion'].get(key)!r} is not the {value!r} of its teacher {teacher!r}; "
                     "leave diffusion out, and it is the teacher's"
                 )
-    levels = spec.get("diffusion", {}).get("levels")
-    if levels and spec.get("condition_level", 0) > levels:
+    levels = spec.get("diffusion", {}).get("levels", math.inf)
+    if spec.get("condition_level", 0) > levels:
         raise ConfigurationError(
             f"{where}.condition_level: {spec['condition_level']} exceeds the {levels} noise levels of its diffusion"
+        )
+    if spec.get("moves", 1) * spec.get("teacher_moves", 0) > levels:
+        raise ConfigurationError(
+            f"{where}.teacher_moves: {spec['teacher_moves']} in each of {spec['moves']} moves exceeds the {levels} noise "
+            "levels of its diffusion"
         )
 
 

@@ -112,12 +112,14 @@ class Path:
     def bent(cls, s_prev: int, s_next: int, moves: int, bend: float = 1.0) -> "Path":
         """Denoise the next frame alone in a number of moves; with `bend` above 1 the last ones are the shorter ones.
 
-        The path is of one member, as `walk` takes it for all of a batch. Raise ValueError where there are more moves than
-        levels to end at.
+        A move covers at least one level. The path is of one member, as `walk` takes it for all of a batch. Raise ValueError
+        for more moves than levels.
         """
-        down = [round(s_next * (1 - time)) for time in move_times(moves, bend)]
-        if len(set(down)) < len(down):
-            raise ValueError(f"{moves} moves with bend {bend:g} do not fit {s_next} levels: two would end at one level")
+        if moves > s_next:
+            raise ValueError(f"{moves} moves are more than the {s_next} levels")
+        down = [s_next]
+        for left, time in zip(reversed(range(moves)), move_times(moves, bend)[1:], strict=True):
+            down.append(min(down[-1] - 1, max(left, round(s_next * (1 - time)))))
         return cls(torch.tensor([[[s_prev, level]] for level in down]))
 
     @classmethod

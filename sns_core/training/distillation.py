@@ -154,7 +154,7 @@ class GenerationDistillationObjective(DenoiserObjective):
                 **cls.diffusion_parts(spec, data),
             )
         except ValueError as error:
-            raise UserError(f"moves, teacher_moves, bend: {error}") from None
+            raise UserError(f"moves, teacher_moves: {error}") from None
 
     def draw_levels(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         """Return the levels (batch, 2) at which a move of the student begins, the same for the whole batch."""

@@ -192,10 +192,14 @@ def test_a_student_of_generation_gives_the_law_of_the_process_given_what_it_sees
         torch.testing.assert_close(variance, previous, rtol=0.03, atol=2e-3)  # of Euler's 80 moves
 
 
-def test_moves_that_would_end_at_one_level_are_refused():
+def test_a_bent_path_has_short_moves_at_its_end_and_each_covers_a_level():
     assert Path.bent(3, 100, 4, 2.0).levels[:, 0].tolist() == [[3, 100], [3, 56], [3, 25], [3, 6], [3, 0]]
-    with pytest.raises(ValueError, match="20 moves with bend 2 do not fit 100 levels"):
-        Path.bent(0, 100, 20, 2.0)
+    for moves in range(1, 101):
+        for bend in (0.5, 1.0, 2.0, 7.0):
+            down = Path.bent(0, 100, moves, bend).levels[:, 0, 1]
+            assert down[0] == 100 and down[-1] == 0 and (down.diff() <= -1).all() and len(down) == moves + 1
+    with pytest.raises(ValueError, match="101 moves are more than the 100 levels"):
+        Path.bent(0, 100, 101, 2.0)
 
 
 def test_a_student_starts_as_its_teacher_and_needs_one(tiny, tmp_path):

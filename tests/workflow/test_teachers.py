@@ -89,7 +89,10 @@ def test_a_student_of_a_denoiser_has_its_diffusion(rivals):
     student["condition_level"] = 21
     with pytest.raises(ConfigurationError, match=r"condition_level: 21 exceeds the 20 noise levels of its diffusion"):
         validate(rivals)
-    student |= {"condition_level": 0, "diffusion": {**models["sns_residual"]["diffusion"], "levels": 30}}
+    student |= {"condition_level": 0, "teacher_moves": 21}
+    with pytest.raises(ConfigurationError, match=r"teacher_moves: 21 in each of 1 moves exceeds the 20 noise levels"):
+        validate(rivals)
+    student |= {"teacher_moves": 15, "diffusion": {**models["sns_residual"]["diffusion"], "levels": 30}}
     with pytest.raises(ConfigurationError, match=r"diffusion.levels: 30 is not the 20 of its teacher 'sns_residual'"):
         validate(rivals)
 
