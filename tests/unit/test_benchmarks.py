@@ -100,3 +100,20 @@ def test_the_script_for_a_gpu_needs_no_more_than_a_bare_machine_has(root, tmp_pa
     (page,) = (tmp_path / "results").glob("gpu_*.md")
     text = page.read_text()
     assert "Stopped after its limit of 0.1 seconds." in text and "| KolmogorovFlow | 32 | 2 |" in text
+
+
+def test_the_seconds_of_a_student_count_those_of_its_teacher(monkeypatch, root, config):
+    """Each network is built as the workflow builds it, and trains; the seconds themselves are not looked at."""
+    monkeypatch.syspath_prepend(FOLDER)
+    training = importlib.import_module("rivals_training")
+    for overlay in ("rivals", "smoke"):
+        configuration.merge(config, yaml.safe_load((root / f"config/{overlay}.yaml").read_text()))
+    config["use"]["methods"] = ["solver", "distilled_generation_1"]
+    resolved = configuration.read(config).systems["kolmogorov"]
+    names = ["distilled_generation_1", "sns_residual"]
+    trainers = training.trainers_of(resolved["models"], names, resolved["system"], 16, frames=20)
+    assert list(trainers)[-1] == "distilled_generation_1", "after its teacher"
+    taken = training.seconds_per_step(trainers, 1)
+    assert all(seconds > 0 for seconds in taken.values()) and all(trainer.step == 8 for trainer in trainers.values())
+    rows = training.table(resolved["models"], {"distilled_generation_1": 0.5, "sns_residual": 0.25})
+    assert "| `distilled_generation_1` | 2,000 | 0.500 | 1000 | 1010 |" in rows
