@@ -311,7 +311,8 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
     _check_roles(where, teachers, needs, f"a model with the objective {spec['objective']!r}", models)
     if name in with_teachers(teachers.values(), models):
         raise ConfigurationError(f"{where}.models: {name!r} would learn from itself; name another model")
-    for teacher in teachers.values():
+    # An objective of the user's own may learn from a teacher with another diffusion; ours cannot.
+    for teacher in () if plugins.is_own(spec["objective"]) else teachers.values():
         for key, value in models[teacher].get("diffusion", {}).items():
             if spec["diffusion"].get(key) != value:
                 raise ConfigurationError(

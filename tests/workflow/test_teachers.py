@@ -97,6 +97,23 @@ def test_a_student_of_a_denoiser_has_its_diffusion(rivals):
         validate(rivals)
 
 
+def test_an_objective_of_ones_own_may_have_another_diffusion_than_its_teacher(rivals, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from sns_core.methods import Surrogate\nfrom sns_core.training.objectives import PointwiseObjective\n\n\n"
+        "class Pupil(PointwiseObjective):\n    needs = {'teacher': ('denoiser',)}\n\n\n"
+        "class Alone(Surrogate):\n    needs = {'surrogate': ('mine.Pupil',)}\n"
+    )
+    models = rivals["models"]
+    diffusion = {**models["sns_residual"]["diffusion"], "levels": 30}
+    models["pupil"] = {
+        **models["pointwise"], "objective": "mine.Pupil", "models": {"teacher": "sns_residual"}, "diffusion": diffusion
+    }  # fmt: skip
+    rivals["use"]["methods"] = ["solver", "alone"]
+    rivals["methods"]["alone"] = {"label": "Alone", "kind": "mine.Alone", "models": {"surrogate": "pupil"}}
+    assert read(rivals).systems["kolmogorov"]["models"]["pupil"]["diffusion"]["levels"] == 30
+
+
 def test_a_model_cannot_learn_from_itself(rivals, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
