@@ -119,7 +119,7 @@ class GenerationDistillationObjective(DenoiserObjective):
         teacher: Denoiser,
         *,
         moves: int = 1,
-        teacher_moves: int = 15,
+        teacher_moves: int = 5,
         bend: float = 2.0,
         condition_level: int = 0,
         initial_weights: dict[str, torch.Tensor] | None = None,
@@ -136,7 +136,7 @@ class GenerationDistillationObjective(DenoiserObjective):
         data: TrainingData,
         *,
         moves: Moves = 1,
-        teacher_moves: Count = 15,
+        teacher_moves: Count = 5,
         bend: Positive = 2.0,
         condition_level: Level = 0,
     ) -> "GenerationDistillationObjective":
