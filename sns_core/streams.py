@@ -14,7 +14,7 @@ split over jobs without a change of a single bit. All purposes and the rest of t
     "calibration"    model                          true pairs to calibrate the level heads (training.trainer)
     "closed loop"    method, member, step           levels and noise of the loop of a calibration (evaluation.calibration)
     "departure"      method, row of the pair, 1     levels and noise of single refinements (evaluation.calibration)
-    "rollout"        method, member, step           levels and noise of a rollout (rollout.segment, library)
+    "rollout"        method, member, step           levels and noise of a rollout (rollout.chain, library)
     "ensemble"       method, start, member, step    levels and noise of an ensemble (rollout.ensemble)
     "disturbance"    start, member                  disturbances of initial states (rollout.ensemble)
     "lyapunov"       method, member 0, step         levels and noise that all disturbed states share (evaluation.lyapunov)
@@ -31,7 +31,7 @@ split over jobs without a change of a single bit. All purposes and the rest of t
     "drift"          none                           frames of a Gaussian process (theory)
     "direction"      none                           drifts of these frames (theory)
 
-All addresses but one start with the run's seed. A new purpose needs a row in this table: tests/unit/test_streams.py
+All addresses but those without a seed start with the run's seed. A new purpose needs a row in this table: tests/unit/test_streams.py
 compares the table with the code.
 """
 

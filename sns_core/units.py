@@ -23,7 +23,6 @@ ALIASES = {
 }  # fmt: skip
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "h": 1e2, "c": 1e-2, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 PREFIXED = ("m", "s", "g", "Hz", "N", "Pa", "bar", "J", "W")
-TIMES = ("s", "min", "h", "day", "week")
 
 Parsed = tuple[float, dict[str, int]]
 

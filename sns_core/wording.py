@@ -62,7 +62,7 @@ def repaid(units: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as 42 s, 3 min 10 s or 2 h 05 min."""
+    """Return seconds as 42.0 s, 3 min 10 s or 2 h 05 min."""
     rounded = round(seconds)
     if rounded < 60:
         return f"{seconds:.1f} s"

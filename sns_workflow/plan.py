@@ -184,7 +184,7 @@ def in_bytes(amount: float) -> str:
     return f"{amount:.3g} TB"
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """A time as a person reads it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -200,7 +200,7 @@ def table(estimates: list[tuple[Job, Estimate]]) -> str:
     lines = [("stage", "jobs", "frames", "one core", "one GPU", "longest job, core", "GPU")]
     for name, taken in [*((stage, rows[stage]) for stage in stages), ("total", [t for _, t in estimates])]:
         seconds = {machine: [e.seconds(machine) for e in taken] for machine in ("core", "gpu")}
-        sums, longest = ([duration(reduce(seconds[m])) for m in seconds] for reduce in (sum, max))
+        sums, longest = ([rough_duration(reduce(seconds[m])) for m in seconds] for reduce in (sum, max))
         lines.append((name, str(len(taken)), in_bytes(sum(e.frame_bytes for e in taken)), *sums, *longest))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]

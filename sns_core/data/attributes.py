@@ -74,7 +74,7 @@ VARIABLES = {
     "gradient_scale": ("gradient", "root mean square of a component of the gradient of {field} of the solver, the unit of its histogram"),
     "mse": ("1", "mean squared difference from the solver's rollout, in squared standard deviations"),
     "levels": ("1", "estimated noise level; negative where none was estimated"),
-    "calls": ("1", "calls of the denoiser in the step"),
+    "calls": ("1", "network calls in the step, besides the surrogate's own"),
     "lost_step": ("1", "step at which the member was lost; -1 for none"),
     # cost
     "substeps": ("1", "solver steps per emulator step"),

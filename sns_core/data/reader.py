@@ -154,7 +154,7 @@ def open_recording(
         raise UserError("source.files: no file fits the pattern; name files that exist")
     parts = [_open_part(Path(path), variables, dims or {}) for path in paths]
     for part in parts[1:]:
-        _check_alike(parts[0], part)
+        check_alike(parts[0], part)
     return _joined(parts, join)
 
 
@@ -411,7 +411,7 @@ def _times(path: Path, coordinate: xr.DataArray | None) -> tuple[np.ndarray, str
 # Several files
 
 
-def _check_alike(first: Recording, part: Recording) -> None:
+def check_alike(first: Recording, part: Recording) -> None:
     """Raise UserError where a file has another grid, other channels or other units than the first."""
     path, reference = part.path, first.path
 

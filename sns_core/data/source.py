@@ -12,14 +12,14 @@ import numpy as np
 
 from sns_core.data.attributes import file_attributes
 from sns_core.data.frames import FrameWriter, frames_per_chunk
-from sns_core.data.reader import Recording, open_recording, open_static
+from sns_core.data.reader import Recording, check_alike, open_recording, open_static
+from sns_core.data.shards import SPLITS
 from sns_core.errors import UserError
 from sns_core.files import provenance, whole_file
 from sns_core.grids import grid_of, grid_shape
 from sns_core.progress import progress
 from sns_core.units import short_name
 
-SPLITS = ("train", "validation", "test")
 OFFSET_MEMBERS = 8  # whose first and last frames tell the mean of each channel
 BLOCKS = 64  # blocks of frames whose graph is made at once
 CONTINUED = "continued"  # the frames of the test trajectories from those on from which rollouts start
@@ -96,7 +96,7 @@ def facts_of(source: dict) -> dict:
     recordings = {split: open_split(source, split) for split in (*SPLITS, CONTINUED)}
     first = recordings["train"]
     for recording in recordings.values():
-        _check_alike(first, recording)
+        _check_split(first, recording)
     height, width = first.frames.shape[-2:]
     mirrored = [not source["periodic"][axis] for axis in ("y", "x")]
     grid = [points * (2 if mirror else 1) for points, mirror in zip((height, width), mirrored, strict=True)]
@@ -209,26 +209,9 @@ def _offset(recording: Recording) -> list[float] | None:
     return [float(f"{m:.3g}") if shifted else 0.0 for m, shifted in zip(mean, far, strict=True)] if far.any() else None
 
 
-def _check_alike(first: Recording, recording: Recording) -> None:
+def _check_split(first: Recording, recording: Recording) -> None:
     """Raise UserError where a split has another step, grid or other channels than the training split."""
-    for name in ("layers", "units", "time_units"):
-        if getattr(first, name) != getattr(recording, name):
-            raise UserError(
-                f"{recording.path}: has {name.replace('_', ' ')} {getattr(recording, name)}, {first.path} has {getattr(first, name)}; name "
-                "files of one data set"
-            )
-    if recording.frames.shape[2:] != first.frames.shape[2:]:
-        raise UserError(
-            f"{recording.path}: frames (layer, y, x) of {recording.frames.shape[2:]}, {first.path} has {first.frames.shape[2:]}"
-        )
-    for name in ("y", "x"):
-        axis, expected = getattr(recording, name), getattr(first, name)
-        if (axis.positions is None) != (expected.positions is None) or (
-            axis.positions is not None and np.abs(axis.positions - expected.positions).max() > 0.01 * expected.spacing
-        ):
-            raise UserError(
-                f"{recording.path}: has other points along {name} than {first.path}; name files on one grid"
-            )
+    check_alike(first, recording)
     if len(recording.times) > 1 and not abs(recording.step - first.step) <= 0.01 * first.step:
         raise UserError(
             f"{recording.path}: has a frame every {recording.step:g} {recording.time_units}, {first.path} every {first.step:g}; name files "

@@ -1,8 +1,9 @@
 """The measurements that `CalibratedRefinement` follows, all of them on validation data.
 
-The residual R(K) is the power spectrum of the surrogate's error over one step from true frames. The balance is found in
-the loop: an ensemble rolls on from validation states, and the noise that is given back in each shell is corrected until
-every shell keeps the power that the data have. A measurement on true pairs cannot replace the loop, because in a rollout
+The residual R(K) is the power spectrum of the surrogate's error over one step from true frames. The departure's factor
+keeps the clean estimate within R of the candidate on true pairs. The balance is found in the loop: an ensemble rolls on
+from validation states, and the power that each shell gets back, as noise up to R and by a factor beyond, is corrected
+until the shell keeps the power of the data. A measurement on true pairs cannot replace the loop, because in a rollout
 the surrogate and the denoiser see their own output.
 """
 

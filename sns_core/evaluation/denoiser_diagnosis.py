@@ -26,15 +26,15 @@ from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.methods.levels import EstimatedLevels
 from sns_core.methods.refinement import Refinement
+from sns_core.metrics.held_out import LARGE
 from sns_core.shells import filtered, shell_index, shell_power
 from sns_core.streams import generator
 
 EXAMPLES = 5  # number of conditioning levels whose fields are kept for the figure
 DRIFTS = (0.8, 0.9, 1.1, 1.2, 1.4)  # factors that multiply the large scales of held-out pairs
-LARGE = 4  # the large scales are shells 1 to 4
 FALSE_ALARMS = 0.03  # share of true pairs that a test calls drifted, on either side
-HEARD = 0.15  # share of S: the level to which both frames are noised where the score is asked for an amplitude
-WATCHED = 10  # an alarm averages over this many stored frames
+SCORE_LEVEL = 0.15  # share of S: the level to which both frames are noised where the score is asked for an amplitude
+ALARM_FRAMES = 10  # an alarm averages over this many stored frames
 
 
 def diagnose_denoiser(
@@ -194,7 +194,7 @@ def _beyond(values: torch.Tensor, usual: torch.Tensor) -> list[float]:
 
 def _amplitudes(method: Refinement, pair, z_anchor, stream) -> torch.Tensor:
     """Return T_b (B, octaves + 1) of pairs in the coordinates of the diffusion; the last one is that of the large scales."""
-    level = torch.full((len(pair[0]),), max(1, round(HEARD * method.schedule.levels)))
+    level = torch.full((len(pair[0]),), max(1, round(SCORE_LEVEL * method.schedule.levels)))
     noise = [torch.randn(z.shape, generator=stream).to(z) for z in pair]
     noised = tuple(method.schedule.add_noise(z, level, eps) for z, eps in zip(pair, noise, strict=True))
     predicted = method.denoiser(*noised, level, level, z_anchor)
@@ -323,12 +323,12 @@ def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np
 def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Step at which the running mean of each member first leaves the usual range; -1 where it never does.
 
-    `series` (T, member), `usual` (T', member'); the mean runs over WATCHED frames. By construction no member of `usual` gives
+    `series` (T, member), `usual` (T', member'); the mean runs over ALARM_FRAMES frames. By construction no member of `usual` gives
     an alarm. NaN, a member that is lost, is one.
     """
 
     def smooth(values):
-        width = min(WATCHED, len(values))
+        width = min(ALARM_FRAMES, len(values))
         total = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), 0)
         return (total[width:] - total[:-width]) / width
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.figures.inputs import lost_note, read, read_each, step_size, time_units
+from sns_core.figures.inputs import lost_note, read, read_each, step_of_frames, step_size, time_units
 from sns_core.figures.style import (
     FAINT,
     MUTED,
@@ -21,7 +21,6 @@ from sns_core.figures.style import (
 )
 from sns_core.files import FileTree
 from sns_core.metrics.lost import is_alive, is_lost
-from sns_core.metrics.zonal import step_of_frames
 
 SATURATION = 2.0  # mean squared difference of two independent fields with mean 0 and variance 1
 HIGHEST = 30.0  # the axis ends here at most

@@ -130,3 +130,8 @@ def thirds(result: xr.Dataset) -> dict[str, xr.Dataset]:
         steps = (result["step"] > ends[0] - length) & (result["step"] <= ends[-1])
         parts[name] = result.isel(block=part, step=np.flatnonzero(steps.values))
     return parts
+
+
+def step_of_frames(result: xr.Dataset) -> np.ndarray:
+    """Return the steps after which the frames of a method's results were stored; lags are one step apart."""
+    return np.rint(result["time"].values / float(result["lag"][1] - result["lag"][0])).astype(int)

@@ -8,12 +8,12 @@ from sns_core.figures.inputs import read
 from sns_core.figures.style import FAINT, INK, MUTED, OTHER_COLOURS, corner, note_at, page, panel_letter
 from sns_core.wording import short
 
-FIRST, SECOND, THIRD, FOURTH = OTHER_COLOURS[1], OTHER_COLOURS[2], OTHER_COLOURS[3], OTHER_COLOURS[0]
+FIRST, SECOND, THIRD = OTHER_COLOURS[1], OTHER_COLOURS[2], OTHER_COLOURS[0]
 SAMPLERS = {
     "ancestral": ("ancestral, posterior variance", FIRST),
     "forward": ("ancestral, forward variance", OTHER_COLOURS[4]),
     "ddim": ("deterministic (DDIM)", SECOND),
-    "heun": ("second order (Heun)", FOURTH),
+    "heun": ("second order (Heun)", THIRD),
 }
 DASHES = {"A": "-", "B": (0, (4, 1.5)), "C": (0, (1, 1.2))}
 

@@ -5,8 +5,8 @@ orthogonal to f and has the power spectrum R(K). So f is no noisy x_t. It lacks 
 any true frame. One step from x_{t-1}:
 
     1. candidate f = surrogate(x_{t-1})
-    2. completion: f is noised to level s1 with the variance sigma^2 + a R(K). In its first two moments the result is
-       a true next frame at level s1. s1 is the least level whose noise is as strong as R in every shell.
+    2. completion: f times the signal of level s1, plus noise of the variance sigma^2 + signal^2 R(K). In its first two
+       moments the result is a true next frame at level s1. s1 is the least level whose noise is as strong as R in every shell.
     3. level s2 of x_{t-1}: the median of the denoiser's head
     4. one call of the denoiser gives the clean estimate of x_t, a conditional mean again
     5. departure: where, on true pairs, the estimate departs from f by more than R, its departure is scaled down to R

@@ -51,7 +51,7 @@ class Generation(DenoisingMethod):
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         anchor = self.anchors.of_step(carry, streams)
-        z_prev = self.whiten(carry["frame"][None])[0]
+        z_prev = self.whiten(carry["frame"])
         top = torch.full((len(z_prev),), self.schedule.levels)
         z_next = normal(streams, z_prev.shape[1:], z_prev)
         s_prev = self.condition_levels(z_prev, z_next, anchor, streams)

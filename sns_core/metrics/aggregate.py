@@ -16,6 +16,7 @@ from sns_core.metrics.distances import (
 )
 from sns_core.metrics.floor_table import bands_of, inside, read_floors
 from sns_core.metrics.lost import NOT_LOST, is_out_of_range
+from sns_core.metrics.user_metrics import short_name
 
 
 def _member_rows(
@@ -45,7 +46,7 @@ def _member_rows(
                 ("member_spectrum_error_late", slice(half, None)),
             ):
                 row[name] = float(spectrum_error(spectrum.isel(block=part).mean("block").values, truth[layer], shells))
-            for name in ("kinetic_energy", "enstrophy", *(name.rpartition(".")[2] for name in user_metrics)):
+            for name in ("kinetic_energy", "enstrophy", *map(short_name, user_metrics)):
                 row[name] = float(member[name].isel(layer=layer).mean())
                 row[f"{name}_solver"] = float(ensemble[name].isel(layer=layer).mean())
             rows.append(row)

@@ -91,7 +91,7 @@ def compute_reference(
         layer=list(system.layers),
         bin=CENTRES,
     )
-    title = f"{type(system).__name__}: time means of each member of the test split"
+    title = f"{type(system).__name__}: time means of each member of the {result.attrs['ensemble']}"
     write_results(result.assign_coords(y=dataset["y"]), system, output, title=title, stage="compute_reference")
 
 

@@ -22,7 +22,7 @@ from sns_core.metrics.user_metrics import measured_by_user, window_means
 from sns_core.systems import System
 
 MAP_FRAMES = 600  # frames that C(r, tau) is taken over, at the start of a rollout and at its end
-LEVELLED = ("kinetic_energy", "enstrophy", "relative_change")  # means that stand in a window beside the solver's
+BESIDE_SOLVER = ("kinetic_energy", "enstrophy", "relative_change")  # means that stand in a window beside the solver's
 
 
 def compute_metrics(
@@ -148,7 +148,7 @@ def window_table(
     block = int(result["block"][0])
     # Blocks that are drawn together reach twice as far as C(tau) looks back.
     length, together = window // block, -(-2 * (result.sizes["lag"] - 1) // block)
-    series = [*LEVELLED, "calls"]
+    series = [*BESIDE_SOLVER, "calls"]
     means = result[series].coarsen(step=window, boundary="trim").reduce(np.mean).mean("member", skipna=False).compute()
     solver, rows = ensemble.mean("member"), []
     lost = result["lost_step"].values
@@ -173,7 +173,7 @@ def window_table(
                 row[f"{name}_distance"] = distance if np.isfinite(spectra).all() else np.nan
                 beyond.append(share_at_the_ends(counts))
             row["share_beyond_bins"] = max(beyond)
-            for name in LEVELLED:
+            for name in BESIDE_SOLVER:
                 row |= {name: float(mean[name]), f"{name}_solver": float(truth[name])}
             for name, values in user_means.items():
                 row |= {name: float(values.isel(layer=layer)), f"{name}_solver": float(truth[name])}

@@ -71,7 +71,7 @@ SCORES = {
     "refined_share": ("Share of steps refined", "1", None),
     "level_previous": ("Estimated level, previous frame", "level", None),
     "level_next": ("Estimated level, next frame", "level", None),
-    "calls_per_step": ("Denoiser calls per step", "calls", None),
+    "calls_per_step": ("Network calls per step, besides the surrogate's", "calls", None),
     "seconds_per_step": ("Seconds per step, all members", "s", None),
     "crps": ("CRPS of ensemble forecasts (σ)", "standard deviations", 0.0),
     "spread_skill": ("Spread / error of ensemble forecasts", "1", 1.0),

@@ -15,7 +15,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from sns_core.metrics.zonal import student_quantile
+from sns_core.metrics.bootstrap import student_quantile
 
 LIMIT = 2.0  # standard errors of a large ensemble within which a drift counts as none
 SCAN_LIMIT = 3.5  # the same where many windows are tried, so that noise in one of them is no drift

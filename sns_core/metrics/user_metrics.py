@@ -1,7 +1,7 @@
 """Metrics of the user's own: functions `module.name` of frames, named in `metrics.user`.
 
 A metric takes frames (B, C, m, m) in the system's units and the system. It returns one number per frame and layer, (B, C). It
-is computed for every stored frame of every rollout and of the solver's reference, and its means stand in the tables.
+is computed for every stored frame of every rollout and for every frame of the test split, and its means stand in the tables.
 """
 
 from collections.abc import Iterable

@@ -11,11 +11,6 @@ NO_VELOCITY = "none"  # attribute of a reference whose flow has no velocity: sco
 SILENT = 1e-5  # share of the root-mean-square velocity; a zonal mean below it was removed from the frames
 
 
-def step_of_frames(result: xr.Dataset) -> np.ndarray:
-    """Return the steps after which the frames of a method's results were stored; lags are one step apart."""
-    return np.rint(result["time"].values / float(result["lag"][1] - result["lag"][0])).astype(int)
-
-
 def zonal_blocks(result: xr.Dataset) -> xr.Dataset:
     """Return the means of the zonal-mean velocity and of its square over each block, (member, block, layer, y)."""
     return result[["zonal_profile", "zonal_square"]].rename(zonal_profile="zonal_mean").astype(float)

@@ -7,7 +7,7 @@ The field u on the circle [0, length) obeys
 Large scales grow, small ones decay, and advection carries energy from the ones to the others. The mean of u never changes;
 here it is zero. Modes beyond two thirds of the grid's are removed from products, and time is stepped by ETDRK4 (Kassam and
 Trefethen, SIAM J. Sci. Comput. 26, 2005). The attractor of length 22 is well known: its largest Lyapunov exponent is about
-0.045 (Cvitanovic, Davidchack and Siminos, SIAM J. Appl. Dyn. Syst. 9, 2010).
+0.048 (Cvitanovic, Davidchack and Siminos, SIAM J. Appl. Dyn. Syst. 9, 2010).
 """
 
 import math

@@ -4,12 +4,12 @@ The process x_t = A x_{t-1} + xi is a random field on an n x n torus. Its spectr
 mode decays at its own rate. The exact denoiser is the oracle of `diffusion.oracle`. The stage writes one netCDF file
 with
 
-theorem 3.1     the error of the law at (0, 0) against the number of levels, for each path and sampler theorem 3.3
-the distance of a trained network from the exact denoiser, against the number of training steps corollary 3.4   the
-largest difference between the joint score and the conditional scores trade-off       the error of the predicted x_t
-against the level s2 of a condition that has drifted, with the best level,
-                and the level that the exact posterior estimates
-level           the Fisher information about the noise level in each shell, against the noise colour
+    theorem 3.1     error of the law at (0, 0) against the number of levels, for each path and sampler
+    theorem 3.3     distance of a trained network from the exact denoiser, against the training steps
+    corollary 3.4   largest difference between the joint score and the conditional scores
+    trade-off       error of the predicted x_t against the level s2 of a condition that has drifted, the best
+                    level, and the level that the exact posterior estimates
+    level           Fisher information about the noise level in each shell, against the noise colour
 """
 
 import itertools
