@@ -37,7 +37,8 @@ from sns_core.data.shards import moments, statistics_of
 from sns_core.device import can_compile, select_device
 from sns_core.evaluation.timing import timed
 from sns_core.methods.base import Hardware, Method
-from sns_core.methods.build import CALIBRATION, build_method
+from sns_core.methods.build import build_method
+from sns_core.methods.calibration import CALIBRATION
 from sns_core.plugins import is_calibrated
 from sns_core.processes import ProcessGroup
 from sns_core.shells import shell_index

@@ -20,7 +20,7 @@ from sns_core.data.pairs import load_dataset
 from sns_core.device import use_threads
 from sns_core.evaluation.calibration import calibrate_refinement
 from sns_core.methods import FrameSpace, Hardware, Method, build_method
-from sns_core.methods.build import CALIBRATION
+from sns_core.methods.calibration import CALIBRATION
 from sns_core.metrics.distances import spectrum_error
 from sns_core.metrics.ensembles import fair_crps
 from sns_core.metrics.lost import first_lost_step, is_lost

@@ -23,6 +23,7 @@ METHODS = {
     "flow_matching": "sns_core.methods.flow_matching.FlowMatching",
     "distilled_flow_matching": "sns_core.methods.distilled.DistilledFlowMatching",
     "distilled_generation": "sns_core.methods.distilled.DistilledGeneration",
+    "distilled_refinement": "sns_core.methods.distilled.DistilledRefinement",
     "rolling_window": "sns_core.methods.rolling_window.RollingWindow",
     "pde_refiner": "sns_core.methods.pde_refiner.PDERefiner",
     "external": "sns_core.methods.external.External",
@@ -39,6 +40,7 @@ OBJECTIVES = {
     "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
     "distilled_flow_matching": "sns_core.training.distillation.FlowDistillationObjective",
     "distilled_generation": "sns_core.training.distillation.GenerationDistillationObjective",
+    "distilled_refinement": "sns_core.training.distilled_refinement.RefinementDistillationObjective",
     "rolling_window": "sns_core.training.window.WindowObjective",
     "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }

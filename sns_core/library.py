@@ -31,7 +31,8 @@ from sns_core.evaluation.lyapunov import lyapunov_exponents, step_map
 from sns_core.files import hold, read_json, read_tensors
 from sns_core.grids import grid_shape
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware, Method
-from sns_core.methods.build import CALIBRATION, build_method
+from sns_core.methods.build import build_method
+from sns_core.methods.calibration import CALIBRATION
 from sns_core.methods.portable import PortableMethod
 from sns_core.methods.program import OneStep
 from sns_core.methods.solver import Solver

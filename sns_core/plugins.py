@@ -166,7 +166,12 @@ def class_needs(name: str) -> dict[str, tuple[str, ...]]:
 
 def is_calibrated(kind: str) -> bool:
     """Whether a kind of method is measured before it runs, from the class attribute `calibrated` or its base's."""
-    return any(value is True for _, value in itertools.islice(_attributes(class_of(kind), "calibrated"), 1))
+    return class_is_calibrated(class_of(kind))
+
+
+def class_is_calibrated(name: str) -> bool:
+    """The same for the class `module.Name` of a method, or of an objective, which reads the calibration of a method."""
+    return any(value is True for _, value in itertools.islice(_attributes(name, "calibrated"), 1))
 
 
 def _attributes(name: str, attribute: str) -> Iterator[tuple[str, object]]:

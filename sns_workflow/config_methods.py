@@ -13,7 +13,7 @@ from sns_workflow.config_values import ConfigurationError, plain
 # Keys of a method that are no options of its class.
 METHOD_KEYS = ("label", "kind", "models", "steps", "segment_steps", "leads")
 # Keys of a model that are no options of its objective's class.
-MODEL_KEYS = ("objective", "network", "training", "diffusion", "models")
+MODEL_KEYS = ("objective", "network", "training", "diffusion", "models", "calibration")
 
 
 def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -> dict:

@@ -194,6 +194,8 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():
         _check_method(f"methods.{method}", spec, resolved)
+    for model in used:
+        _check_calibration(f"models.{model}", resolved["models"][model], resolved["methods"])
     rollout, window = resolved["rollout"], resolved["metrics"]["window"]
     if rollout["members"] > resolved["data"]["splits"]["test"]["members"]:
         raise ConfigurationError(
@@ -329,6 +331,36 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
             f"{where}.teacher_moves: {spec['teacher_moves']} in each of {spec['moves']} moves exceeds the {levels} noise "
             "levels of its diffusion"
         )
+
+
+def _check_calibration(where: str, spec: dict, methods: dict) -> None:
+    """Check the method whose calibration a training reads: it is in use, has the models of the training, and its defaults."""
+    name, objective = spec.get("calibration"), spec["objective"]
+    if not plugins.class_is_calibrated(plugins.objective_class(objective)):
+        if name is not None:
+            raise ConfigurationError(f"{where}.calibration: a model with the objective {objective!r} reads none")
+        return
+    calibrated = [method for method, other in methods.items() if plugins.is_calibrated(other["kind"])]
+    if name not in calibrated:
+        what = (
+            "is missing; "
+            if name is None
+            else f"{name!r} is no calibrated method of this run{nearest(name, calibrated)}; "
+        )
+        raise ConfigurationError(
+            f"{where}.calibration: {what}name a method of use.methods that refines with the models of this one, such as sns"
+        )
+    method = methods[name]
+    if method["models"] != teachers_of(spec):
+        raise ConfigurationError(
+            f"{where}.calibration: {name!r} has the models {method['models']}, this training {teachers_of(spec)}; name the same"
+        )
+    options = plugins.options_of(method["kind"])
+    for key in options.keys() & method.keys():
+        if method[key] != plugins.default_of(options[key]):
+            raise ConfigurationError(
+                f"{where}.calibration: {name!r} sets {key}, which a student does not learn; name a method without options"
+            )
 
 
 def _check_roles(where: str, roles: dict, needs: dict, user: str, models: dict) -> None:

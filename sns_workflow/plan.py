@@ -24,6 +24,7 @@ from sns_core.grids import grid_shape
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
+from sns_core.training.distilled_refinement import RUN_EXPONENT
 from sns_core.training.models import build_network
 from sns_core.training.trainer import VALIDATION_BATCHES
 from sns_workflow import configuration
@@ -121,6 +122,14 @@ def denoiser_calls(method: dict, levels: int) -> float:
     return {"acdm": levels / stride, "residual_noise": 0.0}.get(kind, 1.0)
 
 
+def calls_without_gradients(spec: dict) -> float:
+    """Network calls of a training step that has no gradients: those of a teacher, and of a student's steps before it."""
+    if spec["objective"] == "distilled_refinement":
+        return 2 + spec["run_up"] / (RUN_EXPONENT + 1)  # surrogate and denoiser; the mean of run_up u^RUN_EXPONENT
+    # The moves of a teacher of flow matching are Heun's, of two calls each.
+    return spec.get("teacher_moves", 0) * (2 if spec["objective"] == "distilled_flow_matching" else 1)
+
+
 def estimate(job: Job, scale: Scale | None) -> Estimate:
     """The estimate of a job without what it reads; a stage that is not named here takes no more than its start."""
     arguments, resolved = job.arguments, scale.resolved if scale else {}
@@ -137,9 +146,7 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
             rows, steps = training["batch"] * training["unroll"], training["steps"]
             learning = forwards.times(3 * rows, steps)  # gradients take twice what the call takes
             learning.kernels *= 4  # and three times as many kernels, the optimiser's among them
-            # The moves of a teacher of flow matching are Heun's, of two calls each.
-            calls = 2 if arguments["spec"]["objective"] == "distilled_flow_matching" else 1
-            learning += forwards.times(rows, calls * arguments["spec"].get("teacher_moves", 0) * steps)
+            learning += forwards.times(rows, calls_without_gradients(arguments["spec"]) * steps)
             validation = forwards.times(rows, VALIDATION_BATCHES * steps // training["log_every"])
             return Estimate({"training": learning, "inference": validation})
         case "calibrate_refinement":

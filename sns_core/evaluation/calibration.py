@@ -19,9 +19,9 @@ from sns_core.device import select_device, use_threads
 from sns_core.diffusion.schedule import per_member
 from sns_core.files import FileTree, sha256, write_json
 from sns_core.methods.base import Carry, FrameSpace, Hardware
-from sns_core.methods.build import CALIBRATION, CALIBRATION_FORMAT, build_method
-from sns_core.methods.calibrated import CalibratedRefinement
-from sns_core.methods.calibration import Calibration
+from sns_core.methods.build import build_method
+from sns_core.methods.calibrated import BalancedMethod, CalibratedRefinement
+from sns_core.methods.calibration import CALIBRATION, CALIBRATION_FORMAT, Calibration
 from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.progress import progress
 from sns_core.shells import shell_power
@@ -55,12 +55,13 @@ def calibrate_refinement(
     refinement = build_method(method, {**models, CALIBRATION: None}, emulation, hardware=hardware)
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
     previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
-    residual = residual_spectrum(refinement, previous, true_next)
-    refinement.calibrate(residual, data_power(refinement, emulation))
-    if refinement.matches_departure:
-        pairs = MemberStreams(seed, "departure", name, members=range(len(previous)), device=hardware.device)
-        departure = departure_factor(refinement, previous, residual, pairs)
-        refinement.calibration = replace(refinement.calibration, departure=departure)
+    if refinement.calibration is None:  # a student has the measurements of its teacher
+        residual = residual_spectrum(refinement, previous, true_next)
+        refinement.calibrate(residual, data_power(refinement, emulation))
+        if refinement.matches_departure:
+            pairs = MemberStreams(seed, "departure", name, members=range(len(previous)), device=hardware.device)
+            departure = departure_factor(refinement, previous, residual, pairs)
+            refinement.calibration = replace(refinement.calibration, departure=departure)
     starts = previous[torch.linspace(0, len(previous) - 1, min(MEMBERS * dataset.members, len(previous))).long()]
     streams = MemberStreams(seed, "closed loop", name, members=range(len(starts)), device=hardware.device)
     calibration, history, levels, steps = refinement.calibration, [], [], 0
@@ -131,7 +132,7 @@ def mean_power(z: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(shell_power(z[:, None].cpu().numpy())) / len(z)
 
 
-def loop_gain(method: CalibratedRefinement, previous: torch.Tensor, true_next: torch.Tensor, window: int = WINDOW):
+def loop_gain(method: BalancedMethod, previous: torch.Tensor, true_next: torch.Tensor, window: int = WINDOW):
     """Gain (C, K) of each shell in the loop, from true frames (B, C, m, m) one step apart.
 
     A shell that exchanges the power D per step has the time scale tau = sqrt(P / D) of its autocorrelation's curvature
@@ -144,7 +145,7 @@ def loop_gain(method: CalibratedRefinement, previous: torch.Tensor, true_next: t
 
 
 def find_balance(
-    method: CalibratedRefinement,
+    method: BalancedMethod,
     starts: torch.Tensor,
     streams: MemberStreams,
     gain: torch.Tensor,
@@ -178,7 +179,7 @@ def find_balance(
     return replace(method.calibration, balance=late), history, levels
 
 
-def _restarted(method: CalibratedRefinement, carry: Carry, starts: torch.Tensor) -> Carry:
+def _restarted(method: BalancedMethod, carry: Carry, starts: torch.Tensor) -> Carry:
     """The carry, in which members that are lost stand at their starts."""
     lost = ~(carry["frame"].abs().flatten(1).amax(1) <= LOST_BEYOND)
     if not lost.any():

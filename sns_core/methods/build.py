@@ -6,16 +6,12 @@ from pathlib import Path
 import torch
 
 from sns_core.data.emulation import Emulation
-from sns_core.errors import DamagedFile, UserError
-from sns_core.files import read_json
+from sns_core.errors import UserError
 from sns_core.methods.base import FrameSpace, Hardware, Method, Parts
-from sns_core.methods.calibration import Calibration
+from sns_core.methods.calibration import CALIBRATION, read_calibration
 from sns_core.plugins import class_of, is_calibrated, load, needs_of, options_of
 from sns_core.systems import System
 from sns_core.training import load_models
-
-CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
-CALIBRATION_FORMAT = "sns-calibration-2"
 
 
 def build_method(
@@ -51,7 +47,7 @@ def build_method(
     system = system or emulation.build_system(hardware.device)
     if frames is None:
         frames = FrameSpace.of_system(system, emulation.resolution, emulation.scale(hardware.device))
-    calibration = None if models.get(CALIBRATION) is None else read_calibration(models[CALIBRATION], emulation)
+    calibration = None if models.get(CALIBRATION) is None else read_calibration(models[CALIBRATION], emulation.identity)
     return compose_method(method, Parts(emulation, system, loaded, hardware, training_frames, frames, calibration))
 
 
@@ -59,16 +55,3 @@ def compose_method(method: dict, parts: Parts) -> Method:
     """Compose the method of a configuration from its parts, which hold its models and its calibration."""
     kind = method["kind"]
     return load(class_of(kind)).build(parts, **{name: method[name] for name in options_of(kind) if name in method})
-
-
-def read_calibration(path: Path, emulation: Emulation) -> Calibration:
-    """Read the file that `calibrate_refinement` made. Raises DamagedFile where it is none, not whole, or of other data."""
-    content = read_json(path)
-    if content.get("format") != CALIBRATION_FORMAT:
-        raise DamagedFile(path, f"not a calibration of this project (its format is not {CALIBRATION_FORMAT!r})")
-    if content.get("data") != emulation.identity:
-        raise DamagedFile(path, f"measured on other data than this run's (manifest {str(content.get('data'))[:12]})")
-    try:
-        return Calibration.from_dict(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFile(path, f"no whole calibration ({error!r})") from None

@@ -35,7 +35,39 @@ def least_level(schedule: NoiseSchedule, residual: torch.Tensor) -> int:
     return int(enough.nonzero()[0]) if enough.any() else schedule.levels
 
 
-class CalibratedRefinement(DenoisingMethod):
+class BalancedMethod(DenoisingMethod):
+    """Base of the methods whose shells get back the power that a rollout of theirs lacks.
+
+    `calibration` holds this power, the balance (`evaluation.calibration` finds it); None until it is set.
+    """
+
+    calibrated = True
+    balances = True
+    _calibration: Calibration | None = None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The measurements that the steps follow; a new value replaces all of them."""
+        return self._calibration
+
+    @calibration.setter
+    def calibration(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+        self.follow(calibration)
+
+    def follow(self, calibration: Calibration) -> None:
+        """Take from a calibration what the steps use."""
+        self.factor = calibration.factor if (calibration.factor != 1).any() else None
+        self.returned = calibration.returned.sqrt() if (calibration.balance > 0).any() else None
+
+    def balanced(self, z: torch.Tensor, streams: Streams) -> torch.Tensor:
+        """Fields z (B, C, m, m), in the coordinates of the diffusion, with the balance of each shell."""
+        if self.factor is not None:
+            z = scale_shells(z, self.factor)
+        return z if self.returned is None else z + shell_noise(self.returned, z, streams)
+
+
+class CalibratedRefinement(BalancedMethod):
     """SNS around a surrogate, at one denoiser call per step.
 
     `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the mean of the next frames; `denoiser`,
@@ -46,7 +78,6 @@ class CalibratedRefinement(DenoisingMethod):
     """
 
     needs = {"surrogate": ("pointwise", "pushforward", "dissipative", "crps"), "denoiser": ("denoiser",)}
-    calibrated = True
 
     def __init__(
         self,
@@ -98,21 +129,12 @@ class CalibratedRefinement(DenoisingMethod):
         level = least_level(self.schedule, residual) if self.level is None else self.level
         self.calibration = Calibration(level, residual, power, torch.zeros_like(residual))
 
-    @property
-    def calibration(self) -> Calibration:
-        """The measurements that the steps follow; a new value replaces all of them."""
-        return self._calibration
-
-    @calibration.setter
-    def calibration(self, calibration: Calibration) -> None:
-        self._calibration, balance = calibration, calibration.balance
+    def follow(self, calibration: Calibration) -> None:
+        super().follow(calibration)
         level = torch.tensor(calibration.level)
         self.signal, self.sigma = float(self.schedule.signal(level)), float(self.schedule.sigma(level))
-        completed = calibration.residual if self.completes else torch.zeros_like(balance)
+        completed = calibration.residual if self.completes else torch.zeros_like(calibration.balance)
         self.completion = (self.sigma**2 + self.signal**2 * completed).sqrt()
-        factor = calibration.factor
-        self.factor = factor if (factor != 1).any() else None
-        self.returned = calibration.returned.sqrt() if (balance > 0).any() else None
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]
@@ -125,15 +147,17 @@ class CalibratedRefinement(DenoisingMethod):
         `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` is not used.
         """
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
-        completed = self.signal * z_next + shell_noise(self.completion, z_next, streams)
-        z, levels = self.clean_estimate(z_prev, completed, anchor, streams)
+        z, levels = self.completed(z_prev, z_next, normal(streams, z_next.shape[1:], z_next), anchor, streams)
+        return self.unwhiten(self.balanced(z, streams)), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
+
+    def completed(self, z_prev, z_next, noise, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next frames before their balance (B, C, m, m), from candidates `z_next` and white noise of unit variance, both
+        (B, C, m, m) in the coordinates of the diffusion, and the levels (B, 2) at which the pairs stood."""
+        noised = self.signal * z_next + scale_shells(noise, self.completion)
+        z, levels = self.clean_estimate(z_prev, noised, anchor, streams)
         if self.calibration.departure is not None:
             z = z_next + scale_shells(z - z_next, self.calibration.departure)
-        if self.factor is not None:
-            z = scale_shells(z, self.factor)
-        if self.returned is not None:
-            z = z + shell_noise(self.returned, z, streams)
-        return self.unwhiten(z), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
+        return z, levels
 
     def clean_estimate(self, z_prev, z_next, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
         """The clean estimate of the next frames (B, C, m, m), and the levels (B, 2) at which the pairs stand."""

@@ -6,9 +6,15 @@ reruns no other.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from sns_core.errors import DamagedFile
+from sns_core.files import read_json
+
+CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
+CALIBRATION_FORMAT = "sns-calibration-2"
 LEAST_SHARE = 0.5  # of a shell's power that a step leaves in place at least
 
 
@@ -56,6 +62,10 @@ class Calibration:
     def _most_noise(self) -> torch.Tensor:
         return torch.minimum(self.residual, self.power)
 
+    def without_balance(self) -> "Calibration":
+        """R and P alone, as the measurements with which a loop begins."""
+        return Calibration(self.level, self.residual, self.power, torch.zeros_like(self.balance))
+
     def to_dict(self) -> dict:
         """The calibration as JSON can hold it."""
         measured = {name: value for name, value in vars(self).items() if value is not None}
@@ -67,3 +77,19 @@ class Calibration:
         names = ("residual", "power", "balance", *(["departure"] if "departure" in content else []))
         spectra = {name: torch.tensor(content[name], dtype=torch.float64) for name in names}
         return cls(level=content["level"], **spectra)
+
+
+def read_calibration(path: Path, identity: str) -> Calibration:
+    """Read the file that `calibrate_refinement` made on the data of this `identity`.
+
+    Raises DamagedFile where it is none, not whole, or of other data.
+    """
+    content = read_json(path)
+    if content.get("format") != CALIBRATION_FORMAT:
+        raise DamagedFile(path, f"not a calibration of this project (its format is not {CALIBRATION_FORMAT!r})")
+    if content.get("data") != identity:
+        raise DamagedFile(path, f"measured on other data than this run's (manifest {str(content.get('data'))[:12]})")
+    try:
+        return Calibration.from_dict(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(path, f"no whole calibration ({error!r})") from None

@@ -24,7 +24,10 @@ Objectives of other methods are neighbours of this module; `catalogue.OBJECTIVES
 
 import abc
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -34,6 +37,7 @@ from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_pre
 from sns_core.grids import Grid, grid_shape
 from sns_core.plugins import build_options, load, objective_class
 from sns_core.shells import mode_weight, shell_index
+from sns_core.systems import System
 
 ALL_ROWS = slice(None)
 
@@ -44,7 +48,8 @@ class TrainingData:
 
     `statistics`: those of the data manifest. `correlation` (C, K) of successive frames in each shell, for the prediction
     "residual", or None. `resolution`: points per side of a frame, or (H, W). `device`: where the training runs.
-    `models`: role -> TrainedModel, one for each role of `Objective.needs`.
+    `models`: role -> TrainedModel, one for each role of `Objective.needs`. `calibration`: the file of the measurements that
+    the method which the model learns from follows, or None. `system`: the system that made the data.
     """
 
     statistics: dict
@@ -52,6 +57,8 @@ class TrainingData:
     resolution: Grid
     device: torch.device
     models: dict = field(default_factory=dict)
+    calibration: Path | None = None
+    system: System | None = None
 
     @property
     def increment_std(self) -> torch.Tensor:
@@ -64,15 +71,18 @@ class Objective(abc.ABC):
 
     `frames`: consecutive frames of a sample. `anchored`: whether an anchor frame stands in front of them. `needs`: role ->
     objectives of trained models that the training learns from, a teacher for example. `initial_weights`: those with which
-    the network starts, None for random ones. A subclass says which network it trains (`network_arguments`) and defines
-    `build`, whose keyword-only arguments are the options that a model of the configuration may give beside its
-    `objective`; their annotations say which values are allowed.
+    the network starts, None for random ones. `note`: further entries of the model's note, which its users need.
+    `calibrated`: whether the training reads the calibration of a method. A subclass says which network it trains
+    (`network_arguments`) and defines `build`, whose keyword-only arguments are the options that a model of the
+    configuration may give beside its `objective`; their annotations say which values are allowed.
     """
 
     needs: ClassVar[dict[str, tuple[str, ...]]] = {}
     initial_weights: dict[str, torch.Tensor] | None = None
+    note: Mapping = MappingProxyType({})
     frames: int = 2
     anchored: ClassVar[bool] = False
+    calibrated: ClassVar[bool] = False
 
     @staticmethod
     @abc.abstractmethod

@@ -58,7 +58,8 @@ def train_model(
     `seed`: the run's seed.
     `output`: the model file; a readable `.json` with the model's note is written beside it.
     `history`: the CSV file of losses.
-    `models`: role -> file of each trained model that the objective needs, a teacher for example.
+    `models`: role -> file of each trained model that the objective needs, a teacher for example, and "calibration" -> file of
+    the measurements that a teacher follows.
     `device`: auto, cpu, or a GPU such as cuda:0.
     `precision`: auto, float32 or bfloat16.
     `compile`: whether training steps run a compiled network, which gives the same model to rounding.
@@ -76,7 +77,8 @@ def train_model(
         identity = identify(name, spec, **{"data manifest": data, "teachers": checksums}, **settings)
         needs = load(objective_class(spec["objective"])).needs
         teachers = load_models(needs, models, f"the model {name!r}", processes.device, data)
-        trainer = Trainer(name, spec, dataset, seed, processes, precision, compile, teachers)
+        calibration = models.get("calibration")
+        trainer = Trainer(name, spec, dataset, seed, processes, precision, compile, teachers, calibration)
         validation = PairSampler(
             held_out, trainer.sampler.frames, trainer.sampler.anchor_gap, spec["training"]["symmetries"]
         )
@@ -169,6 +171,7 @@ def _write_model(trainer: Trainer, dataset, validation: PairSampler, output: Pat
         "code": code,
         "version": __version__,
     }
+    note |= trainer.objective.note
     if trainer.correlation is not None:
         note["correlation"] = trainer.correlation
     trainer.use_weights(trainer.average)

@@ -6,6 +6,7 @@ needs the number of its step, but no state of a random generator.
 
 import math
 import time
+from pathlib import Path
 
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -54,7 +55,8 @@ class Trainer:
 
     `name` and `spec`: the model's name and its specification in the configuration; `dataset`: the training split;
     `seed`: the run's seed; `processes`: the processes that share the batches; `precision`: as in `autocast`; `compile`:
-    whether training steps run a compiled network; `models`: role -> trained model that the objective needs. Raises
+    whether training steps run a compiled network; `models`: role -> trained model that the objective needs; `calibration`: the
+    file of the measurements that its teacher follows. Raises
     UserError where the network does not fit the data.
     """
 
@@ -68,6 +70,7 @@ class Trainer:
         precision: str,
         compile: bool = False,
         models: dict[str, TrainedModel] | None = None,
+        calibration: Path | None = None,
     ):
         device, training = processes.device, spec["training"]
         self.name, self.spec, self.seed, self.device, self.precision = name, spec, seed, device, precision
@@ -75,7 +78,9 @@ class Trainer:
         channels, resolution = dataset.shards[0].shape[2], grid_of(dataset.shards[0].shape)
         residual = spec.get("diffusion", {}).get("prediction") == "residual"
         self.correlation = dataset.shell_correlation() if residual else None
-        data = TrainingData(dataset.statistics, self.correlation, resolution, device, models or {})
+        data = TrainingData(
+            dataset.statistics, self.correlation, resolution, device, models or {}, calibration, dataset.system
+        )
         self.objective = build_objective(spec, data)
         self.sampler = PairSampler(
             dataset.first(training["trajectories"], training["frames"]),

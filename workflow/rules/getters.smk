@@ -42,9 +42,11 @@ def get_models(system) -> list[str]:
 
 
 def get_teachers(wildcards) -> dict:
-    """Role -> file of each model that a training learns from."""
-    roles = configuration.teachers_of(RESOLVED[wildcards.system]["models"][wildcards.model])
-    return {role: f"{RESULTS}/{wildcards.system}/models/{roles[role]}.safetensors" for role in sorted(roles)}
+    """Role -> file of each model that a training learns from, and of the calibration that it reads."""
+    spec, folder = RESOLVED[wildcards.system]["models"][wildcards.model], f"{RESULTS}/{wildcards.system}"
+    roles = configuration.teachers_of(spec)
+    files = {role: f"{folder}/models/{roles[role]}.safetensors" for role in sorted(roles)}
+    return files | ({"calibration": f"{folder}/calibrations/{spec['calibration']}.json"} if "calibration" in spec else {})
 
 
 def get_model_roles(system, method) -> dict:
