@@ -13,6 +13,7 @@
     FlowMatching     an increment that is moved from noise in a few calls (Lipman et al. 2023)
     DistilledFlowMatching  the same in one or two calls
     DistilledGeneration    generation in one or two calls
+    DistilledRefinement    a calibrated refinement in one call
     RollingWindow    the next frames together, the nearest one first (Ruhe et al. 2024)
     PDERefiner       an increment that is predicted and then refined (Lippe et al. 2023)
     External         a rollout that was made elsewhere
@@ -27,6 +28,7 @@ __all__ = [
     "Calibration",
     "DistilledFlowMatching",
     "DistilledGeneration",
+    "DistilledRefinement",
     "EstimatedLevels",
     "External",
     "FlowMatching",
@@ -64,7 +66,7 @@ def __getattr__(name: str):
     from sns_core.methods.calibrated import CalibratedRefinement
     from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
-    from sns_core.methods.distilled import DistilledFlowMatching, DistilledGeneration
+    from sns_core.methods.distilled import DistilledFlowMatching, DistilledGeneration, DistilledRefinement
     from sns_core.methods.external import External
     from sns_core.methods.flow_matching import FlowMatching
     from sns_core.methods.generation import Generation

@@ -52,6 +52,11 @@ SPECS = {
         "diffusion": {**DIFFUSION, "prediction": "residual"}, "models": {"teacher": "residual"},
         "moves": 2, "teacher_moves": 2, "bend": 2.0, "condition_level": 1,
     },
+    "distilled_refinement": {
+        "objective": "distilled_refinement", "network": NETWORK, "training": TRAINING,
+        "diffusion": {**DIFFUSION, "prediction": "residual"}, "models": {"surrogate": "pointwise", "denoiser": "residual"},
+        "calibration": "calibrated", "run_up": 4,
+    },
     "pde_refiner": {
         "objective": "pde_refiner", "network": NETWORK, "training": TRAINING, "refinements": 3, "least_noise": 0.05,
     },
@@ -71,5 +76,7 @@ def train(folder: Path, manifest: Path, name: str, spec: dict, **more) -> Path:
     output, tiny = folder / f"{name}.safetensors", manifest.parent.parent
     settings = {"seed": 3, "device": "cpu", "precision": "float32", "history": folder / f"{name}.csv"}
     settings["models"] = {role: tiny / f"{model}.safetensors" for role, model in spec.get("models", {}).items()}
+    if "calibration" in spec:
+        settings["models"]["calibration"] = tiny / "calibration.json"
     train_model(name=name, spec=spec, manifest=manifest, output=output, **{**settings, **more})
     return output

@@ -1,4 +1,4 @@
-"""Calibrated refinement around the exact denoiser of a Gaussian field, whose surrogate is the exact conditional mean.
+"""Calibrated refinement around the exact denoiser of a Gaussian field, whose surrogate is the exact conditional mean; its student.
 
 Per mode of shell K the field has the power P, and 0.97^K is the correlation of successive frames, so the surrogate leaves
 R = P (1 - 0.97^2K). At level s1 with the signal a and the noise variance sigma^2, the estimate leaves
@@ -11,14 +11,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sns_core.diffusion import NoiseSchedule
+from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.evaluation.calibration import departure_factor, find_balance, loop_gain, mean_power, residual_spectrum
-from sns_core.methods import CalibratedRefinement
+from sns_core.methods import CalibratedRefinement, DistilledRefinement
 from sns_core.methods.calibrated import least_level, scale_shells
 from sns_core.methods.calibration import Calibration
-from sns_core.shells import shell_index
-from sns_core.streams import MemberStreams
+from sns_core.shells import filtered, shell_index
+from sns_core.streams import MemberStreams, generator
 from sns_core.theory.compute import field_process
+from sns_core.training.distilled_refinement import RefinementDistillationObjective
 
 POINTS, MEMBERS = 8, 400
 SCHEDULE = NoiseSchedule.cosine(100)
@@ -188,3 +189,64 @@ def test_an_estimate_with_an_error_of_its_own_departs_as_the_true_frame_does(met
     departure = mean_power(frame - method.surrogate(pairs[0]))
     torch.testing.assert_close(departure[0, 3], residual[0, 3], rtol=0.1, atol=0)
     assert factor[0, 3] < 0.35 and (factor[0, [1, 2, 4]] == 1).all()
+
+
+class LinearStudent:
+    """A clean next frame that is a linear function of the previous frame and noise, with a gain for each mode of both."""
+
+    def __init__(self, gain: float = 0.0):
+        self.gains = torch.full((2, POINTS, POINTS // 2 + 1), gain, dtype=torch.float64, requires_grad=True)
+        self.prediction = Prediction("clean", SCHEDULE)
+
+    def __call__(self, stack, levels=None):
+        z_prev, noise = stack.unbind(1)
+        z = filtered(z_prev, self.gains[0]) + filtered(noise, self.gains[1])
+        return torch.stack([z_prev, z], 1), None
+
+    @torch.no_grad()
+    def noise(self, x_prev, x_next, s_prev, s_next, anchor=None):
+        noised, levels = torch.stack([x_prev, x_next], 1), torch.stack([s_prev, s_next], 1)
+        return self.prediction.noise(self(noised)[0], noised, levels).unbind(1)
+
+
+@pytest.fixture
+def objective(method):
+    method.calibration = replace(method.calibration, balance=posterior_power(method.calibration))
+    colour = NoiseColour(0.0, torch.ones_like(SHELLS).tolist(), POINTS)
+    return RefinementDistillationObjective(
+        method, run_up=6, schedule=SCHEDULE, colour=colour, anchored=False, prediction=Prediction("clean", SCHEDULE)
+    )
+
+
+def test_a_student_that_has_learnt_all_keeps_the_law_in_one_call(objective, method, pairs, power, streams):
+    student, batch = LinearStudent(), torch.stack(pairs, 1)[:64]
+    minimiser = torch.optim.LBFGS([student.gains], max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss():
+        minimiser.zero_grad()
+        total = objective(student, batch, generator("student", 1))["loss"]
+        total.backward()
+        return total
+
+    minimiser.step(loss)
+    assert objective(student, batch, generator("student", 2))["loss"] < 1e-5, "nothing is averaged away"
+    distilled = DistilledRefinement(student.noise, SCHEDULE)
+    distilled.calibration = method.calibration
+    carry, record = distilled.step(distilled.start(pairs[0]), streams.at(1))
+    torch.testing.assert_close(mean_power(carry["frame"])[0, 1:5], power[0, 1:5], rtol=0.15, atol=0)
+    change = mean_power(carry["frame"] - scale_shells(pairs[0], CORRELATION))
+    torch.testing.assert_close(change[0, 1:5], method.calibration.residual[0, 1:5], rtol=0.12, atol=0)
+    assert record.calls.tolist() == [1] * MEMBERS
+    assert record.levels.unique(dim=0).tolist() == [[0, SCHEDULE.levels]]
+
+
+def test_a_student_learns_what_its_teacher_does_on_frames_of_its_own(objective, method, pairs):
+    """Its own frames are far too strong after some steps; the teacher is asked about them, and of a lost flow about the start."""
+    batch, asked = torch.stack(pairs, 1)[:4], []
+    exact = method.surrogate
+    method.surrogate = lambda x: asked.append(mean_power(x)[0, 1:5].sum()) or exact(x)
+    true = mean_power(batch[:, 0])[0, 1:5].sum()
+    number = next(n for n in range(99) if 6 * torch.rand((), generator=generator("run-up", n)) ** 3 >= 2)
+    for gain, least, most in ((1.1, 1.2, 100.0), (10.0, 0.999, 1.001)):
+        objective(LinearStudent(gain), batch, generator("run-up", number))
+        assert least < asked[-1] / true < most
