@@ -34,16 +34,18 @@ class DistilledFlowMatching(FlowMatching):
 
 @dataclass(frozen=True)
 class LongMoves:
-    """The walk of a student: deterministic moves of the next frame alone, as in `Path.bent`."""
+    """The walk of a student: deterministic moves of the next frame alone, each from the first to the last level of
+    `teacher_moves` moves of its teacher, which follow `Path.bent`."""
 
     moves: int = 1
     bend: float = 2.0
+    teacher_moves: int = 1
     sampler: Sampler = Sampler(eta=0.0)
 
     def route(self, s_prev: torch.Tensor, s_next: torch.Tensor) -> Path:
         """The path of all members from (s_prev, s_next), both (B,), which are the same for all of them."""
-        path = Path.bent(int(s_prev[0]), int(s_next[0]), self.moves, self.bend)
-        return Path(path.levels.expand(-1, len(s_prev), -1))
+        path = Path.bent(int(s_prev[0]), int(s_next[0]), self.moves * self.teacher_moves, self.bend)
+        return Path(path.levels[:: self.teacher_moves].expand(-1, len(s_prev), -1))
 
 
 class DistilledGeneration(Generation):
@@ -56,7 +58,7 @@ class DistilledGeneration(Generation):
         spec = parts.models["denoiser"].spec
         return cls(
             levels=EstimatedLevels(condition_level=spec["condition_level"]),
-            walk=LongMoves(spec["moves"], spec["bend"]),
+            walk=LongMoves(spec["moves"], spec["bend"], spec["teacher_moves"]),
             **cls.diffusion_parts(parts, anchor_frame),
         )
 

@@ -202,6 +202,19 @@ def test_a_bent_path_has_short_moves_at_its_end_and_each_covers_a_level():
         Path.bent(0, 100, 101, 2.0)
 
 
+@pytest.mark.parametrize("levels", [20, 60, 100])
+@pytest.mark.parametrize(("moves", "teacher_moves"), [(1, 5), (2, 3), (3, 5), (4, 3)])
+def test_a_student_walks_over_the_levels_that_it_was_trained_for(levels, moves, teacher_moves):
+    schedule = NoiseSchedule.cosine(levels)
+    objective = GenerationDistillationObjective(
+        None, moves=moves, teacher_moves=teacher_moves, condition_level=2, schedule=schedule,
+        colour=NoiseColour(0.0, [[1.0, 1.0]], (1, SIZE)), anchored=False,
+    )  # fmt: skip
+    trained = {tuple(objective.draw_levels(1, generator("levels", draw))[0].tolist()) for draw in range(40)}
+    route = LongMoves(moves, 2.0, teacher_moves).route(torch.tensor([2]), torch.tensor([levels])).levels[:, 0]
+    assert {tuple(level) for level in route[:-1].tolist()} == trained and route[-1].tolist() == [2, 0]
+
+
 def test_a_student_starts_as_its_teacher_and_needs_one(tiny, tmp_path):
     spec = copy.deepcopy(SPECS["distilled"])
     spec["training"] |= {"learning_rate": 1e-12, "weight_decay": 0.0, "ema": 0.0}

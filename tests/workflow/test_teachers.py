@@ -1,4 +1,4 @@
-"""A model that learns from another one: its teacher is checked, trained before it, followed by reruns, and counted in its cost."""
+"""A model that learns from another one, or from a method: its teacher is checked, made before it, followed by reruns, and counted."""
 
 import json
 
@@ -133,3 +133,59 @@ def test_a_model_cannot_learn_from_itself(rivals, tmp_path, monkeypatch):
     )
     with pytest.raises(ConfigurationError, match=r"models\.pointwise\.models: 'pointwise' would learn from itself"):
         validate(rivals)
+
+
+@pytest.fixture
+def refined(root, config) -> dict:
+    """The smoke run with `sns` and its student."""
+    merge(config, yaml.safe_load((root / "config/smoke.yaml").read_text()))
+    config["use"]["methods"] = ["solver", "pointwise", "sns", "sns_distilled"]
+    return config
+
+
+def test_a_student_of_a_refinement_is_trained_after_the_calibration_of_its_teacher(
+    root, refined, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    calibration = str(SYSTEM / "calibrations/sns.json")
+    with graph_of_jobs(str(root / "Snakefile"), refined, ["all"]) as graph:
+        jobs = {(job.rule.name, *job.wildcards_dict.values()): job for job in graph.jobs}
+        student = jobs["train_model", "kolmogorov", "sns_student"]
+        assert jobs["calibrate_refinement", "kolmogorov", "sns"] in graph.dependencies[student]
+        roles = json.loads(student.params.settings)["models"]
+        assert roles["calibration"] == calibration and roles.keys() == {"calibration", "denoiser", "surrogate"}
+        assert student in graph.dependencies[jobs["calibrate_refinement", "kolmogorov", "sns_distilled"]]
+        (forecast,) = (
+            j for j in graph.jobs if j.rule.name == "rollout_ensemble" and j.wildcards.method == "sns_distilled"
+        )
+        assert not {calibration, roles["denoiser"], roles["surrogate"]} & set(forecast.input), (
+            "it runs without its teacher"
+        )
+    student = read(refined).systems["kolmogorov"]["models"]["sns_student"]
+    assert student["diffusion"]["levels"] == 20 and student["run_up"] == 8
+
+
+CALIBRATION_MISTAKES = {
+    "none": (lambda c: c["models"]["sns_student"].pop("calibration"), "models.sns_student.calibration: is missing; name a method of"),
+    "not in use": (lambda c: c["use"]["methods"].remove("sns"), "'sns' is no calibrated method of this run"),
+    "a word": (lambda c: c["models"]["sns_student"].update(calibration="sns_"), "method of this run; did you mean 'sns'?"),
+    "other models": (lambda c: c["methods"]["sns"].update(models={"surrogate": "pointwise", "denoiser": "sns_white"}), "name the same"),
+    "options": (lambda c: c["methods"]["sns"].update(level=5), "'sns' sets level, which a student does not learn"),
+    "no use": (lambda c: c["models"]["pointwise"].update(calibration="sns"), "a model with the objective 'pointwise' reads none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", CALIBRATION_MISTAKES)
+def test_a_mistake_about_a_calibration_is_one_line(refined, mistake):
+    change, message = CALIBRATION_MISTAKES[mistake]
+    change(refined)
+    with pytest.raises(ConfigurationError) as caught:
+        validate(refined)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_plan_counts_the_steps_and_the_teacher_of_a_student_of_a_refinement(refined):
+    scale = plan.Scale(read(refined).systems["kolmogorov"])
+    job = plan.Job("train_model", {"name": "sns_student", "spec": scale.resolved["models"]["sns_student"]}, "")
+    learning, call = plan.estimate(job, scale).work["training"].flops, scale.network_call("sns_student").flops
+    assert learning == pytest.approx(40 * 8 * (3 + 2 + 8 / 4) * call)
