@@ -108,13 +108,13 @@ class DenoisingMethod(FrameMethod):
     def diffusion_parts(parts: Parts, anchor_frame: str = "initial") -> dict:
         """Arguments of the constructor, all but the walk, from the model of the role "denoiser"."""
         model = parts.models["denoiser"]
-        coordinates = model.colour()
+        coordinates = model.diffusion.colour
         anchors = InitialAnchor()
         if anchor_frame == "resampled" and parts.training_frames is not None:
             anchors = ResampledAnchor(coordinates.whiten(parts.training_frames().to(parts.hardware.device)))
         return {
             "denoiser": model.denoiser(parts.hardware.precision),
-            "schedule": model.schedule(),
+            "schedule": model.diffusion.schedule,
             "coordinates": coordinates,
             "anchors": anchors,
             "frames": parts.frames,

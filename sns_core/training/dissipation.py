@@ -51,9 +51,10 @@ class DissipativeObjective(PointwiseObjective):
         """Return {"loss"} for a batch (B, unroll + 1, C, H, W)."""
         loss = super().__call__(network, batch, generator, rows)["loss"]
         far, radius = (part[rows].to(batch) for part in self.far_frames(batch[:, 0].shape, generator))
-        output, _ = network(far[:, None])
-        moved = far + self.increment_std * output[:, 0].float()
-        return {"loss": loss + self.weight * F.mse_loss(moved / radius, self.contraction * far / radius)}
+        return {
+            "loss": loss
+            + self.weight * F.mse_loss(self.advance(network, far) / radius, self.contraction * far / radius)
+        }
 
     def far_frames(self, shape: torch.Size, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw frames (B, C, H, W) and their root mean squares (B, 1, 1, 1)."""

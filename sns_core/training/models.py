@@ -6,6 +6,7 @@ identity of the data manifest. A file that does not fit its use is refused, and 
 
 import contextlib
 import copy
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
-from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.diffusion import Diffusion
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import read_tensors
 from sns_core.grids import Grid
@@ -61,24 +62,18 @@ class TrainedModel:
         """Return the statistic `name` of the training split as a tensor (C, 1, 1)."""
         return torch.tensor(self.note["statistics"][name], dtype=torch.float32, device=self.device)[:, None, None]
 
-    def schedule(self) -> NoiseSchedule:
-        """Build the noise schedule that the model was trained with."""
-        return NoiseSchedule.build(self.spec["diffusion"]["schedule"], self.spec["diffusion"]["levels"])
-
-    def colour(self) -> NoiseColour:
-        """Build the diffusion's coordinates that the model was trained in."""
-        diffusion, statistics = self.spec["diffusion"], self.note["statistics"]
-        return NoiseColour(diffusion["colour"], statistics["shell_amplitude"], self.note["resolution"], self.device)
-
-    def prediction(self) -> Prediction:
-        """Build the prediction that the model was trained for."""
-        kind, note = self.spec["diffusion"]["prediction"], self.note
-        return build_prediction(kind, self.schedule(), self.colour(), note["statistics"], note.get("correlation"))
+    @functools.cached_property
+    def diffusion(self) -> Diffusion:
+        """The diffusion that the model was trained in."""
+        note = self.note
+        return Diffusion.build(
+            self.spec["diffusion"], note["statistics"], note["resolution"], note.get("correlation"), self.device
+        )
 
     def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
         """Build the denoiser around the network, for many calls."""
         network, context = self.running(precision)
-        return NetworkDenoiser(network, self.spec["diffusion"]["anchor"], context, self.prediction())
+        return NetworkDenoiser(network, self.spec["diffusion"]["anchor"], context, self.diffusion.prediction)
 
     def surrogate(self, precision: str = "auto") -> NetworkSurrogate:
         """The network as a function: frames (B, C, m, m), and its noise if it takes any -> next frames."""

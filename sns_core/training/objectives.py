@@ -33,7 +33,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction, build_prediction
+from sns_core.diffusion import Diffusion, NoiseColour, NoiseSchedule, Prediction
 from sns_core.grids import Grid, grid_shape
 from sns_core.plugins import build_options, load, objective_class
 from sns_core.shells import mode_weight, shell_index
@@ -123,16 +123,23 @@ class PointwiseObjective(Objective):
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
     ) -> dict[str, torch.Tensor]:
         """Return {"loss"} for a batch (B, unroll + 1, C, H, W)."""
-        x, loss = batch[:, 0], 0.0
+        x, loss = self.first_frames(batch, generator, rows), 0.0
+        for target in batch[rows, 1:].unbind(1):
+            x = self.advance(network, x)
+            loss = loss + F.mse_loss(x / self.increment_std, target / self.increment_std)
+        return {"loss": loss / (self.frames - 1)}
+
+    def first_frames(self, batch: torch.Tensor, generator: torch.Generator, rows: slice) -> torch.Tensor:
+        """Return the frames (B, C, H, W) from which the surrogate starts, with the noise on its input."""
+        x = batch[:, 0]
         if self.input_noise:
             x = x + self.input_noise * torch.randn(x.shape, generator=generator).to(x)
-        x = x[rows]
-        for target in batch[rows, 1:].unbind(1):
-            output, _ = network(x[:, None])
-            moved = x + self.increment_std * output[:, 0].float()
-            loss = loss + F.mse_loss(moved / self.increment_std, target / self.increment_std)
-            x = moved
-        return {"loss": loss / (self.frames - 1)}
+        return x[rows]
+
+    def advance(self, network, x: torch.Tensor) -> torch.Tensor:
+        """Return the surrogate's next frames (B, C, H, W)."""
+        output, _ = network(x[:, None])
+        return x + self.increment_std * output[:, 0].float()
 
 
 class DenoiserObjective(Objective):
@@ -193,18 +200,12 @@ class DenoiserObjective(Objective):
     @staticmethod
     def diffusion_parts(spec: dict, data: TrainingData) -> dict:
         """Return the arguments of the constructor that say how frames are noised, and what an error counts."""
-        training, diffusion = spec["training"], spec["diffusion"]
-        schedule = NoiseSchedule.build(diffusion["schedule"], diffusion["levels"])
-        colour = NoiseColour(diffusion["colour"], data.statistics["shell_amplitude"], data.resolution, data.device)
+        diffusion = Diffusion.build(spec["diffusion"], data.statistics, data.resolution, data.correlation, data.device)
         return {
-            "schedule": schedule,
-            "colour": colour,
-            "anchored": diffusion["anchor"],
-            "level_weight": training["level_weight"],
-            "prediction": build_prediction(
-                diffusion["prediction"], schedule, colour, data.statistics, data.correlation
-            ),
-            "shell_weight": training["shell_weight"],
+            **vars(diffusion),
+            "anchored": spec["diffusion"]["anchor"],
+            "level_weight": spec["training"]["level_weight"],
+            "shell_weight": spec["training"]["shell_weight"],
         }
 
     def __call__(

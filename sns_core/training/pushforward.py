@@ -17,17 +17,10 @@ class PushforwardObjective(PointwiseObjective):
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
     ) -> dict[str, torch.Tensor]:
         """Return {"loss"} for a batch (B, unroll + 1, C, H, W)."""
-        x, steps = batch[:, 0], int(torch.randint(self.frames - 1, (), generator=generator))
-        if self.input_noise:
-            x = x + self.input_noise * torch.randn(x.shape, generator=generator).to(x)
-        x = x[rows]
+        steps = int(torch.randint(self.frames - 1, (), generator=generator))
+        x = self.first_frames(batch, generator, rows)
         with torch.no_grad():
             for _ in range(steps):
                 x = self.advance(network, x)
         moved, target = self.advance(network, x), batch[rows, steps + 1]
         return {"loss": F.mse_loss(moved / self.increment_std, target / self.increment_std)}
-
-    def advance(self, network, x: torch.Tensor) -> torch.Tensor:
-        """Return the next frames (B, C, H, W)."""
-        output, _ = network(x[:, None])
-        return x + self.increment_std * output[:, 0].float()

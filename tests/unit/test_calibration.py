@@ -48,6 +48,24 @@ def build(tiny, roles):
     return run
 
 
+def test_a_student_has_its_teachers_measurements_and_a_balance_of_its_own(tiny, tmp_path):
+    models = {"denoiser": tiny.models["distilled_refinement"]}
+    arguments = {**CALIBRATED, "name": "student", "method": {"kind": "distilled_refinement"}}
+    calibrate_refinement(models=models, manifest=tiny.manifest, output=tmp_path / "student.json", **arguments)
+    student, teacher = (read_json(path) for path in (tmp_path / "student.json", tiny.models["calibration"]))
+    for same in ("residual", "power", "level"):
+        assert student[same] == teacher[same]
+    assert (
+        student["balance"] != teacher["balance"] and np.array(student["balance"]).any() and "departure" not in student
+    )
+    method = build_method(
+        {"kind": "distilled_refinement"},
+        {**models, "calibration": tmp_path / "student.json"},
+        Emulation.read(tiny.manifest),
+    )
+    assert method.calibration.balance.tolist() == student["balance"]
+
+
 def test_the_file_holds_spectra_the_loop_and_what_they_were_measured_with(tiny, roles, build):
     content = read_json(tiny.models["calibration"])
     assert content["method"] == "calibrated" and content["data"] == Emulation.read(tiny.manifest).identity

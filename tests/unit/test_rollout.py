@@ -59,6 +59,7 @@ METHODS = {
     "flow matching": {"kind": "flow_matching", "moves": 3},
     "distilled": {"kind": "distilled_flow_matching", "velocity": "distilled"},
     "distilled generation": {"kind": "distilled_generation", "denoiser": "distilled_generation"},
+    "distilled refinement": {"kind": "distilled_refinement", "denoiser": "distilled_refinement"},
     "rolling window": {"kind": "rolling_window"},
     "pde refiner": {"kind": "pde_refiner"},
     "calibrated around crps": {"kind": "calibrated_refinement", "denoiser": "residual", "surrogate": "crps"},
