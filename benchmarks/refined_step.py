@@ -36,9 +36,9 @@ def build(folder: Path, methods: dict, name: str) -> Method:
 
 
 def parts_of(
-    folder: Path, methods: dict, refined: str, surrogate: str, members: int
+    folder: Path, methods: dict, refined: str, surrogate: str, members: int, student: str | None = None
 ) -> dict[str, Callable[[], object]]:
-    """Return name -> function for each part of a step."""
+    """Return name -> function for each part of a step, and for the step of a `student` that makes it in one call."""
     method, alone = build(folder, methods, refined), build(folder, methods, surrogate)
     states = open_frames(next((folder / "data").glob("test*.nc")), "final_state")["final_state"].values[:members]
     carry = method.start(torch.from_numpy(states))
@@ -61,9 +61,14 @@ def parts_of(
         with context:
             return network.decode(skips, bottom, None)
 
+    in_one_call = {}
+    if student:
+        distilled = build(folder, methods, student)
+        in_one_call["student's step"] = lambda: distilled.step(carry, streams.at(1))
     return {
         "surrogate's step": lambda: alone.step(single, streams.at(1)),
         "refined step": lambda: method.step(carry, streams.at(1)),
+        **in_one_call,
         "surrogate, encoder": encode,
         "surrogate, decoder": decode,
         "denoiser, encoder and heads": lambda: denoiser.encode_pair(previous, following, anchor),
@@ -78,6 +83,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run's folder, results/<run>")
     parser.add_argument("--method", default="sns", help="a calibrated refinement (default: %(default)s)")
     parser.add_argument("--surrogate", default="pointwise", help="the surrogate alone (default: %(default)s)")
+    parser.add_argument("--student", help="a method in one call that learnt from it, sns_distilled for example")
     parser.add_argument(
         "--members", type=int, default=8, help="members that are stepped together (default: %(default)s)"
     )
@@ -85,7 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     use_threads(1)
     system, entry = next(iter(json.loads((arguments.run / "provenance.json").read_text())["systems"].items()))
-    words = entry["methods"], arguments.method, arguments.surrogate, arguments.members
+    words = entry["methods"], arguments.method, arguments.surrogate, arguments.members, arguments.student
     parts = parts_of(arguments.run / system, *words)
     spent = {name: [] for name in parts}
     for turn in range(arguments.turns + 1):

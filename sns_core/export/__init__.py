@@ -32,6 +32,7 @@ def export(run: Path, method: str, *, output: Path, system: str | None = None) -
         sns_core.load reads without the run; NAME.pt2 for a program that torch runs without this package.
     `system`: name of the system, needed where the run has several.
     """
+    output = Path(output)
     if output.suffix not in FORMS:
         raise UserError(
             f"{output}: name it NAME.zarr for a Zarr store, NAME.hdf5 for the layout of The Well, NAME.safetensors for the method, "

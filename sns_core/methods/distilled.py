@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sns_core.diffusion import Path, Sampler
+from sns_core.diffusion import Denoiser, NoiseSchedule, Path, Sampler
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.calibrated import BalancedMethod
 from sns_core.methods.calibration import Calibration
@@ -72,6 +72,11 @@ class DistilledRefinement(BalancedMethod):
 
     needs = {"denoiser": ("distilled_refinement",)}
 
+    def __init__(self, denoiser: Denoiser, schedule: NoiseSchedule, **diffusion):
+        super().__init__(denoiser, schedule, **diffusion)
+        top = torch.tensor(schedule.levels)
+        self.signal, self.sigma = float(schedule.signal(top)), float(schedule.sigma(top))
+
     @classmethod
     def build(cls, parts: Parts, *, anchor_frame: AnchorFrame = "initial") -> "DistilledRefinement":
         method = cls(**cls.diffusion_parts(parts, anchor_frame))
@@ -90,4 +95,4 @@ class DistilledRefinement(BalancedMethod):
         """The next frames before their balance (B, C, m, m), from previous frames and noise, all in the coordinates of the diffusion."""
         clean, top = (torch.full((len(z_prev),), level) for level in (0, self.schedule.levels))
         _, predicted = self.denoiser(z_prev, noise, clean, top, anchor)
-        return (noise - float(self.schedule.sigma(top[0])) * predicted) / float(self.schedule.signal(top[0]))
+        return (noise - self.sigma * predicted) / self.signal

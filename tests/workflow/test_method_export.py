@@ -46,7 +46,7 @@ def test_a_method_without_its_run_has_the_same_bits(run, tmp_path, method):
 
 
 def test_the_card_says_what_the_method_is_and_how_good(run, tmp_path):
-    export(run, "sns", output=tmp_path / "sns.safetensors")
+    export(run, "sns", output=str(tmp_path / "sns.safetensors"))  # a name will do
     card = sns_core.load(tmp_path / "sns.safetensors", device="cpu").card
     parameters = sum(
         p.numel() for p in sns_core.load(run, "pointwise", device="cpu")._method.predict.network.parameters()
