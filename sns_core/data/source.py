@@ -197,7 +197,8 @@ def _longer_length(recording: Recording, lengths: list[float] | None, grid: list
 def _offset(recording: Recording) -> list[float] | None:
     """Return a number near the mean of each channel, None where all means are near zero.
 
-    A few frames tell it: any number near the mean serves, since emulators see frames less this number.
+    A few frames tell it: any number near the mean serves, since emulators see frames less this number. It has as many digits, three
+    or more, as leave less than a tenth of a standard deviation.
     """
     members = range(0, len(recording.members), max(1, len(recording.members) // OFFSET_MEMBERS))
     frames = [
@@ -206,7 +207,17 @@ def _offset(recording: Recording) -> list[float] | None:
     values = np.concatenate(frames).astype(float)
     mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
     far = np.abs(mean) > 0.5 * std
-    return [float(f"{m:.3g}") if shifted else 0.0 for m, shifted in zip(mean, far, strict=True)] if far.any() else None
+    return (
+        [_near(m, 0.1 * s) if shifted else 0.0 for m, s, shifted in zip(mean, std, far, strict=True)]
+        if far.any()
+        else None
+    )
+
+
+def _near(number: float, distance: float) -> float:
+    """Return the number of fewest digits, three or more, that lies no further than `distance` from a number."""
+    shorter = (float(f"{number:.{digits}g}") for digits in range(3, 18))
+    return next((short for short in shorter if abs(short - number) <= distance), float(number))
 
 
 def _check_alike(first: Recording, recording: Recording) -> None:

@@ -134,6 +134,14 @@ def test_files_become_shards_without_what_is_subtracted(fields, tmp_path):
         np.testing.assert_array_equal(dataset["x"], fields["x"])
 
 
+def test_what_is_left_of_a_mean_is_small_beside_a_small_fluctuation(fields, tmp_path):
+    noise = fields["u"]
+    fields.assign(h=1025.4 + 0.05 * noise, u=101325.3 + 20 * noise).to_netcdf(tmp_path / "a.nc")
+    offset = facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]["offset"]
+    left = (np.array([1025.4, 101325.3]) - offset) / [0.05, 20]
+    assert np.abs(left).max() < 0.2 and max(len(str(number)) for number in offset) < 9
+
+
 def test_what_is_read_from_files_is_cf_by_the_checker_of_ioos(fields, tmp_path):
     fields.to_netcdf(tmp_path / "a.nc")
     read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")]})
