@@ -24,12 +24,14 @@ STEPS = (
 class SourceCheck:
     """Measures of a sample of the training split.
 
-    `frame` (C, m, m): the last frame of a member; of a single row of points the last m frames, one above the other. `times` (T,)
-    and `energy` (member, T): kinetic energy, or half the mean square, of all channels together; `lag` (L,) and `correlation`
-    (L,): C(tau); `decorrelation`: the time at which C(tau) falls to one half, NaN where it does not; `step`: of the emulator;
-    `duration`: time that all training trajectories cover together.
+    `layers`: names of the channels. `frame` (C, m, m): the last frame of a member; of a single row of points the last m frames,
+    one above the other. `times` (T,) and `energy` (member, T, C): kinetic energy, or half the mean square, of each channel in
+    squared standard deviations; `lag` (L,) and `correlation` (L,): C(tau) of the channels in standard deviations;
+    `decorrelation`: the time at which C(tau) falls to one half, NaN where it does not; `step`: of the emulator; `duration`: time
+    that all training trajectories cover together.
     """
 
+    layers: tuple[str, ...]
     frame: np.ndarray
     times: np.ndarray
     energy: np.ndarray
@@ -46,17 +48,7 @@ class SourceCheck:
 
     def findings(self) -> list[tuple[bool, str]]:
         """Return (whether it is as it should be, a sentence) for each question."""
-        difference = thirds_difference(self.energy)
-        mean, error = (100 * float(part) / self.energy.mean() for part in drift(difference))
-        drifts = bool(is_drifting(difference)) if len(difference) > 1 else abs(mean) > 10
-        answers = [
-            (
-                not drifts,
-                f"energy: last third of the frames less the first {mean:+.2g} "
-                f"{'' if math.isnan(error) else f'± {error:.2g} '}%, {'not ' if drifts else ''}stationary"
-                + ("; leave out the first frames, or expect a drifting reference" if drifts else ""),
-            )
-        ]
+        answers = [self._stationarity(channel) for channel in range(len(self.layers))]
         if math.isnan(self.decorrelation):
             return [
                 *answers,
@@ -81,6 +73,19 @@ class SourceCheck:
             ),
         ]
 
+    def _stationarity(self, channel: int) -> tuple[bool, str]:
+        """Return whether the energy of a channel is stationary, and a sentence about it."""
+        energy = self.energy[..., channel]
+        difference = thirds_difference(energy)
+        mean, error = (100 * float(part) / energy.mean() for part in drift(difference))
+        drifts = bool(is_drifting(difference)) if len(difference) > 1 else abs(mean) > 10
+        return (
+            not drifts,
+            f"energy of {self.layers[channel]}: last third of the frames less the first {mean:+.2g} "
+            f"{'' if math.isnan(error) else f'± {error:.2g} '}%, {'not ' if drifts else ''}stationary"
+            + ("; leave out the first frames, or expect a drifting reference" if drifts else ""),
+        )
+
 
 def check_source(source: dict, system: dict, emulator: dict, train: dict) -> SourceCheck:
     """Read a sample of the training split and measure it.
@@ -98,12 +103,15 @@ def check_source(source: dict, system: dict, emulator: dict, train: dict) -> Sou
         frames = frames - np.asarray(flow.offset, dtype=np.float32)[:, None, None]
     fields = torch.from_numpy(mirrored_fields(frames, flow.mirrored))
     fields = flow.observe(fields.flatten(0, 1), emulator["resolution"]).unflatten(0, fields.shape[:2])
-    energy = flow.kinetic_energy(fields.flatten(0, 1)).sum(-1).unflatten(0, fields.shape[:2]).numpy()
-    correlation = temporal_correlation(fields, max(1, count // 2)).numpy()
+    # As networks and scores see them: otherwise the channel with the smallest unit would decide alone.
+    scaled = fields / fields.std((0, 1, 3, 4))[:, None, None]
+    energy = flow.kinetic_energy(scaled.flatten(0, 1)).unflatten(0, fields.shape[:2]).numpy()
+    correlation = temporal_correlation(scaled, max(1, count // 2)).numpy()
     lag = np.arange(len(correlation)) * emulator["step"]
     height, width = frames.shape[-2:]
     shown = fields[0, -1, :, :height, :width] if height > 1 else fields[0, -width:, :, 0, :width].transpose(0, 1)
     return SourceCheck(
+        layers=flow.layers,
         frame=shown.numpy(),
         times=np.arange(count) * emulator["step"],
         energy=energy,

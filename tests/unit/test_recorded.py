@@ -187,6 +187,28 @@ def test_a_flow_in_one_dimension_is_read_as_the_rows_that_its_solver_made(tmp_pa
             facts_of({**source, **options})
 
 
+def checked(folder: Path, fields: xr.Dataset):
+    """Return the check of the training split of a file that holds fields h and u."""
+    fields.to_netcdf(folder / "checked.nc")
+    source = {**SOURCE, "files": [str(folder / "checked.nc")]}
+    facts = facts_of(source)
+    emulator = {"resolution": facts["resolution"], "step": facts["step"]}
+    parameters = {**facts["parameters"], "resolution": facts["resolution"], "dt": facts["step"]}
+    return check_source(source, {"name": "RecordedFlow", "parameters": parameters}, emulator, facts["splits"]["train"])
+
+
+def test_findings_name_the_channel_and_do_not_depend_on_units(fields, tmp_path):
+    """The channel u doubles, h does not change its energy; either may have the smaller unit."""
+    growing = fields.assign(u=fields["u"] * xr.DataArray(np.linspace(1, 2, FRAMES), dims="time"))
+    findings = checked(tmp_path, growing).findings()
+    assert [(good, text.split(":")[0]) for good, text in findings[:2]] == [
+        (True, "energy of h"),
+        (False, "energy of u"),
+    ]
+    for name in "hu":
+        assert checked(tmp_path, growing.assign({name: 1000 * growing[name]})).findings() == findings
+
+
 @pytest.mark.parametrize("by", ["member", "time"])
 def test_one_pattern_is_split_by_member_or_time_with_a_gap(fields, tmp_path, by):
     fields.to_netcdf(tmp_path / "a.nc")
