@@ -198,15 +198,8 @@ def _variable(path: Path, dataset: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _open_part(path: Path, variables: list[str], dims: dict) -> Recording:
-    dataset = open_store(path)
-    fields, axes = [], {}
-    for name in variables:
-        field, roles = _in_roles(path, _variable(path, dataset, name), dims)
-        for role, dim in roles.items():
-            coordinate = dataset[dim] if dim in dataset.coords else None
-            axes.setdefault(role, coordinate)
-        fields.append(field)
-    return _recording(path, variables, fields, axes)
+    dataset, several = open_store(path), len(variables) > 1
+    return _stacked([_open_variable(path, dataset, name, dims, several) for name in variables], variables)
 
 
 def _alternatives(path: Path, dataset: xr.Dataset) -> str:
@@ -281,38 +274,71 @@ def _role_of(field: xr.DataArray, dim: str) -> str | None:
     return next((role for role, names in CONVENTION.items() if dim.lower() in names), None)
 
 
-def _recording(path: Path, variables: list[str], fields: list[xr.DataArray], axes: dict) -> Recording:
-    """Stack the channels of one file, and sort it by its coordinates."""
-    layered = ["layer" in field.dims for field in fields]
-    units = tuple(str(f.attrs.get("units", "")) for f in fields for _ in range(f.sizes.get("layer", 1)))
-    frames = [field if has else field.expand_dims("layer") for field, has in zip(fields, layered, strict=True)]
-    try:
-        whole = xr.concat(frames, "layer", join="exact") if len(frames) > 1 else frames[0]
-    except ValueError:
-        sizes = ", ".join(f"{name} {dict(f.sizes)}" for name, f in zip(variables, fields, strict=True))
-        raise UserError(f"{path}: variables differ in shape: {sizes}; name variables on one grid") from None
-    if "member" not in whole.dims:
-        whole = whole.expand_dims("member")
-    whole = whole.transpose(*ROLES)
-    if whole.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {variables[0]!r} holds {whole.dtype}, not numbers")
-    layers = _labels(axes.get("layer")) if any(layered) else (None if len(variables) == 1 else tuple(variables))
-    if any(layered) and len(variables) > 1:
-        layers = tuple(
-            f"{name}_{label}" if has else name
-            for name, field, has in zip(variables, fields, layered, strict=True)
-            for label in (layers or range(field.sizes.get("layer", 1)) if has else [None])
-        )
-    whole, x = _sorted_axis(path, whole, "x", axes.get("x"))
-    whole, y = _sorted_axis(path, whole, "y", axes.get("y"))
+def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, several: bool) -> Recording:
+    """Return one variable of a file, sorted by its own coordinates; `several`: whether labels of layers begin with its name."""
+    field, roles = _in_roles(path, _variable(path, dataset, name), dims)
+    if field.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {name!r} holds {field.dtype}, not numbers")
+    axes = {role: dataset[dim] for role, dim in roles.items() if dim in dataset.coords}
+    frames = field.expand_dims([role for role in ("member", "layer") if role not in field.dims]).transpose(*ROLES)
+    layers = _labels(axes.get("layer"))
+    if several:
+        labels = range(frames.sizes["layer"]) if layers is None else layers
+        layers = tuple(f"{name}_{label}" for label in labels) if "layer" in field.dims else (name,)
+    frames, x = _sorted_axis(path, frames, "x", axes.get("x"))
+    frames, y = _sorted_axis(path, frames, "y", axes.get("y"))
     times, time_units, dated = _times(path, axes.get("time"))
     order = np.argsort(times, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
-        whole, times = whole.isel(time=order), times[order]
-    members = _members(path, axes.get("member"), whole.sizes["member"])
+        frames, times = frames.isel(time=order), times[order]
+    members = _members(path, axes.get("member"), frames.sizes["member"])
+    units = (str(field.attrs.get("units", "")),) * frames.sizes["layer"]
     files = (((path, len(times)),),) * len(members)
-    subtracted = tuple(np.atleast_1d(fields[0].attrs.get("subtracted", [])).tolist())
-    return Recording(whole, members, times, time_units, layers, units, y, x, files, dated, subtracted)
+    subtracted = tuple(np.atleast_1d(field.attrs.get("subtracted", [])).tolist())
+    return Recording(frames, members, times, time_units, layers, units, y, x, files, dated, subtracted)
+
+
+def _stacked(parts: list[Recording], variables: list[str]) -> Recording:
+    """Return the channels of all variables of one file. A variable with a single member belongs to each member of the others."""
+    if len(parts) == 1:
+        return parts[0]
+    fullest = max(range(len(parts)), key=lambda index: len(parts[index].members))
+    first = parts[fullest]
+    for name, part in zip(variables, parts, strict=True):
+        _check_same_points(name, part, variables[fullest], first)
+    frames = [
+        part.frames.isel(member=[0] * len(first.members)) if len(part.members) < len(first.members) else part.frames
+        for part in parts
+    ]
+    return replace(
+        first,
+        frames=xr.concat(frames, "layer"),
+        layers=tuple(layer for part in parts for layer in part.layers),
+        units=tuple(unit for part in parts for unit in part.units),
+    )
+
+
+def _check_same_points(name: str, part: Recording, expected_name: str, expected: Recording) -> None:
+    """Raise UserError where a variable lies on other points than another one of its file, or has other times or members."""
+
+    def refuse(what: str, has, wanted):
+        raise UserError(
+            f"{part.path}: {name!r} has {what} {has}, {expected_name!r} has {wanted}; interpolate them to the same points, or leave one out"
+        )
+
+    sizes = [{role: frames.sizes[role] for role in ("time", "y", "x")} for frames in (part.frames, expected.frames)]
+    if sizes[0] != sizes[1]:
+        refuse("the shape", *(", ".join(f"{role} {size}" for role, size in shape.items()) for shape in sizes))
+    for role in ("y", "x"):
+        axis, wanted = getattr(part, role), getattr(expected, role)
+        if not _same_points(axis, wanted):
+            refuse(f"{role} of", _described(axis), _described(wanted))
+    times = [Axis(recording.times, recording.time_units) for recording in (part, expected)]
+    apart = np.abs(part.times - expected.times).max()
+    if part.time_units != expected.time_units or apart > 0.01 * np.nan_to_num(expected.step):
+        refuse("times of", *map(_described, times))
+    if len(part.members) > 1 and part.members != expected.members:
+        refuse("the members", *(", ".join(map(str, recording.members)) for recording in (part, expected)))
 
 
 def _labels(coordinate: xr.DataArray | None) -> tuple | None:

@@ -77,6 +77,46 @@ def test_channels_come_from_variables_and_layers(field, tmp_path):
     np.testing.assert_allclose(recording.read(0, slice(1))[0, :, 0, 0], RANDOM[0, 0, 0, 0] * np.array([3, 1, 2]))
 
 
+def on_other_axes(field, change) -> xr.Dataset:
+    """Return fields b and c = 2 b, whose axes have other names; the change is made to c."""
+    return xr.Dataset({"b": field, "c": change(2 * field).rename(y="lat", x="lon", time="t")})
+
+
+def test_each_variable_is_sorted_by_its_own_coordinates(field, tmp_path):
+    path = written(tmp_path, on_other_axes(field, lambda f: f.isel(y=slice(None, None, -1), time=[1, 0, 2, 3, 4, 5])))
+    frames = open_recording([path], ["b", "c"]).read(1, slice(None))
+    np.testing.assert_array_equal(frames, np.stack([RANDOM[1], 2 * RANDOM[1]], 1))
+
+
+def test_a_variable_without_members_belongs_to_each_of_them(field, tmp_path):
+    path = written(tmp_path, xr.Dataset({"c": 2 * field.isel(member=0, drop=True), "b": field}))
+    frames = open_recording([path], ["c", "b"]).read(1, slice(None))
+    np.testing.assert_array_equal(frames, np.stack([2 * RANDOM[0], RANDOM[1]], 1))
+
+
+OTHER_POINTS = {
+    "half a spacing apart": (lambda f: f.assign_coords(x=f.x + 1), "'c' has x of 1 to 15, 'b' has 0 to 14; interpolate them"),
+    "no positions": (lambda f: f.drop_vars("y"), "'c' has y of no positions, 'b' has 0 to 14"),
+    "other times": (lambda f: f.assign_coords(time=f.time + 0.25), r"'c' has times of 0\.25 to 2\.75, 'b' has 0 to 2\.5"),
+    "fewer points": (lambda f: f.isel(y=slice(4)), "'c' has the shape time 6, y 4, x 8, 'b' has time 6, y 8, x 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), OTHER_POINTS.values(), ids=OTHER_POINTS)
+def test_variables_on_other_points_are_one_line(field, tmp_path, change, words):
+    path = written(tmp_path, on_other_axes(field, change))
+    with pytest.raises(UserError, match=words) as caught:
+        open_recording([path], ["b", "c"])
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_variables_may_have_layers_of_their_own(field, tmp_path):
+    three, two = (xr.concat([field] * len(z), "lev").assign_coords(lev=z) for z in ([10, 20, 30], [5, 15]))
+    path = written(tmp_path, xr.Dataset({"b": three, "c": two.rename(lev="height")}))
+    recording = open_recording([path], ["b", "c"])
+    assert recording.layers == ("b_10", "b_20", "b_30", "c_5", "c_15") and recording.frames.sizes["layer"] == 5
+
+
 @pytest.mark.parametrize("axis", ["absent", "one point", "without a coordinate"])
 def test_a_field_without_y_is_a_row_of_points(field, tmp_path, axis):
     row = field.isel(y=[0])
