@@ -31,9 +31,8 @@ class ExternalRollout:
 
     def __init__(self, path: Path, system: System, resolution: Grid, step: float):
         self.path, points = Path(path), grid_shape(resolution)
-        opened = self._opened(system)
         recording = fitted(
-            opened,
+            self._opened(system),
             variable=system.variable,
             units=system.units,
             layers=tuple(system.layers),
@@ -51,7 +50,7 @@ class ExternalRollout:
                 f"not {times}, …"
             )
         self.field, self.members = recording.frames, list(recording.members)
-        if system.offset and not opened.subtracted:
+        if system.offset:
             self.field = self.field - xr.DataArray(np.asarray(system.offset), dims="layer")
         step_bytes = self.field.dtype.itemsize * self.field.isel(time=0).size
         self._steps_per_read = max(1, min(STEPS_PER_READ, BYTES_PER_READ // step_bytes))

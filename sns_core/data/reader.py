@@ -2,8 +2,9 @@
 
 Names of dimensions come from the configuration, from CF (`axis`, `standard_name`), or from convention, in this order.
 Coordinates count: y that descends, times out of order and layers are sorted; a step that stands twice with the same frame is
-left out once; units, dates and durations become numbers. A UserError refuses the rest, and names the file, the
-place and the way out. Nothing is read but coordinates until `Recording.read` asks for frames.
+left out once; units, dates and durations become numbers; what a file of this project lacks, as its attribute `subtracted`
+says, is added again. A UserError refuses the rest, and names the file, the place and the way out. Nothing is read but
+coordinates until `Recording.read` asks for frames.
 """
 
 import itertools
@@ -59,7 +60,7 @@ class Recording:
 
     `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, "" where the
     files state none; `dated`: whether they count from a date. `layers`: label of each channel, None where the files hold none;
-    `units`: of each channel; `subtracted`: what a file of this project lacks in each channel, () otherwise. `y`, `x`: axes.
+    `units`: of each channel. `y`, `x`: axes.
     `files`: for each member, the files that hold it, each with the frame after its last.
     """
 
@@ -73,7 +74,6 @@ class Recording:
     x: Axis
     files: tuple[tuple[tuple[Path, int], ...], ...]
     dated: bool = False
-    subtracted: tuple[float, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -294,8 +294,20 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
     members = _members(path, axes.get("member"), frames.sizes["member"])
     units = (str(field.attrs.get("units", "")),) * frames.sizes["layer"]
     files = (((path, len(times)),),) * len(members)
-    subtracted = tuple(np.atleast_1d(field.attrs.get("subtracted", [])).tolist())
-    return Recording(frames, members, times, time_units, layers, units, y, x, files, dated, subtracted)
+    if "subtracted" in field.attrs:
+        frames = frames + _subtracted(path, field, frames.sizes["layer"])
+    return Recording(frames, members, times, time_units, layers, units, y, x, files, dated)
+
+
+def _subtracted(path: Path, field: xr.DataArray, layers: int) -> xr.DataArray:
+    """Return the number for each layer that a file of this project lacks, as its attribute `subtracted` says."""
+    numbers = np.atleast_1d(field.attrs["subtracted"])
+    if numbers.dtype.kind not in "fiu" or numbers.shape != (layers,):
+        raise UserError(
+            f"{path}: the attribute 'subtracted' of {field.name!r} holds {_excerpt(numbers)}; it needs a number for each of "
+            f"{layers} layers, or leave it out"
+        )
+    return xr.DataArray(numbers, dims="layer")
 
 
 def _stacked(parts: list[Recording], variables: list[str]) -> Recording:

@@ -11,6 +11,7 @@ from cf_checker import cf_faults
 from tiny_models import train
 
 from sns_core.data import load_dataset, shard_dataset, simulate_trajectories
+from sns_core.data.external import ExternalRollout
 from sns_core.data.source import facts_of, mirrored_fields, open_split, read_source
 from sns_core.errors import UserError
 from sns_core.evaluation.source_check import check_source
@@ -140,6 +141,24 @@ def test_what_is_left_of_a_mean_is_small_beside_a_small_fluctuation(fields, tmp_
     offset = facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]["offset"]
     left = (np.array([1025.4, 101325.3]) - offset) / [0.05, 20]
     assert np.abs(left).max() < 0.2 and max(len(str(number)) for number in offset) < 9
+
+
+def test_frames_of_a_run_are_read_with_their_mean(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    source = {**SOURCE, "files": [str(tmp_path / "a.nc")]}
+    read_all(tmp_path, source)
+    files = {split: [str(tmp_path / f"{split}.nc")] for split in ("train", "validation", "test")}
+    again = {**source, "variables": ["fields"], "files": files}
+    assert facts_of(again)["parameters"]["offset"] == [100.0, 0.0]
+    whole, expected = (open_split(s, "test").read(0, slice(None)) for s in (again, source))
+    np.testing.assert_allclose(whole, expected, rtol=1e-6)
+    flow = build_system("RecordedFlow", {**facts_of(again)["parameters"], "resolution": [HEIGHT, WIDTH], "dt": 0.5})
+    with xr.open_dataset(files["test"][0]) as dataset:
+        rollout = ExternalRollout(files["test"][0], flow, [HEIGHT, WIDTH], 0.5)
+        np.testing.assert_allclose(rollout.frames(3, [0])[0], dataset["fields"][0, 3], atol=1e-6)
+        dataset["fields"].assign_attrs(subtracted=[1.0]).to_netcdf(tmp_path / "b.nc")
+    with pytest.raises(UserError, match=r"'subtracted' of 'fields' holds 1\.0; it needs a number for each of 2 layers"):
+        open_split({**again, "files": [str(tmp_path / "b.nc")]}, "test")
 
 
 def test_what_is_read_from_files_is_cf_by_the_checker_of_ioos(fields, tmp_path):
