@@ -7,7 +7,7 @@ import xarray as xr
 from sns_core.data import stores
 from sns_core.data.reader import open_recording
 from sns_core.errors import UserError
-from sns_core.units import conversion
+from sns_core.units import conversion, parse
 
 TIMES, SIDE = 6, 8
 RANDOM = np.random.default_rng(3).normal(size=(2, TIMES, SIDE, SIDE)).astype("f4")
@@ -268,8 +268,14 @@ def test_the_layout_of_the_well_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "target", "factor"),
-    [("day-1", "s-1", 1 / 86400), ("km", "m", 1e3), ("m/s", "m s-1", 1), ("m**2 s**-2", "m2 s-2", 1), ("1/s", "Hz", 1), ("%", "1", 0.01)],
+    [("day-1", "s-1", 1 / 86400), ("km", "m", 1e3), ("m/s", "m s-1", 1), ("m**2 s**-2", "m2 s-2", 1), ("1/s", "Hz", 1), ("%", "1", 0.01),
+     ("10^6 m", "m", 1e6), ("10**3 g m-3", "kg m-3", 1), ("10^-5 s-1", "s-1", 1e-5), ("1/10^3 m^2", "m2", 1e-3), ("10 ** 2 m", "cm", 1e4)],
 )  # fmt: skip
 def test_units_are_converted(source, target, factor):
     assert conversion(source, target) == pytest.approx(factor)
     assert conversion(source, "kg") is None
+
+
+@pytest.mark.parametrize("text", ["10^2.5 m", "10^400 m", "0^-1 m", "1e3^2 m", "m2^3"])
+def test_a_power_that_is_not_understood_is_no_number(text):
+    assert parse(text) is None
