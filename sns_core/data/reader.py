@@ -127,10 +127,17 @@ class Recording:
         return replace(self, frames=frames)
 
     def cut(self, pieces: int) -> "Recording":
-        """Return stretches of equal length, each a member of its own; frames that fill no whole stretch are left out."""
-        length = len(self.times) // pieces
-        if pieces == 1 or length == 0:
+        """Return stretches of equal length, each a member of its own; frames that fill no whole stretch are left out.
+
+        Raises UserError where there are fewer frames than pieces.
+        """
+        if pieces == 1:
             return self
+        length = len(self.times) // pieces
+        if length == 0:
+            raise UserError(
+                f"{self.path}: {len(self.times)} frames cannot be cut into {pieces} pieces; set source.pieces to {len(self.times)} or less"
+            )
         parts = [self.part(times=slice(piece * length, (piece + 1) * length)) for piece in range(pieces)]
         return replace(
             parts[0],

@@ -260,6 +260,11 @@ def test_a_long_test_trajectory_is_cut_into_members(fields, tmp_path):
     frames = np.concatenate([pieces.read(member, slice(None)) for member in range(3)])
     np.testing.assert_array_equal(frames, open_split(source, "test").read(0, slice(None)))
 
+    with pytest.raises(
+        UserError, match=r"a\.nc: 6 frames cannot be cut into 7 pieces; set source\.pieces to 6 or less"
+    ):
+        open_split({**source, "pieces": 7}, "test")
+
 
 def test_the_spin_up_of_the_files_is_left_out(fields, tmp_path):
     fields.to_netcdf(tmp_path / "a.nc")
