@@ -525,17 +525,23 @@ def _how_joined(parts: list[Recording]) -> str:
             f"{ordered[1].path}: begins at time {ordered[1].times[0]:g}, where {ordered[0].path} covers {ordered[0].times[0]:g} to "
             f"{ordered[0].times[-1]:g}: neither the same times nor the next ones; say source.join: member or time"
         )
-    return "member" if len({part.members for part in parts}) == len(parts) and np.ptp(starts) == 0 else "time"
+    # Members of several files may have the same numbers, because each file counts its own from the start.
+    alike = len({part.members for part in parts}) == len(parts) or np.ptp([part.times[-1] for part in parts]) == 0
+    return "member" if alike and np.ptp(starts) == 0 else "time"
 
 
 def _in_a_row(parts: list[Recording]) -> Recording:
     """Join files that follow each other in time."""
     if len(parts) == 1:
         return parts[0]
-    stops = np.cumsum([len(part.times) for part in parts]).tolist()
-    files = (tuple((part.path, stop) for part, stop in zip(parts, stops, strict=True)),) * len(parts[0].members)
-    frames = xr.concat([part.frames for part in parts], "time")
-    return replace(parts[0], frames=frames, times=np.concatenate([part.times for part in parts]), files=files)
+    frames, times = xr.concat([part.frames for part in parts], "time"), np.concatenate([part.times for part in parts])
+    owner = np.repeat(np.arange(len(parts)), [len(part.times) for part in parts])
+    order = np.argsort(times, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):  # files overlap
+        frames, times, owner = frames.isel(time=order), times[order], owner[order]
+    stops = [*(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
+    files = (tuple((parts[owner[stop - 1]].path, stop) for stop in stops),) * len(parts[0].members)
+    return replace(parts[0], frames=frames, times=times, files=files)
 
 
 def _with_even_steps(part: Recording) -> Recording:
@@ -548,9 +554,7 @@ def _with_even_steps(part: Recording) -> Recording:
     for index in doubled:
         pair = part.frames.isel(time=[index, index + 1]).values
         if step == 0 or not np.array_equal(pair[:, 0], pair[:, 1], equal_nan=True):
-            raise UserError(
-                f"{part.file_of(0, int(index) + 1)}: holds two different frames at time {part.times[index]:g}; keep one of them"
-            )
+            raise _two_frames(part, int(index), part.times[doubled])
     if len(doubled):
         keep = np.setdiff1d(np.arange(len(part.times)), doubled + 1)
         files = tuple(tuple((path, int(np.searchsorted(keep, stop))) for path, stop in ends) for ends in part.files)
@@ -564,6 +568,17 @@ def _with_even_steps(part: Recording) -> Recording:
             f"{step:g}; fill the gap, or name the files before or after it"
         )
     return part
+
+
+def _two_frames(part: Recording, index: int, doubled: np.ndarray) -> UserError:
+    """Return the error about a frame and the next one, which differ and have one time; `doubled`: all times that stand twice."""
+    path, other, time = part.file_of(0, index + 1), part.file_of(0, index), part.times[index]
+    if path == other:
+        return UserError(f"{path}: holds two different frames at time {time:g}; keep one of them")
+    return UserError(
+        f"{path}: holds another frame at time {time:g} than {other}, and both cover {doubled[0]:g} to {doubled[-1]:g}; leave out one of "
+        "them there, or say source.join: member if they hold different members"
+    )
 
 
 def _side_by_side(parts: list[Recording]) -> Recording:

@@ -132,17 +132,41 @@ def test_rows_have_layers_where_the_configuration_says_so(field, tmp_path):
     np.testing.assert_array_equal(recording.read(1, slice(None))[:, :, 0], RANDOM[1])
 
 
-@pytest.mark.parametrize("split", ["time", "member", "both", "overlapping", "alone"])
+@pytest.mark.parametrize("split", ["time", "member", "both", "overlapping", "overlapping twice", "alone"])
 def test_files_are_joined_along_time_and_members(field, tmp_path, split):
     parts = {
         "time": [field.isel(time=slice(0, 2)), field.isel(time=slice(2, None))],
         "member": [field.isel(member=[1]), field.isel(member=[0])],
         "both": [field.isel(member=[m], time=t) for m in (1, 0) for t in (slice(0, 4), slice(4, None))],
         "overlapping": [field.isel(time=slice(0, 3)), field.isel(time=slice(2, None))],
+        "overlapping twice": [
+            field.isel(time=slice(0, 4)),
+            field.isel(time=slice(1, 5)),
+            field.isel(time=slice(2, None)),
+        ],
         "alone": [field.isel(member=m, drop=True) for m in (0, 1)],
     }[split]
     paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
     np.testing.assert_array_equal(frames_of(open_recording(paths[::-1], ["b"])), RANDOM)
+
+
+def test_files_of_several_members_without_numbers_hold_members_of_their_own(field, tmp_path):
+    parts = [(1 + index) * field.drop_vars("member").isel(member=slice(n)) for index, n in enumerate((2, 2, 1))]
+    paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
+    recording = open_recording(paths, ["b"])
+    assert recording.members == (0, 1, 2, 3, 4)
+    np.testing.assert_array_equal(frames_of(recording), np.concatenate(parts))
+
+
+def test_files_that_differ_where_they_overlap_are_named(field, tmp_path):
+    member = field.isel(member=0, drop=True)
+    paths = [
+        written(tmp_path, part, name)
+        for name, part in (("a.nc", member.isel(time=slice(4))), ("b.nc", 2 * member.isel(time=slice(2, None))))
+    ]
+    words = r"b\.nc: holds another frame at time 1 than .*a\.nc, and both cover 1 to 1\.5; leave out one of them"
+    with pytest.raises(UserError, match=words):
+        open_recording(paths, ["b"], join="time")
 
 
 def test_names_of_dimensions_may_be_said(field, tmp_path):
