@@ -20,7 +20,8 @@ from sns_core.progress import progress
 from sns_core.units import short_name
 
 SPLITS = ("train", "validation", "test")
-OFFSET_MEMBERS = 8  # whose first and last frames tell the mean of each channel
+SOME_MEMBERS = 8  # whose first and last frames tell the mean of each channel
+LOOKED_AT = 50  # frames of a member from which a channel is said never to change
 BLOCKS = 64  # blocks of frames whose graph is made at once
 CONTINUED = "continued"  # the frames of the test trajectories from those on from which rollouts start
 
@@ -110,10 +111,12 @@ def facts_of(source: dict) -> dict:
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
         if name not in layers:
             raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}")
+    frames = _some_frames(first)
+    _check_changing(first, frames, layers)
     units = {short_name(text) for text in first.units}
     parameters = {
         "length": _longer_length(first, source["length"], grid),
-        "offset": _offset(first),
+        "offset": _offset(frames),
         "layers": layers,
         "variable": source["variables"][0] if len(source["variables"]) == 1 else "fields",
         "units": units.pop() if len(units) == 1 else "1",
@@ -194,24 +197,48 @@ def _longer_length(recording: Recording, lengths: list[float] | None, grid: list
     return _rounded(spacings[1] * max(grid))
 
 
-def _offset(recording: Recording) -> list[float] | None:
-    """Return a number near the mean of each channel, None where all means are near zero.
+def _some_frames(recording: Recording) -> np.ndarray:
+    """Return the first and the last frame of some members, (member, 2, C, H, W)."""
+    members = range(0, len(recording.members), max(1, len(recording.members) // SOME_MEMBERS))
+    ends = (0, len(recording.times) - 1)
+    frames = [[recording.read(member, slice(time, time + 1))[0] for time in ends] for member in members]
+    return np.asarray(frames, dtype=float)
+
+
+def _check_changing(recording: Recording, frames: np.ndarray, layers: list[str]) -> None:
+    """Raise UserError for a channel that never changes, which nothing can be divided by.
+
+    `frames`: those of `_some_frames`. Where they tell nothing, more frames of one member are read.
+    """
+    if len(recording.times) < 2 or (frames[:, 0] != frames[:, 1]).any((0, 2, 3)).all():
+        return
+    times = np.unique(np.linspace(0, len(recording.times) - 1, LOOKED_AT).astype(int)).tolist()
+    series = np.stack([recording.read(0, slice(time, time + 1))[0] for time in times])
+    for channel, layer in enumerate(layers):
+        values = np.concatenate([series[:, channel], *frames[:, :, channel]])
+        if np.ptp(values) == 0:
+            raise UserError(
+                f"{recording.path}: the channel {layer!r} is {values.flat[0] + 0:g} everywhere; leave it out of source.variables "
+                "(and of source.static, whose fields vary in space)"
+            )
+        if not np.ptp(series[:, channel], axis=0).any() and not np.ptp(frames[:, :, channel], axis=1).any():
+            raise UserError(
+                f"{recording.path}: the channel {layer!r} never changes; name it under source.static instead of source.variables"
+            )
+
+
+def _offset(values: np.ndarray) -> list[float] | None:
+    """Return a number near the mean of each channel of some frames (..., C, H, W), None where all means are near zero.
 
     A few frames tell it: any number near the mean serves, since emulators see frames less this number. It has as many digits, three
     or more, as leave less than a tenth of a standard deviation.
     """
-    members = range(0, len(recording.members), max(1, len(recording.members) // OFFSET_MEMBERS))
-    frames = [
-        recording.read(member, slice(time, time + 1)) for member in members for time in (0, len(recording.times) - 1)
-    ]
-    values = np.concatenate(frames).astype(float)
+    values = values.reshape(-1, *values.shape[-3:])
     mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
     far = np.abs(mean) > 0.5 * std
-    return (
-        [_near(m, 0.1 * s) if shifted else 0.0 for m, s, shifted in zip(mean, std, far, strict=True)]
-        if far.any()
-        else None
-    )
+    if not far.any():
+        return None
+    return [_near(m, 0.1 * s) if shifted else 0.0 for m, s, shifted in zip(mean, std, far, strict=True)]
 
 
 def _near(number: float, distance: float) -> float:

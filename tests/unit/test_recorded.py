@@ -388,6 +388,12 @@ def test_the_spectrum_between_walls_is_the_cosine_series():
     assert energy[0].argmax() == 3 and float(energy[0, 3] / energy[0].sum()) == pytest.approx(1.0)
 
 
+def test_a_channel_may_end_as_it_began(fields, tmp_path):
+    """Rain may be absent from the first and the last frame of every member."""
+    fields.assign(u=fields.u.where((fields.time > 0) & (fields.time < 5.5), 0)).to_netcdf(tmp_path / "a.nc")
+    assert facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]["layers"] == ["h", "u"]
+
+
 REFUSED = {
     "unequal spacing": (lambda f: f.assign_coords(x=f.x * 2), {}, "points are 3 apart along y and 6 along x"),
     "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "8 x 15 points; along a periodic axis their number must be even"),
@@ -399,6 +405,9 @@ REFUSED = {
     ),
     "too few members": (lambda f: f.isel(member=slice(2)), {}, "2 members cannot be split into 1 for validation, 1 for the test"),
     "no such channel": (lambda f: f, {"velocity": ["u", "w"]}, r"source\.velocity: 'w' is none of the channels h, u"),
+    "zero": (lambda f: f.assign(u=0 * f.u), {}, r"the channel 'u' is 0 everywhere; .* source\.static"),
+    "constant": (lambda f: f.assign(h=0 * f.h + 7.5), {}, "the channel 'h' is 7.5 everywhere"),
+    "never changing": (lambda f: f.assign(u=0 * f.u + f.u[:, 0]), {}, r"the channel 'u' never changes; name it under source\.static"),
     "missing values": (lambda f: f.where(f.time < 5), {}, r"member 0 has missing or infinite values from time 5.5"),
 }  # fmt: skip
 
