@@ -59,14 +59,16 @@ class Recording:
     """Trajectories of some members on one grid.
 
     `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, "" where the
-    files state none; `dated`: whether they count from a date. `layers`: label of each channel, None where the files hold none;
-    `units`: of each channel. `y`, `x`: axes.
-    `files`: for each member, the files that hold it, each with the frame after its last.
+    files state none; `dated`: whether they count from a date. `numbers` (time,): of the frames, counted over all files of a
+    member. `layers`: label of each channel, None where the files hold none; `units`: of each channel. `y`, `x`: axes. `files`:
+    for each member, the files that hold it, each with the frame after its last. `origins`: of members that are pieces of longer
+    ones, for each the number of the longer one, and the frames and the time from the first piece to this one; () otherwise.
     """
 
     frames: xr.DataArray
     members: tuple[int, ...]
     times: np.ndarray
+    numbers: np.ndarray
     time_units: str
     layers: tuple | None
     units: tuple[str, ...]
@@ -74,6 +76,7 @@ class Recording:
     x: Axis
     files: tuple[tuple[tuple[Path, int], ...], ...]
     dated: bool = False
+    origins: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def path(self) -> Path:
@@ -101,9 +104,10 @@ class Recording:
         finite = np.isfinite(values).all((1, 2, 3))
         if not finite.all():
             first = (times.start or 0) + int(np.argmin(finite))
+            number, frames, time = self.origins[member] if self.origins else (self.members[member], 0, 0.0)
             raise UserError(
-                f"{self.file_of(member, first)}: member {self.members[member]} has missing or infinite values from time "
-                f"{self.times[first]:g} (frame {first}) on; leave the member out, or keep the frames before"
+                f"{self.file_of(member, first)}: member {number} has missing or infinite values from time "
+                f"{self.times[first] + time:g} (frame {self.numbers[first] + frames}) on; leave the member out, or keep the frames before"
             )
         return values
 
@@ -118,7 +122,9 @@ class Recording:
             frames=self.frames.isel(member=members, time=times),
             members=self.members[members],
             times=self.times[times],
+            numbers=self.numbers[times],
             files=files,
+            origins=self.origins[members],
         )
 
     def alone(self) -> "Recording":
@@ -138,12 +144,18 @@ class Recording:
             raise UserError(
                 f"{self.path}: {len(self.times)} frames cannot be cut into {pieces} pieces; set source.pieces to {len(self.times)} or less"
             )
-        parts = [self.part(times=slice(piece * length, (piece + 1) * length)) for piece in range(pieces)]
+        firsts = range(0, pieces * length, length)
+        parts = [self.part(times=slice(first, first + length)) for first in firsts]
         return replace(
             parts[0],
             frames=xr.concat([part.frames for part in parts], "member"),
             members=tuple(range(pieces * len(self.members))),
             files=tuple(ends for part in parts for ends in part.files),
+            origins=tuple(
+                (member, int(self.numbers[first] - self.numbers[0]), float(self.times[first] - self.times[0]))
+                for first in firsts
+                for member in self.members
+            ),
         )
 
 
@@ -162,7 +174,8 @@ def open_recording(
     parts = [_open_part(Path(path), variables, dims or {}) for path in paths]
     for part in parts[1:]:
         _check_alike(parts[0], part)
-    return _joined(parts, join)
+    recording = _joined(parts, join)
+    return replace(recording, numbers=np.arange(len(recording.times)))
 
 
 def open_static(path: Path, variables: list[str], dims: dict[str, str | None], like: Recording) -> np.ndarray:
@@ -303,7 +316,7 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
     files = (((path, len(times)),),) * len(members)
     if "subtracted" in field.attrs:
         frames = frames + _subtracted(path, field, frames.sizes["layer"])
-    return Recording(frames, members, times, time_units, layers, units, y, x, files, dated)
+    return Recording(frames, members, times, np.arange(len(times)), time_units, layers, units, y, x, files, dated)
 
 
 def _subtracted(path: Path, field: xr.DataArray, layers: int) -> xr.DataArray:

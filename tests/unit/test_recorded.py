@@ -266,6 +266,16 @@ def test_a_long_test_trajectory_is_cut_into_members(fields, tmp_path):
         open_split({**source, "pieces": 7}, "test")
 
 
+def test_missing_values_in_a_piece_have_the_time_of_the_file(fields, tmp_path):
+    fields.where((fields.member != 4) | (fields.time != 4)).to_netcdf(tmp_path / "a.nc")
+    pieces = open_split({**SOURCE, "files": [str(tmp_path / "a.nc")], "pieces": 3, "spin_up": 1.0}, "test")
+    for recording, member in ((pieces, 2), (pieces.part(slice(2, 3)), 0), (pieces.part(times=slice(0, None, 2)), 2)):
+        with pytest.raises(
+            UserError, match=r"a\.nc: member 4 has missing or infinite values from time 4 \(frame 8\) on"
+        ):
+            recording.read(member, slice(None))
+
+
 def test_the_spin_up_of_the_files_is_left_out(fields, tmp_path):
     fields.to_netcdf(tmp_path / "a.nc")
     source = {**SOURCE, "files": [str(tmp_path / "a.nc")], "spin_up": 2.0}
