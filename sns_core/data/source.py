@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sns_core.data.attributes import file_attributes
+from sns_core.data.attributes import VARIABLES, file_attributes
 from sns_core.data.frames import FrameWriter, frames_per_chunk
 from sns_core.data.reader import Recording, open_recording, open_static
 from sns_core.errors import UserError
@@ -23,6 +23,7 @@ SPLITS = ("train", "validation", "test")
 SOME_MEMBERS = 8  # whose first and last frames tell the mean of each channel
 LOOKED_AT = 50  # frames of a member from which a channel is said never to change
 BLOCKS = 64  # blocks of frames whose graph is made at once
+TAKEN = {*VARIABLES, "label", "field", "row", "column"}  # names of variables and dimensions in files of a run
 CONTINUED = "continued"  # the frames of the test trajectories from those on from which rollouts start
 
 
@@ -118,7 +119,7 @@ def facts_of(source: dict) -> dict:
         "length": _longer_length(first, source["length"], grid),
         "offset": _offset(frames),
         "layers": layers,
-        "variable": source["variables"][0] if len(source["variables"]) == 1 else "fields",
+        "variable": _variable_in_files(source["variables"]),
         "units": units.pop() if len(units) == 1 else "1",
         "length_units": short_name(first.x.units),
         "time_units": short_name(first.time_units),
@@ -134,6 +135,12 @@ def facts_of(source: dict) -> dict:
         CONTINUED: sizes.pop(CONTINUED)["frames"],
         "splits": sizes,
     }
+
+
+def _variable_in_files(variables: list[str]) -> str:
+    """Return the name of the field in files of a run: the variable's own, where it is the only one and no other part of the files
+    has its name."""
+    return variables[0] if len(variables) == 1 and variables[0] not in TAKEN else "fields"
 
 
 def _rounded(number: float) -> float:

@@ -161,6 +161,16 @@ def test_frames_of_a_run_are_read_with_their_mean(fields, tmp_path):
         open_split({**again, "files": [str(tmp_path / "b.nc")]}, "test")
 
 
+@pytest.mark.parametrize("name", ["kinetic_energy", "row", "label", "member", "final_state"])
+def test_a_variable_may_have_a_name_that_files_of_a_run_use(fields, tmp_path, name):
+    axes = {"member": "number", "time": "t", "y": "lat", "x": "lon"}
+    fields[["u"]].rename(axes).rename(u=name).to_netcdf(tmp_path / "a.nc")
+    manifest = read_all(tmp_path, {**SOURCE, "variables": [name], "files": [str(tmp_path / "a.nc")]})
+    assert json.loads(manifest.read_text())["system"]["parameters"]["layers"] == [name]
+    with xr.open_dataset(tmp_path / "train.nc") as dataset:
+        np.testing.assert_array_equal(dataset["fields"][:, :, 0], fields["u"][:3])
+
+
 def test_what_is_read_from_files_is_cf_by_the_checker_of_ioos(fields, tmp_path):
     fields.to_netcdf(tmp_path / "a.nc")
     read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")]})
