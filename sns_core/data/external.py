@@ -42,8 +42,9 @@ class ExternalRollout:
             time_units=system.time_units,
         )
         steps = (recording.times - recording.dated * recording.times[0]) / step
+        slack = 0.01 + recording.rounding / step
         self.first = round(float(steps[0])) if len(steps) and abs(steps[0]) < 2 else -1
-        if self.first not in (0, 1) or np.abs(steps - self.first - np.arange(len(steps))).max() > 0.01:
+        if self.first not in (0, 1) or np.abs(steps - self.first - np.arange(len(steps))).max() > slack:
             times = ", ".join(f"{time * step:g}" for time in steps[:3])
             raise UserError(
                 f"{self.path}: its times must be the multiples of the emulator's step {step:g}, from 0 or {step:g} on, "

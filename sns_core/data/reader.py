@@ -59,10 +59,11 @@ class Recording:
     """Trajectories of some members on one grid.
 
     `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, "" where the
-    files state none; `dated`: whether they count from a date. `numbers` (time,): of the frames, counted over all files of a
-    member. `layers`: label of each channel, None where the files hold none; `units`: of each channel. `y`, `x`: axes. `files`:
-    for each member, the files that hold it, each with the frame after its last. `origins`: of members that are pieces of longer
-    ones, for each the number of the longer one, and the frames and the time from the first piece to this one; () otherwise.
+    files state none; `dated`: whether they count from a date; `rounding`: by how much the files round them. `numbers` (time,): of
+    the frames, counted over all files of a member. `layers`: label of each channel, None where the files hold none; `units`: of
+    each channel. `y`, `x`: axes. `files`: for each member, the files that hold it, each with the frame after its last.
+    `origins`: of members that are pieces of longer ones, for each the number of the longer one, and the frames and the time
+    from the first piece to this one; () otherwise.
     """
 
     frames: xr.DataArray
@@ -76,6 +77,7 @@ class Recording:
     x: Axis
     files: tuple[tuple[tuple[Path, int], ...], ...]
     dated: bool = False
+    rounding: float = 0.0
     origins: tuple[tuple[int, int, float], ...] = ()
 
     @property
@@ -316,7 +318,8 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
     files = (((path, len(times)),),) * len(members)
     if "subtracted" in field.attrs:
         frames = frames + _subtracted(path, field, frames.sizes["layer"])
-    return Recording(frames, members, times, np.arange(len(times)), time_units, layers, units, y, x, files, dated)
+    numbers, rounding = np.arange(len(times)), _rounding(axes.get("time"))
+    return Recording(frames, members, times, numbers, time_units, layers, units, y, x, files, dated, rounding)
 
 
 def _subtracted(path: Path, field: xr.DataArray, layers: int) -> xr.DataArray:
@@ -392,6 +395,13 @@ def _numbers(path: Path, coordinate: xr.DataArray) -> np.ndarray:
     return values
 
 
+def _rounding(coordinate: xr.DataArray) -> float:
+    """Return the distance between neighbouring numbers of the precision of a coordinate, near its largest; 0 of double precision."""
+    if coordinate.dtype.kind != "f" or coordinate.dtype.itemsize > 4:
+        return 0.0
+    return float(np.spacing(np.abs(coordinate.values).max(initial=0)))
+
+
 def _excerpt(values: np.ndarray) -> str:
     return ", ".join(str(value) for value in np.ravel(values)[:3]) + (", …" if np.size(values) > 3 else "")
 
@@ -425,7 +435,7 @@ def _sorted_axis(
     if not np.array_equal(order, np.arange(len(order))):
         frames, positions = frames.isel({role: order}), positions[order]
     spacings = np.diff(positions)
-    uneven = np.abs(spacings - spacings.mean()) > UNIFORM * spacings.mean()
+    uneven = np.abs(spacings - spacings.mean()) > UNIFORM * spacings.mean() + _rounding(coordinate)
     if len(spacings) == 0 or spacings.mean() <= 0 or uneven.any():
         place = positions[int(np.argmax(uneven))] if len(spacings) else positions[0]
         raise UserError(
@@ -530,9 +540,10 @@ def _how_joined(parts: list[Recording]) -> str:
             return "time"  # a file for each frame
         ordered = sorted(parts, key=lambda part: part.times[0])
         gaps = [right.times[0] - left.times[-1] for left, right in itertools.pairwise(ordered)]
-        if all(-UNIFORM * step <= gap <= (1 + UNIFORM) * step for gap in gaps):
+        slack = UNIFORM * abs(step) + max(part.rounding for part in parts)
+        if all(-slack <= gap <= step + slack for gap in gaps):
             return "time"
-        if np.ptp(starts) <= UNIFORM * abs(step) or np.isnan(step):
+        if np.ptp(starts) <= slack or np.isnan(step):
             return "member"
         raise UserError(
             f"{ordered[1].path}: begins at time {ordered[1].times[0]:g}, where {ordered[0].path} covers {ordered[0].times[0]:g} to "
@@ -554,7 +565,7 @@ def _in_a_row(parts: list[Recording]) -> Recording:
         frames, times, owner = frames.isel(time=order), times[order], owner[order]
     stops = [*(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
     files = (tuple((parts[owner[stop - 1]].path, stop) for stop in stops),) * len(parts[0].members)
-    return replace(parts[0], frames=frames, times=times, files=files)
+    return replace(parts[0], frames=frames, times=times, files=files, rounding=max(part.rounding for part in parts))
 
 
 def _with_even_steps(part: Recording) -> Recording:
@@ -563,6 +574,11 @@ def _with_even_steps(part: Recording) -> Recording:
     if len(steps) == 0:
         return part
     step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    if part.rounding > 0.25 * part.step and (np.abs(steps - step) > 0.01 * step).any():
+        raise UserError(
+            f"{part.file_of(0, len(steps))}: single precision rounds its times to multiples of {part.rounding:g}, and frames are about "
+            f"{part.step:.3g} apart; write the times in double precision"
+        )
     doubled = np.flatnonzero(steps <= UNIFORM * step)
     for index in doubled:
         pair = part.frames.isel(time=[index, index + 1]).values
@@ -573,7 +589,7 @@ def _with_even_steps(part: Recording) -> Recording:
         files = tuple(tuple((path, int(np.searchsorted(keep, stop))) for path, stop in ends) for ends in part.files)
         part = replace(part, frames=part.frames.isel(time=keep), times=part.times[keep], files=files)
         steps = np.diff(part.times)
-    uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step)
+    uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step + 2 * part.rounding)
     if len(uneven):
         index = int(uneven[0])
         raise UserError(
@@ -654,6 +670,7 @@ def fitted(
         recording,
         frames=frames,
         times=recording.times * factor,
+        rounding=recording.rounding * factor,
         time_units=time_units,
         layers=layers,
         units=(units,) * len(layers),

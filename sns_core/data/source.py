@@ -61,7 +61,7 @@ def open_split(source: dict, split: str) -> Recording:
 
 def _after_spin_up(recording: Recording, spin_up: float) -> Recording:
     """Return the frames from a time after the first one on."""
-    first = int(np.searchsorted(recording.times - recording.times[0], spin_up * (1 - 1e-9)))
+    first = int(np.searchsorted(recording.times - recording.times[0], spin_up * (1 - 1e-9) - recording.rounding))
     if first == len(recording.times):
         raise UserError(
             f"{recording.path}: its {len(recording.times)} frames end within the spin-up of {spin_up:g} (data.spin_up)"

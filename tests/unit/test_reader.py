@@ -55,6 +55,35 @@ def test_coordinates_are_understood(field, tmp_path, change):
     assert (recording.x.spacing, recording.units, recording.members) == (2.0, ("m s-1",), (0, 1))
 
 
+def long_row(first: float, frames: int) -> xr.DataArray:
+    """Return a row of two points with a frame every 0.01, whose times and points are in single precision."""
+    times = (first + 0.01 * np.arange(frames)).astype("f4")
+    return xr.DataArray(
+        np.arange(2.0 * frames).reshape(-1, 2), {"time": times, "x": np.float32([0, 1])}, ("time", "x"), "b"
+    )
+
+
+def test_times_in_single_precision_are_even_up_to_their_rounding(tmp_path):
+    """From time 1024 on single precision rounds to more than a hundredth of the step of 0.01."""
+    row = long_row(1030, 3000)
+    paths = [written(tmp_path, part, name) for name, part in (("a.nc", row[:1500]), ("b.nc", row[1500:]))]
+    recording = open_recording(paths, ["b"])
+    assert len(recording.times) == 3000 and recording.step == pytest.approx(0.01, rel=1e-5)
+    path = written(tmp_path, row.isel(time=np.r_[:700, 701:3000]), "gap.nc")
+    with pytest.raises(UserError, match=r"time goes from 1036\.99 to 1037\.01 in a step, and elsewhere by 0\.01"):
+        open_recording([path], ["b"])
+    with pytest.raises(
+        UserError, match=r"rounds its times to multiples of 0\.0078125, and frames are about 0\.01 apart"
+    ):
+        open_recording([written(tmp_path, long_row(1e5, 100), "late.nc")], ["b"])
+
+
+def test_points_in_single_precision_are_even_up_to_their_rounding(field, tmp_path):
+    points = (5e5 + 10 / 3 * np.arange(SIDE)).astype("f4")
+    recording = open_recording([written(tmp_path, field.assign_coords(x=points))], ["b"])
+    assert recording.x.spacing == pytest.approx(10 / 3, rel=1e-2)
+
+
 def test_packed_numbers_are_unpacked_and_fill_values_are_missing(field, tmp_path):
     packing = {"b": {"dtype": "i2", "scale_factor": 1e-3, "add_offset": 0.5, "_FillValue": -32768}}
     path = written(tmp_path, field, encoding=packing)
