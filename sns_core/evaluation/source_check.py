@@ -1,4 +1,7 @@
-"""Whether the files of a source suffice to train on: stationarity, decorrelation time and independent samples, from a sample."""
+"""Whether the files of a source suffice to train on: stationarity, largest values, decorrelation time and independent samples.
+
+A sample of the training split tells.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ import torch
 
 from sns_core.data.source import every_nth, mirrored_fields, open_split
 from sns_core.metrics.distances import decorrelation_time
+from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.metrics.stationarity import drift, is_drifting, thirds_difference
 from sns_core.metrics.temporal import temporal_correlation
 from sns_core.systems import build_system
@@ -18,6 +22,7 @@ STEPS = (
     2.0,
     100.0,
 )  # emulator steps in a decorrelation time: with fewer a step is a guess, with more it is nearly no change
+FAR = 0.75 * LOST_BEYOND  # standard deviations: where a sample reaches further, longer trajectories may leave the bound
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,16 @@ class SourceCheck:
 
     `layers`: names of the channels. `frame` (C, m, m): the last frame of a member; of a single row of points the last m frames,
     one above the other. `times` (T,) and `energy` (member, T, C): kinetic energy, or half the mean square, of each channel in
-    squared standard deviations; `lag` (L,) and `correlation` (L,): C(tau) of the channels in standard deviations;
-    `decorrelation`: the time at which C(tau) falls to one half, NaN where it does not; `step`: of the emulator; `duration`: time
-    that all training trajectories cover together.
+    squared standard deviations; `reach` (C,): largest absolute value in standard deviations; `lag` (L,) and `correlation` (L,):
+    C(tau) of the channels in standard deviations; `decorrelation`: the time at which C(tau) falls to one half, NaN where it does
+    not; `step`: of the emulator; `duration`: time that all training trajectories cover together.
     """
 
     layers: tuple[str, ...]
     frame: np.ndarray
     times: np.ndarray
     energy: np.ndarray
+    reach: np.ndarray
     lag: np.ndarray
     correlation: np.ndarray
     decorrelation: float
@@ -48,7 +54,7 @@ class SourceCheck:
 
     def findings(self) -> list[tuple[bool, str]]:
         """Return (whether it is as it should be, a sentence) for each question."""
-        answers = [self._stationarity(channel) for channel in range(len(self.layers))]
+        answers = [*(self._stationarity(channel) for channel in range(len(self.layers))), self._largest_values()]
         if math.isnan(self.decorrelation):
             return [
                 *answers,
@@ -86,6 +92,19 @@ class SourceCheck:
             + ("; leave out the first frames, or expect a drifting reference" if drifts else ""),
         )
 
+    def _largest_values(self) -> tuple[bool, str]:
+        """Return whether the values of all channels stay far from the bound beyond which a member is lost, and a sentence."""
+        channel, good = int(self.reach.argmax()), bool(self.reach.max() <= FAR)
+        return good, (
+            f"values of {self.layers[channel]} reach {self.reach[channel]:.3g} standard deviations, and a member counts as lost beyond "
+            f"{LOST_BEYOND:g}"
+            + (
+                ""
+                if good
+                else "; write a less skewed function of it, such as its logarithm, to the files and train on that"
+            )
+        )
+
 
 def check_source(source: dict, system: dict, emulator: dict, train: dict) -> SourceCheck:
     """Read a sample of the training split and measure it.
@@ -115,6 +134,7 @@ def check_source(source: dict, system: dict, emulator: dict, train: dict) -> Sou
         frame=shown.numpy(),
         times=np.arange(count) * emulator["step"],
         energy=energy,
+        reach=scaled.abs().amax((0, 1, 3, 4)).numpy(),
         lag=lag,
         correlation=correlation,
         decorrelation=float(decorrelation_time(lag, correlation)),

@@ -1,6 +1,7 @@
 """A flow that is known by its frames alone: its velocity, its grid, and the stages that read it from files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,18 @@ def test_findings_name_the_channel_and_do_not_depend_on_units(fields, tmp_path):
     ]
     for name in "hu":
         assert checked(tmp_path, growing.assign({name: 1000 * growing[name]})).findings() == findings
+
+
+def test_a_skewed_channel_whose_values_count_as_lost_is_named(fields, tmp_path):
+    good, text = checked(tmp_path, fields).findings()[2]
+    assert (
+        good
+        and text.startswith("values of ")
+        and text.endswith("standard deviations, and a member counts as lost beyond 12")
+    )
+    good, text = checked(tmp_path, fields.assign(u=np.exp(3 * fields["u"]))).findings()[2]
+    reach = float(re.match(r"values of u reach (\d+\.?\d*) standard deviations", text)[1])
+    assert not good and reach > 12 and text.endswith("such as its logarithm, to the files and train on that")
 
 
 @pytest.mark.parametrize("by", ["member", "time"])
