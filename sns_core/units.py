@@ -24,11 +24,19 @@ ALIASES = {
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "h": 1e2, "c": 1e-2, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 PREFIXED = ("m", "s", "g", "Hz", "N", "Pa", "bar", "J", "W")
 
+POWER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:\*\*|\^)\s*([-+]?\d+)(?![\w.])")  # of a number, such as 10^6
+
 Parsed = tuple[float, dict[str, int]]
 
 
 def parse(text: str) -> Parsed | None:
     """Return the factor and the powers of the base units of a text such as "m s-1"; None where it is not understood."""
+    try:
+        text = POWER.sub(lambda power: repr(float(power[1]) ** int(power[2])), text)
+    except ArithmeticError:
+        return None
+    if re.search(r"\d\s*(?:\*\*|\^)", text):
+        return None  # a power that is no integer, or a power of a power
     text = re.sub(r"\s*\*\*\s*|\^", "", text.strip())
     factor, powers, sign = 1.0, {}, 1
     for word in re.findall(r"/|[^\s/*.·]+(?:\.\d+(?:[eE][-+]?\d+)?)?", text):

@@ -39,7 +39,7 @@ def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]
         lines.append(f"  static     {', '.join(static['variables'])}, which every network sees, from {static['file']}")
     if parameters["offset"]:
         lines.append(
-            f"  means      taken away from the channels: {', '.join(f'{mean:g}' for mean in parameters['offset'])}"
+            f"  means      taken away from the channels: {', '.join(f'{mean:.15g}' for mean in parameters['offset'])}"
         )
     files, total = resolved["source"]["files"], 0
     if not isinstance(files, dict):

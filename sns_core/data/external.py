@@ -31,9 +31,8 @@ class ExternalRollout:
 
     def __init__(self, path: Path, system: System, resolution: Grid, step: float):
         self.path, points = Path(path), grid_shape(resolution)
-        opened = self._opened(system)
         recording = fitted(
-            opened,
+            self._opened(system),
             variable=system.variable,
             units=system.units,
             layers=tuple(system.layers),
@@ -43,15 +42,16 @@ class ExternalRollout:
             time_units=system.time_units,
         )
         steps = (recording.times - recording.dated * recording.times[0]) / step
+        slack = 0.01 + recording.rounding / step
         self.first = round(float(steps[0])) if len(steps) and abs(steps[0]) < 2 else -1
-        if self.first not in (0, 1) or np.abs(steps - self.first - np.arange(len(steps))).max() > 0.01:
+        if self.first not in (0, 1) or np.abs(steps - self.first - np.arange(len(steps))).max() > slack:
             times = ", ".join(f"{time * step:g}" for time in steps[:3])
             raise UserError(
                 f"{self.path}: its times must be the multiples of the emulator's step {step:g}, from 0 or {step:g} on, "
                 f"not {times}, …"
             )
         self.field, self.members = recording.frames, list(recording.members)
-        if system.offset and not opened.subtracted:
+        if system.offset:
             self.field = self.field - xr.DataArray(np.asarray(system.offset), dims="layer")
         step_bytes = self.field.dtype.itemsize * self.field.isel(time=0).size
         self._steps_per_read = max(1, min(STEPS_PER_READ, BYTES_PER_READ // step_bytes))
@@ -62,7 +62,7 @@ class ExternalRollout:
         try:
             return open_recording([self.path], [system.variable])
         except UserError as error:
-            if len(system.layers) == 1 or "holds no" not in str(error):
+            if "holds no" not in str(error):
                 raise
             try:
                 return open_recording([self.path], list(system.layers))

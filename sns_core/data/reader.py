@@ -2,8 +2,9 @@
 
 Names of dimensions come from the configuration, from CF (`axis`, `standard_name`), or from convention, in this order.
 Coordinates count: y that descends, times out of order and layers are sorted; a step that stands twice with the same frame is
-left out once; units, dates and durations become numbers. A UserError refuses the rest, and names the file, the
-place and the way out. Nothing is read but coordinates until `Recording.read` asks for frames.
+left out once; units, dates and durations become numbers; what a file of this project lacks, as its attribute `subtracted`
+says, is added again. A UserError refuses the rest, and names the file, the place and the way out. Nothing is read but
+coordinates until `Recording.read` asks for frames.
 """
 
 import itertools
@@ -58,14 +59,17 @@ class Recording:
     """Trajectories of some members on one grid.
 
     `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, "" where the
-    files state none; `dated`: whether they count from a date. `layers`: label of each channel, None where the files hold none;
-    `units`: of each channel; `subtracted`: what a file of this project lacks in each channel, () otherwise. `y`, `x`: axes.
-    `files`: for each member, the files that hold it, each with the frame after its last.
+    files state none; `dated`: whether they count from a date; `rounding`: by how much the files round them. `numbers` (time,): of
+    the frames, counted over all files of a member. `layers`: label of each channel, None where the files hold none; `units`: of
+    each channel. `y`, `x`: axes. `files`: for each member, the files that hold it, each with the frame after its last.
+    `origins`: of members that are pieces of longer ones, for each the number of the longer one, and the frames and the time
+    from the first piece to this one; () otherwise.
     """
 
     frames: xr.DataArray
     members: tuple[int, ...]
     times: np.ndarray
+    numbers: np.ndarray
     time_units: str
     layers: tuple | None
     units: tuple[str, ...]
@@ -73,7 +77,8 @@ class Recording:
     x: Axis
     files: tuple[tuple[tuple[Path, int], ...], ...]
     dated: bool = False
-    subtracted: tuple[float, ...] = ()
+    rounding: float = 0.0
+    origins: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def path(self) -> Path:
@@ -101,9 +106,10 @@ class Recording:
         finite = np.isfinite(values).all((1, 2, 3))
         if not finite.all():
             first = (times.start or 0) + int(np.argmin(finite))
+            number, frames, time = self.origins[member] if self.origins else (self.members[member], 0, 0.0)
             raise UserError(
-                f"{self.file_of(member, first)}: member {self.members[member]} has missing or infinite values from time "
-                f"{self.times[first]:g} (frame {first}) on; leave the member out, or keep the frames before"
+                f"{self.file_of(member, first)}: member {number} has missing or infinite values from time "
+                f"{self.times[first] + time:g} (frame {self.numbers[first] + frames}) on; leave the member out, or keep the frames before"
             )
         return values
 
@@ -118,7 +124,9 @@ class Recording:
             frames=self.frames.isel(member=members, time=times),
             members=self.members[members],
             times=self.times[times],
+            numbers=self.numbers[times],
             files=files,
+            origins=self.origins[members],
         )
 
     def alone(self) -> "Recording":
@@ -127,16 +135,29 @@ class Recording:
         return replace(self, frames=frames)
 
     def cut(self, pieces: int) -> "Recording":
-        """Return stretches of equal length, each a member of its own; frames that fill no whole stretch are left out."""
-        length = len(self.times) // pieces
-        if pieces == 1 or length == 0:
+        """Return stretches of equal length, each a member of its own; frames that fill no whole stretch are left out.
+
+        Raises UserError where there are fewer frames than pieces.
+        """
+        if pieces == 1:
             return self
-        parts = [self.part(times=slice(piece * length, (piece + 1) * length)) for piece in range(pieces)]
+        length = len(self.times) // pieces
+        if length == 0:
+            raise UserError(
+                f"{self.path}: {len(self.times)} frames cannot be cut into {pieces} pieces; set source.pieces to {len(self.times)} or less"
+            )
+        firsts = range(0, pieces * length, length)
+        parts = [self.part(times=slice(first, first + length)) for first in firsts]
         return replace(
             parts[0],
             frames=xr.concat([part.frames for part in parts], "member"),
             members=tuple(range(pieces * len(self.members))),
             files=tuple(ends for part in parts for ends in part.files),
+            origins=tuple(
+                (member, int(self.numbers[first] - self.numbers[0]), float(self.times[first] - self.times[0]))
+                for first in firsts
+                for member in self.members
+            ),
         )
 
 
@@ -155,7 +176,8 @@ def open_recording(
     parts = [_open_part(Path(path), variables, dims or {}) for path in paths]
     for part in parts[1:]:
         check_alike(parts[0], part)
-    return _joined(parts, join)
+    recording = _joined(parts, join)
+    return replace(recording, numbers=np.arange(len(recording.times)))
 
 
 def open_static(path: Path, variables: list[str], dims: dict[str, str | None], like: Recording) -> np.ndarray:
@@ -198,15 +220,8 @@ def _variable(path: Path, dataset: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _open_part(path: Path, variables: list[str], dims: dict) -> Recording:
-    dataset = open_store(path)
-    fields, axes = [], {}
-    for name in variables:
-        field, roles = _in_roles(path, _variable(path, dataset, name), dims)
-        for role, dim in roles.items():
-            coordinate = dataset[dim] if dim in dataset.coords else None
-            axes.setdefault(role, coordinate)
-        fields.append(field)
-    return _recording(path, variables, fields, axes)
+    dataset, several = open_store(path), len(variables) > 1
+    return _stacked([_open_variable(path, dataset, name, dims, several) for name in variables], variables)
 
 
 def _alternatives(path: Path, dataset: xr.Dataset) -> str:
@@ -281,38 +296,84 @@ def _role_of(field: xr.DataArray, dim: str) -> str | None:
     return next((role for role, names in CONVENTION.items() if dim.lower() in names), None)
 
 
-def _recording(path: Path, variables: list[str], fields: list[xr.DataArray], axes: dict) -> Recording:
-    """Stack the channels of one file, and sort it by its coordinates."""
-    layered = ["layer" in field.dims for field in fields]
-    units = tuple(str(f.attrs.get("units", "")) for f in fields for _ in range(f.sizes.get("layer", 1)))
-    frames = [field if has else field.expand_dims("layer") for field, has in zip(fields, layered, strict=True)]
-    try:
-        whole = xr.concat(frames, "layer", join="exact") if len(frames) > 1 else frames[0]
-    except ValueError:
-        sizes = ", ".join(f"{name} {dict(f.sizes)}" for name, f in zip(variables, fields, strict=True))
-        raise UserError(f"{path}: variables differ in shape: {sizes}; name variables on one grid") from None
-    if "member" not in whole.dims:
-        whole = whole.expand_dims("member")
-    whole = whole.transpose(*ROLES)
-    if whole.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {variables[0]!r} holds {whole.dtype}, not numbers")
-    layers = _labels(axes.get("layer")) if any(layered) else (None if len(variables) == 1 else tuple(variables))
-    if any(layered) and len(variables) > 1:
-        layers = tuple(
-            f"{name}_{label}" if has else name
-            for name, field, has in zip(variables, fields, layered, strict=True)
-            for label in (layers or range(field.sizes.get("layer", 1)) if has else [None])
-        )
-    whole, x = _sorted_axis(path, whole, "x", axes.get("x"))
-    whole, y = _sorted_axis(path, whole, "y", axes.get("y"))
+def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, several: bool) -> Recording:
+    """Return one variable of a file, sorted by its own coordinates; `several`: whether labels of layers begin with its name."""
+    field, roles = _in_roles(path, _variable(path, dataset, name), dims)
+    if field.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {name!r} holds {field.dtype}, not numbers")
+    axes = {role: dataset[dim] for role, dim in roles.items() if dim in dataset.coords}
+    frames = field.expand_dims([role for role in ("member", "layer") if role not in field.dims]).transpose(*ROLES)
+    layers = _labels(axes.get("layer"))
+    if several:
+        labels = range(frames.sizes["layer"]) if layers is None else layers
+        layers = tuple(f"{name}_{label}" for label in labels) if "layer" in field.dims else (name,)
+    frames, x = _sorted_axis(path, frames, "x", axes.get("x"))
+    frames, y = _sorted_axis(path, frames, "y", axes.get("y"))
     times, time_units, dated = _times(path, axes.get("time"))
     order = np.argsort(times, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
-        whole, times = whole.isel(time=order), times[order]
-    members = _members(path, axes.get("member"), whole.sizes["member"])
+        frames, times = frames.isel(time=order), times[order]
+    members = _members(path, axes.get("member"), frames.sizes["member"])
+    units = (str(field.attrs.get("units", "")),) * frames.sizes["layer"]
     files = (((path, len(times)),),) * len(members)
-    subtracted = tuple(np.atleast_1d(fields[0].attrs.get("subtracted", [])).tolist())
-    return Recording(whole, members, times, time_units, layers, units, y, x, files, dated, subtracted)
+    if "subtracted" in field.attrs:
+        frames = frames + _subtracted(path, field, frames.sizes["layer"])
+    numbers, rounding = np.arange(len(times)), _rounding(axes.get("time"))
+    return Recording(frames, members, times, numbers, time_units, layers, units, y, x, files, dated, rounding)
+
+
+def _subtracted(path: Path, field: xr.DataArray, layers: int) -> xr.DataArray:
+    """Return the number for each layer that a file of this project lacks, as its attribute `subtracted` says."""
+    numbers = np.atleast_1d(field.attrs["subtracted"])
+    if numbers.dtype.kind not in "fiu" or numbers.shape != (layers,):
+        raise UserError(
+            f"{path}: the attribute 'subtracted' of {field.name!r} holds {_excerpt(numbers)}; it needs a number for each of "
+            f"{layers} layers, or leave it out"
+        )
+    return xr.DataArray(numbers, dims="layer")
+
+
+def _stacked(parts: list[Recording], variables: list[str]) -> Recording:
+    """Return the channels of all variables of one file. A variable with a single member belongs to each member of the others."""
+    if len(parts) == 1:
+        return parts[0]
+    fullest = max(range(len(parts)), key=lambda index: len(parts[index].members))
+    first = parts[fullest]
+    for name, part in zip(variables, parts, strict=True):
+        _check_same_points(name, part, variables[fullest], first)
+    frames = [
+        part.frames.isel(member=[0] * len(first.members)) if len(part.members) < len(first.members) else part.frames
+        for part in parts
+    ]
+    return replace(
+        first,
+        frames=xr.concat(frames, "layer"),
+        layers=tuple(layer for part in parts for layer in part.layers),
+        units=tuple(unit for part in parts for unit in part.units),
+    )
+
+
+def _check_same_points(name: str, part: Recording, expected_name: str, expected: Recording) -> None:
+    """Raise UserError where a variable lies on other points than another one of its file, or has other times or members."""
+
+    def refuse(what: str, has, wanted):
+        raise UserError(
+            f"{part.path}: {name!r} has {what} {has}, {expected_name!r} has {wanted}; interpolate them to the same points, or leave one out"
+        )
+
+    sizes = [{role: frames.sizes[role] for role in ("time", "y", "x")} for frames in (part.frames, expected.frames)]
+    if sizes[0] != sizes[1]:
+        refuse("the shape", *(", ".join(f"{role} {size}" for role, size in shape.items()) for shape in sizes))
+    for role in ("y", "x"):
+        axis, wanted = getattr(part, role), getattr(expected, role)
+        if not _same_points(axis, wanted):
+            refuse(f"{role} of", _described(axis), _described(wanted))
+    times = [Axis(recording.times, recording.time_units) for recording in (part, expected)]
+    apart = np.abs(part.times - expected.times).max()
+    if part.time_units != expected.time_units or apart > 0.01 * np.nan_to_num(expected.step):
+        refuse("times of", *map(_described, times))
+    if len(part.members) > 1 and part.members != expected.members:
+        refuse("the members", *(", ".join(map(str, recording.members)) for recording in (part, expected)))
 
 
 def _labels(coordinate: xr.DataArray | None) -> tuple | None:
@@ -332,6 +393,13 @@ def _numbers(path: Path, coordinate: xr.DataArray) -> np.ndarray:
             f"{path}: the coordinate {coordinate.name!r} holds {_excerpt(coordinate.values)}; it needs finite numbers"
         )
     return values
+
+
+def _rounding(coordinate: xr.DataArray) -> float:
+    """Return the distance between neighbouring numbers of the precision of a coordinate, near its largest; 0 of double precision."""
+    if coordinate.dtype.kind != "f" or coordinate.dtype.itemsize > 4:
+        return 0.0
+    return float(np.spacing(np.abs(coordinate.values).max(initial=0)))
 
 
 def _excerpt(values: np.ndarray) -> str:
@@ -367,7 +435,7 @@ def _sorted_axis(
     if not np.array_equal(order, np.arange(len(order))):
         frames, positions = frames.isel({role: order}), positions[order]
     spacings = np.diff(positions)
-    uneven = np.abs(spacings - spacings.mean()) > UNIFORM * spacings.mean()
+    uneven = np.abs(spacings - spacings.mean()) > UNIFORM * spacings.mean() + _rounding(coordinate)
     if len(spacings) == 0 or spacings.mean() <= 0 or uneven.any():
         place = positions[int(np.argmax(uneven))] if len(spacings) else positions[0]
         raise UserError(
@@ -472,25 +540,32 @@ def _how_joined(parts: list[Recording]) -> str:
             return "time"  # a file for each frame
         ordered = sorted(parts, key=lambda part: part.times[0])
         gaps = [right.times[0] - left.times[-1] for left, right in itertools.pairwise(ordered)]
-        if all(-UNIFORM * step <= gap <= (1 + UNIFORM) * step for gap in gaps):
+        slack = UNIFORM * abs(step) + max(part.rounding for part in parts)
+        if all(-slack <= gap <= step + slack for gap in gaps):
             return "time"
-        if np.ptp(starts) <= UNIFORM * abs(step) or np.isnan(step):
+        if np.ptp(starts) <= slack or np.isnan(step):
             return "member"
         raise UserError(
             f"{ordered[1].path}: begins at time {ordered[1].times[0]:g}, where {ordered[0].path} covers {ordered[0].times[0]:g} to "
             f"{ordered[0].times[-1]:g}: neither the same times nor the next ones; say source.join: member or time"
         )
-    return "member" if len({part.members for part in parts}) == len(parts) and np.ptp(starts) == 0 else "time"
+    # Members of several files may have the same numbers, because each file counts its own from the start.
+    alike = len({part.members for part in parts}) == len(parts) or np.ptp([part.times[-1] for part in parts]) == 0
+    return "member" if alike and np.ptp(starts) == 0 else "time"
 
 
 def _in_a_row(parts: list[Recording]) -> Recording:
     """Join files that follow each other in time."""
     if len(parts) == 1:
         return parts[0]
-    stops = np.cumsum([len(part.times) for part in parts]).tolist()
-    files = (tuple((part.path, stop) for part, stop in zip(parts, stops, strict=True)),) * len(parts[0].members)
-    frames = xr.concat([part.frames for part in parts], "time")
-    return replace(parts[0], frames=frames, times=np.concatenate([part.times for part in parts]), files=files)
+    frames, times = xr.concat([part.frames for part in parts], "time"), np.concatenate([part.times for part in parts])
+    owner = np.repeat(np.arange(len(parts)), [len(part.times) for part in parts])
+    order = np.argsort(times, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):  # files overlap
+        frames, times, owner = frames.isel(time=order), times[order], owner[order]
+    stops = [*(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
+    files = (tuple((parts[owner[stop - 1]].path, stop) for stop in stops),) * len(parts[0].members)
+    return replace(parts[0], frames=frames, times=times, files=files, rounding=max(part.rounding for part in parts))
 
 
 def _with_even_steps(part: Recording) -> Recording:
@@ -499,19 +574,22 @@ def _with_even_steps(part: Recording) -> Recording:
     if len(steps) == 0:
         return part
     step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    if part.rounding > 0.25 * part.step and (np.abs(steps - step) > 0.01 * step).any():
+        raise UserError(
+            f"{part.file_of(0, len(steps))}: single precision rounds its times to multiples of {part.rounding:g}, and frames are about "
+            f"{part.step:.3g} apart; write the times in double precision"
+        )
     doubled = np.flatnonzero(steps <= UNIFORM * step)
     for index in doubled:
         pair = part.frames.isel(time=[index, index + 1]).values
         if step == 0 or not np.array_equal(pair[:, 0], pair[:, 1], equal_nan=True):
-            raise UserError(
-                f"{part.file_of(0, int(index) + 1)}: holds two different frames at time {part.times[index]:g}; keep one of them"
-            )
+            raise _two_frames(part, int(index), part.times[doubled])
     if len(doubled):
         keep = np.setdiff1d(np.arange(len(part.times)), doubled + 1)
         files = tuple(tuple((path, int(np.searchsorted(keep, stop))) for path, stop in ends) for ends in part.files)
         part = replace(part, frames=part.frames.isel(time=keep), times=part.times[keep], files=files)
         steps = np.diff(part.times)
-    uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step)
+    uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step + 2 * part.rounding)
     if len(uneven):
         index = int(uneven[0])
         raise UserError(
@@ -519,6 +597,17 @@ def _with_even_steps(part: Recording) -> Recording:
             f"{step:g}; fill the gap, or name the files before or after it"
         )
     return part
+
+
+def _two_frames(part: Recording, index: int, doubled: np.ndarray) -> UserError:
+    """Return the error about a frame and the next one, which differ and have one time; `doubled`: all times that stand twice."""
+    path, other, time = part.file_of(0, index + 1), part.file_of(0, index), part.times[index]
+    if path == other:
+        return UserError(f"{path}: holds two different frames at time {time:g}; keep one of them")
+    return UserError(
+        f"{path}: holds another frame at time {time:g} than {other}, and both cover {doubled[0]:g} to {doubled[-1]:g}; leave out one of "
+        "them there, or say source.join: member if they hold different members"
+    )
 
 
 def _side_by_side(parts: list[Recording]) -> Recording:
@@ -581,6 +670,7 @@ def fitted(
         recording,
         frames=frames,
         times=recording.times * factor,
+        rounding=recording.rounding * factor,
         time_units=time_units,
         layers=layers,
         units=(units,) * len(layers),

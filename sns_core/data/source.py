@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sns_core.data.attributes import file_attributes
+from sns_core.data.attributes import VARIABLES, file_attributes
 from sns_core.data.frames import FrameWriter, frames_per_chunk
 from sns_core.data.reader import Recording, check_alike, open_recording, open_static
 from sns_core.data.shards import SPLITS
@@ -20,8 +20,10 @@ from sns_core.grids import grid_of, grid_shape
 from sns_core.progress import progress
 from sns_core.units import short_name
 
-OFFSET_MEMBERS = 8  # whose first and last frames tell the mean of each channel
+SOME_MEMBERS = 8  # whose first and last frames tell the mean of each channel
+LOOKED_AT = 50  # frames of a member from which a channel is said never to change
 BLOCKS = 64  # blocks of frames whose graph is made at once
+TAKEN = {*VARIABLES, "label", "field", "row", "column"}  # names of variables and dimensions in files of a run
 CONTINUED = "continued"  # the frames of the test trajectories from those on from which rollouts start
 
 
@@ -59,7 +61,7 @@ def open_split(source: dict, split: str) -> Recording:
 
 def _after_spin_up(recording: Recording, spin_up: float) -> Recording:
     """Return the frames from a time after the first one on."""
-    first = int(np.searchsorted(recording.times - recording.times[0], spin_up * (1 - 1e-9)))
+    first = int(np.searchsorted(recording.times - recording.times[0], spin_up * (1 - 1e-9) - recording.rounding))
     if first == len(recording.times):
         raise UserError(
             f"{recording.path}: its {len(recording.times)} frames end within the spin-up of {spin_up:g} (data.spin_up)"
@@ -110,12 +112,14 @@ def facts_of(source: dict) -> dict:
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
         if name not in layers:
             raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}")
+    frames = _some_frames(first)
+    _check_changing(first, frames, layers)
     units = {short_name(text) for text in first.units}
     parameters = {
         "length": _longer_length(first, source["length"], grid),
-        "offset": _offset(first),
+        "offset": _offset(frames),
         "layers": layers,
-        "variable": source["variables"][0] if len(source["variables"]) == 1 else "fields",
+        "variable": _variable_in_files(source["variables"]),
         "units": units.pop() if len(units) == 1 else "1",
         "length_units": short_name(first.x.units),
         "time_units": short_name(first.time_units),
@@ -131,6 +135,12 @@ def facts_of(source: dict) -> dict:
         CONTINUED: sizes.pop(CONTINUED)["frames"],
         "splits": sizes,
     }
+
+
+def _variable_in_files(variables: list[str]) -> str:
+    """Return the name of the field in files of a run: the variable's own, where it is the only one and no other part of the files
+    has its name."""
+    return variables[0] if len(variables) == 1 and variables[0] not in TAKEN else "fields"
 
 
 def _rounded(number: float) -> float:
@@ -194,19 +204,54 @@ def _longer_length(recording: Recording, lengths: list[float] | None, grid: list
     return _rounded(spacings[1] * max(grid))
 
 
-def _offset(recording: Recording) -> list[float] | None:
-    """Return a number near the mean of each channel, None where all means are near zero.
+def _some_frames(recording: Recording) -> np.ndarray:
+    """Return the first and the last frame of some members, (member, 2, C, H, W)."""
+    members = range(0, len(recording.members), max(1, len(recording.members) // SOME_MEMBERS))
+    ends = (0, len(recording.times) - 1)
+    frames = [[recording.read(member, slice(time, time + 1))[0] for time in ends] for member in members]
+    return np.asarray(frames, dtype=float)
 
-    A few frames tell it: any number near the mean serves, since emulators see frames less this number.
+
+def _check_changing(recording: Recording, frames: np.ndarray, layers: list[str]) -> None:
+    """Raise UserError for a channel that never changes, which nothing can be divided by.
+
+    `frames`: those of `_some_frames`. Where they tell nothing, more frames of one member are read.
     """
-    members = range(0, len(recording.members), max(1, len(recording.members) // OFFSET_MEMBERS))
-    frames = [
-        recording.read(member, slice(time, time + 1)) for member in members for time in (0, len(recording.times) - 1)
-    ]
-    values = np.concatenate(frames).astype(float)
+    if len(recording.times) < 2 or (frames[:, 0] != frames[:, 1]).any((0, 2, 3)).all():
+        return
+    times = np.unique(np.linspace(0, len(recording.times) - 1, LOOKED_AT).astype(int)).tolist()
+    series = np.stack([recording.read(0, slice(time, time + 1))[0] for time in times])
+    for channel, layer in enumerate(layers):
+        values = np.concatenate([series[:, channel], *frames[:, :, channel]])
+        if np.ptp(values) == 0:
+            raise UserError(
+                f"{recording.path}: the channel {layer!r} is {values.flat[0] + 0:g} everywhere; leave it out of source.variables "
+                "(and of source.static, whose fields vary in space)"
+            )
+        if not np.ptp(series[:, channel], axis=0).any() and not np.ptp(frames[:, :, channel], axis=1).any():
+            raise UserError(
+                f"{recording.path}: the channel {layer!r} never changes; name it under source.static instead of source.variables"
+            )
+
+
+def _offset(values: np.ndarray) -> list[float] | None:
+    """Return a number near the mean of each channel of some frames (..., C, H, W), None where all means are near zero.
+
+    A few frames tell it: any number near the mean serves, since emulators see frames less this number. It has as many digits, three
+    or more, as leave less than a tenth of a standard deviation.
+    """
+    values = values.reshape(-1, *values.shape[-3:])
     mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
     far = np.abs(mean) > 0.5 * std
-    return [float(f"{m:.3g}") if shifted else 0.0 for m, shifted in zip(mean, far, strict=True)] if far.any() else None
+    if not far.any():
+        return None
+    return [_near(m, 0.1 * s) if shifted else 0.0 for m, s, shifted in zip(mean, std, far, strict=True)]
+
+
+def _near(number: float, distance: float) -> float:
+    """Return the number of fewest digits, three or more, that lies no further than `distance` from a number."""
+    shorter = (float(f"{number:.{digits}g}") for digits in range(3, 18))
+    return next((short for short in shorter if abs(short - number) <= distance), float(number))
 
 
 def _check_split(first: Recording, recording: Recording) -> None:

@@ -300,13 +300,16 @@ def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Em
         "rollout_amplitude": (("rollout_step", "member"), amplitude),
         "true_amplitude": (("true_step", "true_member"), true_amplitude),
         "amplitude_alarm": (("member",), first_alarm(amplitude, true_amplitude, step)),
-        "energy_alarm": (("member",), first_alarm(energy, true_energy, step)),
+        "energy_alarm": (
+            ("member",),
+            first_alarm(relative_energy(energy, true_energy), relative_energy(true_energy, true_energy), step),
+        ),
     }
 
 
 def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, the amplitude of the large scales (count, member) that
-    the score tells of that pair, and the kinetic energy of x (count, member)."""
+    the score tells of that pair, and the kinetic energy of x (count, member, layer)."""
     method, stream = examined.method, generator("amplitudes")
     anchor, levels, amplitudes, energy = frame_at(0), [], [], []
     streams = [generator("unused", member) for member in range(len(anchor))]
@@ -316,8 +319,16 @@ def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np
         levels.append(examined.estimated_levels(*z, streams))
         amplitudes.append(_amplitudes(method, z[:2], z[2], stream)[:, -1].cpu().numpy())
         u, v = system.frame_velocity(frame * scale)
-        energy.append((0.5 * (u.square() + v.square())).mean((1, 2, 3)).cpu().numpy())
+        energy.append((0.5 * (u.square() + v.square())).mean((2, 3)).cpu().numpy())
     return np.stack(levels), np.stack(amplitudes), np.stack(energy)
+
+
+def relative_energy(energy: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """Return the mean over layers of energies (T, member, layer), each over its usual mean, (T, member).
+
+    The energies of layers may differ in units, so that their sum would be that of one of them.
+    """
+    return (energy / usual.mean((0, 1))).mean(-1)
 
 
 def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -158,10 +158,11 @@ def _along_surrogate(axis, diagnosis, surrogate, label: str) -> None:
 
 
 def _energy(axis, surrogate, solver, style: dict) -> None:
-    """Draw the kinetic energy of the surrogate alone relative to the solver's mean, layers together."""
-    ensemble = solver["kinetic_energy"].mean("layer")
-    ratio = living(surrogate, "kinetic_energy").mean("layer") / float(ensemble.mean())
-    spread = ensemble.values / float(ensemble.mean())
+    """Draw the kinetic energy of the surrogate alone, each layer relative to its mean of the solver; the mean over layers."""
+    ensemble = solver["kinetic_energy"]
+    usual = ensemble.mean("member")  # of each layer: layers may differ in units
+    ratio = (living(surrogate, "kinetic_energy") / usual).mean("layer")
+    spread = (ensemble / usual).mean("layer").values
     axis.axhspan(spread.min(), spread.max(), color=REFERENCE, alpha=0.12, linewidth=0)
     axis.axhline(1, **DOTTED)
     for member in ratio["member"].values:

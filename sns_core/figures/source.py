@@ -21,10 +21,14 @@ def draw_source(check, layers: list[str], time_units: str, output: Path, dpi: in
             axis.set_title(name)
             axis.set_axis_off()
         energy, memory = bottom.subplots(1, 2)
-        energy.plot(check.times, check.energy.T, color=MUTED, linewidth=0.7)
-        energy.plot(check.times, check.energy.mean(0), color=INK, linewidth=1.8)
+        for channel, name in enumerate(layers):
+            series = check.energy[..., channel] / check.energy[..., channel].mean()
+            energy.plot(check.times, series.T, color=MUTED, linewidth=0.7)
+            energy.plot(check.times, series.mean(0), color=INK if channels == 1 else None, linewidth=1.8, label=name)
+        if channels > 1:
+            energy.legend()
         energy.set_xlabel(time_label(time_units))
-        panel_letter(energy, "a", "Energy of the training trajectories")
+        panel_letter(energy, "a", "Energy of the training trajectories / mean")
         memory.plot(check.lag, check.correlation, color=INK)
         memory.axhline(0.5, **DOTTED)
         memory.set_xlabel(time_label(time_units))

@@ -31,7 +31,7 @@ from sns_core.figures.distributions import density, plot_distributions
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
 from sns_core.figures.inputs import in_shown_units, living, lost_note, read, thirds
-from sns_core.figures.levels import plot_levels
+from sns_core.figures.levels import _energy, plot_levels
 from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
@@ -453,6 +453,21 @@ def test_a_failed_figure_leaves_nothing(source, tmp_path):
         plot_temporal(metrics=source.metrics, reference=source.reference, labels={"other": "Other"}, dpi=40,
                       output=tmp_path / "temporal.png")  # fmt: skip
     assert not list(tmp_path.iterdir())
+
+
+def test_the_energy_of_a_layer_with_small_units_is_drawn(tmp_path):
+    layered = Synthetic(tmp_path, layers=("upper", "lower"))
+    drawn = []
+    for units in ([1.0, 1.0], [1e6, 1.0]):
+        surrogate, solver = (
+            data.assign(kinetic_energy=data["kinetic_energy"] * xr.DataArray(units, dims="layer"))
+            for data in (read(layered.metrics["pointwise"]), read(layered.reference))
+        )
+        surrogate["kinetic_energy"][..., 1] *= 3
+        axis = Figure().add_subplot()
+        _energy(axis, surrogate, solver, method_styles(LABELS)["pointwise"])
+        drawn.append(axis.lines[-1].get_ydata())
+    np.testing.assert_allclose(*drawn)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import xarray as xr
 from test_figures import LABELS, Synthetic
 
 from sns_core.errors import UserError
-from sns_core.figures.explorer.write import LEVELS, fitting, quantised, write_explorer
+from sns_core.figures.explorer.write import LEVELS, _shells, fitting, quantised, write_explorer
 from sns_core.figures.frames import Rollout
 from sns_core.figures.movie import GAP, LEFT, PANEL, TOP, panel_size, plot_movie, shown_steps
 from sns_core.figures.style import COLOUR_LIMIT
@@ -290,6 +290,13 @@ def test_the_page_holds_the_numbers_of_the_metrics(source, page_data):
             alive = (lost < 0) | (np.array(at) < lost)
             assert np.array_equal(shown[alive], expected_values.astype("f4")[alive]) and np.isnan(shown[~alive]).all()
             assert np.isnan(series[:, 0]).all(), "the initial state has no energies"
+
+
+def test_a_layer_with_small_units_keeps_its_shells():
+    wavenumber = np.arange(8.0)
+    spectra = np.stack([1e20 * np.exp(-20.0 * wavenumber), np.exp(-wavenumber)])  # the first is empty after two shells
+    solver = xr.Dataset({"energy_spectrum": (("member", "layer", "wavenumber"), spectra[None])})
+    assert _shells(solver) == slice(1, 8)
 
 
 def test_values_beyond_the_range_are_bounded():

@@ -7,7 +7,7 @@ import xarray as xr
 from sns_core.data import stores
 from sns_core.data.reader import open_recording
 from sns_core.errors import UserError
-from sns_core.units import conversion
+from sns_core.units import conversion, parse
 
 TIMES, SIDE = 6, 8
 RANDOM = np.random.default_rng(3).normal(size=(2, TIMES, SIDE, SIDE)).astype("f4")
@@ -55,6 +55,35 @@ def test_coordinates_are_understood(field, tmp_path, change):
     assert (recording.x.spacing, recording.units, recording.members) == (2.0, ("m s-1",), (0, 1))
 
 
+def long_row(first: float, frames: int) -> xr.DataArray:
+    """Return a row of two points with a frame every 0.01, whose times and points are in single precision."""
+    times = (first + 0.01 * np.arange(frames)).astype("f4")
+    return xr.DataArray(
+        np.arange(2.0 * frames).reshape(-1, 2), {"time": times, "x": np.float32([0, 1])}, ("time", "x"), "b"
+    )
+
+
+def test_times_in_single_precision_are_even_up_to_their_rounding(tmp_path):
+    """From time 1024 on single precision rounds to more than a hundredth of the step of 0.01."""
+    row = long_row(1030, 3000)
+    paths = [written(tmp_path, part, name) for name, part in (("a.nc", row[:1500]), ("b.nc", row[1500:]))]
+    recording = open_recording(paths, ["b"])
+    assert len(recording.times) == 3000 and recording.step == pytest.approx(0.01, rel=1e-5)
+    path = written(tmp_path, row.isel(time=np.r_[:700, 701:3000]), "gap.nc")
+    with pytest.raises(UserError, match=r"time goes from 1036\.99 to 1037\.01 in a step, and elsewhere by 0\.01"):
+        open_recording([path], ["b"])
+    with pytest.raises(
+        UserError, match=r"rounds its times to multiples of 0\.0078125, and frames are about 0\.01 apart"
+    ):
+        open_recording([written(tmp_path, long_row(1e5, 100), "late.nc")], ["b"])
+
+
+def test_points_in_single_precision_are_even_up_to_their_rounding(field, tmp_path):
+    points = (5e5 + 10 / 3 * np.arange(SIDE)).astype("f4")
+    recording = open_recording([written(tmp_path, field.assign_coords(x=points))], ["b"])
+    assert recording.x.spacing == pytest.approx(10 / 3, rel=1e-2)
+
+
 def test_packed_numbers_are_unpacked_and_fill_values_are_missing(field, tmp_path):
     packing = {"b": {"dtype": "i2", "scale_factor": 1e-3, "add_offset": 0.5, "_FillValue": -32768}}
     path = written(tmp_path, field, encoding=packing)
@@ -77,6 +106,46 @@ def test_channels_come_from_variables_and_layers(field, tmp_path):
     np.testing.assert_allclose(recording.read(0, slice(1))[0, :, 0, 0], RANDOM[0, 0, 0, 0] * np.array([3, 1, 2]))
 
 
+def on_other_axes(field, change) -> xr.Dataset:
+    """Return fields b and c = 2 b, whose axes have other names; the change is made to c."""
+    return xr.Dataset({"b": field, "c": change(2 * field).rename(y="lat", x="lon", time="t")})
+
+
+def test_each_variable_is_sorted_by_its_own_coordinates(field, tmp_path):
+    path = written(tmp_path, on_other_axes(field, lambda f: f.isel(y=slice(None, None, -1), time=[1, 0, 2, 3, 4, 5])))
+    frames = open_recording([path], ["b", "c"]).read(1, slice(None))
+    np.testing.assert_array_equal(frames, np.stack([RANDOM[1], 2 * RANDOM[1]], 1))
+
+
+def test_a_variable_without_members_belongs_to_each_of_them(field, tmp_path):
+    path = written(tmp_path, xr.Dataset({"c": 2 * field.isel(member=0, drop=True), "b": field}))
+    frames = open_recording([path], ["c", "b"]).read(1, slice(None))
+    np.testing.assert_array_equal(frames, np.stack([2 * RANDOM[0], RANDOM[1]], 1))
+
+
+OTHER_POINTS = {
+    "half a spacing apart": (lambda f: f.assign_coords(x=f.x + 1), "'c' has x of 1 to 15, 'b' has 0 to 14; interpolate them"),
+    "no positions": (lambda f: f.drop_vars("y"), "'c' has y of no positions, 'b' has 0 to 14"),
+    "other times": (lambda f: f.assign_coords(time=f.time + 0.25), r"'c' has times of 0\.25 to 2\.75, 'b' has 0 to 2\.5"),
+    "fewer points": (lambda f: f.isel(y=slice(4)), "'c' has the shape time 6, y 4, x 8, 'b' has time 6, y 8, x 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), OTHER_POINTS.values(), ids=OTHER_POINTS)
+def test_variables_on_other_points_are_one_line(field, tmp_path, change, words):
+    path = written(tmp_path, on_other_axes(field, change))
+    with pytest.raises(UserError, match=words) as caught:
+        open_recording([path], ["b", "c"])
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_variables_may_have_layers_of_their_own(field, tmp_path):
+    three, two = (xr.concat([field] * len(z), "lev").assign_coords(lev=z) for z in ([10, 20, 30], [5, 15]))
+    path = written(tmp_path, xr.Dataset({"b": three, "c": two.rename(lev="height")}))
+    recording = open_recording([path], ["b", "c"])
+    assert recording.layers == ("b_10", "b_20", "b_30", "c_5", "c_15") and recording.frames.sizes["layer"] == 5
+
+
 @pytest.mark.parametrize("axis", ["absent", "one point", "without a coordinate"])
 def test_a_field_without_y_is_a_row_of_points(field, tmp_path, axis):
     row = field.isel(y=[0])
@@ -92,17 +161,41 @@ def test_rows_have_layers_where_the_configuration_says_so(field, tmp_path):
     np.testing.assert_array_equal(recording.read(1, slice(None))[:, :, 0], RANDOM[1])
 
 
-@pytest.mark.parametrize("split", ["time", "member", "both", "overlapping", "alone"])
+@pytest.mark.parametrize("split", ["time", "member", "both", "overlapping", "overlapping twice", "alone"])
 def test_files_are_joined_along_time_and_members(field, tmp_path, split):
     parts = {
         "time": [field.isel(time=slice(0, 2)), field.isel(time=slice(2, None))],
         "member": [field.isel(member=[1]), field.isel(member=[0])],
         "both": [field.isel(member=[m], time=t) for m in (1, 0) for t in (slice(0, 4), slice(4, None))],
         "overlapping": [field.isel(time=slice(0, 3)), field.isel(time=slice(2, None))],
+        "overlapping twice": [
+            field.isel(time=slice(0, 4)),
+            field.isel(time=slice(1, 5)),
+            field.isel(time=slice(2, None)),
+        ],
         "alone": [field.isel(member=m, drop=True) for m in (0, 1)],
     }[split]
     paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
     np.testing.assert_array_equal(frames_of(open_recording(paths[::-1], ["b"])), RANDOM)
+
+
+def test_files_of_several_members_without_numbers_hold_members_of_their_own(field, tmp_path):
+    parts = [(1 + index) * field.drop_vars("member").isel(member=slice(n)) for index, n in enumerate((2, 2, 1))]
+    paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
+    recording = open_recording(paths, ["b"])
+    assert recording.members == (0, 1, 2, 3, 4)
+    np.testing.assert_array_equal(frames_of(recording), np.concatenate(parts))
+
+
+def test_files_that_differ_where_they_overlap_are_named(field, tmp_path):
+    member = field.isel(member=0, drop=True)
+    paths = [
+        written(tmp_path, part, name)
+        for name, part in (("a.nc", member.isel(time=slice(4))), ("b.nc", 2 * member.isel(time=slice(2, None))))
+    ]
+    words = r"b\.nc: holds another frame at time 1 than .*a\.nc, and both cover 1 to 1\.5; leave out one of them"
+    with pytest.raises(UserError, match=words):
+        open_recording(paths, ["b"], join="time")
 
 
 def test_names_of_dimensions_may_be_said(field, tmp_path):
@@ -228,8 +321,14 @@ def test_the_layout_of_the_well_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "target", "factor"),
-    [("day-1", "s-1", 1 / 86400), ("km", "m", 1e3), ("m/s", "m s-1", 1), ("m**2 s**-2", "m2 s-2", 1), ("1/s", "Hz", 1), ("%", "1", 0.01)],
+    [("day-1", "s-1", 1 / 86400), ("km", "m", 1e3), ("m/s", "m s-1", 1), ("m**2 s**-2", "m2 s-2", 1), ("1/s", "Hz", 1), ("%", "1", 0.01),
+     ("10^6 m", "m", 1e6), ("10**3 g m-3", "kg m-3", 1), ("10^-5 s-1", "s-1", 1e-5), ("1/10^3 m^2", "m2", 1e-3), ("10 ** 2 m", "cm", 1e4)],
 )  # fmt: skip
 def test_units_are_converted(source, target, factor):
     assert conversion(source, target) == pytest.approx(factor)
     assert conversion(source, "kg") is None
+
+
+@pytest.mark.parametrize("text", ["10^2.5 m", "10^400 m", "0^-1 m", "1e3^2 m", "m2^3"])
+def test_a_power_that_is_not_understood_is_no_number(text):
+    assert parse(text) is None

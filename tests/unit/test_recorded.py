@@ -1,6 +1,7 @@
 """A flow that is known by its frames alone: its velocity, its grid, and the stages that read it from files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from cf_checker import cf_faults
 from tiny_models import train
 
 from sns_core.data import load_dataset, shard_dataset, simulate_trajectories
+from sns_core.data.external import ExternalRollout
 from sns_core.data.source import facts_of, mirrored_fields, open_split, read_source
 from sns_core.errors import UserError
 from sns_core.evaluation.source_check import check_source
@@ -134,6 +136,42 @@ def test_files_become_shards_without_what_is_subtracted(fields, tmp_path):
         np.testing.assert_array_equal(dataset["x"], fields["x"])
 
 
+def test_what_is_left_of_a_mean_is_small_beside_a_small_fluctuation(fields, tmp_path):
+    noise = fields["u"]
+    fields.assign(h=1025.4 + 0.05 * noise, u=101325.3 + 20 * noise).to_netcdf(tmp_path / "a.nc")
+    offset = facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]["offset"]
+    left = (np.array([1025.4, 101325.3]) - offset) / [0.05, 20]
+    assert np.abs(left).max() < 0.2 and max(len(str(number)) for number in offset) < 9
+
+
+def test_frames_of_a_run_are_read_with_their_mean(fields, tmp_path):
+    fields.to_netcdf(tmp_path / "a.nc")
+    source = {**SOURCE, "files": [str(tmp_path / "a.nc")]}
+    read_all(tmp_path, source)
+    files = {split: [str(tmp_path / f"{split}.nc")] for split in ("train", "validation", "test")}
+    again = {**source, "variables": ["fields"], "files": files}
+    assert facts_of(again)["parameters"]["offset"] == [100.0, 0.0]
+    whole, expected = (open_split(s, "test").read(0, slice(None)) for s in (again, source))
+    np.testing.assert_allclose(whole, expected, rtol=1e-6)
+    flow = build_system("RecordedFlow", {**facts_of(again)["parameters"], "resolution": [HEIGHT, WIDTH], "dt": 0.5})
+    with xr.open_dataset(files["test"][0]) as dataset:
+        rollout = ExternalRollout(files["test"][0], flow, [HEIGHT, WIDTH], 0.5)
+        np.testing.assert_allclose(rollout.frames(3, [0])[0], dataset["fields"][0, 3], atol=1e-6)
+        dataset["fields"].assign_attrs(subtracted=[1.0]).to_netcdf(tmp_path / "b.nc")
+    with pytest.raises(UserError, match=r"'subtracted' of 'fields' holds 1\.0; it needs a number for each of 2 layers"):
+        open_split({**again, "files": [str(tmp_path / "b.nc")]}, "test")
+
+
+@pytest.mark.parametrize("name", ["kinetic_energy", "row", "label", "member", "final_state"])
+def test_a_variable_may_have_a_name_that_files_of_a_run_use(fields, tmp_path, name):
+    axes = {"member": "number", "time": "t", "y": "lat", "x": "lon"}
+    fields[["u"]].rename(axes).rename(u=name).to_netcdf(tmp_path / "a.nc")
+    manifest = read_all(tmp_path, {**SOURCE, "variables": [name], "files": [str(tmp_path / "a.nc")]})
+    assert json.loads(manifest.read_text())["system"]["parameters"]["layers"] == [name]
+    with xr.open_dataset(tmp_path / "train.nc") as dataset:
+        np.testing.assert_array_equal(dataset["fields"][:, :, 0], fields["u"][:3])
+
+
 def test_what_is_read_from_files_is_cf_by_the_checker_of_ioos(fields, tmp_path):
     fields.to_netcdf(tmp_path / "a.nc")
     read_all(tmp_path, {**SOURCE, "files": [str(tmp_path / "a.nc")]})
@@ -179,6 +217,40 @@ def test_a_flow_in_one_dimension_is_read_as_the_rows_that_its_solver_made(tmp_pa
             facts_of({**source, **options})
 
 
+def checked(folder: Path, fields: xr.Dataset):
+    """Return the check of the training split of a file that holds fields h and u."""
+    fields.to_netcdf(folder / "checked.nc")
+    source = {**SOURCE, "files": [str(folder / "checked.nc")]}
+    facts = facts_of(source)
+    emulator = {"resolution": facts["resolution"], "step": facts["step"]}
+    parameters = {**facts["parameters"], "resolution": facts["resolution"], "dt": facts["step"]}
+    return check_source(source, {"name": "RecordedFlow", "parameters": parameters}, emulator, facts["splits"]["train"])
+
+
+def test_findings_name_the_channel_and_do_not_depend_on_units(fields, tmp_path):
+    """The channel u doubles, h does not change its energy; either may have the smaller unit."""
+    growing = fields.assign(u=fields["u"] * xr.DataArray(np.linspace(1, 2, FRAMES), dims="time"))
+    findings = checked(tmp_path, growing).findings()
+    assert [(good, text.split(":")[0]) for good, text in findings[:2]] == [
+        (True, "energy of h"),
+        (False, "energy of u"),
+    ]
+    for name in "hu":
+        assert checked(tmp_path, growing.assign({name: 1000 * growing[name]})).findings() == findings
+
+
+def test_a_skewed_channel_whose_values_count_as_lost_is_named(fields, tmp_path):
+    good, text = checked(tmp_path, fields).findings()[2]
+    assert (
+        good
+        and text.startswith("values of ")
+        and text.endswith("standard deviations, and a member counts as lost beyond 12")
+    )
+    good, text = checked(tmp_path, fields.assign(u=np.exp(3 * fields["u"]))).findings()[2]
+    reach = float(re.match(r"values of u reach (\d+\.?\d*) standard deviations", text)[1])
+    assert not good and reach > 12 and text.endswith("such as its logarithm, to the files and train on that")
+
+
 @pytest.mark.parametrize("by", ["member", "time"])
 def test_one_pattern_is_split_by_member_or_time_with_a_gap(fields, tmp_path, by):
     fields.to_netcdf(tmp_path / "a.nc")
@@ -210,6 +282,21 @@ def test_a_long_test_trajectory_is_cut_into_members(fields, tmp_path):
     assert pieces.members == (0, 1, 2) and len(pieces.times) == 2
     frames = np.concatenate([pieces.read(member, slice(None)) for member in range(3)])
     np.testing.assert_array_equal(frames, open_split(source, "test").read(0, slice(None)))
+
+    with pytest.raises(
+        UserError, match=r"a\.nc: 6 frames cannot be cut into 7 pieces; set source\.pieces to 6 or less"
+    ):
+        open_split({**source, "pieces": 7}, "test")
+
+
+def test_missing_values_in_a_piece_have_the_time_of_the_file(fields, tmp_path):
+    fields.where((fields.member != 4) | (fields.time != 4)).to_netcdf(tmp_path / "a.nc")
+    pieces = open_split({**SOURCE, "files": [str(tmp_path / "a.nc")], "pieces": 3, "spin_up": 1.0}, "test")
+    for recording, member in ((pieces, 2), (pieces.part(slice(2, 3)), 0), (pieces.part(times=slice(0, None, 2)), 2)):
+        with pytest.raises(
+            UserError, match=r"a\.nc: member 4 has missing or infinite values from time 4 \(frame 8\) on"
+        ):
+            recording.read(member, slice(None))
 
 
 def test_the_spin_up_of_the_files_is_left_out(fields, tmp_path):
@@ -334,6 +421,12 @@ def test_the_spectrum_between_walls_is_the_cosine_series():
     assert energy[0].argmax() == 3 and float(energy[0, 3] / energy[0].sum()) == pytest.approx(1.0)
 
 
+def test_a_channel_may_end_as_it_began(fields, tmp_path):
+    """Rain may be absent from the first and the last frame of every member."""
+    fields.assign(u=fields.u.where((fields.time > 0) & (fields.time < 5.5), 0)).to_netcdf(tmp_path / "a.nc")
+    assert facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]["layers"] == ["h", "u"]
+
+
 REFUSED = {
     "unequal spacing": (lambda f: f.assign_coords(x=f.x * 2), {}, "points are 3 apart along y and 6 along x"),
     "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "8 x 15 points; along a periodic axis their number must be even"),
@@ -345,6 +438,9 @@ REFUSED = {
     ),
     "too few members": (lambda f: f.isel(member=slice(2)), {}, "2 members cannot be split into 1 for validation, 1 for the test"),
     "no such channel": (lambda f: f, {"velocity": ["u", "w"]}, r"source\.velocity: 'w' is none of the channels h, u"),
+    "zero": (lambda f: f.assign(u=0 * f.u), {}, r"the channel 'u' is 0 everywhere; .* source\.static"),
+    "constant": (lambda f: f.assign(h=0 * f.h + 7.5), {}, "the channel 'h' is 7.5 everywhere"),
+    "never changing": (lambda f: f.assign(u=0 * f.u + f.u[:, 0]), {}, r"the channel 'u' never changes; name it under source\.static"),
     "missing values": (lambda f: f.where(f.time < 5), {}, r"member 0 has missing or infinite values from time 5.5"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from sns_core.device import bfloat16_is_fast
 from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
 from sns_core.errors import UserError
-from sns_core.evaluation.denoiser_diagnosis import first_alarm
+from sns_core.evaluation.denoiser_diagnosis import first_alarm, relative_energy
 from sns_core.files import read_tensors, write_tensors
 from sns_core.methods import BlindLevels, EstimatedLevels, Hardware, ResampledAnchor, StepRecord, WalkBack, build_method
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
@@ -655,3 +655,11 @@ def test_an_alarm_is_the_first_step_outside_the_usual_range():
     series = np.stack([quiet, high, low, broken], 1)
     assert first_alarm(series, usual, step).tolist() == [-1, 32 * 4, 22 * 4, 160]
     assert (first_alarm(usual, usual, step[:40]) == -1).all()
+
+
+def test_the_alarm_of_the_energy_hears_a_layer_with_small_units():
+    usual = np.random.default_rng(0).uniform(0.9, 1.1, (40, 2, 2))
+    energy = usual + np.array([0, 1.0]) * (np.arange(40) >= 20)[:, None, None]
+    energies = [relative_energy(e * units, usual * units) for units in ([1, 1], [1e6, 1]) for e in (energy, usual)]
+    np.testing.assert_allclose(energies[2:], energies[:2])
+    assert (first_alarm(*energies[2:], np.arange(40)) > 19).all()

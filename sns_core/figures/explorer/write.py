@@ -118,7 +118,9 @@ class _Block:
 
 
 def _shells(solver) -> slice:
-    return shown_shells(solver["energy_spectrum"].mean(("member", "layer")).values)
+    """Return the shells from 1 to the last that is not empty in some layer; layers may differ in units."""
+    spectra = solver["energy_spectrum"].mean("member").transpose("layer", "wavenumber").values
+    return max((shown_shells(spectrum) for spectrum in spectra), key=lambda shells: shells.stop)
 
 
 def _longest(results: dict):
