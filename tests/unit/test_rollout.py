@@ -16,8 +16,10 @@ from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
 from sns_core.errors import UserError
 from sns_core.evaluation.denoiser_diagnosis import first_alarm
+from sns_core.evaluation.lyapunov import step_map
 from sns_core.files import read_tensors, write_tensors
 from sns_core.methods import BlindLevels, EstimatedLevels, Hardware, ResampledAnchor, StepRecord, WalkBack, build_method
+from sns_core.methods.program import OneStep
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
 from sns_core.metrics.distances import BINS, REACH
 from sns_core.rollout import observers, rollout_segment, segment
@@ -244,6 +246,18 @@ def test_between_looks_the_surrogate_goes_on_by_itself(method, states):
         looked = step % 3 == 0
         assert torch.equal(carry["frame"], alone) is not looked
         assert record.calls.tolist() == [7 * looked] * 3 and bool((record.levels >= 0).all()) is looked
+
+
+def test_single_steps_of_a_method_that_looks_now_and_then_keep_the_number_of_the_step(method, states):
+    refinement, looks = with_levels(method("every third"), [[3, 4]] * 2), []
+    refinement.refine = lambda old, new, anchor, streams, step: (looks.append(int(step[0])), (new, None))[1]
+    advance, frames = step_map(refinement, states[:1], 0, "every third"), refinement.frames.observe(states[:2])
+    for _ in range(7):
+        frames = advance(frames)
+    assert looks == [3, 6], "Lyapunov exponents are those of the rollout, refined at the same steps"
+    for name in ("every third", "periodic"):
+        with pytest.raises(UserError, match="carries the number of the step"):
+            OneStep(method(name), torch.ones(1, 1, 1), torch.zeros(1, 1, 1), states)
 
 
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
