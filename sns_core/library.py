@@ -24,6 +24,7 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.data.reader import placed
 from sns_core.data.shards import read_manifest
 from sns_core.device import select_device
 from sns_core.errors import UserError
@@ -407,7 +408,10 @@ class Emulator:
             raise UserError(f"x0: is no array ({error})") from None
 
     def _values_by_name(self, x0: xr.DataArray) -> np.ndarray:
-        """Values (member, layer, y, x) of a DataArray; UserError for other names, units or directions of its axes."""
+        """Values (member, layer, y, x) of a DataArray, layers in the system's order, points from 0 on.
+
+        Raises UserError for other names, units or directions of its axes, other layers, and points of another grid.
+        """
         names = ", ".join(AXES)
         if [dim for dim in x0.dims if dim not in AXES] or not {"y", "x"} <= set(x0.dims):
             raise UserError(f"x0: has the dimensions {', '.join(map(str, x0.dims))}; name them {names} (x0.rename)")
@@ -417,7 +421,10 @@ class Emulator:
         for axis in ("y", "x"):
             if axis in x0.coords and x0.sizes[axis] > 1 and float(x0[axis][1]) < float(x0[axis][0]):
                 raise UserError(f"x0: its coordinate {axis!r} descends; sort it first (x0.sortby({axis!r}))")
-        return x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES).values
+        x0 = x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES)
+        if x0.shape[1:] == self.state_grid:
+            x0 = placed("x0", x0, tuple(self.system.layers), self.system.length, self.system.length_units)
+        return x0.values
 
     def _dataset(self, frames: np.ndarray, records: "_Records", steps: int, every: int, seed: int) -> xr.Dataset:
         system, (height, width) = self.system, self.grid[1:]

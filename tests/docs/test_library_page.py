@@ -78,6 +78,9 @@ MISTAKES = {
     "an xarray array whose y or x descends": lambda x0: sns_core.load(FLOW).rollout(
         xr.DataArray(x0, dims=("y", "x"), coords={"y": np.arange(64)[::-1]}), steps=1
     ),
+    "an xarray array on other points": lambda x0: sns_core.load(FLOW).rollout(
+        xr.DataArray(x0, dims=("y", "x"), coords={"y": np.arange(64) + 0.5}), steps=1
+    ),
     "more states than the run kept": lambda x0: sns_core.load(FLOW).initial_state(members=50),
     "steps that `every` does not divide": lambda x0: sns_core.load(FLOW).rollout(x0, steps=10, every=4),
 }

@@ -1,8 +1,16 @@
-"""The engine with a method that counts: no file, no system, no network."""
+"""The engine, and an emulator around it, with methods that count or stand still: no file, no network."""
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+import xarray as xr
 
-from sns_core.methods import Method, StepRecord, Surrogate
+from sns_core.data.emulation import Emulation
+from sns_core.errors import UserError
+from sns_core.library import AXES, Emulator
+from sns_core.methods import Hardware, Method, StepRecord, Surrogate
 from sns_core.rollout import Observer, iterate, roll
 from sns_core.rollout.engine import Clock
 from sns_core.streams import MemberStreams
@@ -86,3 +94,63 @@ def test_a_surrogate_with_parameters_keeps_no_graph():
     method = Surrogate(torch.nn.Linear(3, 3))
     carry = roll(method, method.start(torch.ones(2, 3)), MemberStreams(0, "engine", members=[0, 1]), range(1, 4))
     assert not carry["frame"].requires_grad
+
+
+# --- an emulator's states ---
+
+FLOW = {"resolution": [8, 16], "dt": 0.5, "length": 32.0, "layers": ["u", "v"], "length_units": "km"}
+
+
+class Still:
+    """The origin of an emulator of recorded fields that do not change."""
+
+    name, path, card, options, states = "still", Path("here"), "", {"kind": "pointwise", "models": {}}, None
+
+    def __init__(self, system="RecordedFlow", **parameters):
+        self.system, self.parameters = system, {**FLOW, **parameters} if system == "RecordedFlow" else parameters
+
+    def emulation(self):
+        std = {"std": [2.0] * len(self.parameters.get("layers", "u"))}
+        return Emulation(self.system, self.parameters, self.parameters["resolution"], 0.5, std, "")
+
+    def build(self, emulation, system, hardware, frames):
+        return Surrogate(lambda x: x, frames=frames)
+
+
+def first_frame(x0, *origin, **parameters) -> np.ndarray:
+    """Return frame 0 (member, layer, y, x) of a rollout from x0."""
+    rollout = Emulator(Still(*origin, **parameters), Hardware(), 1).rollout(x0, 1)
+    return next(iter(rollout.data_vars.values())).values[:, 0]
+
+
+@pytest.fixture
+def state() -> xr.DataArray:
+    """A state whose coordinates are those of the emulator's grid."""
+    values = np.random.default_rng(0).normal(size=(1, 2, 8, 16)).astype(np.float32)
+    coordinates = {"layer": ["u", "v"], "y": 2.0 * np.arange(8), "x": ("x", 2.0 * np.arange(16), {"units": "km"})}
+    return xr.DataArray(values, coordinates, AXES)
+
+
+def test_a_state_stands_where_its_coordinates_say(state):
+    in_metres = state.assign_coords(x=("x", 2000.0 * np.arange(16), {"units": "m"}))
+    numbered = state.assign_coords(layer=[1, 2], y=np.arange(8), x=np.arange(16))
+    for form in (
+        state, state.drop_vars(AXES[1:]), state.isel(layer=[1, 0]), state.roll(y=3, x=5, roll_coords=True), in_metres, numbered,
+        state.roll(x=-4).assign_coords(x=state["x"] + 8), state.transpose("x", "layer", "y", "member").isel(member=0),
+    ):  # fmt: skip
+        np.testing.assert_allclose(first_frame(form), state.values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "words"),
+    [
+        ({"layer": ["u", "w"]}, r"x0: its layers are called u, w, the system's are u, v; rename them"),
+        ({"x": np.arange(16) + 0.5}, "x0: the points of 'x' are 1 apart"),
+        ({"y": 2.0 * np.arange(8) + 1}, "x0: the points of 'y' begin at 1, between .* interpolate"),
+        ({"y": [0, 2, 4, 6, 8, 10, 12, 15]}, "x0: the points of 'y' are not evenly spaced"),
+    ],
+)
+def test_a_state_of_other_layers_or_points_is_one_line(state, coordinates, words):
+    with pytest.raises(UserError, match=words) as caught:
+        first_frame(state.assign_coords(coordinates))
+    assert "\n" not in str(caught.value)
