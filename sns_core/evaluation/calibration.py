@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from sns_core.data.emulation import Emulation
-from sns_core.data.pairs import Dataset, load_dataset
+from sns_core.data.pairs import Dataset, load_dataset, true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.diffusion.schedule import per_member
 from sns_core.files import FileTree, sha256, write_json
@@ -51,7 +51,13 @@ def calibrate_refinement(
     hardware = Hardware(select_device(device), precision)
     dataset = load_dataset(manifest, "validation")
     emulation = Emulation.from_manifest(dataset.manifest)
-    refinement = build_method(method, {**models, CALIBRATION: None}, emulation, hardware=hardware)
+    refinement = build_method(
+        method,
+        {**models, CALIBRATION: None},
+        emulation,
+        hardware=hardware,
+        training_frames=lambda: true_frames(manifest, seed),
+    )
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
     previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
     residual = residual_spectrum(refinement, previous, true_next)

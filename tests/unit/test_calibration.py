@@ -85,6 +85,13 @@ def test_an_option_leaves_out_its_part(tiny, calibrate):
     assert higher["level"] == 7 and higher["residual"] == whole["residual"]
 
 
+def test_a_resampled_anchor_is_what_the_denoiser_sees_in_the_calibration(tiny, calibrate, build):
+    whole, resampled = (read_json(path) for path in (tiny.models["calibration"], calibrate(anchor_frame="resampled")))
+    assert resampled["residual"] == whole["residual"] and resampled["departure"] != whole["departure"]
+    with pytest.raises(UserError, match="anchor_frame: resampled draws from training frames, and there are none"):
+        build(tiny.models["calibration"], anchor_frame="resampled")
+
+
 def test_a_matched_departure_is_measured_written_and_read(calibrate, build, tiny):
     path = tiny.models["calibration"]
     factor = torch.tensor(read_json(path)["departure"], dtype=torch.float64)

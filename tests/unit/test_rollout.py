@@ -15,7 +15,7 @@ from sns_core.device import bfloat16_is_fast
 from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
 from sns_core.errors import UserError
-from sns_core.evaluation.denoiser_diagnosis import first_alarm
+from sns_core.evaluation.denoiser_diagnosis import diagnose_denoiser, first_alarm
 from sns_core.evaluation.lyapunov import step_map
 from sns_core.files import read_tensors, write_tensors
 from sns_core.methods import BlindLevels, EstimatedLevels, Hardware, ResampledAnchor, StepRecord, WalkBack, build_method
@@ -270,6 +270,21 @@ def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
         assert ((frame - truth).abs().amax((1, 2, 3)) < 1e-6).any()
     assert not torch.equal(first, second) and len({float(frame.sum()) for frame in first}) == 3
     assert torch.equal(first, anchors.of_step({}, streams.at(1)))
+
+
+def test_a_diagnosis_shows_the_denoiser_the_anchors_of_the_method(tiny, tmp_path):
+    """Resampled anchors change what the denoiser says, on pairs and along the rollout; the pairs are the same."""
+    segment, _ = roll(tiny, tmp_path, "pointwise", 0, 10)
+    models = {role: tiny.models[role] for role in ("surrogate", "denoiser")}
+    for name in ("initial", "resampled"):
+        diagnose_denoiser(
+            name=name, method={**METHODS["published"], "anchor_frame": name}, models=models, manifest=tiny.manifest,
+            segments=[segment], seed=3, pairs=4, levels=3, output=tmp_path / f"{name}.nc", device="cpu", precision="float32",
+        )  # fmt: skip
+    initial, resampled = (read(tmp_path / f"{name}.nc") for name in ("initial", "resampled"))
+    np.testing.assert_array_equal(initial["example_truth"], resampled["example_truth"])
+    for variable in ("condition_error", "one_step_error", "rollout_amplitude"):
+        assert not np.allclose(initial[variable], resampled[variable]), variable
 
 
 def test_a_gain_scales_the_change_of_each_wavenumber(method, states):
