@@ -11,6 +11,7 @@ import xarray as xr
 from sns_core.data import load_dataset, open_frames
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import true_frames
+from sns_core.data.segments import open_segments
 from sns_core.device import bfloat16_is_fast
 from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
@@ -115,6 +116,19 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
     np.testing.assert_array_equal(np.concatenate([p["time"].values for p in parts]), unbroken["time"].values)
     tensors, others = read_tensors(end)[0], read_tensors(final)[0]
     assert all(torch.equal(tensors[key].nan_to_num(7.0), others[key].nan_to_num(7.0)) for key in tensors)
+
+
+def test_members_come_in_their_order_whichever_group_is_read_first(tiny, tmp_path):
+    """The folder of members 12-15 comes before that of 4-7 in the order of texts."""
+    (tmp_path / "last").mkdir()
+    groups = [
+        roll(tiny, tmp_path / "last", "pointwise", 0, 5, members=(2,)),
+        roll(tiny, tmp_path, "pointwise", 0, 5, (0, 1)),
+    ]
+    frames, statistics = open_segments([path for path, _ in groups])
+    assert frames["member"].values.tolist() == statistics["member"].values.tolist() == [0, 1, 2]
+    with xr.open_dataset(groups[0][0]) as alone:
+        np.testing.assert_array_equal(frames["vorticity"].sel(member=2), alone["vorticity"][0])
 
 
 @pytest.mark.gpu
