@@ -42,7 +42,7 @@ class LevelRule:
 
     def walk_start(self, levels: torch.Tensor) -> torch.Tensor:
         """Start (B, 2) of the walk for pairs at `levels` (B, 2), previous frame first."""
-        bounded = levels.clamp(max=self.max_level) if self.max_level else levels
+        bounded = levels if self.max_level is None else levels.clamp(max=self.max_level)
         s_prev, s_next = bounded.unbind(1)
         if self.shared:
             s_prev = s_next = torch.maximum(s_prev, s_next)
