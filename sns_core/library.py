@@ -68,8 +68,8 @@ def load(
     missing or damaged.
     """
     threads = _whole(threads, "threads", 1)
-    path = Path(path)
-    origin = _exported(path, method) if path.suffix == ".safetensors" else _method_of_run(path, method or "sns", system)
+    path, exported = Path(path), Path(path).suffix == ".safetensors"
+    origin = _exported(path, method, system) if exported else _method_of_run(path, method or "sns", system)
     try:
         hardware = Hardware(select_device(str(device)), precision or origin.precision, compile)
     except RuntimeError as error:
@@ -77,9 +77,13 @@ def load(
     return Emulator(origin, hardware, threads)
 
 
-def _exported(path: Path, method: str | None) -> PortableMethod:
-    """The method of a file. UserError where it has another name than `method`."""
+def _exported(path: Path, method: str | None, system: str | None) -> PortableMethod:
+    """The method of a file. UserError where it has another name than `method`, and where a `system` is asked for."""
     exported = PortableMethod.read(path)
+    if system is not None:
+        raise UserError(
+            f"{path}: holds one method, whose system has no name, so there is no {system!r}; leave system= out"
+        )
     if method not in (None, exported.name):
         raise UserError(f"{path}: holds the method {exported.name!r}, not {method!r}; leave method= out")
     return exported
@@ -386,7 +390,9 @@ class Emulator:
                 f"(B, {channels}, {height}, {width}){units}"
             )
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(values, dtype=np.float32)
+            values = np.array(
+                values, dtype=np.float32, order="C"
+            )  # a copy: a stream reads it after the caller may change x0
         if not np.isfinite(values).all():
             raise UserError("x0: holds NaN, infinite values, or values beyond single precision")
         return values

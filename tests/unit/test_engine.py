@@ -9,8 +9,9 @@ import xarray as xr
 
 from sns_core.data.emulation import Emulation
 from sns_core.errors import UserError
-from sns_core.library import AXES, Emulator
+from sns_core.library import AXES, Emulator, load
 from sns_core.methods import Hardware, Method, StepRecord, Surrogate
+from sns_core.methods.portable import PortableMethod
 from sns_core.rollout import Observer, iterate, roll
 from sns_core.rollout.engine import Clock
 from sns_core.streams import MemberStreams
@@ -154,3 +155,17 @@ def test_a_state_of_other_layers_or_points_is_one_line(state, coordinates, words
     with pytest.raises(UserError, match=words) as caught:
         first_frame(state.assign_coords(coordinates))
     assert "\n" not in str(caught.value)
+
+
+def test_a_stream_does_not_see_what_happens_to_its_state_afterwards(state):
+    values = state.values.copy()
+    stream = Emulator(Still(), Hardware(), 1).stream(values)
+    values += 100
+    np.testing.assert_allclose(next(stream)[1], state.values, rtol=1e-6)
+
+
+def test_a_file_of_one_method_has_no_system_to_choose(tmp_path):
+    path = tmp_path / "still.safetensors"
+    PortableMethod("still", Still.options, {}, {}, None, "float32", "").write(path)
+    with pytest.raises(UserError, match=r"still.safetensors: holds one method, .* no 'nonsense'; leave system= out"):
+        load(path, system="nonsense")
