@@ -43,6 +43,7 @@ from sns_core.streams import MemberStreams, generator
 from sns_core.systems import System
 
 AXES = ("member", "layer", "y", "x")
+ROUNDING = 1e-5  # of frames in standard deviations
 
 
 def load(
@@ -215,7 +216,7 @@ class Emulator:
         offset = self.system.offset
         self._offset = None if offset is None else torch.tensor(offset, device=hardware.device)[:, None, None]
         # Here the states are frames already, in physical units.
-        frames = FrameSpace(self._scaled, self.system.admissible)
+        frames = FrameSpace(self._possible, self.system.admissible)
         self._method = origin.build(self.emulation, self.system, hardware, frames)
         if not isinstance(self._method, FrameMethod | Solver):
             kind = self.options["kind"]
@@ -252,9 +253,15 @@ class Emulator:
                 states = self.system.observe(states, self.emulation.resolution)
         return states
 
-    def _scaled(self, states: torch.Tensor) -> torch.Tensor:
-        """Frames in standard deviations of frames (B, C, H, W) in physical units."""
-        return ((states if self._offset is None else states - self._offset) / self._scale).contiguous()
+    def _possible(self, states: torch.Tensor) -> torch.Tensor:
+        """Frames in standard deviations of frames (B, C, H, W) in physical units, without what no frame of the system has.
+
+        A frame that has nothing of the kind but rounding keeps its bits, which are those of the workflow's rollouts.
+        """
+        frames = ((states if self._offset is None else states - self._offset) / self._scale).contiguous()
+        possible = self.system.admissible(frames)
+        differs = (frames - possible).abs().amax((1, 2, 3), keepdim=True) > ROUNDING
+        return torch.where(differs, possible, frames)
 
     def _physical(self, frames: torch.Tensor) -> np.ndarray:
         """Frames (B, C, H, W) in physical units of frames in standard deviations."""
@@ -270,7 +277,8 @@ class Emulator:
         many members from the same states.
 
         The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0, to
-        rounding (for the solver, x0 on the grid of the frames). `levels` (member, step, frame) are the noise levels at which each pair
+        rounding (for the solver, x0 on the grid of the frames), without what no frame of the system has, such as a mean.
+        `levels` (member, step, frame) are the noise levels at which each pair
         stood, -1 where none was examined; `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a
         number of steps, an interval or a seed that does not fit.
         """
@@ -318,7 +326,7 @@ class Emulator:
             advance = step_map(self._method, state, _whole(seed, "seed", 0), self.method)
             disturbances = generator(seed, "lyapunov disturbances", self.method)
             exponents = lyapunov_exponents(
-                advance, self._scaled(state)[0], count, steps, self.step, disturbances, size=size, settling=settling
+                advance, self._possible(state)[0], count, steps, self.step, disturbances, size=size, settling=settling
             )
         return tuple(part.numpy() for part in exponents)
 

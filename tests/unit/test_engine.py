@@ -169,3 +169,14 @@ def test_a_file_of_one_method_has_no_system_to_choose(tmp_path):
     PortableMethod("still", Still.options, {}, {}, None, "float32", "").write(path)
     with pytest.raises(UserError, match=r"still.safetensors: holds one method, .* no 'nonsense'; leave system= out"):
         load(path, system="nonsense")
+
+
+def test_frame_0_has_nothing_that_no_frame_of_the_system_has(state):
+    wave = np.sin(2 * np.pi * np.arange(16) / 16, dtype=np.float32)[None, None, None]
+    row = {"resolution": [1, 16]}
+    np.testing.assert_allclose(first_frame(wave + 3, "KuramotoSivashinsky", **row), wave, atol=1e-6)
+    np.testing.assert_array_equal(
+        first_frame(wave, "KuramotoSivashinsky", **row), wave
+    )  # possible, so it keeps its bits
+    between_walls = first_frame(state, mirrored=[True, False])
+    np.testing.assert_allclose(between_walls, 0.5 * (state.values + state.values[:, :, ::-1]), rtol=1e-6, atol=1e-6)
