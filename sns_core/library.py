@@ -11,6 +11,8 @@ States and frames cross this door in physical units, as arrays (member, layer, y
 import contextlib
 import difflib
 import itertools
+import math
+import numbers
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -71,11 +73,7 @@ def load(
     threads = _whole(threads, "threads", 1)
     path, exported = Path(path), Path(path).suffix == ".safetensors"
     origin = _exported(path, method, system) if exported else _method_of_run(path, method or "sns", system)
-    try:
-        hardware = Hardware(select_device(str(device)), precision or origin.precision, compile)
-    except RuntimeError as error:
-        raise UserError(f"device: {device!r} is none of auto, cpu, cuda and cuda:N ({error})") from None
-    return Emulator(origin, hardware, threads)
+    return Emulator(origin, Hardware(select_device(str(device)), precision or origin.precision, compile), threads)
 
 
 def _exported(path: Path, method: str | None, system: str | None) -> PortableMethod:
@@ -317,11 +315,21 @@ class Emulator:
         `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more. `size`: root
         mean square of the disturbances that are carried along, in standard deviations of the data. All disturbed states get
         the same random numbers. Load the emulator with precision="float32": bfloat16 rounds such disturbances off. Raises
-        UserError for the solver, which `benchmarks/lyapunov.py` measures, and for an x0 that does not fit.
+        UserError for the solver, which `benchmarks/lyapunov.py` measures, for a method that carries more than a frame on, for
+        numbers out of their range, and for an x0 that does not fit.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method}: its state is no frame; benchmarks/lyapunov.py measures solvers")
-        state = torch.from_numpy(self._states(x0)[:1]).to(self._device)
+        count, steps = _whole(count, "count", 1), _whole(steps, "steps", 2)  # the standard errors need two
+        settling, directions = _whole(settling, "settling", 0), math.prod(self.grid)
+        if count > directions:
+            raise UserError(f"count: {count} exceeds the {directions} numbers of a frame, which has as many exponents")
+        if not (isinstance(size, numbers.Real) and 0 < size < math.inf):
+            raise UserError(f"size: {size!r} is no positive number; take one small against 1, such as 1e-3")
+        states = self._states(x0)
+        if len(states) > 1:
+            raise UserError(f"x0: holds {len(states)} states; give one of them, x0[:1]")
+        state = torch.from_numpy(states).to(self._device)
         with self._computing():
             advance = step_map(self._method, state, _whole(seed, "seed", 0), self.method)
             disturbances = generator(seed, "lyapunov disturbances", self.method)
@@ -412,7 +420,7 @@ class Emulator:
         if isinstance(x0, xr.DataArray):
             return self._values_by_name(x0)
         if isinstance(x0, torch.Tensor):
-            x0 = x0.detach().cpu()
+            x0 = x0.detach().cpu().resolve_conj().resolve_neg()  # numpy has no such views
             return (x0.float() if x0.dtype == torch.bfloat16 else x0).numpy()
         if np.ma.is_masked(x0):
             raise UserError("x0: has masked values; fill them first (x0.filled(...))")

@@ -16,6 +16,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import Dataset, load_dataset, true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.diffusion.schedule import per_member
+from sns_core.errors import UserError
 from sns_core.files import FileTree, sha256, write_json
 from sns_core.methods.base import Carry, FrameSpace, Hardware
 from sns_core.methods.build import CALIBRATION, CALIBRATION_FORMAT, build_method
@@ -46,10 +47,16 @@ def calibrate_refinement(
     `manifest`: the data manifest.
     `seed`: the run's seed.
     `output`: the JSON file, with spectra (channel, shell) in the coordinates of the diffusion.
+
+    Raises UserError where the validation trajectories are too short for a loop.
     """
     use_threads(threads)
     hardware = Hardware(select_device(device), precision)
     dataset = load_dataset(manifest, "validation")
+    if LENGTHS * dataset.frames < WINDOW:
+        raise UserError(
+            f"data.splits.validation.frames: {dataset.frames} are too few for a calibration; at least {-(-WINDOW // LENGTHS)}"
+        )
     emulation = Emulation.from_manifest(dataset.manifest)
     refinement = build_method(
         method,

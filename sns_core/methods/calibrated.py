@@ -19,6 +19,7 @@ of this takes place in the coordinates of the diffusion, per channel and wavenum
 import torch
 
 from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule
+from sns_core.errors import UserError
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.calibration import Calibration
 from sns_core.methods.denoising import DenoisingMethod
@@ -65,7 +66,7 @@ class CalibratedRefinement(DenoisingMethod):
         super().__init__(denoiser, schedule, **diffusion)
         self.surrogate, self.condition_level = surrogate, condition_level
         self.level, self.completes, self.balances = level, completion, balance
-        self.matches_departure = match_departure
+        self.matches_departure, self._calibration = match_departure, None
         if calibration is not None:
             self.calibration = calibration
         self.level_rule = EstimatedLevels(readout=LevelReadout("quantile", 0.5))
@@ -100,7 +101,11 @@ class CalibratedRefinement(DenoisingMethod):
 
     @property
     def calibration(self) -> Calibration:
-        """The measurements that the steps follow; a new value replaces all of them."""
+        """The measurements that the steps follow; a new value replaces all of them. UserError where there are none yet."""
+        if self._calibration is None:
+            raise UserError(
+                f"{type(self).__name__}: has no calibration, which its steps follow; give calibration=, or call calibrate first"
+            )
         return self._calibration
 
     @calibration.setter
@@ -124,11 +129,12 @@ class CalibratedRefinement(DenoisingMethod):
 
         `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` is not used.
         """
+        departure = self.calibration.departure
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
         completed = self.signal * z_next + shell_noise(self.completion, z_next, streams)
         z, levels = self.clean_estimate(z_prev, completed, anchor, streams)
-        if self.calibration.departure is not None:
-            z = z_next + scale_shells(z - z_next, self.calibration.departure)
+        if departure is not None:
+            z = z_next + scale_shells(z - z_next, departure)
         if self.factor is not None:
             z = scale_shells(z, self.factor)
         if self.returned is not None:

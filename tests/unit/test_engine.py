@@ -180,3 +180,31 @@ def test_frame_0_has_nothing_that_no_frame_of_the_system_has(state):
     )  # possible, so it keeps its bits
     between_walls = first_frame(state, mirrored=[True, False])
     np.testing.assert_allclose(between_walls, 0.5 * (state.values + state.values[:, :, ::-1]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"count": -1}, "count: -1 is not a whole number of at least 1"),
+        ({"count": 257}, "count: 257 exceeds the 256 numbers of a frame"),
+        ({"steps": 0}, "steps: 0 is not a whole number of at least 2"),
+        ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
+        ({"settling": -1}, "settling: -1 is not a whole number of at least 0"),
+        ({"size": 0}, "size: 0 is no positive number"),
+        ({"size": float("nan")}, "size: nan is no positive number"),
+        ({"members": 3}, r"x0: holds 3 states; give one of them, x0\[:1\]"),
+    ],
+)
+def test_exponents_of_numbers_that_do_not_fit_are_one_line(state, change, words):
+    emulator, x0 = Emulator(Still(), Hardware(), 1), np.repeat(state.values, change.pop("members", 1), 0)
+    arguments = {"count": 1, "steps": 4, "settling": 1, "size": 1e-3}
+    with pytest.raises(UserError, match=words) as caught:
+        emulator.lyapunov_exponents(x0, **{**arguments, **change})
+    assert "\n" not in str(caught.value)
+    exponents, _ = emulator.lyapunov_exponents(state.values, **arguments)
+    assert exponents == pytest.approx([0], abs=1e-3), "in a flow that stands still a disturbance stays"
+
+
+def test_a_state_may_be_a_view_that_numpy_does_not_have(state):
+    tensor = torch.from_numpy(state.values)
+    np.testing.assert_allclose(first_frame(torch._neg_view(tensor)), -state.values, rtol=1e-6)
