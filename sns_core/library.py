@@ -341,12 +341,13 @@ class Emulator:
     def one_step(self, example: np.ndarray) -> OneStep:
         """Return one step as a torch module of (frame, start, noise), all frames (B, C, H, W) in physical units.
 
-        `example`: frames on which the step is tried. Raises UserError for a method without networks, and the errors of `OneStep`.
+        `example`: frames on which the step is tried. All inputs of the module must be on the emulator's device. Raises
+        UserError for a method without networks, and the errors of `OneStep`.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method!r} has no networks, so it is no program of torch; export another method")
         offset = torch.zeros_like(self._scale) if self._offset is None else self._offset
-        return OneStep(self._method, self._scale, offset, torch.from_numpy(self._states(example)))
+        return OneStep(self._method, self._scale, offset, torch.from_numpy(self._states(example)).to(self._device))
 
     def portable(self, card: str) -> PortableMethod:
         """Return the method with its models, calibration and states, to be written into one file with its `card`.

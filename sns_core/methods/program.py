@@ -27,7 +27,7 @@ class OneStep(torch.nn.Module):
         networks = [getattr(part, "network", None) for part in vars(method).values()]
         self.networks = torch.nn.ModuleList(each for each in networks if isinstance(each, torch.nn.Module))
         # The view of one zero as a long row: the step takes from it as many numbers as it needs.
-        tally = GivenNoise(torch.zeros(()).expand(len(example), 2**40))
+        tally = GivenNoise(torch.zeros((), device=example.device).expand(len(example), 2**40))
         carry = self._carry(example, example)
         further = (
             ["the number of the step"] if method.period > 1 else further_state(carry, method.step(carry, tally)[0])

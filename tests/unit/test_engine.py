@@ -10,7 +10,7 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.errors import UserError
 from sns_core.library import AXES, Emulator, load
-from sns_core.methods import Hardware, Method, StepRecord, Surrogate
+from sns_core.methods import Hardware, Method, StepRecord, StochasticSurrogate, Surrogate
 from sns_core.methods.portable import PortableMethod
 from sns_core.rollout import Observer, iterate, roll
 from sns_core.rollout.engine import Clock
@@ -208,3 +208,15 @@ def test_exponents_of_numbers_that_do_not_fit_are_one_line(state, change, words)
 def test_a_state_may_be_a_view_that_numpy_does_not_have(state):
     tensor = torch.from_numpy(state.values)
     np.testing.assert_allclose(first_frame(torch._neg_view(tensor)), -state.values, rtol=1e-6)
+
+
+def test_one_step_stays_on_the_device_of_the_emulator(state):
+    """The device "meta" stands for a GPU: it computes with shapes, and refuses tensors from a CPU."""
+
+    class Noisy(Still):
+        def build(self, emulation, system, hardware, frames):
+            return StochasticSurrogate(lambda x, noise: x + noise.view(-1, 1, 8, 16), 128, frames)
+
+    step = Emulator(Noisy(), Hardware(torch.device("meta")), 1).one_step(state)
+    frame = torch.empty(3, 2, 8, 16, device="meta")
+    assert step.noise_numbers == 128 and step(frame, frame, torch.empty(3, 128, device="meta")).shape == frame.shape
