@@ -46,3 +46,5 @@ OBJECTIVES = {
 }
 REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser
 ALONE = ("pointwise", "stochastic_surrogate")  # kinds that run a surrogate alone
+
+ATTENTION_HEADS = 4  # of a network with attention, whose channels at the bottom they divide among themselves

@@ -21,13 +21,19 @@ LAYOUT = torch.channels_last
 def select_device(name: str = "auto") -> torch.device:
     """Return the device to compute on. "auto" is a GPU where there is one, else the CPU.
 
-    Raises UserError for a GPU where torch sees none.
+    Raises UserError for a GPU where torch sees none, and for a device that is neither a CPU nor an NVIDIA GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device: {name!r} was asked for, but torch sees no GPU here; use 'auto' or 'cpu'")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: {name!r} is none of auto, cpu, cuda and cuda:N")
+    return device
 
 
 def bfloat16_is_fast(device: torch.device) -> bool:

@@ -11,6 +11,8 @@ States and frames cross this door in physical units, as arrays (member, layer, y
 import contextlib
 import difflib
 import itertools
+import math
+import numbers
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +26,7 @@ import xarray as xr
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
+from sns_core.data.reader import placed
 from sns_core.data.shards import read_manifest
 from sns_core.device import select_device
 from sns_core.errors import UserError
@@ -43,6 +46,7 @@ from sns_core.streams import MemberStreams, generator
 from sns_core.systems import System
 
 AXES = ("member", "layer", "y", "x")
+ROUNDING = 1e-5  # of frames in standard deviations
 
 
 def load(
@@ -68,18 +72,18 @@ def load(
     missing or damaged.
     """
     threads = _whole(threads, "threads", 1)
-    path = Path(path)
-    origin = _exported(path, method) if path.suffix == ".safetensors" else _method_of_run(path, method or "sns", system)
-    try:
-        hardware = Hardware(select_device(str(device)), precision or origin.precision, compile)
-    except RuntimeError as error:
-        raise UserError(f"device: {device!r} is none of auto, cpu, cuda and cuda:N ({error})") from None
-    return Emulator(origin, hardware, threads)
+    path, exported = Path(path), Path(path).suffix == ".safetensors"
+    origin = _exported(path, method, system) if exported else _method_of_run(path, method or "sns", system)
+    return Emulator(origin, Hardware(select_device(str(device)), precision or origin.precision, compile), threads)
 
 
-def _exported(path: Path, method: str | None) -> PortableMethod:
-    """The method of a file. UserError where it has another name than `method`."""
+def _exported(path: Path, method: str | None, system: str | None) -> PortableMethod:
+    """The method of a file. UserError where it has another name than `method`, and where a `system` is asked for."""
     exported = PortableMethod.read(path)
+    if system is not None:
+        raise UserError(
+            f"{path}: holds one method, whose system has no name, so there is no {system!r}; leave system= out"
+        )
     if method not in (None, exported.name):
         raise UserError(f"{path}: holds the method {exported.name!r}, not {method!r}; leave method= out")
     return exported
@@ -211,7 +215,7 @@ class Emulator:
         offset = self.system.offset
         self._offset = None if offset is None else torch.tensor(offset, device=hardware.device)[:, None, None]
         # Here the states are frames already, in physical units.
-        frames = FrameSpace(self._scaled, self.system.admissible)
+        frames = FrameSpace(self._possible, self.system.admissible)
         self._method = origin.build(self.emulation, self.system, hardware, frames)
         if not isinstance(self._method, FrameMethod | Solver):
             kind = self.options["kind"]
@@ -248,9 +252,15 @@ class Emulator:
                 states = self.system.observe(states, self.emulation.resolution)
         return states
 
-    def _scaled(self, states: torch.Tensor) -> torch.Tensor:
-        """Frames in standard deviations of frames (B, C, H, W) in physical units."""
-        return ((states if self._offset is None else states - self._offset) / self._scale).contiguous()
+    def _possible(self, states: torch.Tensor) -> torch.Tensor:
+        """Frames in standard deviations of frames (B, C, H, W) in physical units, without what no frame of the system has.
+
+        A frame that has nothing of the kind but rounding keeps its bits, which are those of the workflow's rollouts.
+        """
+        frames = ((states if self._offset is None else states - self._offset) / self._scale).contiguous()
+        possible = self.system.admissible(frames)
+        differs = (frames - possible).abs().amax((1, 2, 3), keepdim=True) > ROUNDING
+        return torch.where(differs, possible, frames)
 
     def _physical(self, frames: torch.Tensor) -> np.ndarray:
         """Frames (B, C, H, W) in physical units of frames in standard deviations."""
@@ -266,7 +276,8 @@ class Emulator:
         many members from the same states.
 
         The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0, to
-        rounding (for the solver, x0 on the grid of the frames). `levels` (member, step, frame) are the noise levels at which each pair
+        rounding (for the solver, x0 on the grid of the frames), without what no frame of the system has, such as a mean.
+        `levels` (member, step, frame) are the noise levels at which each pair
         stood, -1 where none was examined; `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a
         number of steps, an interval or a seed that does not fit.
         """
@@ -305,28 +316,39 @@ class Emulator:
         `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more. `size`: root
         mean square of the disturbances that are carried along, in standard deviations of the data. All disturbed states get
         the same random numbers. Load the emulator with precision="float32": bfloat16 rounds such disturbances off. Raises
-        UserError for the solver, which `benchmarks/lyapunov.py` measures, and for an x0 that does not fit.
+        UserError for the solver, which `benchmarks/lyapunov.py` measures, for a method that carries more than a frame on, for
+        numbers out of their range, and for an x0 that does not fit.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method}: its state is no frame; benchmarks/lyapunov.py measures solvers")
-        state = torch.from_numpy(self._states(x0)[:1]).to(self._device)
+        count, steps = _whole(count, "count", 1), _whole(steps, "steps", 2)  # the standard errors need two
+        settling, directions = _whole(settling, "settling", 0), math.prod(self.grid)
+        if count > directions:
+            raise UserError(f"count: {count} exceeds the {directions} numbers of a frame, which has as many exponents")
+        if not (isinstance(size, numbers.Real) and 0 < size < math.inf):
+            raise UserError(f"size: {size!r} is no positive number; take one small against 1, such as 1e-3")
+        states = self._states(x0)
+        if len(states) > 1:
+            raise UserError(f"x0: holds {len(states)} states; give one of them, x0[:1]")
+        state = torch.from_numpy(states).to(self._device)
         with self._computing():
             advance = step_map(self._method, state, _whole(seed, "seed", 0), self.method)
             disturbances = generator(seed, "lyapunov disturbances", self.method)
             exponents = lyapunov_exponents(
-                advance, self._scaled(state)[0], count, steps, self.step, disturbances, size=size, settling=settling
+                advance, self._possible(state)[0], count, steps, self.step, disturbances, size=size, settling=settling
             )
         return tuple(part.numpy() for part in exponents)
 
     def one_step(self, example: np.ndarray) -> OneStep:
         """Return one step as a torch module of (frame, start, noise), all frames (B, C, H, W) in physical units.
 
-        `example`: frames on which the step is tried. Raises UserError for a method without networks, and the errors of `OneStep`.
+        `example`: frames on which the step is tried. All inputs of the module must be on the emulator's device. Raises
+        UserError for a method without networks, and the errors of `OneStep`.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method!r} has no networks, so it is no program of torch; export another method")
         offset = torch.zeros_like(self._scale) if self._offset is None else self._offset
-        return OneStep(self._method, self._scale, offset, torch.from_numpy(self._states(example)))
+        return OneStep(self._method, self._scale, offset, torch.from_numpy(self._states(example)).to(self._device))
 
     def portable(self, card: str) -> PortableMethod:
         """Return the method with its models, calibration and states, to be written into one file with its `card`.
@@ -386,7 +408,9 @@ class Emulator:
                 f"(B, {channels}, {height}, {width}){units}"
             )
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(values, dtype=np.float32)
+            values = np.array(
+                values, dtype=np.float32, order="C"
+            )  # a copy: a stream reads it after the caller may change x0
         if not np.isfinite(values).all():
             raise UserError("x0: holds NaN, infinite values, or values beyond single precision")
         return values
@@ -398,7 +422,7 @@ class Emulator:
         if isinstance(x0, xr.DataArray):
             return self._values_by_name(x0)
         if isinstance(x0, torch.Tensor):
-            x0 = x0.detach().cpu()
+            x0 = x0.detach().cpu().resolve_conj().resolve_neg()  # numpy has no such views
             return (x0.float() if x0.dtype == torch.bfloat16 else x0).numpy()
         if np.ma.is_masked(x0):
             raise UserError("x0: has masked values; fill them first (x0.filled(...))")
@@ -408,7 +432,10 @@ class Emulator:
             raise UserError(f"x0: is no array ({error})") from None
 
     def _values_by_name(self, x0: xr.DataArray) -> np.ndarray:
-        """Values (member, layer, y, x) of a DataArray; UserError for other names, units or directions of its axes."""
+        """Values (member, layer, y, x) of a DataArray, layers in the system's order, points from 0 on.
+
+        Raises UserError for other names, units or directions of its axes, other layers, and points of another grid.
+        """
         names = ", ".join(AXES)
         if [dim for dim in x0.dims if dim not in AXES] or not {"y", "x"} <= set(x0.dims):
             raise UserError(f"x0: has the dimensions {', '.join(map(str, x0.dims))}; name them {names} (x0.rename)")
@@ -418,7 +445,10 @@ class Emulator:
         for axis in ("y", "x"):
             if axis in x0.coords and x0.sizes[axis] > 1 and float(x0[axis][1]) < float(x0[axis][0]):
                 raise UserError(f"x0: its coordinate {axis!r} descends; sort it first (x0.sortby({axis!r}))")
-        return x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES).values
+        x0 = x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES)
+        if x0.shape[1:] == self.state_grid:
+            x0 = placed("x0", x0, tuple(self.system.layers), self.system.length, self.system.length_units)
+        return x0.values
 
     def _dataset(self, frames: np.ndarray, records: "_Records", steps: int, every: int, seed: int) -> xr.Dataset:
         system, (height, width) = self.system, self.grid[1:]

@@ -26,13 +26,12 @@ def shell_index(resolution: Grid) -> np.ndarray:
 
 
 def mode_weight(resolution: Grid) -> np.ndarray:
-    """Return how many modes of the full spectrum each mode of a half spectrum stands for, (H, W // 2 + 1), float64.
-
-    W must be even.
-    """
+    """Return how many modes of the full spectrum each mode of a half spectrum stands for, (H, W // 2 + 1), float64."""
     height, width = grid_shape(resolution)
     weight = np.full((height, width // 2 + 1), 2.0)  # a mode and its mirror image ...
-    weight[:, 0] = weight[:, -1] = 1.0  # ... except in the two columns that hold both already
+    weight[:, 0] = 1.0  # ... except in the columns that hold both already
+    if width % 2 == 0:
+        weight[:, -1] = 1.0  # an odd width has no mode of half as many waves as points
     return weight
 
 

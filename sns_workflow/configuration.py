@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass, field
 
 from sns_core import plugins
+from sns_core.catalogue import ATTENTION_HEADS
 from sns_core.grids import Grid, grid_shape, longer_side, per_axis
 from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods, nearest
@@ -287,6 +288,12 @@ def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None
         raise ConfigurationError(
             f"{where}.network: cannot halve {odd} points {len(network['multipliers']) - 1} times after patches of "
             f"{network['patch']}; emulator.resolution must divide by {divisor}"
+        )
+    bottom = network["width"] * network["multipliers"][-1]
+    if network["attention"] and bottom % ATTENTION_HEADS:
+        raise ConfigurationError(
+            f"{where}.network.width: attention over {bottom} channels, width {network['width']} times the last of the multipliers, "
+            f"has {ATTENTION_HEADS} heads; take a multiple of {ATTENTION_HEADS}"
         )
     if training["steps"] % training["log_every"]:
         raise ConfigurationError(

@@ -383,7 +383,7 @@ def _labels(coordinate: xr.DataArray | None) -> tuple | None:
     return tuple(v.strip() if isinstance(v, str) else v for v in values)
 
 
-def _numbers(path: Path, coordinate: xr.DataArray) -> np.ndarray:
+def _numbers(path: Path | str, coordinate: xr.DataArray) -> np.ndarray:
     try:
         values = coordinate.values.astype(float)
     except (TypeError, ValueError):
@@ -425,7 +425,7 @@ def _members(path: Path, coordinate: xr.DataArray | None, count: int) -> tuple[i
 
 
 def _sorted_axis(
-    path: Path, frames: xr.DataArray, role: str, coordinate: xr.DataArray | None
+    path: Path | str, frames: xr.DataArray, role: str, coordinate: xr.DataArray | None
 ) -> tuple[xr.DataArray, Axis]:
     """Return frames with ascending positions along y or x, and the axis, which has no positions where it is a single point."""
     if coordinate is None or frames.sizes[role] == 1:
@@ -677,7 +677,24 @@ def fitted(
     )
 
 
-def _factor(path: Path, what: str, source: str, target: str) -> float:
+def placed(name: str, states: xr.DataArray, layers: tuple[str, ...], length: float, length_units: str) -> xr.DataArray:
+    """Return states (member, layer, y, x) whose layers and points stand where their coordinates say.
+
+    `name`: of the states in messages; `layers`: of the system, in its order; `length`: of the longer side, in `length_units`.
+    Raises UserError, as `fitted` does, where the coordinates are those of other layers or points.
+    """
+    states, points = (
+        states.isel(layer=_layer_order(name, _labels(states.coords.get("layer")), layers)),
+        states.shape[2:],
+    )
+    for role, count in zip(("y", "x"), points, strict=True):
+        states, axis = _sorted_axis(name, states, role, states.coords.get(role))
+        turn = _turn(name, role, axis, count, length * count / max(points), length_units)
+        states = states.roll({role: turn}, roll_coords=False)
+    return states
+
+
+def _factor(path: Path | str, what: str, source: str, target: str) -> float:
     """Return the factor from units of a file to a system's; files that state no units are taken to have the system's."""
     if not source:
         return 1.0
@@ -689,7 +706,7 @@ def _factor(path: Path, what: str, source: str, target: str) -> float:
     return factor
 
 
-def _layer_order(path: Path, labels: tuple | None, layers: tuple[str, ...]) -> list[int]:
+def _layer_order(path: Path | str, labels: tuple | None, layers: tuple[str, ...]) -> list[int]:
     """Return the position in the file of each layer of the system, by its label or its number."""
     if labels is None or len(layers) == 1:
         return list(range(len(layers)))
@@ -705,7 +722,7 @@ def _layer_order(path: Path, labels: tuple | None, layers: tuple[str, ...]) -> l
     )
 
 
-def _turn(path: Path, name: str, axis: Axis, count: int, length: float, length_units: str) -> int:
+def _turn(path: Path | str, name: str, axis: Axis, count: int, length: float, length_units: str) -> int:
     """Return by how many points frames must be rolled so that their first point lies at 0."""
     if axis.positions is None:
         return 0

@@ -15,7 +15,8 @@ LONG = {"step": 20_000, "block": 400}  # steps and blocks of one member in memor
 def open_segments(paths: list[Path], variable: str | None = None) -> tuple[xr.Dataset, xr.Dataset]:
     """Open the segments of a rollout as (frames, statistics), both lazily, each along its own time axis.
 
-    `paths`: all segments of one method, in any number of groups of members. `variable`: the name of the field, which
+    `paths`: all segments of one method, in any number of groups of members, which may come in any order: the members are
+    put in theirs. `variable`: the name of the field, which
     every file must hold (None: the field that the first file holds). Raises UserError where the chains of two groups
     differ in length.
     """
@@ -26,7 +27,7 @@ def open_segments(paths: list[Path], variable: str | None = None) -> tuple[xr.Da
         groups.setdefault(tuple(opened["member"].values), []).append(opened)
     if len({sum(int(d.attrs["steps"]) for d in chain) for chain in groups.values()}) > 1:
         raise UserError(f"{paths[0].parent.parent}: groups of members have come to different steps; run again")
-    chains = [_chained(chain, variable) for chain in groups.values()]
+    chains = [_chained(groups[members], variable) for members in sorted(groups)]  # as text, group 12-15 is before 4-7
     frames, statistics = (xr.concat([chain[i] for chain in chains], "member", data_vars="minimal") for i in (0, 1))
     # The wall time of a block of steps is that of all groups of members together.
     seconds = sum(

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from sns_core.data.emulation import Emulation
-from sns_core.data.pairs import Dataset, load_dataset
+from sns_core.data.pairs import Dataset, load_dataset, true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.diffusion.schedule import per_member
+from sns_core.errors import UserError
 from sns_core.files import FileTree, sha256, write_json
 from sns_core.methods.base import Carry, FrameSpace, Hardware
 from sns_core.methods.build import build_method
@@ -47,15 +48,27 @@ def calibrate_refinement(
     `manifest`: the data manifest.
     `seed`: the run's seed.
     `output`: the JSON file, with spectra (channel, shell) in the coordinates of the diffusion.
+
+    Raises UserError where the validation trajectories are too short for a loop.
     """
     use_threads(threads)
     hardware = Hardware(select_device(device), precision)
     dataset = load_dataset(manifest, "validation")
+    if LENGTHS * dataset.frames < WINDOW:
+        raise UserError(
+            f"data.splits.validation.frames: {dataset.frames} are too few for a calibration; at least {-(-WINDOW // LENGTHS)}"
+        )
     emulation = Emulation.from_manifest(dataset.manifest)
-    refinement = build_method(method, {**models, CALIBRATION: None}, emulation, hardware=hardware)
+    refinement = build_method(
+        method,
+        {**models, CALIBRATION: None},
+        emulation,
+        hardware=hardware,
+        training_frames=lambda: true_frames(manifest, seed),
+    )
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
     previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
-    if refinement.calibration is None:  # a student has the measurements of its teacher
+    if not refinement.measured:  # a student has the measurements of its teacher
         residual = residual_spectrum(refinement, previous, true_next)
         refinement.calibrate(residual, data_power(refinement, emulation))
         if refinement.matches_departure:

@@ -17,7 +17,7 @@ import xarray as xr
 
 from sns_core.data.attributes import described
 from sns_core.data.emulation import Emulation
-from sns_core.data.pairs import PairSampler, load_dataset
+from sns_core.data.pairs import PairSampler, load_dataset, true_frames
 from sns_core.data.segments import open_segments
 from sns_core.device import select_device, use_threads
 from sns_core.diffusion import amplitude_scores, octaves
@@ -53,12 +53,20 @@ def diagnose_denoiser(
     dataset = load_dataset(manifest, "test")
     emulation = Emulation.from_manifest(dataset.manifest)
     system = emulation.build_system(hardware.device)
-    refinement = build_method(method, models, emulation, system=system, hardware=hardware)
+    refinement = build_method(
+        method,
+        models,
+        emulation,
+        system=system,
+        hardware=hardware,
+        training_frames=lambda: true_frames(manifest, seed),
+    )
     stream = generator(seed, "diagnose")  # the same pairs for every denoiser
     sampler = PairSampler(dataset, 2, anchor_gap=emulation.splits["test"][0]["shape"][1] // 4)
     anchor, previous, true_next = sampler.draw(pairs, stream).to(hardware.device).unbind(1)
     examined_levels = torch.unique(torch.linspace(0, refinement.schedule.levels, levels).round().long())
-    examined = _Examined(refinement, refinement.whiten(anchor), previous, true_next)
+    z_anchor = _anchors(refinement, anchor, [stream] * len(anchor))
+    examined = _Examined(refinement, z_anchor, previous, true_next)
     result = {
         **_condition_error(examined, examined_levels, stream),
         **_calibration(examined, examined_levels, stream),
@@ -84,6 +92,11 @@ def diagnose_denoiser(
     with whole_file(output) as temporary:
         result = described(result, system, title=title, stage="diagnose_denoiser")
         result.to_netcdf(temporary, engine="netcdf4")
+
+
+def _anchors(method: Refinement, first: torch.Tensor, streams) -> torch.Tensor:
+    """The anchors of one step, in the coordinates of the diffusion, of a rollout that began with the frames `first` (B, C, m, m)."""
+    return method.anchors.of_step(method.anchors.start(method.whiten(first)), streams)
 
 
 @dataclass(frozen=True)
@@ -311,11 +324,11 @@ def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np
     """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, the amplitude of the large scales (count, member) that
     the score tells of that pair, and the kinetic energy of x (count, member, layer)."""
     method, stream = examined.method, generator("amplitudes")
-    anchor, levels, amplitudes, energy = frame_at(0), [], [], []
-    streams = [generator("unused", member) for member in range(len(anchor))]
+    first, levels, amplitudes, energy = frame_at(0), [], [], []
+    streams = [generator("unused", member) for member in range(len(first))]
     for index in range(count):
         frame = frame_at(index)
-        z = [method.whiten(x) for x in (frame, method.surrogate(frame), anchor)]
+        z = [*(method.whiten(x) for x in (frame, method.surrogate(frame))), _anchors(method, first, streams)]
         levels.append(examined.estimated_levels(*z, streams))
         amplitudes.append(_amplitudes(method, z[:2], z[2], stream)[:, -1].cpu().numpy())
         u, v = system.frame_velocity(frame * scale)

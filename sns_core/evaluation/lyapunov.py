@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import torch
 
-from sns_core.methods.base import FrameMethod
+from sns_core.errors import UserError
+from sns_core.methods.base import FrameMethod, further_state
 from sns_core.streams import MemberStreams
 
 
@@ -21,15 +22,25 @@ def step_map(method: FrameMethod, start: torch.Tensor, seed: int, name: str) -> 
     """Return the steps of a method, one after the other, as maps of frames (B, C, H, W) in its own units.
 
     All rows of a call get the same random numbers. `start` (1, C, H, W): the state at which the rollout begins; what the
-    method keeps of it, such as an anchor, stays. `seed` and `name`: of the run and of the method.
+    method keeps of it, such as an anchor, stays, and the number of the step goes on. `seed` and `name`: of the run and of
+    the method. A map raises UserError for a method with a state beside the frame, which a disturbed frame does not have.
     """
-    first, numbers = method.start(start), itertools.count(1)
+    entries, numbers = method.start(start), itertools.count(1)
 
     @torch.no_grad()
     def advance(frames: torch.Tensor) -> torch.Tensor:
-        carry = {name: values.expand(len(frames), *values.shape[1:]) for name, values in first.items()}
+        carry = {key: values[:1].expand(len(frames), *values.shape[1:]) for key, values in entries.items()}
+        carry["frame"] = frames
         streams = MemberStreams(seed, "lyapunov", name, members=[0] * len(frames), device=frames.device)
-        return method.frame(method.step({**carry, "frame": frames}, streams.at(next(numbers)))[0])
+        after, _ = method.step(carry, streams.at(next(numbers)))
+        if further := further_state(carry, after):
+            raise UserError(
+                f"{name}: carries {', '.join(further)} from step to step beside the frame, so it is no map of frames; "
+                "measure another method"
+            )
+        if "step" in after:
+            entries["step"] = after["step"]
+        return method.frame(after)
 
     return advance
 

@@ -122,9 +122,24 @@ class Method(abc.ABC):
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         """The carry one emulator step later. `streams`: one random generator per member, addressed by the step."""
 
+    @property
+    def period(self) -> int:
+        """The number of steps after which the steps repeat their kind; 1 where all steps are alike."""
+        return 1
+
     def frame(self, carry: Carry) -> torch.Tensor:
         """The visible frame (B, C, m, m) of a carry."""
         return carry["frame"]
+
+
+def further_state(before: Carry, after: Carry) -> list[str]:
+    """Names of the entries that a step has changed or added, beside the frame and the number of the step.
+
+    `before`, `after`: the carry of one step. An entry that a step hands on as it is, such as an anchor, is no state, and
+    neither is an empty one.
+    """
+    changed = [name for name in after if name not in ("frame", "step") and after[name] is not before.get(name)]
+    return [name for name in changed if after[name].numel()]
 
 
 class FrameMethod(Method):

@@ -19,6 +19,7 @@ of this takes place in the coordinates of the diffusion, per channel and wavenum
 import torch
 
 from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule
+from sns_core.errors import UserError
 from sns_core.methods.base import Carry, Parts, StepRecord, Streams
 from sns_core.methods.calibration import Calibration
 from sns_core.methods.denoising import DenoisingMethod
@@ -38,7 +39,7 @@ def least_level(schedule: NoiseSchedule, residual: torch.Tensor) -> int:
 class BalancedMethod(DenoisingMethod):
     """Base of the methods whose shells get back the power that a rollout of theirs lacks.
 
-    `calibration` holds this power, the balance (`evaluation.calibration` finds it); None until it is set.
+    `calibration` holds this power, the balance (`evaluation.calibration` finds it).
     """
 
     calibrated = True
@@ -46,8 +47,17 @@ class BalancedMethod(DenoisingMethod):
     _calibration: Calibration | None = None
 
     @property
-    def calibration(self) -> Calibration | None:
-        """The measurements that the steps follow; a new value replaces all of them."""
+    def measured(self) -> bool:
+        """Whether there is a calibration."""
+        return self._calibration is not None
+
+    @property
+    def calibration(self) -> Calibration:
+        """The measurements that the steps follow; a new value replaces all of them. UserError where there are none yet."""
+        if self._calibration is None:
+            raise UserError(
+                f"{type(self).__name__}: has no calibration, which its steps follow; give calibration=, or call calibrate first"
+            )
         return self._calibration
 
     @calibration.setter
@@ -147,16 +157,17 @@ class CalibratedRefinement(BalancedMethod):
         `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` is not used.
         """
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
-        z, levels = self.completed(z_prev, z_next, normal(streams, z_next.shape[1:], z_next), anchor, streams)
+        z, levels = self.before_balance(z_prev, z_next, normal(streams, z_next.shape[1:], z_next), anchor, streams)
         return self.unwhiten(self.balanced(z, streams)), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
 
-    def completed(self, z_prev, z_next, noise, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
+    def before_balance(self, z_prev, z_next, noise, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
         """The next frames before their balance (B, C, m, m), from candidates `z_next` and white noise of unit variance, both
         (B, C, m, m) in the coordinates of the diffusion, and the levels (B, 2) at which the pairs stood."""
+        departure = self.calibration.departure
         noised = self.signal * z_next + scale_shells(noise, self.completion)
         z, levels = self.clean_estimate(z_prev, noised, anchor, streams)
-        if self.calibration.departure is not None:
-            z = z_next + scale_shells(z - z_next, self.calibration.departure)
+        if departure is not None:
+            z = z_next + scale_shells(z - z_next, departure)
         return z, levels
 
     def clean_estimate(self, z_prev, z_next, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:

@@ -106,11 +106,19 @@ class DenoisingMethod(FrameMethod):
 
     @staticmethod
     def diffusion_parts(parts: Parts, anchor_frame: str = "initial") -> dict:
-        """Arguments of the constructor, all but the walk, from the model of the role "denoiser"."""
+        """Arguments of the constructor, all but the walk, from the model of the role "denoiser".
+
+        Raises UserError where anchors are resampled and the parts hold no training frames.
+        """
         model = parts.models["denoiser"]
         coordinates = model.diffusion.colour
         anchors = InitialAnchor()
-        if anchor_frame == "resampled" and parts.training_frames is not None:
+        if anchor_frame == "resampled":
+            if parts.training_frames is None:
+                raise UserError(
+                    "anchor_frame: resampled draws from training frames, and there are none; give training_frames, or set "
+                    "it to initial"
+                )
             anchors = ResampledAnchor(coordinates.whiten(parts.training_frames().to(parts.hardware.device)))
         return {
             "denoiser": model.denoiser(parts.hardware.precision),

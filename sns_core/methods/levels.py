@@ -35,9 +35,14 @@ class LevelRule:
         """
         raise NotImplementedError(f"{type(self).__name__} defines no of_pair; use EstimatedLevels or BlindLevels")
 
+    @property
+    def period(self) -> int:
+        """The number of steps after which the rule repeats itself; 1 where it does not look at the step."""
+        return 1
+
     def walk_start(self, levels: torch.Tensor) -> torch.Tensor:
         """Start (B, 2) of the walk for pairs at `levels` (B, 2), previous frame first."""
-        bounded = levels.clamp(max=self.max_level) if self.max_level else levels
+        bounded = levels if self.max_level is None else levels.clamp(max=self.max_level)
         s_prev, s_next = bounded.unbind(1)
         if self.shared:
             s_prev = s_next = torch.maximum(s_prev, s_next)
@@ -116,6 +121,10 @@ class BlindLevels(LevelRule):
     level: int = 1
     every: int = 1
     random: bool = False
+
+    @property
+    def period(self) -> int:
+        return 1 if self.random else self.every
 
     def of_pair(self, logits, streams, step: torch.Tensor) -> torch.Tensor:
         """Levels (B, 2) of the control; `logits` is never called."""

@@ -2,7 +2,8 @@
 
 import torch
 
-from sns_core.methods.base import FrameMethod
+from sns_core.errors import UserError
+from sns_core.methods.base import Carry, FrameMethod, further_state
 from sns_core.streams import GivenNoise
 
 
@@ -15,7 +16,8 @@ class OneStep(torch.nn.Module):
     Parameters: `method`, which starts from frames in physical units; `scale` and `offset` (C, 1, 1): its own frames times `scale`
     plus `offset` are physical; `example` (B, C, H, W): frames in physical units, on which one step is tried. A
     method whose steps draw other than normal numbers or differ between members, such as a walk of a length of its own, raises an
-    error here or in `torch.export`.
+    error here or in `torch.export`. Raises UserError where one step needs more than its inputs: its number, as a method that
+    refines every n-th step does, or a further state, such as a window.
     """
 
     def __init__(self, method: FrameMethod, scale: torch.Tensor, offset: torch.Tensor, example: torch.Tensor):
@@ -25,14 +27,22 @@ class OneStep(torch.nn.Module):
         networks = [getattr(part, "network", None) for part in vars(method).values()]
         self.networks = torch.nn.ModuleList(each for each in networks if isinstance(each, torch.nn.Module))
         # The view of one zero as a long row: the step takes from it as many numbers as it needs.
-        tally = GivenNoise(torch.zeros(()).expand(len(example), 2**40))
-        self._step(example, example, tally)
+        tally = GivenNoise(torch.zeros((), device=example.device).expand(len(example), 2**40))
+        carry = self._carry(example, example)
+        further = (
+            ["the number of the step"] if method.period > 1 else further_state(carry, method.step(carry, tally)[0])
+        )
+        if further:
+            raise UserError(
+                f"{type(method).__name__}: carries {', '.join(further)} from step to step beside the frame, so one step alone "
+                "is no program; use the emulator's rollout"
+            )
         self.noise_numbers = tally.taken
 
     def forward(self, frame: torch.Tensor, start: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return the next frame (B, C, H, W)."""
-        return self._step(frame, start, GivenNoise(noise))
+        after, _ = self.method.step(self._carry(frame, start), GivenNoise(noise))
+        return self.method.frame(after) * self.scale + self.offset
 
-    def _step(self, frame: torch.Tensor, start: torch.Tensor, noise: GivenNoise) -> torch.Tensor:
-        carry = {**self.method.start(start), "frame": self.method.frames.observe(frame)}
-        return self.method.frame(self.method.step(carry, noise)[0]) * self.scale + self.offset
+    def _carry(self, frame: torch.Tensor, start: torch.Tensor) -> Carry:
+        return {**self.method.start(start), "frame": self.method.frames.observe(frame)}

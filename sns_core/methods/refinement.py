@@ -10,6 +10,7 @@ One step from x_{t-1}:
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -86,6 +87,11 @@ class Refinement(DenoisingMethod):
             refine_every=refine_every,
             **cls.diffusion_parts(parts, anchor_frame),
         )
+
+    @property
+    def period(self) -> int:
+        """The number of steps after which refined steps and steps of the surrogate alone come in the same order again."""
+        return math.lcm(self.refine_every, self.level_rule.period)
 
     def start(self, states: torch.Tensor) -> Carry:
         return {**super().start(states), "step": torch.zeros(len(states), dtype=torch.int64)}

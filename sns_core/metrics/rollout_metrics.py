@@ -99,7 +99,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, user
     result["zonal_velocity"] = zonal_velocity(field, system).compute()
     result = result.assign(measured_by_user(user_metrics, field, system))
     span = min(max(map_lags + 2, common // 6), max(map_lags + 2, MAP_FRAMES))
-    for name, part in (("map_early", slice(0, span)), ("map_late", slice(field.sizes["time"] - span, None))):
+    for name, part in (("map_early", slice(0, span)), ("map_late", slice(max(0, field.sizes["time"] - span), None))):
         chosen = (field.isel(time=part) / std).transpose(*field.dims)
         maps = each(_map_of_living, [(member, map_lags) for member in chosen.data])
         maps = [one_map for one_map in maps if one_map is not None]

@@ -71,9 +71,12 @@ def space_time_correlation(frames: np.ndarray, lags: int, scale: np.ndarray | fl
     """Return C(r, tau), the correlation of spatially centred frames r apart in x and tau frames apart in time.
 
     frames: (T, C, H, W), or a lazy array, which is read in blocks; scale: their unit, (C, 1, 1). Returns
-    (lags + 1, W // 2 + 1), the mean over time, channels and both directions along x.
+    (lags + 1, W // 2 + 1), the mean over time, channels and both directions along x. Raises ValueError where the frames do
+    not reach that far.
     """
     (count, channels, height, width), shifts = frames.shape, frames.shape[-1] // 2 + 1
+    if not 0 <= lags < count:
+        raise ValueError(f"lags {lags} must lie in 0 .. {count - 1} for {count} frames")
     square = pairwise_sum((anomaly[None] ** 2 for anomaly in _anomalies(frames, scale)), frames.size)[0]
     variance = mean_of_sum(square, frames.size)
     spectrum, sums = None, [0.0] * (lags + 1)

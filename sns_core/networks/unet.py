@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sns_core.catalogue import ATTENTION_HEADS
 from sns_core.grids import Grid, grid_shape, per_axis
 
 HEAD_FEATURES = ("bottleneck_grid", "bottleneck", "encoder")
@@ -125,8 +126,10 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions. The weights are normalised over the keys."""
 
-    def __init__(self, width: int, heads: int = 4):
+    def __init__(self, width: int, heads: int = ATTENTION_HEADS):
         super().__init__()
+        if width % heads:
+            raise ValueError(f"attention over {width} channels: width times the last multiplier must divide by {heads}")
         self.heads = heads
         self.project_in = nn.Conv2d(width, 3 * width, 1)
         self.project_out = nn.Conv2d(width, width, 1)
@@ -233,8 +236,8 @@ class PeriodicUNet(nn.Module):
     hundred training steps. `condition_features`: how many numbers per sample the network takes as an input that modulates
     every block (0: none).
 
-    Raises ValueError for levels beside `condition_features`, for unknown `head_features` or `head_kind`, and for heads
-    that see places without a `resolution`.
+    Raises ValueError for attention over channels that its heads do not divide, for levels beside `condition_features`, for
+    unknown `head_features` or `head_kind`, and for heads that see places without a `resolution`.
     """
 
     def __init__(

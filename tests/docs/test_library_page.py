@@ -78,7 +78,12 @@ MISTAKES = {
     "an xarray array whose y or x descends": lambda x0: sns_core.load(FLOW).rollout(
         xr.DataArray(x0, dims=("y", "x"), coords={"y": np.arange(64)[::-1]}), steps=1
     ),
+    "an xarray array on other points": lambda x0: sns_core.load(FLOW).rollout(
+        xr.DataArray(x0, dims=("y", "x"), coords={"y": np.arange(64) + 0.5}), steps=1
+    ),
     "more states than the run kept": lambda x0: sns_core.load(FLOW).initial_state(members=50),
+    "exponents of several states": lambda x0: sns_core.load(FLOW).lyapunov_exponents(np.stack([x0, x0])[:, None], 1, 2),
+    "a device that is neither a CPU nor an NVIDIA GPU": lambda x0: sns_core.load(FLOW, device="mps"),
     "steps that `every` does not divide": lambda x0: sns_core.load(FLOW).rollout(x0, steps=10, every=4),
 }
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from tiny_models import CALIBRATED
 
+from sns_core.data import load_dataset
 from sns_core.data.emulation import Emulation
 from sns_core.errors import DamagedFile, UserError
+from sns_core.evaluation import calibration
 from sns_core.evaluation.calibration import LENGTHS, MEMBERS, WINDOW, calibrate_refinement, find_balance
 from sns_core.files import read_json, sha256, write_json
 from sns_core.methods import Hardware, build_method
@@ -101,6 +103,19 @@ def test_an_option_leaves_out_its_part(tiny, calibrate):
     assert incomplete["residual"] == whole["residual"] and incomplete["level"] == whole["level"] != 7
     assert incomplete["balance"] != whole["balance"]
     assert higher["level"] == 7 and higher["residual"] == whole["residual"]
+
+
+def test_a_resampled_anchor_is_what_the_denoiser_sees_in_the_calibration(tiny, calibrate, build):
+    whole, resampled = (read_json(path) for path in (tiny.models["calibration"], calibrate(anchor_frame="resampled")))
+    assert resampled["residual"] == whole["residual"] and resampled["departure"] != whole["departure"]
+    with pytest.raises(UserError, match="anchor_frame: resampled draws from training frames, and there are none"):
+        build(tiny.models["calibration"], anchor_frame="resampled")
+
+
+def test_validation_trajectories_too_short_for_the_loop_are_refused(calibrate, monkeypatch):
+    monkeypatch.setattr(calibration, "load_dataset", lambda *names: load_dataset(*names).first(frames=2))
+    with pytest.raises(UserError, match=r"data.splits.validation.frames: 2 are too few .* at least 3"):
+        calibrate()
 
 
 def test_a_matched_departure_is_measured_written_and_read(calibrate, build, tiny):

@@ -205,6 +205,23 @@ def test_methods_and_grids_are_measured_with_what_they_depend_on(tiny, grids, tm
     assert costs["machine"]["threads"] == 1 and costs["machine"]["processor"]
 
 
+@pytest.mark.parametrize(
+    ("method", "calls"),
+    [
+        ({"kind": "rolling_window"}, 2),
+        ({"kind": "refinement", "blind": {"level": 2, "every": 3, "random": False}}, 4 / 3),
+        ({"kind": "refinement", "blind": {"level": 2, "every": 3, "random": False}, "refine_every": 2}, 4 / 6),
+    ],
+)
+def test_timed_steps_make_as_many_calls_as_those_of_a_long_rollout(tiny, method, calls):
+    """The first step of a window costs three times as much, and a walk from level 2 takes 4 calls at every n-th step."""
+    models = {**tiny.models, "velocities": tiny.models["rolling_window"]}
+    shared = {"manifest": tiny.manifest, "initial": [tiny.test], "members": 2, "seed": 0, "device": "cpu",
+              "precision": "float32", "compile": False, "steps": 8, "repeats": 1, "seconds": 0.01}  # fmt: skip
+    cost_of = cost._method("timed", {"method": method, "models": models}, shared)
+    assert cost_of["calls"] == pytest.approx(calls)
+
+
 # --- the table ---
 
 

@@ -85,6 +85,15 @@ def test_threads_and_processes_give_the_same_bits(rollout, by_one, tmp_path, das
     assert (expected / "windows.csv").read_text() == (tmp_path / "windows.csv").read_text()
 
 
+def test_one_frame_more_than_the_lags_has_an_early_and_a_late_map(rollout, tmp_path):
+    """This is the shortest rollout that a configuration may have: both maps are over all of it."""
+    with xr.open_dataset(rollout.segment) as segment:
+        segment.isel(time=slice(4)).to_netcdf(tmp_path / "short.nc")
+    compute_metrics(**arguments(rollout, [tmp_path / "short.nc"], tmp_path))
+    with xr.open_dataset(tmp_path / "metrics.nc") as metrics:
+        assert np.isfinite(metrics["map_late"]).all() and (metrics["map_late"] == metrics["map_early"]).all()
+
+
 def peak(rollout, segment, folder) -> float:
     """Return the peak memory (MB) of the stage in a separate process."""
     words = [sys.executable, "-m", "sns_core", "compute_metrics", "--dask", json.dumps(ONE_THREAD)]

@@ -19,6 +19,12 @@ def test_a_missing_gpu_is_refused(monkeypatch):
         select_device("cuda:1")
 
 
+@pytest.mark.parametrize("name", ["mps", "meta", "gpu", "CPU", ""])
+def test_a_device_that_is_neither_a_cpu_nor_an_nvidia_gpu_is_refused(name):
+    with pytest.raises(UserError, match=f"device: '{name}' is none of auto, cpu, cuda and cuda:N"):
+        select_device(name)
+
+
 def test_an_unknown_precision_is_refused():
     with pytest.raises(UserError, match="'float16'"):
         autocast(torch.device("cpu"), "float16")

@@ -107,7 +107,7 @@ def test_a_member_is_alive_in_a_block_if_it_is_at_its_last_step():
 # --- shells ---
 
 
-@pytest.mark.parametrize("n", [8, 12])
+@pytest.mark.parametrize("n", [8, 12, 9])
 def test_shells_and_weights_count_every_mode_of_the_full_spectrum_once(n):
     first, last = np.meshgrid(np.fft.fftfreq(n, 1 / n), np.fft.fftfreq(n, 1 / n), indexing="ij")
     whole = np.bincount(np.rint(np.hypot(first, last)).astype(int).ravel())

@@ -13,7 +13,7 @@ from sns_core.metrics.distances import BINS, CENTRES, wasserstein
 from sns_core.metrics.distributions import component_scales, histogram
 from sns_core.metrics.rollout_metrics import spectrum_error_interval, zonal_velocity
 from sns_core.metrics.spectra import shell_wavenumbers
-from sns_core.metrics.temporal import centred, lagged_correlation
+from sns_core.metrics.temporal import centred, lagged_correlation, space_time_correlation
 from sns_core.systems import KolmogorovFlow
 
 
@@ -25,10 +25,10 @@ def noise(*shape, seed=0):
 
 
 @pytest.mark.parametrize("length", [2 * math.pi, 1.0, 1e6])
-@pytest.mark.parametrize("n", [8, 16, 32])
-def test_spectrum_sums_to_the_mean_kinetic_energy(n, length):
+@pytest.mark.parametrize("grid", [(8, 8), (16, 16), (32, 32), (15, 15), (1, 63), (16, 9)])
+def test_spectrum_sums_to_the_mean_kinetic_energy(grid, length):
     # White noise fills the mean, the corners and the Nyquist modes, where a weight is easily wrong.
-    u, v = noise(3, n, n, seed=1) + 1, noise(3, n, n, seed=2)
+    u, v = noise(3, *grid, seed=1) + 1, noise(3, *grid, seed=2)
     k, energy = kinetic_energy_spectrum(u, v, length)
     total = (energy * (2 * math.pi / length)).sum(1)
     assert torch.allclose(total, (u**2 + v**2).mean((1, 2)) / 2, rtol=1e-13, atol=0)
@@ -201,6 +201,8 @@ def test_streaming_correlation_pairs_each_frame_with_those_before_it():
 def test_a_lag_beyond_the_series_is_refused(max_lag):
     with pytest.raises(ValueError, match=f"max_lag {max_lag} .* 0 .. 4"):
         temporal_correlation(noise(1, 5, 1, 4, 4), max_lag)
+    with pytest.raises(ValueError, match=f"lags {max_lag} .* 0 .. 4"):
+        space_time_correlation(noise(5, 1, 4, 4).numpy(), max_lag)
 
 
 def test_rate_of_change_by_hand():

@@ -109,6 +109,11 @@ def test_the_heads_do_not_see_a_shift_and_the_conditioned_decoder_moves_with_it(
     assert output.std() > 0.01 * output.abs().max() and logits.std() > 0.01
 
 
+def test_attention_whose_heads_do_not_divide_its_channels_is_refused():
+    with pytest.raises(ValueError, match=r"attention over 6 channels: .* must divide by 4"):
+        network_of(attention=True, width=6, multipliers=(2, 1))
+
+
 @pytest.mark.parametrize("attention", [False, True])
 def test_heads_that_see_every_place_notice_a_shift_of_the_features(attention):
     network = in_double(network_of(attention=attention, levels=12, head_features="bottleneck_grid", resolution=16))

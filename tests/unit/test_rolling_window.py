@@ -5,7 +5,10 @@ import torch
 
 from sns_core.data.emulation import Emulation
 from sns_core.diffusion.increments import TIME_FEATURES
+from sns_core.errors import UserError
+from sns_core.evaluation.lyapunov import step_map
 from sns_core.methods import Hardware, RollingWindow, build_method, rolling_window
+from sns_core.methods.program import OneStep
 from sns_core.streams import MemberStreams, generator
 from sns_core.training.window import WindowObjective
 
@@ -101,6 +104,18 @@ def test_the_first_step_fills_the_window_and_the_next_ones_take_few_calls():
         calls.append(record.calls.tolist())
         assert carry["window"].shape == (2, WINDOW - 1, 1, 1, 1)
     assert calls == [[6, 6], [2, 2], [2, 2]]
+
+
+def test_a_window_is_more_than_a_frame_so_single_steps_are_refused():
+    frames, scale = torch.zeros(2, 1, 1, 1, dtype=F64), torch.ones(1, 1, 1, dtype=F64)
+    with pytest.raises(
+        UserError, match=r"rolling: carries window .*, so it is no map of frames; measure another method"
+    ):
+        step_map(method(moves=2), frames[:1], 0, "rolling")(frames)
+    with pytest.raises(UserError, match=r"RollingWindow: carries window .*; use the emulator's rollout"):
+        OneStep(method(moves=2), scale, 0 * scale, frames)
+    single = RollingWindow(lambda previous, y, times: 3.0 - y / (1 - times[0]), STD, window=1, moves=4)
+    assert step_map(single, frames[:1], 0, "single")(frames).isfinite().all(), "its window is empty after a step"
 
 
 def test_a_window_of_one_frame_is_flow_matching():

@@ -11,13 +11,16 @@ import xarray as xr
 from sns_core.data import load_dataset, open_frames
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import true_frames
+from sns_core.data.segments import open_segments
 from sns_core.device import bfloat16_is_fast
 from sns_core.diffusion import Sampler
 from sns_core.diffusion.schedule import per_member
 from sns_core.errors import UserError
-from sns_core.evaluation.denoiser_diagnosis import first_alarm, relative_energy
+from sns_core.evaluation.denoiser_diagnosis import diagnose_denoiser, first_alarm, relative_energy
+from sns_core.evaluation.lyapunov import step_map
 from sns_core.files import read_tensors, write_tensors
 from sns_core.methods import BlindLevels, EstimatedLevels, Hardware, ResampledAnchor, StepRecord, WalkBack, build_method
+from sns_core.methods.program import OneStep
 from sns_core.metrics import kinetic_energy_spectrum, temporal_correlation
 from sns_core.metrics.distances import BINS, REACH
 from sns_core.rollout import observers, rollout_segment, segment
@@ -114,6 +117,19 @@ def test_segments_give_the_bits_of_one_run(tiny, tmp_path, name):
     np.testing.assert_array_equal(np.concatenate([p["time"].values for p in parts]), unbroken["time"].values)
     tensors, others = read_tensors(end)[0], read_tensors(final)[0]
     assert all(torch.equal(tensors[key].nan_to_num(7.0), others[key].nan_to_num(7.0)) for key in tensors)
+
+
+def test_members_come_in_their_order_whichever_group_is_read_first(tiny, tmp_path):
+    """The folder of members 12-15 comes before that of 4-7 in the order of texts."""
+    (tmp_path / "last").mkdir()
+    groups = [
+        roll(tiny, tmp_path / "last", "pointwise", 0, 5, members=(2,)),
+        roll(tiny, tmp_path, "pointwise", 0, 5, (0, 1)),
+    ]
+    frames, statistics = open_segments([path for path, _ in groups])
+    assert frames["member"].values.tolist() == statistics["member"].values.tolist() == [0, 1, 2]
+    with xr.open_dataset(groups[0][0]) as alone:
+        np.testing.assert_array_equal(frames["vorticity"].sel(member=2), alone["vorticity"][0])
 
 
 @pytest.mark.gpu
@@ -247,6 +263,18 @@ def test_between_looks_the_surrogate_goes_on_by_itself(method, states):
         assert record.calls.tolist() == [7 * looked] * 3 and bool((record.levels >= 0).all()) is looked
 
 
+def test_single_steps_of_a_method_that_looks_now_and_then_keep_the_number_of_the_step(method, states):
+    refinement, looks = with_levels(method("every third"), [[3, 4]] * 2), []
+    refinement.refine = lambda old, new, anchor, streams, step: (looks.append(int(step[0])), (new, None))[1]
+    advance, frames = step_map(refinement, states[:1], 0, "every third"), refinement.frames.observe(states[:2])
+    for _ in range(7):
+        frames = advance(frames)
+    assert looks == [3, 6], "Lyapunov exponents are those of the rollout, refined at the same steps"
+    for name in ("every third", "periodic"):
+        with pytest.raises(UserError, match="carries the number of the step"):
+            OneStep(method(name), torch.ones(1, 1, 1), torch.zeros(1, 1, 1), states)
+
+
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
     anchors, streams = ResampledAnchor(true_frames(tiny.manifest, 5)), MemberStreams("t", members=range(3))
     first, second = (anchors.of_step({}, streams.at(step)) for step in (1, 2))
@@ -257,6 +285,21 @@ def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
         assert ((frame - truth).abs().amax((1, 2, 3)) < 1e-6).any()
     assert not torch.equal(first, second) and len({float(frame.sum()) for frame in first}) == 3
     assert torch.equal(first, anchors.of_step({}, streams.at(1)))
+
+
+def test_a_diagnosis_shows_the_denoiser_the_anchors_of_the_method(tiny, tmp_path):
+    """Resampled anchors change what the denoiser says, on pairs and along the rollout; the pairs are the same."""
+    segment, _ = roll(tiny, tmp_path, "pointwise", 0, 10)
+    models = {role: tiny.models[role] for role in ("surrogate", "denoiser")}
+    for name in ("initial", "resampled"):
+        diagnose_denoiser(
+            name=name, method={**METHODS["published"], "anchor_frame": name}, models=models, manifest=tiny.manifest,
+            segments=[segment], seed=3, pairs=4, levels=3, output=tmp_path / f"{name}.nc", device="cpu", precision="float32",
+        )  # fmt: skip
+    initial, resampled = (read(tmp_path / f"{name}.nc") for name in ("initial", "resampled"))
+    np.testing.assert_array_equal(initial["example_truth"], resampled["example_truth"])
+    for variable in ("condition_error", "one_step_error", "rollout_amplitude"):
+        assert not np.allclose(initial[variable], resampled[variable]), variable
 
 
 def test_a_gain_scales_the_change_of_each_wavenumber(method, states):

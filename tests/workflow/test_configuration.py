@@ -43,6 +43,9 @@ MISTAKES = {
     "frames of one row": ("systems.kolmogorov.emulator.resolution", [1, 32], ["emulator.resolution", "[1, 32]", "both be N"]),
     "a solver of one row": (f"{SOLVER}.resolution", [1, 64], [f"{SOLVER}.resolution", "whole number"]),
     "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
+    "heads divide no width": (
+        "models.pointwise.network", {"width": 6, "multipliers": [2, 3], "attention": True}, ["network.width", "18 channels", "of 4"],
+    ),
     "forcing unresolved": (f"{SOLVER}.forcing_wavenumber", 40, ["forcing_wavenumber", "at most 20"]),
     "anchor needs longer data": ("models.sns_white.diffusion.anchor_gap", 200, ["models.sns_white", "402 frames"]),
     "missing model role": ("methods.sns.models", {"surrogate": "pointwise"}, ["methods.sns.models", "needs a denoiser"]),

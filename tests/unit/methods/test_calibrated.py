@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
+from sns_core.errors import UserError
 from sns_core.evaluation.calibration import departure_factor, find_balance, loop_gain, mean_power, residual_spectrum
 from sns_core.methods import CalibratedRefinement, DistilledRefinement
 from sns_core.methods.calibrated import least_level, scale_shells
@@ -77,6 +78,12 @@ def test_the_least_level_has_noise_as_strong_as_the_residual_and_no_stronger():
     assert 1 - float(SCHEDULE.alpha_bar[level]) >= 0.03 > 1 - float(SCHEDULE.alpha_bar[level - 1])
     assert least_level(SCHEDULE, residual / math.inf) == 0
     assert least_level(SCHEDULE, residual * 1e3) == SCHEDULE.levels
+
+
+def test_a_method_that_is_not_calibrated_yet_makes_no_step(oracle, pairs, streams):
+    method = CalibratedRefinement(lambda x: x, oracle, SCHEDULE, condition_level=0)
+    with pytest.raises(UserError, match=r"CalibratedRefinement: has no calibration, .* give calibration="):
+        method.step(method.start(pairs[0]), streams.at(1))
 
 
 def test_a_completed_start_and_the_power_given_back_keep_the_law_of_the_pair(method, pairs, power, streams):

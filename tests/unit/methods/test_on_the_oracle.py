@@ -199,6 +199,7 @@ def test_levels_are_estimated_where_pairs_were_noised():
     levels = rule.of_pair(lambda: oracle.level_logits(*noised), [None] * 24, None)
     assert levels.double().mean(0).tolist() == pytest.approx([2, 7], abs=0.4)
     assert EstimatedLevels(shared=True, max_level=5).walk_start(levels).unique().tolist() == [5]
+    assert EstimatedLevels(max_level=0).walk_start(levels).unique().tolist() == [0], "0 is a bound, and None is none"
 
 
 def test_true_pairs_are_left_alone_and_noised_ones_are_refined():
