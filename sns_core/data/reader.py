@@ -601,11 +601,11 @@ def _with_even_steps(part: Recording) -> Recording:
 
 def _two_frames(part: Recording, index: int, doubled: np.ndarray) -> UserError:
     """Return the error about a frame and the next one, which differ and have one time; `doubled`: all times that stand twice."""
-    path, other, time = part.file_of(0, index + 1), part.file_of(0, index), part.times[index]
-    if path == other:
+    path, earlier, time = part.file_of(0, index + 1), part.file_of(0, index), part.times[index]
+    if path == earlier:
         return UserError(f"{path}: holds two different frames at time {time:g}; keep one of them")
     return UserError(
-        f"{path}: holds another frame at time {time:g} than {other}, and both cover {doubled[0]:g} to {doubled[-1]:g}; leave out one of "
+        f"{path}: holds another frame at time {time:g} than {earlier}, and both cover {doubled[0]:g} to {doubled[-1]:g}; leave out one of "
         "them there, or say source.join: member if they hold different members"
     )
 

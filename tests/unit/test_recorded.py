@@ -149,17 +149,17 @@ def test_frames_of_a_run_are_read_with_their_mean(fields, tmp_path):
     source = {**SOURCE, "files": [str(tmp_path / "a.nc")]}
     read_all(tmp_path, source)
     files = {split: [str(tmp_path / f"{split}.nc")] for split in ("train", "validation", "test")}
-    again = {**source, "variables": ["fields"], "files": files}
-    assert facts_of(again)["parameters"]["offset"] == [100.0, 0.0]
-    whole, expected = (open_split(s, "test").read(0, slice(None)) for s in (again, source))
+    stored = {**source, "variables": ["fields"], "files": files}
+    assert facts_of(stored)["parameters"]["offset"] == [100.0, 0.0]
+    whole, expected = (open_split(s, "test").read(0, slice(None)) for s in (stored, source))
     np.testing.assert_allclose(whole, expected, rtol=1e-6)
-    flow = build_system("RecordedFlow", {**facts_of(again)["parameters"], "resolution": [HEIGHT, WIDTH], "dt": 0.5})
+    flow = build_system("RecordedFlow", {**facts_of(stored)["parameters"], "resolution": [HEIGHT, WIDTH], "dt": 0.5})
     with xr.open_dataset(files["test"][0]) as dataset:
         rollout = ExternalRollout(files["test"][0], flow, [HEIGHT, WIDTH], 0.5)
         np.testing.assert_allclose(rollout.frames(3, [0])[0], dataset["fields"][0, 3], atol=1e-6)
         dataset["fields"].assign_attrs(subtracted=[1.0]).to_netcdf(tmp_path / "b.nc")
     with pytest.raises(UserError, match=r"'subtracted' of 'fields' holds 1\.0; it needs a number for each of 2 layers"):
-        open_split({**again, "files": [str(tmp_path / "b.nc")]}, "test")
+        open_split({**stored, "files": [str(tmp_path / "b.nc")]}, "test")
 
 
 @pytest.mark.parametrize("name", ["kinetic_energy", "row", "label", "member", "final_state"])
