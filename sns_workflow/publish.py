@@ -52,7 +52,9 @@ def code_of(commits: list[str]) -> tuple[dict[str, bytes], str]:
         call = subprocess.run(words, capture_output=True)
         if call.returncode == 0:
             with tarfile.open(fileobj=io.BytesIO(call.stdout)) as archive:
-                contents = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
+                # A link, such as that of the schema, is packed as the file to which it leads.
+                members = [member for member in archive if member.isfile() or member.issym()]
+                contents = {member.name: archive.extractfile(member).read() for member in members}
             return contents, f"The folder `workflow` holds the code of commit {commit}."
     paths = [path for name in CODE for path in [ROOT / name, *(ROOT / name).rglob("*")]]
     contents = {

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 from small_run import make_run
 
-from sns_workflow.publish import PARTS, main
+from sns_core.files import code_state
+from sns_workflow.publish import CODE, PARTS, code_of, main
 
 WORDS = ["--creators", "Doe, Jane", "Roe, Richard"]
 
@@ -85,6 +87,16 @@ def test_logs_and_unfinished_work_are_no_part_of_a_package(run):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).touch()
     assert not [name for name in published(run) if name.endswith((".log", "checkpoint", ".running"))]
+
+
+def test_the_packed_workflow_holds_every_file_of_the_code_also_behind_a_link(root):
+    contents, sentence = code_of([code_state()["commit"]])
+    listed = subprocess.run(
+        ["git", "-C", root, "ls-files", "-z", "--", *CODE], capture_output=True, text=True, check=True
+    )
+    assert set(contents) == set(listed.stdout.split("\0")) - {""} and "of commit" in sentence
+    schema = (root / "workflow/schemas/config.schema.yaml").read_bytes()
+    assert contents["sns_workflow/config.schema.yaml"] == schema
 
 
 def test_the_same_run_gives_the_same_bytes(run):
