@@ -180,6 +180,15 @@ def missing(path: Path) -> UserError:
     return UserError(f"{path}: missing; run the stage that makes it (`snakemake` does)")
 
 
+def of_other_data(path: Path, made: str, identity) -> UserError:
+    """Return the error for a whole file that was `made` ("trained", "measured") on data with another manifest identity.
+
+    It may hold the only result of long work, so it is not damaged and stays where it is.
+    """
+    manifest, way_out = str(identity)[:12], f"`snakemake --cores all --forcerun {path}` makes it anew"
+    return UserError(f"{path}: {made} on other data than this run's (manifest {manifest}); {way_out}")
+
+
 def write_json(path: Path, value, sort_keys: bool = True) -> None:
     """Write a value that JSON can hold as an indented JSON file."""
     with whole_file(path) as temporary:

@@ -7,7 +7,7 @@ import torch
 
 from sns_core.data.emulation import Emulation
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import read_json
+from sns_core.files import of_other_data, read_json
 from sns_core.methods.base import FrameSpace, Hardware, Method, Parts
 from sns_core.methods.calibration import Calibration
 from sns_core.plugins import class_of, is_calibrated, load, needs_of, options_of
@@ -62,12 +62,12 @@ def compose_method(method: dict, parts: Parts) -> Method:
 
 
 def read_calibration(path: Path, emulation: Emulation) -> Calibration:
-    """Read the file that `calibrate_refinement` made. Raises DamagedFile where it is none, not whole, or of other data."""
+    """Read the file of `calibrate_refinement`. Raises DamagedFile for none or a part of one, UserError for other data."""
     content = read_json(path)
     if content.get("format") != CALIBRATION_FORMAT:
         raise DamagedFile(path, f"not a calibration of this project (its format is not {CALIBRATION_FORMAT!r})")
     if content.get("data") != emulation.identity:
-        raise DamagedFile(path, f"measured on other data than this run's (manifest {str(content.get('data'))[:12]})")
+        raise of_other_data(path, "measured", content.get("data"))
     try:
         return Calibration.from_dict(content)
     except (KeyError, TypeError, ValueError) as error:
