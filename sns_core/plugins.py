@@ -91,6 +91,12 @@ def definition(name: str) -> Definition:
     return nodes[wanted]
 
 
+def constant(module: str, name: str):
+    """Return the value that a module of this package assigns to a name, a literal, without running the module."""
+    assignments = (node for node in parse(source(module), _parsed).body if isinstance(node, ast.Assign))
+    return ast.literal_eval(next(node.value for node in assignments if getattr(node.targets[0], "id", None) == name))
+
+
 def check_files(name: str) -> None:
     """Raise ValueError, which names the file, where a file of the user's own behind a name cannot be read.
 

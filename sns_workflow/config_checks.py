@@ -7,6 +7,7 @@ import difflib
 import math
 from pathlib import Path
 
+from sns_core import plugins
 from sns_core.catalogue import ALONE, REFINEMENTS
 from sns_core.grids import grid_shape, longer_side
 from sns_workflow.config_models import used_models
@@ -18,6 +19,16 @@ FOLDERS = {
     "methods": {"reference"},
 }
 WORDS = {"na", "nan", "null", "none", "true", "false"}
+
+# Columns of metrics.csv and windows.csv, and a dimension, that are no variables of netCDF files (`attributes.VARIABLES`).
+COLUMNS = {
+    "system", "method", "frame", "steps", "first_step", "last_step", "members_lost", "inside", "floor_low", "floor_high",
+    "calls_per_step", "seconds_per_step", "out_of_range_step", "out_of_range_share", "level_prev", "level_next",
+    "decorrelation_time", "decorrelation_time_late", "member_spectrum_error", "member_spectrum_error_late",
+    "window_spectrum_error", "window_spectrum_error_low", "window_spectrum_error_high", "share_beyond_bins",
+    "vorticity_distance", "velocity_distance", "gradient_distance", "kinetic_energy_solver", "enstrophy_solver",
+    "relative_change_solver",
+}  # fmt: skip
 
 CHANNELS = {
     "KolmogorovFlow": 1,
@@ -91,6 +102,23 @@ def _is_number(name: str) -> bool:
     except ValueError:
         return False
     return "_" not in name
+
+
+def check_metric_names(names: list[str]) -> None:
+    """Check that the user's own metrics have names of their own: a metric must replace no variable and no column.
+
+    `names`: as `module.name`. A metric stands in files and tables as its name, the solver's value as `<name>_solver`.
+    """
+    taken = COLUMNS | set(plugins.constant("sns_core.data.attributes", "VARIABLES")) if names else set()
+    for name in names:
+        short = name.rpartition(".")[2]
+        for column in (short, f"{short}_solver"):
+            if column in taken:
+                raise ConfigurationError(
+                    f"metrics.user: {name!r} would stand in files and tables as {column!r}, which another quantity there is "
+                    "called; rename the function"
+                )
+        taken |= {short, f"{short}_solver"}
 
 
 def check_labels(where: str, methods: dict) -> None:

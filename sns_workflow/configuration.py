@@ -267,13 +267,11 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
 
 
 def _check_user_metrics(names: list[str]) -> None:
-    short = [name.rpartition(".")[2] for name in names]
     for name in names:
         with _name_checked("metrics.user"):
             plugins.definition(name)
             plugins.check_files(name)
-        if short.count(name.rpartition(".")[2]) > 1:
-            raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
+    config_checks.check_metric_names(names)
 
 
 def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None:

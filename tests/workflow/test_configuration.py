@@ -83,6 +83,45 @@ MISTAKES = {
 }  # fmt: skip
 
 
+TAKEN = [
+    "mse",
+    "enstrophy",
+    "layer",
+    "frame",
+    "map_late",
+    "window_spectrum_error",
+    "relative_change",
+    "inside",
+    "decorrelation_time",
+]
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "floor_high"])
+def test_a_metric_of_the_users_own_replaces_no_quantity_of_ours(config, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("mine.py").write_text(f"def {name}(frames, system): ...\ndef skewness(frames, system): ...\n")
+    config["metrics"]["user"] = ["mine.skewness"]
+    validate(config)
+    config["metrics"]["user"].append(f"mine.{name}")
+    with pytest.raises(ConfigurationError) as error:
+        validate(config)
+    assert f"metrics.user: 'mine.{name}' would stand in files and tables as '{name}'" in str(error.value)
+    assert str(error.value).endswith("rename the function") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names", [("mine.flux", "other.flux"), ("mine.flux_solver", "mine.flux"), ("mine.flux", "mine.flux_solver")]
+)
+def test_no_column_of_a_metric_is_the_column_of_another(config, tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    for module in ("mine", "other"):
+        text = "def flux(frames, system): ...\ndef flux_solver(frames, system): ...\n"
+        tmp_path.joinpath(f"{module}.py").write_text(text)
+    config["metrics"]["user"] = list(names)
+    with pytest.raises(ConfigurationError, match=r"metrics\.user: .* would stand in .* as 'flux(_solver)?'"):
+        validate(config)
+
+
 def put(config: dict, key: str, value) -> None:
     *parents, last = key.split(".")
     for parent in parents:
