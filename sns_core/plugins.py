@@ -112,8 +112,18 @@ def check_files(name: str) -> None:
         for node in ast.walk(parse(path, _parsed)):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.ImportFrom):
+                origin = absolute(module, path, "." * node.level + (node.module or ""))
+                waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+
+
+def absolute(module: str, path: Path, imported: str) -> str:
+    """Return the full name of a module that `from <imported> import …` in the file `path` of `module` names, perhaps by dots."""
+    name = imported.lstrip(".")
+    level = len(imported) - len(name)
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    above = package[: len(package) - level + 1] if level else []
+    return ".".join([*above, *([name] if name else [])])
 
 
 def load(name: str):
@@ -309,7 +319,6 @@ def imported_names(module: str) -> Callable[[str], str | None]:
     imported, the function returns None.
     """
     path = source(module)
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     names, whole = {}, []
     waiting = list(parse(path, _parsed).body)
     for node in waiting:
@@ -318,8 +327,7 @@ def imported_names(module: str) -> Callable[[str], str | None]:
                 head = alias.name.partition(".")[0]
                 names[alias.asname or head] = alias.name if alias.asname else head
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
+            origin = absolute(module, path, "." * node.level + (node.module or ""))
             for alias in node.names:
                 if alias.name == "*":
                     whole.append(origin)
