@@ -84,6 +84,7 @@ def check_names(config: dict) -> None:
                 f"systems.{name}: has a solver and a source of data; a configuration file adds keys to those of the default, so choose "
                 "another name for a system of your own"
             )
+        _check_override(config, name)
     if "solver" not in config["use"]["methods"]:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
     if config["methods"]["solver"]["kind"] != "solver":
@@ -94,6 +95,18 @@ def check_names(config: dict) -> None:
                 f"figures.movie.methods: {name!r} is not in use.methods{nearest(name, config['use']['methods'])}; null shows "
                 f"the first {MOVIE_METHODS} of them"
             )
+
+
+def _check_override(config: dict, system: str) -> None:
+    """Check that the override of a system changes methods and models that are described; a model may also stand there whole."""
+    override = config["systems"][system].get("override", {})
+    for section in ("methods", "models"):
+        for name, changes in override.get(section, {}).items():
+            whole = section == "models" and isinstance(changes, dict) and "objective" in changes
+            if name not in config[section] and not whole:
+                raise ConfigurationError(
+                    f"systems.{system}.override.{section}.{name}: is not described under {section}{nearest(name, config[section])}"
+                )
 
 
 def _is_number(name: str) -> bool:

@@ -59,6 +59,14 @@ MISTAKES = {
     "results leave the folder": ("results", "../../etc", ["results", "relative path without .."]),
     "absolute results": ("results", "/etc", ["results", "relative path"]),
     "override of an unknown key": ("systems.kolmogorov.override", {"rollout": {"stepps": 3}}, ["override", "'steps'"]),
+    "override of an unknown method": (
+        "systems.kolmogorov.override", {"methods": {"thermaliser": {"stride": 2}}},
+        ["override.methods.thermaliser", "did you mean 'thermalizer'"],
+    ),
+    "override of an unknown model": (
+        "systems.kolmogorov.override", {"models": {"pointwize": {"network": {"width": 8}}}},
+        ["override.models.pointwize", "did you mean 'pointwise'"],
+    ),
     "a batch for three": ("hardware.devices", 3, ["training.batch", "does not divide among the 3 of hardware.devices"]),
     "figure of a missing member": ("figures.fields.member", 8, ["figures.fields.member", "8 of rollout.members"]),
     "figure of a step that is not stored": ("figures.fields.steps", [0, 201], ["figures.fields.steps", "frame_stride 4"]),
