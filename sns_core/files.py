@@ -177,7 +177,7 @@ def set_aside(paths: list[Path]) -> str:
 
 def missing(path: Path) -> UserError:
     """Return the error for a file that is missing."""
-    return UserError(f"{path}: missing; run the stage that makes it (`snakemake` does)")
+    return UserError(f"{path}: missing; run the stage that makes it (`snakemake --cores all -- {path}` does)")
 
 
 def of_other_data(path: Path, made: str, identity) -> UserError:
