@@ -97,24 +97,25 @@ def constant(module: str, name: str):
     return ast.literal_eval(next(node.value for node in assignments if getattr(node.targets[0], "id", None) == name))
 
 
-def check_files(name: str) -> None:
-    """Raise ValueError, which names the file, where a file of the user's own behind a name cannot be read.
+def files_behind(name: str) -> list[Path]:
+    """Return the files of the user's own behind a name: its file and the files of the working directory that it imports.
 
-    These are the file of the name and the files of the working directory that it imports: their code is fingerprinted.
+    Their code is fingerprinted. Raises ValueError, which names the file, where one of them cannot be read.
     """
-    waiting, done = [name.rpartition(".")[0]], set()
+    waiting, done = [name.rpartition(".")[0]], {}
     while waiting:
         module = waiting.pop()
         path = source(module)
         if path is None or module in done or module.split(".")[0] == PACKAGE.name:
             continue
-        done.add(module)
+        done[module] = path
         for node in ast.walk(parse(path, _parsed)):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 origin = absolute(module, path, "." * node.level + (node.module or ""))
                 waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return list(done.values())
 
 
 def absolute(module: str, path: Path, imported: str) -> str:

@@ -254,7 +254,7 @@ def _name_checked(where: str):
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
         taken = plugins.parameters(name)
-        plugins.check_files(name)
+        plugins.files_behind(name)
     if taken is None:
         return
     accepted, required = taken
@@ -270,7 +270,7 @@ def _check_user_metrics(names: list[str]) -> None:
     for name in names:
         with _name_checked("metrics.user"):
             plugins.definition(name)
-            plugins.check_files(name)
+            plugins.files_behind(name)
     config_checks.check_metric_names(names)
 
 
@@ -355,7 +355,7 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
-        plugins.check_files(plugins.class_of(kind))
+        plugins.files_behind(plugins.class_of(kind))
     _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
     spec |= settle_options(where, spec, options)
     leads = resolved["metrics"]["ensemble"]["leads"]

@@ -126,13 +126,13 @@ def test_the_code_of_a_user_s_method_holds_what_its_file_imports_in_any_way(writ
     prints = []
     for factor in (1, 2):
         write(f"def f(x):\n    return {factor} * x", "own/helper.py")
-        plugins.check_files("own.mine.Mine")
+        plugins.files_behind("own.mine.Mine")
         fingerprints.forget()
         prints.append(fingerprints.fingerprint("rollout_segment", "own.mine.Mine"))
     assert prints[0] != prints[1]
     write("def f(:", "own/helper.py")
     with pytest.raises(ValueError, match=r"helper\.py, line 1"):
-        plugins.check_files("own.mine.Mine")
+        plugins.files_behind("own.mine.Mine")
 
 
 @pytest.mark.parametrize("kind", ["/etc/hosts.A", "../mine.A", "mine.", "mine.A;", "a" * 201])
