@@ -176,8 +176,10 @@ def dependencies(checked: configuration.Configuration) -> dict[str, dict]:
             "device": hardware["device"],
             **{key: resolved.get(key) for key in ("system", "source", "emulator", "data")},
         }
-        needs[f"{system}/(data|shards)/[^/]+"] = data
+        needs[rf"{system}/(data/(?!continued\.nc)|shards/)[^/]+"] = data
         lengths = {key: rollout[key] for key in ("lags", "block_steps", "segment_steps")}
+        # The frames that stand for the solver's rollout are as many as whole blocks hold.
+        needs[rf"{system}/data/continued\.nc"] = {**data, **lengths}
         needs[f"{system}/reference/.+"] = {**data, **lengths}
         computed = {**data, "precision": hardware["precision"], "compile": hardware["compile"]}
         for method, spec in resolved["methods"].items():

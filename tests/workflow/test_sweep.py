@@ -97,6 +97,13 @@ def test_a_point_that_has_left_the_grid_remains_the_maker_of_its_files(root, tmp
     assert not any(re.fullmatch(pattern, MODEL) for pattern in longer.points[0].linked), "its settings are others"
 
 
+def test_points_of_other_lengths_share_no_frames_that_stand_for_the_rollout(root):
+    short, long = swept(root, {"rollout.block_steps": [5, 10]}).points
+    assert not any(re.fullmatch(pattern, "kolmogorov/data/continued.nc") for pattern in long.linked)
+    for name in ("data/test.nc", "data/stationarity.csv", "shards/manifest.json"):
+        assert maker_of(f"kolmogorov/{name}", long.linked) == f"{short.folder}/kolmogorov/{name}"
+
+
 def test_overlays_have_names_and_equal_names_of_axes_are_told_apart(root):
     grid = {
         "length": {
