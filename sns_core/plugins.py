@@ -78,6 +78,11 @@ def definition(name: str) -> Definition:
     module, _, wanted = name.rpartition(".")
     if not module or not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{name!r}: is not module.Name, of a file in the working directory")
+    first = module.partition(".")[0]
+    if first in sys.stdlib_module_names:
+        raise ValueError(
+            f"{name!r}: Python has a module {first!r} itself, and would import that one; rename {first}.py"
+        )
     path = source(module)
     if path is None:
         raise ValueError(f"{name!r}: there is no {module.replace('.', '/')}.py in {Path.cwd()}")

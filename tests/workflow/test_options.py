@@ -144,6 +144,15 @@ def test_a_kind_that_is_no_name_is_one_line(config, kind):
         plugins.needs_of(kind)
 
 
+def test_a_file_with_the_name_of_a_module_of_python_is_one_line(config, write):
+    write("from sns_core.methods import Surrogate\nclass Mine(Surrogate): pass", "signal.py")
+    config["methods"]["pointwise"]["kind"] = "signal.Mine"
+    with pytest.raises(
+        ConfigurationError, match=r"kind: 'signal\.Mine': Python has a module 'signal' .*; rename signal\.py"
+    ):
+        validate(config)
+
+
 def test_a_label_has_a_bound(config):
     config["methods"]["sns"]["label"] = "x" * 81
     with pytest.raises(ConfigurationError, match=r"methods\.sns\.label: .* must have at most 80 characters"):
