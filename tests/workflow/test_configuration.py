@@ -81,6 +81,7 @@ MISTAKES = {
     "an external method without a file": ("methods.sns", {"label": "x", "kind": "external", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
     "a folder to reuse as text": ("reuse", "gallery/re1e4", ["reuse", "is not a mapping or null"]),
+    "null as text": ("reuse", "null", ["reuse", "--config passes null as text", "--configfile"]),
     "half of reuse": ("reuse.folder", "gallery/re1e4", ["reuse", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
     "a reference of one member": ("systems.kolmogorov.data.reference.members", 1, ["reference.members", "at least 2"]),
