@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 from sns_core import plugins
-from sns_core.catalogue import ALONE, REFINEMENTS
+from sns_core.catalogue import ALONE, OBJECTIVES, REFINEMENTS
 from sns_core.grids import grid_shape, longer_side
 from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
@@ -35,6 +35,7 @@ CHANNELS = {
     "KuramotoSivashinsky": 1,
     "TwoLayerQG": 2,
 }  # of the systems whose parameters do not name their layers
+DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation"}  # objectives that learn with a diffusion
 MOVIE_METHODS = 6  # side by side, where the configuration names none
 SEGMENTS = 10_000  # of one chain: their names hold four digits
 
@@ -232,6 +233,15 @@ def fit_figures(figures: dict, systems: dict[str, dict]) -> list[str]:
 def _at_most(key: str, value: float | None, bound: float, name: str) -> None:
     if value is not None and value > bound:
         raise ConfigurationError(f"{key}: {value} exceeds {name}, {bound}; at most that many")
+
+
+def check_diffusion(where: str, spec: dict) -> None:
+    """Check that a model with a diffusion has an objective that learns with it; one of the user's own may."""
+    if "diffusion" in spec and spec["objective"] in OBJECTIVES and spec["objective"] not in DIFFUSED:
+        raise ConfigurationError(
+            f"{where}.diffusion: a model with the objective {spec['objective']!r} has no use for it; leave it out, or give the "
+            "model another name"
+        )
 
 
 def check_scales(where: str, resolved: dict) -> None:

@@ -191,6 +191,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             spec = resolved["models"][model] = settle_model(f"models.{model}", spec)
         if model in used:
             _check_teachers(model, spec, resolved["models"])
+            config_checks.check_diffusion(f"models.{model}", spec)
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():
         _check_method(f"methods.{method}", spec, resolved)

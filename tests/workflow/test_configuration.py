@@ -45,6 +45,7 @@ MISTAKES = {
     "network cannot halve": ("systems.kolmogorov.emulator.resolution", 30, ["cannot halve 30", "divide by 4"]),
     "forcing unresolved": (f"{SOLVER}.forcing_wavenumber", 40, ["forcing_wavenumber", "at most 20"]),
     "anchor needs longer data": ("models.sns_white.diffusion.anchor_gap", 200, ["models.sns_white", "402 frames"]),
+    "a diffusion without use": ("models.pointwise.diffusion", {"levels": 10}, ["models.pointwise.diffusion", "no use for it"]),
     "missing model role": ("methods.sns.models", {"surrogate": "pointwise"}, ["methods.sns.models", "needs a denoiser"]),
     "no such model": ("methods.sns.models.denoiser", "sns_colored", ["no model 'sns_colored'", "'sns_coloured'"]),
     "model of another objective": ("methods.sns.models.denoiser", "pointwise", ["objective 'pointwise'", "needs 'denoiser'"]),
