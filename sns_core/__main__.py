@@ -84,7 +84,7 @@ def main(words: list[str]) -> int:
             print(f"{stage}: stopped from the keyboard", file=sys.stderr)
             return 130
         except Exception as error:
-            line = f"{stage}: {_reason(error)}"
+            line = f"{stage}: {_reason(error, stage)}"
             print(line, file=sys.stderr)
             if log is not None:
                 print(line, file=terminal, flush=True)
@@ -101,13 +101,18 @@ def _show(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _reason(error: Exception) -> str:
-    """Return one line that explains an error. Set damaged files aside; print the traceback of an unexpected error."""
+def _reason(error: Exception, stage: str) -> str:
+    """Return one line that explains an error. Print the traceback of an unexpected error.
+
+    Damaged files are set aside, so that the next call makes them again. A command only reads: it moves no file of a run.
+    """
     from sns_core.errors import DamagedFile, UserError
     from sns_core.files import set_aside
 
     line = " ".join(str(error).split())
     if isinstance(error, DamagedFile):
+        if stage in COMMANDS:
+            return f"{error.reason}; delete it, and the next `snakemake` makes it anew"
         return f"{error.reason}; {set_aside(error.paths)}"
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"needs the package {error.name!r}, which is not installed: pip install 'sns-core[{EXTRAS[error.name]}]'"

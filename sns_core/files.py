@@ -177,7 +177,16 @@ def set_aside(paths: list[Path]) -> str:
 
 def missing(path: Path) -> UserError:
     """Return the error for a file that is missing."""
-    return UserError(f"{path}: missing; run the stage that makes it (`snakemake` does)")
+    return UserError(f"{path}: missing; run the stage that makes it (`snakemake --cores all -- {path}` does)")
+
+
+def of_other_data(path: Path, made: str, identity) -> UserError:
+    """Return the error for a whole file that was `made` ("trained", "measured") on data with another manifest identity.
+
+    It may hold the only result of long work, so it is not damaged and stays where it is.
+    """
+    manifest, way_out = str(identity)[:12], f"`snakemake --cores all --forcerun {path}` makes it anew"
+    return UserError(f"{path}: {made} on other data than this run's (manifest {manifest}); {way_out}")
 
 
 def write_json(path: Path, value, sort_keys: bool = True) -> None:

@@ -78,6 +78,11 @@ def definition(name: str) -> Definition:
     module, _, wanted = name.rpartition(".")
     if not module or not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{name!r}: is not module.Name, of a file in the working directory")
+    first = module.partition(".")[0]
+    if first in sys.stdlib_module_names:
+        raise ValueError(
+            f"{name!r}: Python has a module {first!r} itself, and would import that one; rename {first}.py"
+        )
     path = source(module)
     if path is None:
         raise ValueError(f"{name!r}: there is no {module.replace('.', '/')}.py in {Path.cwd()}")
@@ -91,23 +96,40 @@ def definition(name: str) -> Definition:
     return nodes[wanted]
 
 
-def check_files(name: str) -> None:
-    """Raise ValueError, which names the file, where a file of the user's own behind a name cannot be read.
+def constant(module: str, name: str):
+    """Return the value that a module of this package assigns to a name, a literal, without running the module."""
+    assignments = (node for node in parse(source(module), _parsed).body if isinstance(node, ast.Assign))
+    return ast.literal_eval(next(node.value for node in assignments if getattr(node.targets[0], "id", None) == name))
 
-    These are the file of the name and the files of the working directory that it imports: their code is fingerprinted.
+
+def files_behind(name: str) -> list[Path]:
+    """Return the files of the user's own behind a name: its file and the files of the working directory that it imports.
+
+    Their code is fingerprinted. Raises ValueError, which names the file, where one of them cannot be read.
     """
-    waiting, done = [name.rpartition(".")[0]], set()
+    waiting, done = [name.rpartition(".")[0]], {}
     while waiting:
         module = waiting.pop()
         path = source(module)
         if path is None or module in done or module.split(".")[0] == PACKAGE.name:
             continue
-        done.add(module)
+        done[module] = path
         for node in ast.walk(parse(path, _parsed)):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.ImportFrom):
+                origin = absolute(module, path, "." * node.level + (node.module or ""))
+                waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return list(done.values())
+
+
+def absolute(module: str, path: Path, imported: str) -> str:
+    """Return the full name of a module that `from <imported> import …` in the file `path` of `module` names, perhaps by dots."""
+    name = imported.lstrip(".")
+    level = len(imported) - len(name)
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    above = package[: len(package) - level + 1] if level else []
+    return ".".join([*above, *([name] if name else [])])
 
 
 def load(name: str):
@@ -132,6 +154,11 @@ def parameters(name: str) -> tuple[list[str], list[str]] | None:
     required = plain[: len(plain) - len(inner.defaults)]
     required += [a.arg for a, value in zip(inner.kwonlyargs, inner.kw_defaults, strict=True) if value is None]
     return plain + [argument.arg for argument in inner.kwonlyargs], required
+
+
+def short_name(name: str) -> str:
+    """Return `Name` of `module.Name`: the name of a metric in files and tables."""
+    return name.rpartition(".")[2]
 
 
 def class_of(kind: str) -> str:
@@ -308,7 +335,6 @@ def imported_names(module: str) -> Callable[[str], str | None]:
     imported, the function returns None.
     """
     path = source(module)
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     names, whole = {}, []
     waiting = list(parse(path, _parsed).body)
     for node in waiting:
@@ -317,8 +343,7 @@ def imported_names(module: str) -> Callable[[str], str | None]:
                 head = alias.name.partition(".")[0]
                 names[alias.asname or head] = alias.name if alias.asname else head
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
+            origin = absolute(module, path, "." * node.level + (node.module or ""))
             for alias in node.names:
                 if alias.name == "*":
                     whole.append(origin)

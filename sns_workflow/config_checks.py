@@ -7,7 +7,8 @@ import difflib
 import math
 from pathlib import Path
 
-from sns_core.catalogue import ALONE, REFINEMENTS
+from sns_core import plugins
+from sns_core.catalogue import ALONE, OBJECTIVES, REFINEMENTS
 from sns_core.grids import grid_shape, longer_side
 from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
@@ -19,11 +20,22 @@ FOLDERS = {
 }
 WORDS = {"na", "nan", "null", "none", "true", "false"}
 
+# Columns of metrics.csv and windows.csv, and a dimension, that are no variables of netCDF files (`attributes.VARIABLES`).
+COLUMNS = {
+    "system", "method", "frame", "steps", "first_step", "last_step", "members_lost", "inside", "floor_low", "floor_high",
+    "calls_per_step", "seconds_per_step", "out_of_range_step", "out_of_range_share", "level_prev", "level_next",
+    "decorrelation_time", "decorrelation_time_late", "member_spectrum_error", "member_spectrum_error_late",
+    "window_spectrum_error", "window_spectrum_error_low", "window_spectrum_error_high", "share_beyond_bins",
+    "vorticity_distance", "velocity_distance", "gradient_distance", "kinetic_energy_solver", "enstrophy_solver",
+    "relative_change_solver",
+}  # fmt: skip
+
 CHANNELS = {
     "KolmogorovFlow": 1,
     "KuramotoSivashinsky": 1,
     "TwoLayerQG": 2,
 }  # of the systems whose parameters do not name their layers
+DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation"}  # objectives that learn with a diffusion
 MOVIE_METHODS = 6  # side by side, where the configuration names none
 SEGMENTS = 10_000  # of one chain: their names hold four digits
 
@@ -73,6 +85,7 @@ def check_names(config: dict) -> None:
                 f"systems.{name}: has a solver and a source of data; a configuration file adds keys to those of the default, so choose "
                 "another name for a system of your own"
             )
+        _check_override(config, name)
     if "solver" not in config["use"]["methods"]:
         raise ConfigurationError("use.methods: must hold 'solver', to which every method is compared")
     if config["methods"]["solver"]["kind"] != "solver":
@@ -85,12 +98,41 @@ def check_names(config: dict) -> None:
             )
 
 
+def _check_override(config: dict, system: str) -> None:
+    """Check that the override of a system changes methods and models that are described; a model may also stand there whole."""
+    override = config["systems"][system].get("override", {})
+    for section in ("methods", "models"):
+        for name, changes in override.get(section, {}).items():
+            whole = section == "models" and isinstance(changes, dict) and "objective" in changes
+            if name not in config[section] and not whole:
+                raise ConfigurationError(
+                    f"systems.{system}.override.{section}.{name}: is not described under {section}{nearest(name, config[section])}"
+                )
+
+
 def _is_number(name: str) -> bool:
     try:
         float(name)
     except ValueError:
         return False
     return "_" not in name
+
+
+def check_metric_names(names: list[str]) -> None:
+    """Check that the user's own metrics have names of their own: a metric must replace no variable and no column.
+
+    `names`: as `module.name`. A metric stands in files and tables as its name, the solver's value as `<name>_solver`.
+    """
+    taken = COLUMNS | set(plugins.constant("sns_core.data.attributes", "VARIABLES")) if names else set()
+    for name in names:
+        short = name.rpartition(".")[2]
+        for column in (short, f"{short}_solver"):
+            if column in taken:
+                raise ConfigurationError(
+                    f"metrics.user: {name!r} would stand in files and tables as {column!r}, which another quantity there is "
+                    "called; rename the function"
+                )
+        taken |= {short, f"{short}_solver"}
 
 
 def check_labels(where: str, methods: dict) -> None:
@@ -191,6 +233,15 @@ def fit_figures(figures: dict, systems: dict[str, dict]) -> list[str]:
 def _at_most(key: str, value: float | None, bound: float, name: str) -> None:
     if value is not None and value > bound:
         raise ConfigurationError(f"{key}: {value} exceeds {name}, {bound}; at most that many")
+
+
+def check_diffusion(where: str, spec: dict) -> None:
+    """Check that a model with a diffusion has an objective that learns with it; one of the user's own may."""
+    if "diffusion" in spec and spec["objective"] in OBJECTIVES and spec["objective"] not in DIFFUSED:
+        raise ConfigurationError(
+            f"{where}.diffusion: a model with the objective {spec['objective']!r} has no use for it; leave it out, or give the "
+            "model another name"
+        )
 
 
 def check_scales(where: str, resolved: dict) -> None:

@@ -32,7 +32,7 @@ def settle_model(where: str, spec: dict) -> dict:
     """
     name = plugins.objective_class(spec["objective"])
     options = plugins.build_options(name)
-    plugins.check_files(name)
+    plugins.files_behind(name)
     return _settle(where, spec, options, MODEL_KEYS, "objective", "a model with the objective")
 
 

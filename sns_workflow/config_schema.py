@@ -196,6 +196,8 @@ def _explain(error) -> tuple[str, str]:
 
 def _hint(value, kinds: list[str]) -> str:
     """Return the likely reason why a value has another type than it should have."""
+    if value == "null" and "null" in kinds:
+        return " (it is text: --config passes null as text; write it in a file, without quotes, and name that after --configfile)"
     if isinstance(value, str) and {"number", "integer"} & set(kinds):
         try:
             float(value)

@@ -192,6 +192,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             spec = resolved["models"][model] = settle_model(f"models.{model}", spec)
         if model in used:
             _check_teachers(model, spec, resolved["models"])
+            config_checks.check_diffusion(f"models.{model}", spec)
             _check_model(f"models.{model}", spec, emulator["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():
         _check_method(f"methods.{method}", spec, resolved)
@@ -257,7 +258,7 @@ def _name_checked(where: str):
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
         taken = plugins.parameters(name)
-        plugins.check_files(name)
+        plugins.files_behind(name)
     if taken is None:
         return
     accepted, required = taken
@@ -270,13 +271,11 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
 
 
 def _check_user_metrics(names: list[str]) -> None:
-    short = [name.rpartition(".")[2] for name in names]
     for name in names:
         with _name_checked("metrics.user"):
             plugins.definition(name)
-            plugins.check_files(name)
-        if short.count(name.rpartition(".")[2]) > 1:
-            raise ConfigurationError(f"metrics.user: two metrics share the name {name.rpartition('.')[2]!r}")
+            plugins.files_behind(name)
+    config_checks.check_metric_names(names)
 
 
 def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None:
@@ -396,7 +395,7 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
-        plugins.check_files(plugins.class_of(kind))
+        plugins.files_behind(plugins.class_of(kind))
     _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
     spec |= settle_options(where, spec, options)
     leads = resolved["metrics"]["ensemble"]["leads"]

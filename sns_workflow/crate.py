@@ -67,7 +67,7 @@ def jobs_of(records: dict[str, dict], prefix: str) -> list[Job]:
     `records`: name of a result -> its record; `prefix`: the run's folder as the jobs named it, such as results/demo.
     Files below it get their names below it; others keep their names.
     """
-    jobs = {}
+    jobs: dict[str, Job] = {}
     for result, record in records.items():
         folder = PurePosixPath(result).parent
         outputs = {str(folder / name): entry["sha256"] for name, entry in record["outputs"].items()}
@@ -76,8 +76,20 @@ def jobs_of(records: dict[str, dict], prefix: str) -> list[Job]:
         settings = {name: value for name, value in record["configuration"].items() if name not in ("output", "log")}
         times = (datetime.fromtimestamp(seconds, UTC) for seconds in (ended - record["wall_seconds"], ended))
         job = Job(record["stage"], record["fingerprint"], settings, inputs, outputs, *times)
-        jobs[job.name] = job  # every output of a job has the same record
+        # Every output of a job has the same record. A file beside the outputs, such as a shard, stands in its own alone.
+        jobs.setdefault(job.name, job).outputs.update(outputs)
     return sorted(jobs.values(), key=lambda job: (job.ended, job.name))
+
+
+def made_for(targets: tuple[str, ...], jobs: list[Job]) -> set[str]:
+    """Return the targets and all files that were made for them: what their jobs read and wrote, and the jobs before these."""
+    makers, files, waiting = {name: job for job in jobs for name in job.outputs}, set(), list(targets)
+    while waiting:
+        name = waiting.pop()
+        if name not in files:
+            files.add(name)
+            waiting += [*makers[name].inputs, *makers[name].outputs] if name in makers else []
+    return files
 
 
 def _below(name: str, prefix: str) -> str:
@@ -162,7 +174,10 @@ def _workflow(record: dict, jobs: list[Job]) -> Iterator[dict]:
     """Yield the workflow, its language, its parameter, its steps and the stages that the steps call."""
     stages = [stage for stage in STAGES if any(job.stage == stage for job in jobs)]
     steps = [f"#step-{stage}" for stage in stages]
-    commits = [code["commit"] for code in record["code_of_results"]]
+    commits = [
+        f"{code['commit']} with uncommitted changes" if code["dirty"] else code["commit"]
+        for code in record["code_of_results"]
+    ]
     yield {
         "@id": WORKFLOW,
         "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],

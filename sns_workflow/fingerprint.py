@@ -46,7 +46,9 @@ def _summary(module: str) -> Summary:
 @functools.cache
 def _imports(module: str) -> list[tuple[str, str | None]]:
     """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
-    return [(imported, name) for imported, name in _summary(module).imports if _file(imported)]
+    pairs = [(plugins.absolute(module, _file(module), imported), name) for imported, name in _summary(module).imports]
+    # A folder without an __init__.py is no file, and `from folder import name` may name a file in it.
+    return [(imported, name) for imported, name in pairs if _file(imported) or (name and _file(f"{imported}.{name}"))]
 
 
 def _defining(module: str, name: str | None) -> str:

@@ -139,17 +139,19 @@ def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256)
         job.state = "running" if alive(marker) else "killed"
         job.why = last_line(job.log) if job.state == "running" else "goes on with the next call"
         return
-    absent = [path for path in job.outputs if not path.exists()]
-    if absent:
+    if absent := absent_of(job):
         job.state, job.why = "missing", str(absent[0]) if absent[0] != job.outputs[0] else ""
         return
     record = read_record(job.outputs[0])
     if record is None:
         job.state, job.why = "unrecorded", "no record says what made it"
         return
-    broken = next((source for source in upstream if source.state not in ("done", "running")), None)
+    # What a missing file held is not known before it is made again. It may be the same, so what was made from it may stand.
+    absent = {str(path) for source in upstream if source.state == "missing" for path in absent_of(source)}
+    broken = next((source for source in upstream if source.state not in ("done", "running", "missing")), None)
     of_upstream = f"{broken.outputs[0]}, which it reads, is {broken.state}" if broken else ""
-    job.why = differs(job, record) or of_upstream or changed(record["inputs"], digest)
+    inputs = {path: checksum for path, checksum in record["inputs"].items() if path not in absent}
+    job.why = differs(job, record) or of_upstream or changed(inputs, digest)
     if job.why:
         job.state = "stale"
         return
@@ -159,6 +161,18 @@ def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256)
             job.state, job.why = "damaged", f"{path} is not what the job wrote (its checksum differs)"
             return
     job.state = "done"
+
+
+def absent_of(job: Job) -> list[Path]:
+    """Return the outputs of a job that do not exist."""
+    return [path for path in job.outputs if not path.exists()]
+
+
+def to_make(jobs: list[Job]) -> list[Path]:
+    """Return a missing file of each job that must be asked for: the others are made because one of these reads them."""
+    missing = [job for job in jobs if job.state == "missing"]
+    read = {path for job in missing for path in job.inputs}
+    return [absent_of(job)[0] for job in missing if not read & set(job.outputs)]
 
 
 def changed(inputs: dict[str, str], digest: Callable[[Path], str]) -> str:
@@ -257,6 +271,10 @@ def main() -> int:
         from sns_workflow.progress_page import write_page
 
         print(f"page: {write_page(Path(config['results'], config['run']), config, jobs, summary, left)}")
+    if counts["missing"] and thorough:
+        # A file in the middle, whose results are there, is not made unless it is asked for.
+        files = " ".join(map(str, to_make(jobs)))
+        print(f"make what is missing: snakemake --cores all -- {files}; then verify again")
     wrong = [job for job in jobs if job.state in ("damaged", "stale", "unrecorded")]
     if wrong and thorough:
         # A file that is there is not made again unless it is asked for: without .snakemake, Snakemake cannot tell.

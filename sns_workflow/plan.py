@@ -171,13 +171,18 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
 def estimate_all(config: dict, jobs: list[Job]) -> list[tuple[Job, Estimate]]:
     """Each job with its estimate. Metrics and figures also take the time to read the frames of other jobs."""
     scales = {name: Scale(configuration.resolve(config, name)) for name in config["use"]["systems"]}
-    names = [next((name for name in scales if name in job.outputs[0].parts), None) for job in jobs]
-    estimates = [estimate(job, scales.get(name)) for job, name in zip(jobs, names, strict=True)]
+    folder = Path(config["results"], config["run"])
+    estimates = [estimate(job, scales.get(_first_folder(job.outputs[0], folder))) for job in jobs]
     frames = {path: e.frame_bytes for job, e in zip(jobs, estimates, strict=True) for path in job.outputs}
     for job, taken in zip(jobs, estimates, strict=True):
         if not taken.work:
             taken.work["files"] = OperationCount(bytes=sum(frames.get(path, 0.0) for path in job.inputs))
     return list(zip(jobs, estimates, strict=True))
+
+
+def _first_folder(path: Path, folder: Path) -> str | None:
+    """Return the folder below the run's folder in which a file lies, the name of its system; None for a file elsewhere."""
+    return path.relative_to(folder).parts[0] if path.is_relative_to(folder) else None
 
 
 def in_bytes(amount: float) -> str:

@@ -5,6 +5,7 @@ The zip file holds the run's files, the code that made them, checksums, and the 
 """
 
 import argparse
+import copy
 import hashlib
 import html
 import io
@@ -16,10 +17,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sns_core import plugins
 from sns_core.errors import UserError
-from sns_core.files import sha256, whole_file, write_json
+from sns_core.files import recorded_entry, sha256, whole_file, write_json
 from sns_core.record import RUN, read_run, records_below
-from sns_workflow.crate import CONFIGURATION, PAGE, PAPER, Publication, jobs_of, metadata_of
+from sns_workflow.config_values import merge
+from sns_workflow.crate import CONFIGURATION, PAGE, PAPER, Publication, jobs_of, made_for, metadata_of
 
 ROOT = Path(__file__).parents[1]
 # What a package may leave out, and the files that this means, by their names below the run's folder.
@@ -38,7 +41,8 @@ def files_of(run: Path, without: list[str]) -> dict[str, Path]:
     """Return name -> path of the files of a run that a package holds; `without`: names of PARTS that are left out."""
     unwanted = [*UNWANTED, *(pattern for part in without for pattern in PARTS[part])]
     left_out = {path for pattern in unwanted for path in run.glob(pattern)}
-    paths = sorted(path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
+    # In a run of a sweep, links lead to files that another run has made: they are packed as these files.
+    paths = sorted(path for path in run.rglob("*") if path.is_file())
     return {str(path.relative_to(run)): path for path in paths if path not in left_out}
 
 
@@ -52,7 +56,9 @@ def code_of(commits: list[str]) -> tuple[dict[str, bytes], str]:
         call = subprocess.run(words, capture_output=True)
         if call.returncode == 0:
             with tarfile.open(fileobj=io.BytesIO(call.stdout)) as archive:
-                contents = {member.name: archive.extractfile(member).read() for member in archive if member.isfile()}
+                # A link, such as that of the schema, is packed as the file to which it leads.
+                members = [member for member in archive if member.isfile() or member.issym()]
+                contents = {member.name: archive.extractfile(member).read() for member in members}
             return contents, f"The folder `workflow` holds the code of commit {commit}."
     paths = [path for name in CODE for path in [ROOT / name, *(ROOT / name).rglob("*")]]
     contents = {
@@ -66,8 +72,48 @@ def code_of(commits: list[str]) -> tuple[dict[str, bytes], str]:
     return contents, f"{reason}, so the folder `workflow` holds the code of the clone."
 
 
-def page_of(publication: Publication, files: dict[str, dict], without: list[str], code: str) -> str:
-    """Return the README of a package: title, licence, size, contents, and how to check them."""
+def own_code_of(record: dict) -> dict[str, bytes]:
+    """Return name -> content of the user's own files that a run used: of its systems, methods, objectives and metrics.
+
+    Raises UserError where one of them is not in the working directory.
+    """
+    configuration, names = record["configuration"], []
+    for system, described in record["systems"].items():
+        block = configuration["systems"][system]
+        changed = merge(copy.deepcopy(configuration), copy.deepcopy(block.get("override", {})))
+        names += [block.get("solver", {}).get("class", ""), *changed.get("metrics", {}).get("user", [])]
+        names += [method["kind"] for method in described.get("methods", {}).values()]
+        names += [changed.get("models", {}).get(model, {}).get("objective", "") for model in described["models"]]
+    try:
+        paths = {
+            path
+            for name in filter(plugins.is_own, names)
+            if plugins.definition(name)
+            for path in plugins.files_behind(name)
+        }
+    except ValueError as error:
+        raise UserError(f"{error}; call this in the folder where the run was made") from None
+    return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in sorted(paths)}
+
+
+def check_records(paths: dict[str, Path], files: dict[str, dict]) -> None:
+    """Raise UserError for files that are not what their records say. `files`: name -> {"bytes", "sha256"} as they are now."""
+    entries = {name: recorded_entry(path) for name, path in paths.items()}
+    altered = [name for name, entry in entries.items() if entry and entry["sha256"] != files[name]["sha256"]]
+    if altered:
+        others = f", and so are {len(altered) - 1} more" if len(altered) > 1 else ""
+        raise UserError(
+            f"{paths[altered[0]]}: not what its job wrote{others}; run `snakemake verify`, and make it again"
+        )
+
+
+def page_of(
+    publication: Publication, files: dict[str, dict], without: list[str], code: str, others: list[str] = ()
+) -> str:
+    """Return the README of a package: title, licence, size, contents, and how to check them.
+
+    `code`: a sentence about the code. `others`: names of files that were not made for the report.
+    """
     total = sum(entry["bytes"] for entry in files.values())
     folders: dict[str, list[int]] = {}
     for name, entry in files.items():
@@ -93,6 +139,7 @@ def page_of(publication: Publication, files: dict[str, dict], without: list[str]
             "|---|---|---|",
             *rows,
             "",
+            *([f"Not made for the report: {', '.join(f'`{name}`' for name in others)}.", ""] if others else []),
         ]
     )
 
@@ -130,24 +177,46 @@ def describe(record: dict) -> str:
     )
 
 
-def publish(run: Path, output: Path, publication: Publication, without: list[str] = ()) -> dict[str, dict]:
-    """Write the package of a run, and the metadata of its deposit beside it. Return name -> {"bytes", "sha256"}.
+def publish(
+    run: Path, output: Path, publication: Publication, without: list[str] = ()
+) -> tuple[dict[str, dict], list[str]]:
+    """Write the package of a run, and the metadata of its deposit beside it.
 
-    Raises UserError for a folder without a finished run, and for one that is of the gallery.
+    Returns name -> {"bytes", "sha256"}, and the names of files that were not made for the report: of a method that is no longer
+    in the configuration, or of no job at all. Raises UserError for a folder without a finished run or without records, for one
+    that is of the gallery, for a file that is not what its record says, and where the user's own code is not here.
     """
     if not (run / RUN).exists() and (run / "given.json").exists():
         raise UserError(f"{run}: a folder of the gallery has no records of its jobs; publish the run itself")
     record = read_run(run)
     configuration = record["configuration"]
-    jobs = jobs_of(records_below(run), f"{configuration['results']}/{configuration['run']}")
+    records = records_below(run)
+    if not records:
+        raise UserError(f"{run}: holds no records of its jobs (provenance/*.json), so nothing says what made its files")
+    jobs = jobs_of(records, f"{configuration['results']}/{configuration['run']}")
     code, sentence = code_of([code["commit"] for code in record["code_of_results"]])
+    if any(
+        code["dirty"]
+        for code in [*record["code_of_results"], *(made["code"] for made in records.values() if "code" in made)]
+    ):
+        sentence += " The run was made with uncommitted changes, which are not in it."
+    if users_code := own_code_of(record):
+        code |= users_code
+        sentence += f" The user's own code is in it, too: {', '.join(users_code)}."
     texts = {CONFIGURATION: json.dumps(configuration, indent=1, sort_keys=True).encode() + b"\n"}
     sources = {f"workflow/{name}": content for name, content in code.items()}
     paths = files_of(run, without)
     files = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in paths.items()}
+    check_records(paths, files)
+    of_report = made_for(("report.html", RUN), jobs)
+    others = [
+        name
+        for name, path in paths.items()
+        if name not in of_report and path.parent.name != "provenance" and not path.is_symlink()
+    ]
     files |= {name: _entry(content) for name, content in texts.items()}
     described = {name: _entry(content) for name, content in sources.items()}
-    texts[PAGE] = page_of(publication, files | described, without, sentence).encode()
+    texts[PAGE] = page_of(publication, files | described, without, sentence, others).encode()
     files[PAGE] = _entry(texts[PAGE])
     metadata = metadata_of(record, jobs, files, described, publication)
     texts["ro-crate-metadata.json"] = json.dumps(metadata, indent=1).encode() + b"\n"
@@ -162,7 +231,7 @@ def publish(run: Path, output: Path, publication: Publication, without: list[str
                 for block in _blocks(content):
                     handle.write(block)
     write_json(output.with_suffix(".zenodo.json"), zenodo_metadata(publication))
-    return contents
+    return contents, others
 
 
 def _in_order(contents: dict) -> Iterator[tuple]:
@@ -207,12 +276,14 @@ def main(words: list[str]) -> int:
         record = read_run(run)
         title = arguments.title or f"Self-refining neural surrogates: the run {record['configuration']['run']}"
         publication = Publication(title, describe(record), arguments.license, tuple(arguments.creators))
-        contents = publish(run, output, publication, arguments.without)
+        contents, others = publish(run, output, publication, arguments.without)
     except (UserError, OSError) as error:
         print(f"publish: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     size = sum(entry["bytes"] for entry in contents.values())
     print(f"{output}: {len(contents)} files, {size / 1e6:.1f} MB, {output.stat().st_size / 1e6:.1f} MB packed")
+    if others:
+        print(f"{len(others)} of them were not made for the report, {others[0]} among them; README.md names all")
     print(f"{output.with_suffix('.zenodo.json')}: title, creators and licence of a deposit")
     return 0
 

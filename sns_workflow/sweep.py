@@ -7,19 +7,26 @@
         short: {models: {sns_residual: {training: {steps: 3000}}}}
         long: {models: {sns_residual: {training: {steps: 6000}}}}
 
-Each point is a run of its own in the folder of the sweep. Of all points whose settings for a file are equal, the first
-makes the file, and the others link to it: data, the reference ensemble, models, calibrations, rollouts.
+Each point is a run of its own in the folder of the sweep. Of all points whose settings for a file are equal, one makes
+the file, and the others link to it: data, the reference ensemble, models, calibrations, rollouts. It is the one that has made
+the file already, so that a value may be put first or taken away, and otherwise the first.
 """
 
 import copy
+import functools
 import itertools
+import json
+import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from sns_core.files import digest
 from sns_core.plugins import is_calibrated
+from sns_core.record import RUN
 from sns_workflow import configuration
 from sns_workflow.config_files import ConfigFiles
 from sns_workflow.config_schema import DEFAULT
@@ -53,11 +60,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid of runs. `folder`: of the sweep; `axes`: names of the columns of its table; `points`: in the grid's order."""
+    """A grid of runs. `folder`: of the sweep; `axes`: names of the columns of its table; `points`: in the grid's order;
+    `former`: points that have left the grid, and whose files the others link to."""
 
     folder: str
     axes: tuple[str, ...]
     points: tuple[Point, ...]
+    former: tuple[Point, ...] = ()
 
 
 def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
@@ -69,7 +78,7 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
     axes = _checked_axes(base.pop("sweep", None) or SEEDS)
     run, results = str(base.get("run")), str(base.get("results"))
     points: list[Point] = []
-    makers: list[dict] = []  # of each point so far: what its files depend on
+    needs: list[dict] = []  # of each point: what its files depend on
     names: set[str] = set()
     for place, overlay in _grid(axes):
         name = _name_of(place)
@@ -81,15 +90,69 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
             checked = configuration.read(merged, files)
         except ConfigurationError as error:
             raise ConfigurationError(f"sweep, point {name}: {error}", error.key) from None
-        needs = dependencies(checked)
-        linked = {}
-        for pattern, settings in needs.items():
-            first = next((i for i, made in enumerate(makers) if made.get(pattern) == settings), None)
-            if first is not None:
-                linked[pattern] = points[first].folder
-        makers.append(needs)
-        points.append(Point(name, place, checked.whole, linked))
-    return Sweep(f"{results}/{run}-sweep", tuple(_short_names(axes)), tuple(points))
+        needs.append(dependencies(checked))
+        points.append(Point(name, place, checked.whole, {}))
+    folder = f"{results}/{run}-sweep"
+    count = len(points)
+    for checked in _former(folder, points):
+        needs.append(dependencies(checked))
+        points.append(Point(checked.whole["run"], {}, checked.whole, {}))
+    links = _links([point.folder for point in points], needs)
+    points = [replace(point, linked=linked) for point, linked in zip(points, links, strict=True)]
+    used = {maker for linked in links[:count] for maker in linked.values()}
+    former = [point for point in points[count:] if point.folder in used]
+    return Sweep(folder, tuple(_short_names(axes)), tuple(points[:count]), tuple(former))
+
+
+def _links(folders: list[str], needs: list[dict]) -> list[dict[str, str]]:
+    """Return for each point pattern -> folder of the point that makes the files of these names, where that is another one.
+
+    `needs`: of each point, pattern -> settings. The maker is the first point that holds such a file and no link; else the first.
+    """
+    equal = defaultdict(list)
+    for index, patterns in enumerate(needs):
+        for pattern, settings in patterns.items():
+            equal[pattern, json.dumps(settings, sort_keys=True)].append(index)
+    links: list[dict[str, str]] = [{} for _ in folders]
+    made = functools.cache(lambda folder: [name for name, target in _files(folder) if target is None])
+    for (pattern, _), points in equal.items():
+        if len(points) > 1:
+            maker = next(
+                (i for i in points if any(re.fullmatch(pattern, name) for name in made(folders[i]))), points[0]
+            )
+            for index in points:
+                if index != maker:
+                    links[index][pattern] = folders[maker]
+    return links
+
+
+def _former(folder: str, points: list[Point]) -> Iterator[configuration.Configuration]:
+    """Yield the configurations of finished runs in the folder of a sweep that its points link to, and that are none of them."""
+    targets = {target for point in points for _, target in _files(point.folder) if target is not None}
+    inside = [
+        target.relative_to(Path(folder).resolve())
+        for target in targets
+        if target.is_relative_to(Path(folder).resolve())
+    ]
+    for name in sorted({target.parts[0] for target in inside} - {point.name for point in points}):
+        try:
+            whole = json.loads(Path(folder, name, RUN).read_text())["configuration"]
+            if (whole["results"], whole["run"]) == (folder, name):
+                yield configuration.read(whole)
+        except (OSError, ValueError, KeyError, TypeError, ConfigurationError):
+            continue  # such a run is not finished, or of another version: its files are made anew
+
+
+def _files(folder: str) -> Iterator[tuple[str, Path | None]]:
+    """Yield (name below a run's folder, file to which it leads if it is a link) of the results that a run holds.
+
+    The records beside them are left out: a link has a record, too.
+    """
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in ("provenance", "logs") and not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            yield path.relative_to(folder).as_posix(), path.resolve() if path.is_symlink() else None
 
 
 def read_or_stop(config: dict, workflow) -> Sweep:
@@ -113,8 +176,10 @@ def dependencies(checked: configuration.Configuration) -> dict[str, dict]:
             "device": hardware["device"],
             **{key: resolved.get(key) for key in ("system", "source", "emulator", "data")},
         }
-        needs[f"{system}/(data|shards)/[^/]+"] = data
+        needs[rf"{system}/(data/(?!continued\.nc)|shards/)[^/]+"] = data
         lengths = {key: rollout[key] for key in ("lags", "block_steps", "segment_steps")}
+        # The frames that stand for the solver's rollout are as many as whole blocks hold.
+        needs[rf"{system}/data/continued\.nc"] = {**data, **lengths}
         needs[f"{system}/reference/.+"] = {**data, **lengths}
         computed = {**data, "precision": hardware["precision"], "compile": hardware["compile"]}
         for method, spec in resolved["methods"].items():

@@ -30,8 +30,8 @@ class Summary:
     """The syntax of one file.
 
     `content`: a hash of the syntax tree without docstrings, hexadecimal. `imports`: (module, name) of each import, wherever it
-    stands; the name is None in `import module`. `keywords`: function -> (name, annotation, whether it has no default) of each
-    of its keyword-only arguments.
+    stands; the module keeps the dots of a relative import, and the name is None in `import module`. `keywords`: function ->
+    (name, annotation, whether it has no default) of each of its keyword-only arguments.
     """
 
     content: str
@@ -55,8 +55,8 @@ def summarise(text: str) -> Summary:
     content = hashlib.sha256(ast.dump(statements[0]).encode()).hexdigest()
     imports, keywords = [], {}
     for node in statements:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imports += [(node.module, alias.name) for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            imports += [("." * node.level + (node.module or ""), alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
             imports += [(alias.name, None) for alias in node.names]
         elif isinstance(node, ast.FunctionDef) and node.args.kwonlyargs:

@@ -32,7 +32,7 @@ LABELS = {
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
 
 
-for POINT in SWEEP.points:
+for POINT in (*SWEEP.points, *SWEEP.former):
     POINT_NAME, POINT_PREFIX = POINT.name, POINT.rule_prefix
 
     module:

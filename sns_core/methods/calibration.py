@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sns_core.errors import DamagedFile
-from sns_core.files import read_json
+from sns_core.files import of_other_data, read_json
 
 CALIBRATION = "calibration"  # role of the file that `calibrate_refinement` makes
 CALIBRATION_FORMAT = "sns-calibration-2"
@@ -82,13 +82,13 @@ class Calibration:
 def read_calibration(path: Path, identity: str) -> Calibration:
     """Read the file that `calibrate_refinement` made on the data of this `identity`.
 
-    Raises DamagedFile where it is none, not whole, or of other data.
+    Raises DamagedFile for none or a part of one, and UserError for other data.
     """
     content = read_json(path)
     if content.get("format") != CALIBRATION_FORMAT:
         raise DamagedFile(path, f"not a calibration of this project (its format is not {CALIBRATION_FORMAT!r})")
     if content.get("data") != identity:
-        raise DamagedFile(path, f"measured on other data than this run's (manifest {str(content.get('data'))[:12]})")
+        raise of_other_data(path, "measured", content.get("data"))
     try:
         return Calibration.from_dict(content)
     except (KeyError, TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ from sns_core.metrics.distances import (
 )
 from sns_core.metrics.floor_table import bands_of, inside, read_floors
 from sns_core.metrics.lost import NOT_LOST, is_out_of_range
-from sns_core.metrics.user_metrics import short_name
+from sns_core.plugins import short_name
 
 
 def _member_rows(

@@ -11,15 +11,10 @@ import torch
 import xarray as xr
 
 from sns_core.errors import UserError
-from sns_core.plugins import load
+from sns_core.plugins import load, short_name
 from sns_core.systems import System
 
 FRAMES = 128  # frames of one member that a metric is given at a time
-
-
-def short_name(name: str) -> str:
-    """Return the name of a metric without its module: its name in files and tables."""
-    return name.rpartition(".")[2]
 
 
 def measured_by_user(names: list[str], members: Iterable[xr.DataArray], system: System) -> dict[str, xr.DataArray]:

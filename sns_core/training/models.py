@@ -16,7 +16,7 @@ from torch import nn
 from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
 from sns_core.diffusion import Diffusion
 from sns_core.errors import DamagedFile, UserError
-from sns_core.files import read_tensors
+from sns_core.files import of_other_data, read_tensors
 from sns_core.grids import Grid
 from sns_core.networks import IncrementNetwork, NetworkDenoiser, NetworkSurrogate, PeriodicUNet
 from sns_core.plugins import load, objective_class
@@ -117,8 +117,8 @@ def load_model(
     `identity`: the identity of the data manifest that the model must have been trained on (None: any). `compile`: as in
     TrainedModel.
 
-    Raises UserError where the file is missing or the model has another objective, and DamagedFile where the file is
-    truncated, is no model of this project, has other shapes than its note says, or was trained on other data.
+    Raises UserError where the file is missing, or the model has another objective or was trained on other data, and
+    DamagedFile where the file is truncated, is no model of this project, or has other shapes than its note says.
     """
     return restore_model(path, *read_tensors(path), objective, device, identity, compile)
 
@@ -159,7 +159,7 @@ def restore_model(
         needed = " or ".join(map(repr, objectives))
         raise UserError(f"{path}: a model with objective {trained_for!r} where {needed} is needed")
     if identity is not None and note["data"] != identity:
-        raise DamagedFile(path, f"trained on other data than this run's (manifest {note['data'][:12]})")
+        raise of_other_data(path, "trained", note["data"])
     _check_shapes(path, note, tensors)
     network = build_network(note["spec"], note["channels"], tensors.get("landmarks"), note["resolution"])
     network.load_state_dict(tensors)

@@ -173,8 +173,9 @@ REFUSED = {
 def test_a_file_that_is_no_calibration_of_this_data_is_refused_in_one_line(tiny, build, tmp_path, how):
     path = tmp_path / "calibration.json"
     write_json(path, damage(read_json(tiny.models["calibration"]), how))
-    with pytest.raises(DamagedFile, match=REFUSED[how]) as caught:
+    with pytest.raises(UserError, match=REFUSED[how]) as caught:
         build(path)
+    assert isinstance(caught.value, DamagedFile) == (not REFUSED[how].startswith("measured")), "such a file is whole"
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 

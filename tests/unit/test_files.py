@@ -49,7 +49,8 @@ def test_a_block_that_writes_nothing_makes_no_file(tmp_path):
 def assert_names(caught, path):
     message = str(caught.value)
     assert str(path) in message
-    assert message.endswith(("; delete it and run again", "; run the stage that makes it (`snakemake` does)"))
+    way_out = f"; run the stage that makes it (`snakemake --cores all -- {path}` does)"
+    assert message.endswith(("; delete it and run again", way_out))
     assert "\n" not in message
 
 

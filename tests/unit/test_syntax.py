@@ -8,7 +8,10 @@ import pytest
 
 from sns_workflow import syntax
 
-TEXT = '"""A page."""\nimport os\nfrom a.b import c as d\n\ndef stage(*, output: Path, steps: int = 3):\n    "Do it."\n'
+TEXT = (
+    '"""A page."""\nimport os\nfrom a.b import c as d\nfrom . import e\nfrom ..f import g\n\n'
+    'def stage(*, output: Path, steps: int = 3):\n    "Do it."\n'
+)
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def project(tmp_path, monkeypatch):
 
 def test_a_summary_holds_imports_and_keywords_and_ignores_what_is_no_code():
     summary = syntax.summarise(TEXT)
-    assert summary.imports == [("os", None), ("a.b", "c")]
+    assert summary.imports == [("os", None), ("a.b", "c"), (".", "e"), ("..f", "g")]
     assert summary.keywords == {"stage": [("output", "Path", True), ("steps", "int", False)]}
     assert syntax.summarise("# a comment\n" + TEXT.replace("Do it.", "Do more.")).content == summary.content
     assert syntax.summarise(TEXT.replace("3", "4")).content != summary.content

@@ -391,8 +391,9 @@ def test_model_files_that_do_not_fit_are_refused_with_the_reason(tiny, tmp_path)
     path = tiny.models["surrogate"]
     with pytest.raises(UserError, match="objective 'pointwise' where 'denoiser'"):
         load_model(path, "denoiser")
-    with pytest.raises(UserError, match="trained on other data"):
+    with pytest.raises(UserError, match=r"trained on other data.*--forcerun .* makes it anew") as caught:
         load_model(path, "pointwise", identity="0" * 64)
+    assert not isinstance(caught.value, DamagedFile), "the file is whole"
     wider = damaged(path, tmp_path, lambda t, note: note["spec"]["network"].update(width=16))
     with pytest.raises(UserError, match=r"copy\.safetensors: a checkpoint of another shape"):
         load_model(wider, "pointwise")

@@ -48,6 +48,7 @@ MISTAKES = {
     ),
     "forcing unresolved": (f"{SOLVER}.forcing_wavenumber", 40, ["forcing_wavenumber", "at most 20"]),
     "anchor needs longer data": ("models.sns_white.diffusion.anchor_gap", 200, ["models.sns_white", "402 frames"]),
+    "a diffusion without use": ("models.pointwise.diffusion", {"levels": 10}, ["models.pointwise.diffusion", "no use for it"]),
     "missing model role": ("methods.sns.models", {"surrogate": "pointwise"}, ["methods.sns.models", "needs a denoiser"]),
     "no such model": ("methods.sns.models.denoiser", "sns_colored", ["no model 'sns_colored'", "'sns_coloured'"]),
     "model of another objective": ("methods.sns.models.denoiser", "pointwise", ["objective 'pointwise'", "needs 'denoiser'"]),
@@ -62,6 +63,14 @@ MISTAKES = {
     "results leave the folder": ("results", "../../etc", ["results", "relative path without .."]),
     "absolute results": ("results", "/etc", ["results", "relative path"]),
     "override of an unknown key": ("systems.kolmogorov.override", {"rollout": {"stepps": 3}}, ["override", "'steps'"]),
+    "override of an unknown method": (
+        "systems.kolmogorov.override", {"methods": {"thermaliser": {"stride": 2}}},
+        ["override.methods.thermaliser", "did you mean 'thermalizer'"],
+    ),
+    "override of an unknown model": (
+        "systems.kolmogorov.override", {"models": {"pointwize": {"network": {"width": 8}}}},
+        ["override.models.pointwize", "did you mean 'pointwise'"],
+    ),
     "a batch for three": ("hardware.devices", 3, ["training.batch", "does not divide among the 3 of hardware.devices"]),
     "figure of a missing member": ("figures.fields.member", 8, ["figures.fields.member", "8 of rollout.members"]),
     "figure of a step that is not stored": ("figures.fields.steps", [0, 201], ["figures.fields.steps", "frame_stride 4"]),
@@ -76,6 +85,7 @@ MISTAKES = {
     "an external method without a file": ("methods.sns", {"label": "x", "kind": "external", "models": {}}, ["methods.sns", "'file'"]),
     "theory without levels": ("theory.levels", [10], ["theory.levels"]),
     "a folder to reuse as text": ("reuse", "gallery/re1e4", ["reuse", "is not a mapping or null"]),
+    "null as text": ("reuse", "null", ["reuse", "--config passes null as text", "--configfile"]),
     "half of reuse": ("reuse.folder", "gallery/re1e4", ["reuse", "'solver' is missing"]),
     "groups as text": ("rollout.group_members", "two", ["rollout.group_members", "is not a whole number or null"]),
     "a reference of one member": ("systems.kolmogorov.data.reference.members", 1, ["reference.members", "at least 2"]),
@@ -84,6 +94,45 @@ MISTAKES = {
     "unknown precision": ("hardware.precision", "float16", ["hardware.precision", "none of auto"]),
     "compile in words": ("hardware.compile", "gpu", ["hardware.compile", "is not true or false"]),
 }  # fmt: skip
+
+
+TAKEN = [
+    "mse",
+    "enstrophy",
+    "layer",
+    "frame",
+    "map_late",
+    "window_spectrum_error",
+    "relative_change",
+    "inside",
+    "decorrelation_time",
+]
+
+
+@pytest.mark.parametrize("name", [*TAKEN, "floor_high"])
+def test_a_metric_of_the_users_own_replaces_no_quantity_of_ours(config, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("mine.py").write_text(f"def {name}(frames, system): ...\ndef skewness(frames, system): ...\n")
+    config["metrics"]["user"] = ["mine.skewness"]
+    validate(config)
+    config["metrics"]["user"].append(f"mine.{name}")
+    with pytest.raises(ConfigurationError) as error:
+        validate(config)
+    assert f"metrics.user: 'mine.{name}' would stand in files and tables as '{name}'" in str(error.value)
+    assert str(error.value).endswith("rename the function") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names", [("mine.flux", "other.flux"), ("mine.flux_solver", "mine.flux"), ("mine.flux", "mine.flux_solver")]
+)
+def test_no_column_of_a_metric_is_the_column_of_another(config, tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    for module in ("mine", "other"):
+        text = "def flux(frames, system): ...\ndef flux_solver(frames, system): ...\n"
+        tmp_path.joinpath(f"{module}.py").write_text(text)
+    config["metrics"]["user"] = list(names)
+    with pytest.raises(ConfigurationError, match=r"metrics\.user: .* would stand in .* as 'flux(_solver)?'"):
+        validate(config)
 
 
 def put(config: dict, key: str, value) -> None:

@@ -133,6 +133,19 @@ def test_verify_finds_files_that_are_missing_altered_unrecorded_or_made_by_other
         assert line in verified.stdout, verified.stdout
 
 
+def test_verify_names_the_call_that_makes_a_deleted_folder_again_and_calls_nothing_stale_for_it(root, run):
+    shutil.rmtree(run / SYSTEM / "shards")
+    assert "Nothing to be done" in snakemake(root, run, "all").stdout
+    verified = snakemake(root, run, "verify")
+    manifest = f"{SYSTEM}/shards/manifest.json"
+    assert verified.returncode != 0 and f"missing     {manifest}" in verified.stdout
+    assert f"make what is missing: snakemake --cores all -- {manifest}; then verify again" in verified.stdout
+    assert "stale" not in verified.stdout and "--forcerun" not in verified.stdout
+    assert snakemake(root, run, manifest).returncode == 0
+    repeated = snakemake(root, run, "verify")
+    assert repeated.returncode == 0, repeated.stdout
+
+
 @pytest.mark.parametrize(
     ("damaged", "forgotten", "target"),
     [

@@ -1,16 +1,20 @@
 """A method leaves its run as one file: read by the library in any folder, or run by torch alone."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import sns_core
+from sns_core.__main__ import main
 from sns_core.errors import UserError
 from sns_core.export import export
+from sns_core.files import read_json, record_path, write_json
 from sns_core.streams import MemberStreams
 
 ALONE = """
@@ -76,6 +80,23 @@ def test_torch_alone_makes_the_librarys_steps_for_any_number_of_members(run, tmp
     assert facts["inputs"] == {"frame": [1, 16, 16], "start": [1, 16, 16], "noise": [512]} and facts["step"] == 0.1
     for frame, reference in zip(torch.load(tmp_path / "out.pt"), expected, strict=True):
         torch.testing.assert_close(frame, reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+
+
+def test_a_refused_export_leaves_every_file_in_place(run, tmp_path, capsys):
+    """Other data under a whole model, and a model that is cut: a command that only reads moves neither."""
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    manifest, model = copied / "kolmogorov/shards/manifest.json", copied / "kolmogorov/models/pointwise.safetensors"
+    write_json(manifest, {**read_json(manifest), "identity": "0" * 64})
+    record_path(manifest).unlink()
+    before = sorted(copied.rglob("*"))
+    words = ["export", str(copied), "pointwise", "--output", str(tmp_path / "a.safetensors")]
+    assert main(words) == 1
+    model.write_bytes(model.read_bytes()[:-1])
+    assert main(words) == 1
+    foreign, cut = capsys.readouterr().err.splitlines()
+    assert f"{model}: trained on other data" in foreign and foreign.endswith(f"--forcerun {model}` makes it anew")
+    assert f"{model}: " in cut and cut.endswith("delete it, and the next `snakemake` makes it anew")
+    assert sorted(copied.rglob("*")) == before
 
 
 def test_what_cannot_go_out_is_one_line(run, tmp_path):

@@ -111,6 +111,30 @@ def test_a_faulty_file_that_a_users_file_imports_is_one_line(config, write, tmp_
         validate(config)
 
 
+IMPORTS = ["import own.helper", "from own.helper import f", "from own import helper", "from .helper import f", "from . import helper",
+           "from ..own.helper import f", "from .door import f"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", IMPORTS)
+@pytest.mark.parametrize("package", [True, False], ids=["package", "folder"])
+def test_the_code_of_a_user_s_method_holds_what_its_file_imports_in_any_way(write, tmp_path, line, package):
+    (tmp_path / "own").mkdir()
+    if package:
+        write("", "own/__init__.py")
+    write(f"{line}\nfrom sns_core.methods import Surrogate\nclass Mine(Surrogate): pass", "own/mine.py")
+    write("from .helper import f", "own/door.py")
+    prints = []
+    for factor in (1, 2):
+        write(f"def f(x):\n    return {factor} * x", "own/helper.py")
+        plugins.files_behind("own.mine.Mine")
+        fingerprints.forget()
+        prints.append(fingerprints.fingerprint("rollout_segment", "own.mine.Mine"))
+    assert prints[0] != prints[1]
+    write("def f(:", "own/helper.py")
+    with pytest.raises(ValueError, match=r"helper\.py, line 1"):
+        plugins.files_behind("own.mine.Mine")
+
+
 @pytest.mark.parametrize("kind", ["/etc/hosts.A", "../mine.A", "mine.", "mine.A;", "a" * 201])
 def test_a_kind_that_is_no_name_is_one_line(config, kind):
     config["methods"]["sns"]["kind"] = kind
@@ -118,6 +142,15 @@ def test_a_kind_that_is_no_name_is_one_line(config, kind):
         validate(config)
     with pytest.raises(ValueError, match=r"module\.Name"):
         plugins.needs_of(kind)
+
+
+def test_a_file_with_the_name_of_a_module_of_python_is_one_line(config, write):
+    write("from sns_core.methods import Surrogate\nclass Mine(Surrogate): pass", "signal.py")
+    config["methods"]["pointwise"]["kind"] = "signal.Mine"
+    with pytest.raises(
+        ConfigurationError, match=r"kind: 'signal\.Mine': Python has a module 'signal' .*; rename signal\.py"
+    ):
+        validate(config)
 
 
 def test_a_label_has_a_bound(config):

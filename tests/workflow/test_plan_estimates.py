@@ -1,5 +1,7 @@
 """The estimates of `snakemake plan`: work, counted by hand; calls per step; time."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -51,6 +53,17 @@ def test_time_is_work_over_rate_and_never_less_than_the_kernels_take(monkeypatch
         work={"inference": OperationCount(flops=100, kernels=2), "memory": OperationCount(bytes=5, kernels=2)}
     )
     assert estimate.seconds("gpu") == 1 + 10 + 4 and estimate.seconds("core") == 1 + 100 + 5
+
+
+def test_a_job_belongs_to_the_system_in_whose_folder_it_writes(monkeypatch):
+    """A system may be called like a folder above it."""
+    monkeypatch.setattr(plan.configuration, "resolve", lambda config, name: name)
+    monkeypatch.setattr(plan, "Scale", lambda name: name)
+    monkeypatch.setattr(plan, "estimate", lambda job, system: plan.Estimate({"of": system}))
+    config = {"results": "results", "run": "mine", "use": {"systems": ["results", "mine", "flow"]}}
+    names = ("results/mine/flow/figures/error.png", "results/mine/mine/data/train.nc", "results/mine/report.html")
+    jobs = [plan.Job("plot_error", {}, "", outputs=[Path(name)]) for name in names]
+    assert [estimate.work["of"] for _, estimate in plan.estimate_all(config, jobs)] == ["flow", "mine", None]
 
 
 def test_the_calls_of_a_step_follow_the_method():

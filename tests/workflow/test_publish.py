@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
 from small_run import make_run
 
-from sns_workflow.publish import PARTS, main
+from sns_core.files import code_state, file_entry, record_path, sha256, write_json
+from sns_workflow.publish import CODE, PARTS, code_of, main
 
 WORDS = ["--creators", "Doe, Jane", "Roe, Richard"]
 
@@ -85,6 +88,95 @@ def test_logs_and_unfinished_work_are_no_part_of_a_package(run):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).touch()
     assert not [name for name in published(run) if name.endswith((".log", "checkpoint", ".running"))]
+
+
+def test_the_packed_workflow_holds_every_file_of_the_code_also_behind_a_link(root):
+    contents, sentence = code_of([code_state()["commit"]])
+    listed = subprocess.run(
+        ["git", "-C", root, "ls-files", "-z", "--", *CODE], capture_output=True, text=True, check=True
+    )
+    assert set(contents) == set(listed.stdout.split("\0")) - {""} and "of commit" in sentence
+    schema = (root / "workflow/schemas/config.schema.yaml").read_bytes()
+    assert contents["sns_workflow/config.schema.yaml"] == schema
+
+
+def record_of(run: Path, result: str, stage: str, inputs: list[str]) -> None:
+    """Write a result of a stage, and its record."""
+    path = run / result
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(stage)
+    record = json.loads((run / "flow/metrics/provenance/sns.nc.json").read_text())
+    read = {f"results/a/{name}": sha256(run / name) for name in inputs}
+    write_json(record_path(path), {**record, "stage": stage, "inputs": read, "outputs": {path.name: file_entry(path)}})
+
+
+def refused(run: Path, capsys) -> str:
+    """Return the one line in which the publication of a run is refused."""
+    assert main([str(run), *WORDS]) == 1 and not (run.parent / "a.zip").exists()
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("publish: ") and "\n" not in line
+    return line
+
+
+def test_a_file_that_is_not_what_its_record_says_is_not_published(run, capsys):
+    (run / "flow/metrics/sns.nc").write_text("SNS")
+    line = refused(run, capsys)
+    assert f"{run}/flow/metrics/sns.nc: not what its job wrote" in line and "run `snakemake verify`" in line
+
+
+def test_a_run_without_records_is_not_published(run, capsys):
+    shutil.rmtree(run / "flow/metrics/provenance")
+    assert "holds no records of its jobs" in refused(run, capsys)
+
+
+def test_files_that_were_not_made_for_the_report_are_named(run, capsys):
+    record_of(run, "report.html", "write_report", ["flow/metrics/sns.nc"])
+    (run / "notes.txt").touch()
+    page = published(run)["README.md"].decode()
+    others = page.partition("Not made for the report: ")[2]
+    assert "`flow/metrics/solver.nc`" in others and "`notes.txt`" in others and "sns.nc`" not in others
+    assert "of them were not made for the report, " in capsys.readouterr().out
+
+
+def test_a_file_beside_the_outputs_of_a_job_is_a_result_of_the_job(run):
+    record_of(run, "flow/figures/error.png", "plot_error", [])
+    (run / "flow/figures/error.pdf").touch()
+    record = json.loads((run / "flow/figures/provenance/error.png.json").read_text())
+    record["outputs"]["error.pdf"] = file_entry(run / "flow/figures/error.pdf")
+    write_json(record_path(run / "flow/figures/error.pdf"), record, sort_keys=False)
+    job = entities(published(run))["#job-plot_error-flow/figures/error.png"]
+    assert names(job["result"]) == ["flow/figures/error.png", "flow/figures/error.pdf"]
+
+
+@pytest.mark.parametrize("place", ["provenance.json", "flow/metrics/provenance/sns.nc.json"])
+def test_uncommitted_changes_of_the_code_are_stated(run, place):
+    record = json.loads((run / place).read_text())
+    if "code_of_results" in record:
+        record["code_of_results"][0]["dirty"] = True
+    else:
+        record["code"] = {"commit": "1" * 40, "dirty": True}
+    write_json(run / place, record)
+    assert b"made with uncommitted changes" in published(run)["README.md"]
+
+
+def test_links_of_a_sweep_are_packed_as_the_files_to_which_they_lead(run):
+    frames = run.parent / "frames.npy"
+    frames.write_bytes(b"frames")
+    (run / "flow/shards/train_0000.npy").symlink_to("../../../frames.npy")
+    assert published(run)["flow/shards/train_0000.npy"] == b"frames"
+
+
+def test_the_users_own_code_is_packed_or_asked_for(run, tmp_path, monkeypatch, capsys):
+    record = json.loads((run / "provenance.json").read_text())
+    record["configuration"]["metrics"] = {"user": ["mine.skewness"]}
+    write_json(run / "provenance.json", record)
+    monkeypatch.chdir(tmp_path)
+    assert "there is no mine.py" in refused(run, capsys)
+    (tmp_path / "mine.py").write_text("import moments\ndef skewness(frames, system): ...\n")
+    (tmp_path / "moments.py").write_text("def third(values): ...\n")
+    contents = published(run)
+    assert contents["workflow/mine.py"] == (tmp_path / "mine.py").read_bytes() and "workflow/moments.py" in contents
+    assert b"The user's own code is in it, too: mine.py, moments.py." in contents["README.md"]
 
 
 def test_the_same_run_gives_the_same_bytes(run):

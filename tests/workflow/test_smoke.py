@@ -16,8 +16,10 @@ import xarray as xr
 from helpers import equal
 from snakemake_calls import SYSTEM, planned, snakemake
 
+from sns_core.data.attributes import VARIABLES
 from sns_core.data.emulation import Emulation
 from sns_core.files import read_tensors
+from sns_workflow.config_checks import COLUMNS
 
 
 def test_run_leaves_report_provenance_and_tables(finished):
@@ -35,6 +37,17 @@ def test_run_leaves_report_provenance_and_tables(finished):
         ("solver", 2), ("thermalizer", 2),
     ]  # fmt: skip
     assert (finished / SYSTEM / "figures").is_dir() and list((finished / SYSTEM / "figures").glob("*.pdf"))
+
+
+def test_no_metric_of_a_users_own_can_have_the_name_of_a_variable_dimension_or_column(finished):
+    names = set()
+    for path in (finished / SYSTEM / "metrics").glob("*.nc"):
+        with xr.open_dataset(path) as dataset:
+            names |= set(map(str, [*dataset.variables, *dataset.dims]))
+    for table in ("metrics.csv", "windows.csv"):
+        names |= set(pd.read_csv(finished / SYSTEM / table, nrows=0).columns)
+    assert {"mse", "levels", "window_spectrum_error", "share_beyond_bins"} <= names
+    assert names <= {*VARIABLES, *COLUMNS}
 
 
 def test_rollout_files_describe_themselves(finished):

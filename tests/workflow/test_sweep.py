@@ -1,7 +1,9 @@
 """Sweeps: the points of a grid, what they share, and a call that runs them, is repeated, and is given one more value."""
 
+import json
 import re
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ import yaml
 from snakemake_calls import command
 from test_reruns import merged
 
+from sns_core.files import record_path
 from sns_workflow import configuration
 from sns_workflow.config_values import ConfigurationError
 from sns_workflow.sweep import maker_of, read
@@ -49,6 +52,56 @@ def test_points_share_what_no_setting_sets_apart(root):
         for name in ("models/sns_residual.safetensors", "calibrations/sns.json", "rollouts/sns/0-1/segment_0000.nc",
                      "metrics/pointwise.nc", "scorecard.csv"):  # fmt: skip
             assert not is_linked(f"kolmogorov/{name}"), name
+
+
+def made(folder: str, name: str, target: str = "") -> None:
+    """Make a file of a run, or a link to the file of the same name of another run."""
+    path = Path(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if target:
+        path.symlink_to(Path(target, name).resolve())
+    else:
+        path.touch()
+
+
+MODEL, MANIFEST = "kolmogorov/models/pointwise.safetensors", "kolmogorov/shards/manifest.json"
+SEGMENT = "kolmogorov/rollouts/solver/0-1/segment_0000.nc"
+
+
+def test_a_point_that_has_made_a_file_remains_its_maker_where_a_value_is_put_first(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old, *others = swept(root, {"methods.sns.steps": [20, 40]}).points
+    for name in (MANIFEST, SEGMENT):
+        made(old.folder, name)
+        made(others[0].folder, name, old.folder)
+        made(others[0].folder, str(record_path(Path(name))))
+    first, *rest = swept(root, {"methods.sns.steps": [60, 40, 20]}).points
+    for name in (MANIFEST, SEGMENT):
+        assert maker_of(name, first.linked) == f"{old.folder}/{name}" == maker_of(name, rest[0].linked)
+    assert maker_of(MODEL, rest[1].linked) == f"{first.folder}/{MODEL}", "nobody has made it yet"
+    assert not any(re.fullmatch(pattern, MANIFEST) for pattern in rest[1].linked)
+
+
+def test_a_point_that_has_left_the_grid_remains_the_maker_of_its_files(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old, new = swept(root, {"methods.sns.steps": [20, 40]}).points
+    for name in (MANIFEST, MODEL):
+        made(old.folder, name)
+        made(new.folder, name, old.folder)
+    assert not swept(root, {"methods.sns.steps": [40]}).former, "a run that is not finished"
+    Path(old.folder, "provenance.json").write_text(json.dumps({"configuration": old.whole}))
+    sweep = swept(root, {"methods.sns.steps": [40]})
+    assert [point.folder for point in sweep.former] == [old.folder] and len(sweep.points) == 1
+    assert maker_of(MODEL, sweep.points[0].linked) == f"{old.folder}/{MODEL}"
+    longer = swept(root, {"methods.sns.steps": [40]}, models={"pointwise": {"training": {"steps": 80}}})
+    assert not any(re.fullmatch(pattern, MODEL) for pattern in longer.points[0].linked), "its settings are others"
+
+
+def test_points_of_other_lengths_share_no_frames_that_stand_for_the_rollout(root):
+    short, long = swept(root, {"rollout.block_steps": [5, 10]}).points
+    assert not any(re.fullmatch(pattern, "kolmogorov/data/continued.nc") for pattern in long.linked)
+    for name in ("data/test.nc", "data/stationarity.csv", "shards/manifest.json"):
+        assert maker_of(f"kolmogorov/{name}", long.linked) == f"{short.folder}/kolmogorov/{name}"
 
 
 def test_overlays_have_names_and_equal_names_of_axes_are_told_apart(root):
