@@ -346,12 +346,12 @@ def _check_calibration(where: str, spec: dict, methods: dict) -> None:
         if name is not None:
             raise ConfigurationError(f"{where}.calibration: a model with the objective {objective!r} reads none")
         return
-    calibrated = [method for method, other in methods.items() if plugins.is_calibrated(other["kind"])]
-    if name not in calibrated:
+    refinements = [method for method, other in methods.items() if other["kind"] == "calibrated_refinement"]
+    if name not in refinements:
         what = (
-            "is missing; "
-            if name is None
-            else f"{name!r} is no calibrated method of this run{nearest(name, calibrated)}; "
+            f"{name!r} is no calibrated refinement of this run{nearest(name, refinements)}; "
+            if name
+            else "is missing; "
         )
         raise ConfigurationError(
             f"{where}.calibration: {what}name a method of use.methods that refines with the models of this one, such as sns"
