@@ -40,7 +40,7 @@ OBJECTIVES = {
     "flow_matching": "sns_core.training.increments.FlowMatchingObjective",
     "distilled_flow_matching": "sns_core.training.distillation.FlowDistillationObjective",
     "distilled_generation": "sns_core.training.distillation.GenerationDistillationObjective",
-    "distilled_refinement": "sns_core.training.distilled_refinement.RefinementDistillationObjective",
+    "distilled_refinement": "sns_core.methods.refinement_student.RefinementDistillationObjective",
     "rolling_window": "sns_core.training.window.WindowObjective",
     "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }

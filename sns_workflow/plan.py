@@ -21,10 +21,10 @@ from sns_core.data.frames import steps_per_frame
 from sns_core.diffusion.increments import transport_calls
 from sns_core.evaluation.calibration import LENGTHS, MEMBERS
 from sns_core.grids import grid_shape
+from sns_core.methods.refinement_student import RUN_EXPONENT
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
-from sns_core.training.distilled_refinement import RUN_EXPONENT
 from sns_core.training.models import build_network
 from sns_core.training.trainer import VALIDATION_BATCHES
 from sns_workflow import configuration

@@ -1,7 +1,7 @@
 """Distilled methods: a student's network makes in one or a few calls what its teacher made in more.
 
 Moves from noise to the next frame (`training.distillation`): the model says how many there are, and where they end.
-Refined steps (`training.distilled_refinement`): surrogate and denoiser in one call.
+Refined steps (`methods.refinement_student`): surrogate and denoiser in one call.
 """
 
 from dataclasses import dataclass

@@ -17,10 +17,10 @@ from sns_core.evaluation.calibration import departure_factor, find_balance, loop
 from sns_core.methods import CalibratedRefinement, DistilledRefinement
 from sns_core.methods.calibrated import least_level, scale_shells
 from sns_core.methods.calibration import Calibration
+from sns_core.methods.refinement_student import RefinementDistillationObjective
 from sns_core.shells import filtered, shell_index
 from sns_core.streams import MemberStreams, generator
 from sns_core.theory.compute import field_process
-from sns_core.training.distilled_refinement import RefinementDistillationObjective
 
 POINTS, MEMBERS = 8, 400
 SCHEDULE = NoiseSchedule.cosine(100)
