@@ -35,7 +35,8 @@ CHANNELS = {
     "KuramotoSivashinsky": 1,
     "TwoLayerQG": 2,
 }  # of the systems whose parameters do not name their layers
-DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation"}  # objectives that learn with a diffusion
+# Objectives that learn with a diffusion.
+DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation", "distilled_refinement"}
 MOVIE_METHODS = 6  # side by side, where the configuration names none
 SEGMENTS = 10_000  # of one chain: their names hold four digits
 

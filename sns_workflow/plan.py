@@ -21,7 +21,7 @@ from sns_core.data.frames import steps_per_frame
 from sns_core.diffusion.increments import transport_calls
 from sns_core.evaluation.calibration import LENGTHS, MEMBERS
 from sns_core.grids import grid_shape
-from sns_core.methods.refinement_student import RUN_EXPONENT
+from sns_core.methods.refinement_student import mean_run_up
 from sns_core.stages import STAGES
 from sns_core.streams import generator
 from sns_core.systems import build_system
@@ -125,7 +125,7 @@ def denoiser_calls(method: dict, levels: int) -> float:
 def calls_without_gradients(spec: dict) -> float:
     """Network calls of a training step that has no gradients: those of a teacher, and of a student's steps before it."""
     if spec["objective"] == "distilled_refinement":
-        return 2 + spec["run_up"] / (RUN_EXPONENT + 1)  # surrogate and denoiser; the mean of run_up u^RUN_EXPONENT
+        return 2 + mean_run_up(spec["run_up"])  # surrogate and denoiser
     # The moves of a teacher of flow matching are Heun's, of two calls each.
     return spec.get("teacher_moves", 0) * (2 if spec["objective"] == "distilled_flow_matching" else 1)
 

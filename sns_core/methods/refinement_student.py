@@ -26,6 +26,11 @@ from sns_core.training.objectives import ALL_ROWS, DenoiserObjective, TrainingDa
 RUN_EXPONENT = 3
 
 
+def mean_run_up(run_up: int) -> float:
+    """Return the mean number of steps that a student makes before a training step."""
+    return sum(1 - (steps / run_up) ** (1 / RUN_EXPONENT) for steps in range(1, run_up))
+
+
 class RefinementDistillationObjective(DenoiserObjective):
     """The distance of a student's draw from its teacher's.
 

@@ -19,7 +19,8 @@ algorithm 1): the levels s2 and s1 are independent and uniform over 0 .. S. "acd
 different noise, and the level is an input of the network (Kohl et al. 2023). "unconditional" sees the next frame alone
 (the Thermalizer, Pedersen et al. 2025).
 
-Objectives of other methods are neighbours of this module; `catalogue.OBJECTIVES` lists all of them.
+Objectives of other methods are neighbours of this module, or of the method that they learn from; `catalogue.OBJECTIVES`
+lists all of them.
 """
 
 import abc

@@ -17,7 +17,7 @@ from sns_core.evaluation.calibration import departure_factor, find_balance, loop
 from sns_core.methods import CalibratedRefinement, DistilledRefinement
 from sns_core.methods.calibrated import least_level, scale_shells
 from sns_core.methods.calibration import Calibration
-from sns_core.methods.refinement_student import RefinementDistillationObjective
+from sns_core.methods.refinement_student import RUN_EXPONENT, RefinementDistillationObjective, mean_run_up
 from sns_core.shells import filtered, shell_index
 from sns_core.streams import MemberStreams, generator
 from sns_core.theory.compute import field_process
@@ -257,3 +257,8 @@ def test_a_student_learns_what_its_teacher_does_on_frames_of_its_own(objective, 
     for gain, least, most in ((1.1, 1.2, 100.0), (10.0, 0.999, 1.001)):
         objective(LinearStudent(gain), batch, generator("run-up", number))
         assert least < asked[-1] / true < most
+
+
+def test_the_mean_of_the_students_own_steps_is_that_of_what_is_drawn():
+    drawn = (6 * torch.rand(10**6, generator=torch.Generator().manual_seed(0)) ** RUN_EXPONENT).int()
+    assert mean_run_up(6) == pytest.approx(drawn.double().mean(), abs=0.01) and mean_run_up(1) == 0
