@@ -17,9 +17,9 @@ import torch
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_frames
 from sns_core.device import use_threads
+from sns_core.methods.balanced import shell_noise
 from sns_core.methods.base import Method
 from sns_core.methods.build import build_method
-from sns_core.methods.calibrated import shell_noise
 from sns_core.methods.calibration import CALIBRATION
 from sns_core.streams import MemberStreams
 

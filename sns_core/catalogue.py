@@ -23,7 +23,7 @@ METHODS = {
     "flow_matching": "sns_core.methods.flow_matching.FlowMatching",
     "distilled_flow_matching": "sns_core.methods.distilled.DistilledFlowMatching",
     "distilled_generation": "sns_core.methods.distilled.DistilledGeneration",
-    "distilled_refinement": "sns_core.methods.distilled.DistilledRefinement",
+    "distilled_refinement": "sns_core.methods.distilled_refinement.DistilledRefinement",
     "rolling_window": "sns_core.methods.rolling_window.RollingWindow",
     "pde_refiner": "sns_core.methods.pde_refiner.PDERefiner",
     "external": "sns_core.methods.external.External",

@@ -346,7 +346,7 @@ def _check_calibration(where: str, spec: dict, methods: dict) -> None:
         if name is not None:
             raise ConfigurationError(f"{where}.calibration: a model with the objective {objective!r} reads none")
         return
-    refinements = [method for method, other in methods.items() if other["kind"] == "calibrated_refinement"]
+    refinements = [method for method, value in methods.items() if value["kind"] == "calibrated_refinement"]
     if name not in refinements:
         what = (
             f"{name!r} is no calibrated refinement of this run{nearest(name, refinements)}; "

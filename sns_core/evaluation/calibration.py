@@ -19,9 +19,10 @@ from sns_core.device import select_device, use_threads
 from sns_core.diffusion.schedule import per_member
 from sns_core.errors import UserError
 from sns_core.files import FileTree, sha256, write_json
+from sns_core.methods.balanced import BalancedMethod
 from sns_core.methods.base import Carry, FrameSpace, Hardware
 from sns_core.methods.build import build_method
-from sns_core.methods.calibrated import BalancedMethod, CalibratedRefinement
+from sns_core.methods.calibrated import CalibratedRefinement
 from sns_core.methods.calibration import CALIBRATION, CALIBRATION_FORMAT, Calibration
 from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.progress import progress

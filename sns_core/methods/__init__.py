@@ -66,7 +66,8 @@ def __getattr__(name: str):
     from sns_core.methods.calibrated import CalibratedRefinement
     from sns_core.methods.calibration import Calibration
     from sns_core.methods.denoising import WalkBack
-    from sns_core.methods.distilled import DistilledFlowMatching, DistilledGeneration, DistilledRefinement
+    from sns_core.methods.distilled import DistilledFlowMatching, DistilledGeneration
+    from sns_core.methods.distilled_refinement import DistilledRefinement
     from sns_core.methods.external import External
     from sns_core.methods.flow_matching import FlowMatching
     from sns_core.methods.generation import Generation

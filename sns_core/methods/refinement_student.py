@@ -15,8 +15,9 @@ from typing import ClassVar
 
 import torch
 
+from sns_core.methods.balanced import scale_shells
 from sns_core.methods.base import FrameSpace, Hardware, Parts
-from sns_core.methods.calibrated import CalibratedRefinement, scale_shells
+from sns_core.methods.calibrated import CalibratedRefinement
 from sns_core.methods.calibration import read_calibration
 from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.options import Count

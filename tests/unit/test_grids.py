@@ -8,7 +8,7 @@ from sns_core.diffusion.amplitude import amplitude_scores, octaves
 from sns_core.diffusion.colour import NoiseColour
 from sns_core.diffusion.schedule import NoiseSchedule
 from sns_core.grids import grid_of, grid_shape, longer_side
-from sns_core.methods.calibrated import scale_shells
+from sns_core.methods.balanced import scale_shells
 from sns_core.methods.relaxed_spectrum import RelaxedSpectrum
 from sns_core.networks.unet import PeriodicUNet
 from sns_core.shells import mode_weight, shell_index, shell_power

@@ -15,7 +15,8 @@ from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.errors import UserError
 from sns_core.evaluation.calibration import departure_factor, find_balance, loop_gain, mean_power, residual_spectrum
 from sns_core.methods import CalibratedRefinement, DistilledRefinement
-from sns_core.methods.calibrated import least_level, scale_shells
+from sns_core.methods.balanced import scale_shells
+from sns_core.methods.calibrated import least_level
 from sns_core.methods.calibration import Calibration
 from sns_core.methods.refinement_student import RUN_EXPONENT, RefinementDistillationObjective, mean_run_up
 from sns_core.shells import filtered, shell_index
@@ -249,16 +250,16 @@ def test_a_student_that_has_learnt_all_keeps_the_law_in_one_call(objective, meth
 
 def test_a_student_learns_what_its_teacher_does_on_frames_of_its_own(objective, method, pairs):
     """Its own frames are far too strong after some steps; the teacher is asked about them, and of a lost flow about the start."""
-    batch, asked = torch.stack(pairs, 1)[:4], []
+    batch, powers = torch.stack(pairs, 1)[:4], []
     exact = method.surrogate
-    method.surrogate = lambda x: asked.append(mean_power(x)[0, 1:5].sum()) or exact(x)
+    method.surrogate = lambda x: powers.append(mean_power(x)[0, 1:5].sum()) or exact(x)
     true = mean_power(batch[:, 0])[0, 1:5].sum()
     number = next(n for n in range(99) if 6 * torch.rand((), generator=generator("run-up", n)) ** 3 >= 2)
     for gain, least, most in ((1.1, 1.2, 100.0), (10.0, 0.999, 1.001)):
         objective(LinearStudent(gain), batch, generator("run-up", number))
-        assert least < asked[-1] / true < most
+        assert least < powers[-1] / true < most
 
 
 def test_the_mean_of_the_students_own_steps_is_that_of_what_is_drawn():
     drawn = (6 * torch.rand(10**6, generator=torch.Generator().manual_seed(0)) ** RUN_EXPONENT).int()
-    assert mean_run_up(6) == pytest.approx(drawn.double().mean(), abs=0.01) and mean_run_up(1) == 0
+    assert mean_run_up(6) == pytest.approx(drawn.double().mean().item(), abs=0.01) and mean_run_up(1) == 0

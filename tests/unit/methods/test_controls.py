@@ -10,7 +10,7 @@ from sns_core.diffusion import NoiseSchedule
 from sns_core.evaluation.calibration import calibrate_refinement, mean_power, residual_spectrum
 from sns_core.files import read_json
 from sns_core.methods import Hardware, RelaxedSpectrum, ResidualNoise, build_method
-from sns_core.methods.calibrated import scale_shells
+from sns_core.methods.balanced import scale_shells
 from sns_core.shells import shell_index
 from sns_core.streams import MemberStreams, generator
 from sns_core.theory.compute import field_process
