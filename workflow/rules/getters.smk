@@ -46,7 +46,9 @@ def get_teachers(wildcards) -> dict:
     spec, folder = RESOLVED[wildcards.system]["models"][wildcards.model], f"{RESULTS}/{wildcards.system}"
     roles = configuration.teachers_of(spec)
     files = {role: f"{folder}/models/{roles[role]}.safetensors" for role in sorted(roles)}
-    return files | ({"calibration": f"{folder}/calibrations/{spec['calibration']}.json"} if "calibration" in spec else {})
+    return files | (
+        {"calibration": f"{folder}/calibrations/{spec['calibration']}.json"} if "calibration" in spec else {}
+    )
 
 
 def get_model_roles(system, method) -> dict:
