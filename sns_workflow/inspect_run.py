@@ -235,13 +235,13 @@ def check_shards(jobs: list[Job]) -> None:
 
 def estimate_time_left(config: dict, jobs: list[Job], cores: int) -> str:
     """Return one line about the time that is left. The estimates count operations with torch, which takes seconds."""
-    from sns_workflow.plan import duration, estimate_all
+    from sns_workflow.plan import estimate_all, rough_duration
     from sns_workflow.time_left import sentence, time_left
 
     device = config["hardware"]["device"]
     on_gpu = device.startswith("cuda") or (device == "auto" and shutil.which("nvidia-smi") is not None)
     planned = [estimate.seconds("gpu" if on_gpu else "core") for _, estimate in estimate_all(config, jobs)]
-    return sentence(time_left(jobs, planned), cores, duration)
+    return sentence(time_left(jobs, planned), cores, rough_duration)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from sns_core.grids import grid_shape, grid_text
 from sns_workflow import configuration
 from sns_workflow.inspect_run import Job
-from sns_workflow.plan import Scale, duration, estimate, in_bytes
+from sns_workflow.plan import Scale, estimate, in_bytes, rough_duration
 
 
 def describe(name: str, resolved: dict, picture: Path) -> tuple[list[str], bool]:
@@ -70,7 +70,7 @@ def _training_times(resolved: dict) -> dict[str, str]:
     for model in sorted(configuration.used_models(resolved)):
         job = Job("train_model", {"name": model, "spec": resolved["models"][model]}, "")
         seconds = estimate(job, scale).seconds("core")
-        times[model] = duration(seconds) if math.isfinite(seconds) else "?"
+        times[model] = rough_duration(seconds) if math.isfinite(seconds) else "?"
     return times
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sns_core.device import LAYOUT, CompiledForBatchSizes, autocast, can_compile
-from sns_core.diffusion import Diffusion
+from sns_core.diffusion import Diffusion, NoiseColour, NoiseSchedule
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import of_other_data, read_tensors
 from sns_core.grids import Grid
@@ -69,6 +69,14 @@ class TrainedModel:
         return Diffusion.build(
             self.spec["diffusion"], note["statistics"], note["resolution"], note.get("correlation"), self.device
         )
+
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels of the model's diffusion."""
+        return self.diffusion.schedule
+
+    def colour(self) -> NoiseColour:
+        """The coordinates of the model's diffusion."""
+        return self.diffusion.colour
 
     def denoiser(self, precision: str = "auto") -> NetworkDenoiser:
         """Build the denoiser around the network, for many calls."""
