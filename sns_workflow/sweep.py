@@ -188,11 +188,11 @@ def dependencies(checked: configuration.Configuration) -> dict[str, dict]:
             for model in models:
                 files = rf"{system}/models/{re.escape(model)}\.(safetensors|json|csv)"
                 learnt = configuration.with_teachers([model], resolved["models"])
-                read = [resolved["models"][name].get("calibration") for name in learnt]
+                followed = [resolved["models"][name].get("calibration") for name in learnt]
                 needs[files] = {
                     **computed,
                     "models": {name: resolved["models"][name] for name in learnt},
-                    "calibrations": {name: resolved["methods"][name] for name in read if name},
+                    "calibrations": {name: resolved["methods"][name] for name in followed if name},
                 }
             if spec["kind"] == "external":
                 continue

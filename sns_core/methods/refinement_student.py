@@ -7,7 +7,7 @@ balance, stays outside of the network, because it draws noise of its own.
 
 The student is a denoiser that leads pure noise to the next frame in one move, beside a clean previous frame, as in
 `training.distillation`. Its teacher can say where a step from *any* frame ends. So the student learns from frames of its own:
-it takes up to `run_up` steps from a true frame, without gradients, and its teacher shows the next one (Ross, Gordon and Bagnell
+it takes fewer than `run_up` steps from a true frame, without gradients, and its teacher shows the next one (Ross, Gordon and Bagnell
 2011, arXiv:1011.0686). Few runs are long, because most of what there is to learn is in true frames.
 """
 
