@@ -7,7 +7,7 @@ import torch
 from tiny_models import SPECS, train
 
 from sns_core.data.emulation import Emulation
-from sns_core.diffusion import GaussianOracle, NoiseColour, NoiseSchedule, Path, Prediction
+from sns_core.diffusion import GaussianOracle, NoiseColour, NoiseSchedule, Path, Prediction, Sampler, walk
 from sns_core.diffusion.increments import time_features
 from sns_core.errors import UserError
 from sns_core.files import read_tensors
@@ -190,6 +190,34 @@ def test_a_student_of_generation_gives_the_law_of_the_process_given_what_it_sees
         assert loss < 1e-6, "nothing is drawn on the way, and the previous frame is seen as it is"
         variance = transition @ previous @ transition.mT + noise @ noise.mT
         torch.testing.assert_close(variance, previous, rtol=0.03, atol=2e-3)  # of Euler's 80 moves
+
+
+@pytest.mark.parametrize("condition_level", [0, 3])
+def test_the_parts_of_a_students_target_are_those_of_its_start_and_lead_to_its_teachers_end(oracle, condition_level):
+    schedule, moves, teacher_moves = oracle.schedule, 2, 3
+    objective = GenerationDistillationObjective(
+        oracle, moves=moves, teacher_moves=teacher_moves, condition_level=condition_level, schedule=schedule,
+        colour=NoiseColour(0.0, [[1.0, 1.0]], (1, SIZE)), anchored=False,
+    )  # fmt: skip
+    clean = torch.stack(oracle.sample(5, torch.Generator().manual_seed(0), (1, 1, SIZE)), 1)
+    noise = torch.randn(clean.shape, generator=generator("noise"), dtype=F64)
+    for first in range(0, moves * teacher_moves, teacher_moves):
+        route = Path(objective.path[first : first + teacher_moves + 1])
+        start, stop = (route.levels[end, 0].expand(5, 2) for end in (0, -1))
+        noised = schedule.add_noise(clean.flatten(0, 1), start.flatten(), noise.flatten(0, 1)).view_as(clean)
+        parts = objective.parts_of(noised, clean, noise, start, clean[:, :0])
+        assert torch.equal(parts[1], noised) and torch.equal(parts[0][:, 0], clean[:, 0])
+        _, end = walk(
+            oracle,
+            route,
+            *noised.unbind(1),
+            schedule=schedule,
+            generator=[None] * 5,
+            sampler=Sampler(eta=0.0),
+            anchor=None,
+        )
+        for levels, frame in ((start, noised[:, 1]), (stop, end)):
+            torch.testing.assert_close(schedule.add_noise(parts[0][:, 1], levels[:, 1], parts[2][:, 1]), frame)
 
 
 def test_a_bent_path_has_short_moves_at_its_end_and_each_covers_a_level():
