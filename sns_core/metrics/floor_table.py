@@ -60,14 +60,16 @@ def probability(table: pd.DataFrame, value: str, one_sided: pd.Series) -> np.nda
     one_sided: True where only larger scores are further off. Elsewhere the smaller of the two tails counts twice. The
     quantiles of the bands are joined by straight lines.
     """
-    shares, names = list(QUANTILES), [f"floor_{name}" for name in QUANTILES.values()]
+    shares, names = np.array(list(QUANTILES)), [f"floor_{name}" for name in QUANTILES.values()]
     result = np.full(len(table), np.nan)
     if not set(names) <= set(table.columns):
         return result
     for row, (score, larger) in enumerate(zip(table[value], one_sided, strict=True)):
         quantiles = table[names].iloc[row].to_numpy(dtype=float)
         if np.isfinite(quantiles).all() and np.isfinite(score):
-            # A score that many runs share, such as 0, has no run beyond it only from its last quantile on.
-            below = np.interp(score, quantiles, shares, left=0.0, right=1.0)
-            result[row] = 1 - below if larger else 2 * min(below, 1 - below)
+            # A score that many runs share, such as 0, is no less and no more than theirs: they count in both tails.
+            equal = shares[quantiles == score]
+            between = np.interp(score, quantiles, shares, left=0.0, right=1.0)
+            below, above = (equal[-1], 1 - equal[0]) if len(equal) else (between, 1 - between)
+            result[row] = above if larger else min(1.0, 2 * min(below, above))
     return result

@@ -9,7 +9,7 @@ from test_scorecard import BLOCK, MEMBERS, STEPS, WINDOW, synthetic
 from sns_core.metrics import floors
 from sns_core.metrics.bootstrap import pooled
 from sns_core.metrics.distances import spectrum_error
-from sns_core.metrics.floor_table import bands_of, inside, read_floors, reasons
+from sns_core.metrics.floor_table import QUANTILES, bands_of, inside, probability, read_floors, reasons
 from sns_core.metrics.floors import draw_floors, floor_bands
 from sns_core.metrics.scorecard import block_means
 
@@ -107,6 +107,27 @@ def test_of_a_distance_only_the_upper_end_of_the_floor_counts():
     )
     values = inside(table, "value", np.array([True, False, True, True, True])).tolist()
     assert values[:3] == [True, False, False] and all(value is pd.NA for value in values[3:])
+
+
+@pytest.mark.parametrize(
+    ("scores", "value", "larger", "both"),
+    [
+        (np.linspace(0, 1, 201), 0.2, 0.8, 0.4),
+        (np.linspace(0, 1, 201), 0.95, 0.05, 0.1),
+        (np.linspace(0, 1, 201), 1.5, 0.0, 0.0),
+        (np.linspace(0, 1, 201), -0.5, 1.0, 0.0),
+        (np.repeat([0.0, 1.0], [101, 100]), 0.0, 1.0, 1.0),  # as far off as half of the runs, and less than the others
+        (np.repeat([0.0, 1.0], [50, 151]), 1.0, 0.75, 1.0),
+        (np.zeros(201), 0.0, 1.0, 1.0),
+    ],
+)
+def test_the_probability_is_the_share_of_runs_that_are_at_least_as_far_off(scores, value, larger, both):
+    ends = np.quantile(scores, list(QUANTILES))
+    bands = {f"floor_{name}": end for name, end in zip(QUANTILES.values(), ends, strict=True)}
+    table = pd.DataFrame([{"value": value, **bands}] * 2)
+    probabilities = probability(table, "value", pd.Series([True, False]))
+    assert probabilities == pytest.approx([larger, both], abs=0.01)
+    assert np.isnan(probability(table.assign(floor_high=np.nan), "value", pd.Series([True, False]))).all()
 
 
 def test_an_ensemble_that_is_too_small_is_refused():
