@@ -27,10 +27,12 @@ def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
 
     A resample has so many units that the spread of its mean is the standard error times the ratio of the 95 % quantiles of
     Student and Gauss: 5 of 8, 13 of 16, 61 of 64. It has at least two, which products of different members need, where there
-    are three.
+    are three. A single unit says nothing of its own noise: its resamples are NaN, and so are the ends of its intervals.
     """
     count = len(sizes)
-    ratio = student_quantile(count - 1) / GAUSS if count > 1 else 1.0
+    if count == 1:
+        return np.concatenate([np.ones((1, 1)), np.full((RESAMPLES, 1), np.nan)]) * sizes
+    ratio = student_quantile(count - 1) / GAUSS
     draws = max(round((count - 1) / ratio**2), min(2, count - 1), 1)
     drawn = np.random.default_rng(seed).multinomial(draws, np.full(count, 1 / count), RESAMPLES)
     return np.concatenate([np.ones((1, count)), drawn]) * sizes

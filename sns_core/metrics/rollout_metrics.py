@@ -189,11 +189,13 @@ def spectrum_error_interval(
 
     reference: the mean spectra of the reference's members (member, K), or one spectrum (K,), which is then taken as exact.
     About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one, and so
-    are whole members of the reference. NaN where a member is not finite.
+    are whole members of the reference. NaN where a member is not finite; the ends are NaN where one group or one member of
+    the reference is all that there is.
     """
-    reference = np.atleast_2d(reference)
-    drawn_members = resampling_weights(np.ones(len(reference)), seed=1)
-    truth = drawn_members @ reference / drawn_members.sum(1, keepdims=True)
+    truth = reference[None]
+    if reference.ndim == 2:
+        drawn_members = resampling_weights(np.ones(len(reference)), seed=1)
+        truth = drawn_members @ reference / drawn_members.sum(1, keepdims=True)
 
     groups = np.array_split(np.arange(spectra.shape[1]), max(1, spectra.shape[1] // together))
     drawn = np.concatenate([spectra[:, group].mean(1) for group in groups])

@@ -110,6 +110,18 @@ def test_a_lost_member_has_no_interval():
     assert all(math.isnan(value) for value in spectrum_error_interval(spectra, np.ones(6), (1, 5)))
 
 
+def test_one_group_of_blocks_or_one_member_of_the_reference_has_no_interval():
+    spectra = np.random.default_rng(0).lognormal(0, 0.5, (2, 4, 6))
+    exact = spectrum_error_interval(spectra, np.ones(6), (1, 5))
+    assert np.isfinite(exact).all()
+    for value, low, high in (
+        spectrum_error_interval(spectra[:1], np.ones(6), (1, 5), together=4),
+        spectrum_error_interval(spectra, np.ones((1, 6)), (1, 5)),
+    ):
+        assert math.isfinite(value) and math.isnan(low) and math.isnan(high)
+    assert value == exact[0]
+
+
 # --- distributions ---
 
 

@@ -101,6 +101,26 @@ def test_few_units_have_the_full_variance_of_their_mean():
     assert means.var() == pytest.approx(values.var(ddof=1) / 3, rel=0.15)
 
 
+def test_a_single_unit_has_a_value_and_no_interval():
+    """One stretch, one start, one member or one block says nothing of its own noise."""
+    sample = xr.Dataset({"value": (("unit", "k"), [[1.0, 4.0]]), "size": ("unit", [3.0])})
+    means = pooled(sample)["value"].values
+    for kind in ("linear", "positive", "share", "ratio"):
+        value, low, high = interval(means, kind)
+        assert value.tolist() == [1.0, 4.0] and np.isnan([low, high]).all()
+    assert distance_interval(means)[0] == 2.5 and np.isnan(distance_interval(means)[1:]).all()
+    for resamples, value in ((horizon(np.array([41]), 100), 40), (seconds_per_step(np.array([3.0]), 10), 0.3)):
+        assert resamples[0] == pytest.approx(value) and np.isnan(interval(resamples)[1:]).all()
+
+
+@pytest.mark.parametrize(("units", "coverage"), [(2, 0.5), (3, 0.75), (4, 0.87), (8, 0.91)])
+def test_few_units_cover_as_often_as_the_page_says(units, coverage):
+    values = np.random.default_rng(0).normal(size=(2000, units))
+    weights = resampling_weights(np.ones(units))
+    _, low, high = interval(weights @ values.T / weights.sum(1, keepdims=True))
+    assert np.mean((low <= 0) & (high >= 0)) == pytest.approx(coverage, abs=0.025)
+
+
 def test_stretches_count_by_their_length_and_unknown_values_nowhere():
     sample = xr.Dataset({"value": ("unit", [1.0, 4.0, np.nan, 9.0]), "size": ("unit", [1.0, 2.0, 5.0, 0.0])})
     means = pooled(sample)["value"].values
