@@ -14,7 +14,7 @@ from sns_core.metrics.bootstrap import interval, pooled_products
 from sns_core.metrics.distances import BINS, correlation_pairs, share_at_the_ends, weighted_correlation
 from sns_core.metrics.lost import is_out_of_range
 from sns_core.metrics.rollout_metrics import spectrum_error_interval, window_table
-from sns_core.metrics.scorecard import profiles
+from sns_core.metrics.scorecard import _correlations, profiles
 from sns_core.metrics.temporal import centred, zonal_direction
 from sns_core.metrics.zonal import Profiles, cross_mean, mean_flow_scores, pair_mean, student_quantile
 
@@ -125,6 +125,30 @@ def test_the_steady_part_of_a_flow_is_the_constant_of_its_correlation():
 
 
 # --- the solver's range ---
+
+
+@pytest.mark.parametrize("grid", [(6, 6), (4, 10), (10, 4)])
+def test_all_of_a_flow_that_depends_on_y_alone_is_in_its_zonal_direction_on_any_grid(grid):
+    height, width = grid
+    profile = torch.randn(2, 3, height, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    unit = zonal_direction(profile.expand(2, 3, height, width))
+    torch.testing.assert_close(unit.square().sum((-2, -1)), torch.ones(2, dtype=torch.float64))
+
+
+def test_the_correlation_of_fluctuations_begins_at_one_and_ends_at_zero():
+    memory = np.array([1.0, 0.6, 0.2, 0.0])
+
+    def means(constant):
+        pairs, whole = np.array([8.0, 7.0, 6.0, 5.0]), constant + (1 - constant) * memory
+        values = {"correlation": whole * pairs, "correlation_pairs": pairs}
+        return xr.Dataset({name: (("resample", "lag"), value[None]) for name, value in values.items()}).assign(
+            constant=("resample", [constant])
+        )
+
+    parts = _correlations(means(0.4), means(-0.1))
+    for part in parts["fluctuation"]:
+        np.testing.assert_allclose(part.transpose("resample", "lag").values[0], memory, atol=1e-12)
+    np.testing.assert_allclose(parts["correlation"][0].values[0], 0.4 + 0.6 * memory)
 
 
 def test_a_step_is_out_of_range_where_the_solver_never_is():

@@ -109,6 +109,18 @@ def test_of_a_distance_only_the_upper_end_of_the_floor_counts():
     assert values[:3] == [True, False, False] and all(value is pd.NA for value in values[3:])
 
 
+@pytest.mark.parametrize(("start", "share"), [(0, 0.0), (5, 0.25), (10, 0.25)])
+def test_a_run_is_out_of_range_at_its_own_steps(start, share):
+    """One of two members leaves the range of the rest in the blocks 10 to 14 of 20; a run has ten blocks."""
+    energy = np.ones((3, 20 * BLOCK, 1))
+    energy[0, ::2], energy[1, 10 * BLOCK : 15 * BLOCK] = 3.0, 9.0
+    ensemble = xr.Dataset({
+        "kinetic_energy": (("member", "step", "layer"), energy), "max_abs": (("member", "step"), np.ones((3, 20 * BLOCK))),
+    })  # fmt: skip
+    runs = [(np.array([1, 2]), np.array([0]), start)]
+    assert float(floors._out_of_range(ensemble, runs, BLOCK, 10)[0]) == pytest.approx(share)
+
+
 @pytest.mark.parametrize(
     ("scores", "value", "larger", "both"),
     [

@@ -6,11 +6,14 @@ it sees, so nothing cancels.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
+from sns_core.evaluation.calibration import data_power, mean_power
 from sns_core.methods import (
     ACDM,
     BlindLevels,
@@ -116,6 +119,19 @@ def test_a_rollout_keeps_its_first_frame_as_anchor_in_the_coordinates():
     assert "anchor" not in resampled.start(fields("frame"))
 
 
+def test_the_power_of_the_data_is_that_of_the_whitened_training_frames():
+    frames = COLOUR.unwhiten(fields("training", count=200))
+    amplitude = np.sqrt(shell_power(frames[:, None].numpy()) / len(frames))
+    method = METHODS["calibrated"](surrogate, coordinates=NoiseColour(0.6, amplitude, POINTS))
+    measured = mean_power(method.whiten(frames))
+    power = data_power(method, SimpleNamespace(statistics={"shell_amplitude": amplitude.tolist()}))
+    torch.testing.assert_close(power, measured, rtol=1e-5, atol=0)
+    plain = data_power(
+        METHODS["calibrated"](surrogate), SimpleNamespace(statistics={"shell_amplitude": amplitude.tolist()})
+    )
+    torch.testing.assert_close(plain, mean_power(frames), rtol=1e-5, atol=0)
+
+
 def without_mean(frames):
     return frames - frames.mean((-2, -1), keepdim=True)
 
@@ -143,12 +159,12 @@ def batch_of_frames(count=MEMBERS):
 
 def test_a_student_without_loss_makes_the_step_of_its_teacher_before_the_noise_of_its_balance(teacher):
     quiet = METHODS["estimated levels"](surrogate, coordinates=COLOUR)
-    quiet.returned, seen = None, []
+    quiet.returned, inputs = None, []
     assert teacher.factor is not None and (quiet.factor != 1).any()
 
     def answer(stack, levels=None):
         anchor, z_prev, noise = stack.unbind(1)
-        seen.append((anchor, z_prev))
+        inputs.append((anchor, z_prev))
         carry = {"frame": COLOUR.unwhiten(z_prev), "anchor": anchor}
         z = COLOUR.whiten(quiet.step(carry, GivenNoise(noise.flatten(1)))[0]["frame"])
         return torch.stack([z_prev, z], 1), None
@@ -156,7 +172,7 @@ def test_a_student_without_loss_makes_the_step_of_its_teacher_before_the_noise_o
     batch = batch_of_frames()
     loss = student_objective(teacher, 1)(answer, batch, generator("student"))["loss"]
     assert loss < 1e-9
-    torch.testing.assert_close(seen, [(COLOUR.whiten(batch[:, 0]), COLOUR.whiten(batch[:, 1]))])
+    torch.testing.assert_close(inputs, [(COLOUR.whiten(batch[:, 0]), COLOUR.whiten(batch[:, 1]))])
     prediction = Prediction("clean", SCHEDULE)
 
     def denoiser(x_prev, x_next, s_prev, s_next, anchor=None):
@@ -181,7 +197,7 @@ def test_the_students_own_frames_have_the_noise_that_its_teacher_gives_back_and_
         lambda stack: (torch.zeros_like(stack[:, 1:]), None), batch, generator("run-up", number)
     )
     z = COLOUR.whiten(shown[-1])
-    power = torch.from_numpy(shell_power(z[:, None].numpy())) / members
+    power = mean_power(z)
     expected = CALIBRATION.returned.clone()
     assert 0 < expected[0, 2] < expected[0, 3] and expected[0, 1] == 0
     torch.testing.assert_close(power[:, 1:], expected[:, 1:], rtol=0.1, atol=1e-6)
