@@ -111,9 +111,10 @@ def resolve(config: dict, system: str) -> dict:
 
 def _deepest(error):
     """Inside alternatives, the mistake that the user is nearest to having avoided: the deepest one, not of type null."""
-    while error.context:
-        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type", e.validator != "const"))
-    return error
+    if not error.context:
+        return error
+    inside = map(_deepest, error.context)
+    return max(inside, key=lambda e: (len(e.absolute_path), e.validator != "type", e.validator != "const"))
 
 
 def _explain_first(errors: list) -> tuple[str, str]:

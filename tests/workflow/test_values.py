@@ -226,6 +226,47 @@ def test_a_message_names_the_file_and_the_line(config, root, tmp_path, monkeypat
     assert refused(merged, files).startswith("first.yaml, line 5: rollout.members: 99 exceeds")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rollout: {block_steps: 70}", "line 1: rollout.steps: 3000 is not a multiple of rollout.block_steps 70"),
+        ("hardware: {devices: 3}", "line 1: models.pointwise.training.batch: 16 does not divide among the 3 of"),
+        ("seed: 1\nrollout: {frame_stride: 7}", "line 2: figures.fields.steps: 200 is not stored"),
+        (
+            "models:\n  pointwise:\n    training: {log_every: 300}",
+            "line 3: models.pointwise.training.steps: 2000 is not",
+        ),
+        (
+            "run: mine\nuse: {methods: [solver, pointwise, sns_distilled]}",
+            "line 2: models.sns_student.calibration: 'sns' is not in use.methods",
+        ),
+        (
+            "systems: {kolmogorov: {solver: {dt: 0.03}}}",
+            "line 1: systems.kolmogorov.emulator.step: 0.05 is not a multiple",
+        ),
+    ],
+)
+def test_a_message_about_a_default_names_the_line_that_makes_it_a_mistake(
+    config, root, tmp_path, monkeypatch, change, words
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "own.yaml"
+    path.write_text(change)
+    merged = configuration.merge(config, yaml.safe_load(change))
+    message = refused(merged, ConfigFiles([path], root / "config" / "config.yaml"))
+    assert message.startswith(f"own.yaml, {words}"), message
+    typed = ConfigFiles([], root / "config" / "config.yaml", yaml.safe_load(change))
+    assert refused(merged, typed).startswith(f"--config: {words.partition(': ')[2]}")
+
+
+def test_a_source_whose_splits_have_other_names_is_told_the_names(config):
+    files = {"train": "a.nc", "val": "b.nc", "test": "c.nc"}
+    config["systems"]["mine"] = {"source": {"files": files, "variables": ["b"]}}
+    config["use"]["systems"] = ["mine"]
+    message = refused(config)
+    assert message.startswith('systems.mine.source.files: unknown key "val"') and "validation" in message
+
+
 def test_a_missing_external_rollout_is_named(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config["methods"]["mine"] = {"label": "Mine", "kind": "external", "models": {}, "file": "mine.nc"}
