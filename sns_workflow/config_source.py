@@ -29,6 +29,7 @@ def described_source(name: str, config: dict) -> dict:
     block, where = config["systems"][name], f"systems.{name}"
     spin_up = float(block["data"].get("spin_up", 0.0))
     files = _listed(f"{where}.source.files", block["source"]["files"])
+    _check_apart(f"{where}.source.files", files)
     source = {**block["source"], "files": files, "spin_up": spin_up}
     if block["data"].get("reference"):
         raise ConfigurationError(
@@ -144,6 +145,19 @@ def _listed(where: str, files) -> dict[str, list[str]] | list[str]:
             raise ConfigurationError(f"{where}: no file fits {pattern!r} in {Path.cwd()}")
         paths += fitting
     return list(dict.fromkeys(paths))
+
+
+def _check_apart(where: str, files) -> None:
+    """Raise ConfigurationError for a file that belongs to two splits: what a model learns from must not test it."""
+    split_of: dict[str, str] = {}
+    for split, paths in files.items() if isinstance(files, dict) else ():
+        for path in paths:
+            first = split_of.setdefault(os.path.realpath(path), split)
+            if first != split:
+                raise ConfigurationError(
+                    f"{where}: {path} is in {first!r} and in {split!r}, and a model must not be tested on what it has learnt; name "
+                    "other files, or one pattern for all splits (source.splits)"
+                )
 
 
 def _splits(where: str, source: dict, sizes: dict, stride: int, configured: dict) -> dict:

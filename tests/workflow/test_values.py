@@ -3,6 +3,7 @@
 import copy
 import datetime
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -265,6 +266,22 @@ def test_a_source_whose_splits_have_other_names_is_told_the_names(config):
     config["use"]["systems"] = ["mine"]
     message = refused(config)
     assert message.startswith('systems.mine.source.files: unknown key "val"') and "validation" in message
+
+
+@pytest.mark.parametrize("test", ["a/*.nc", "a/../a/2.nc", ["b/3.nc", "b/link.nc"]])
+def test_a_file_in_two_splits_is_refused(config, tmp_path, monkeypatch, test):
+    """A rollout must not be compared with a trajectory from which its model has learnt."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.nc", "a/2.nc", "b/1.nc", "b/3.nc"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("b/link.nc").symlink_to(tmp_path / "a/2.nc")
+    files = {"train": "a/*.nc", "validation": "b/1.nc", "test": test}
+    config["systems"]["mine"] = {"source": {"files": files, "variables": ["b"]}}
+    config["use"]["systems"] = ["mine"]
+    message = refused(config)
+    assert message.startswith("systems.mine.source.files: ") and "'train' and in 'test'" in message
+    assert message.endswith("name other files, or one pattern for all splits (source.splits)")
 
 
 def test_a_missing_external_rollout_is_named(config, tmp_path, monkeypatch):
