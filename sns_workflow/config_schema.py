@@ -96,7 +96,9 @@ def resolve(config: dict, system: str) -> dict:
         resolved |= described_source(system, config)
         resolved["notes"] = fit_to_files(system, resolved)
         # The solver's place among the methods is taken by the trajectories themselves.
-        recorded = cut_to_blocks(f"systems.{system}", resolved.pop("recorded"), resolved["rollout"])
+        recorded = cut_to_blocks(
+            f"systems.{system}", resolved.pop("recorded"), resolved["rollout"], resolved["source"]["start"]
+        )
         settle_diffusion(resolved["models"])
         return {**resolved, "methods": {**resolved["methods"], "solver": recorded}}
     settle_diffusion(resolved["models"])

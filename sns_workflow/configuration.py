@@ -210,10 +210,17 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             f"metrics.window: {window} is not a multiple of rollout.block_steps {rollout['block_steps']}"
         )
     test, starts = resolved["data"]["splits"]["test"]["members"], resolved["metrics"]["ensemble"]["starts"]
-    if not starts <= test or test < 2:
+    if test < 2 and "source" in resolved:
         raise ConfigurationError(
-            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test; at most as many "
-            "as these, and two of them at least"
+            f"{where}.source: holds one test trajectory, and two are needed; name more files, or cut it (source.pieces)"
+        )
+    if test < 2:
+        raise ConfigurationError(
+            f"{where}.data.splits.test.members: {test} must be at least 2, from which forecasts start"
+        )
+    if starts > test:
+        raise ConfigurationError(
+            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test; at most as many as these"
         )
     _check_user_metrics(resolved["metrics"]["user"])
     config_checks.check_labels("methods", resolved["methods"])

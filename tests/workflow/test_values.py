@@ -5,7 +5,9 @@ import datetime
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from jsonschema import Draft202012Validator
 from test_configuration import put
@@ -282,6 +284,80 @@ def test_a_file_in_two_splits_is_refused(config, tmp_path, monkeypatch, test):
     message = refused(config)
     assert message.startswith("systems.mine.source.files: ") and "'train' and in 'test'" in message
     assert message.endswith("name other files, or one pattern for all splits (source.splits)")
+
+
+def write_source(folder: Path, frames: int, units: str, members: int = 10) -> dict:
+    """Write small members, and return a source that reads them."""
+    axes = {
+        "member": range(members),
+        "time": 0.5 * np.arange(frames),
+        "y": 5.0 * np.arange(16),
+        "x": 5.0 * np.arange(16),
+    }
+    values = np.random.default_rng(1).normal(size=[len(axis) for axis in axes.values()])
+    field = xr.DataArray(values, axes, tuple(axes), "b")
+    for axis in ("y", "x"):
+        field[axis].attrs["units"] = units
+    field.to_netcdf(folder / "mine.nc")
+    return {"source": {"files": "mine.nc", "variables": ["b"]}}
+
+
+def test_a_single_test_trajectory_is_refused_with_the_ways_out(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, 200, "m", members=3)
+    config["use"] = {"systems": ["mine"], "methods": ["solver", "pointwise"]}
+    assert refused(config).startswith("systems.mine.source: holds one test trajectory, and two are needed; name more")
+    config["systems"]["mine"]["source"]["pieces"] = 2
+    read(config)
+    config["use"]["systems"] = ["kolmogorov"]
+    put(config, f"{DATA}.splits.test.members", 1)
+    config["rollout"]["members"] = 1
+    assert refused(config) == f"{DATA}.splits.test.members: 1 must be at least 2, from which forecasts start"
+
+
+def test_short_test_trajectories_are_said_to_be_short(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, 30, "m")
+    config["use"]["systems"] = ["mine"]
+    message = refused(config)
+    assert "source.files: a test trajectory has 30 frames, and rollout.block_steps 50 needs 51" in message, message
+    config["systems"]["mine"]["source"]["start"] = 9
+    assert "source.start: 20 frames of a test trajectory follow" in refused(config)
+
+
+@pytest.mark.parametrize(
+    ("frames", "steps", "lags", "map_lags"), [(61, 50, 16, 4), (100, 50, 16, 4), (101, 100, 60, 15)]
+)
+def test_lags_are_fitted_to_the_whole_blocks_of_short_trajectories(
+    config, tmp_path, monkeypatch, frames, steps, lags, map_lags
+):
+    """The data have 60 steps, say, and stand for the solver in whole blocks of 50: so many steps bound the lags."""
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, frames, "m")
+    config["use"] = {"systems": ["mine"], "methods": ["solver", "pointwise"]}
+    resolved = read(config).systems["mine"]
+    assert resolved["methods"]["solver"]["steps"] == steps
+    assert (resolved["rollout"]["lags"], resolved["metrics"]["map_lags"]) == (lags, map_lags)
+
+
+@pytest.mark.parametrize(
+    ("units", "periodic", "words"),
+    [
+        ("m", {}, []),
+        ("degrees", {"y": False}, ["systems.mine.source: positions are in degrees", "closer along x"]),
+        ("degrees_north", {}, ["systems.mine.source: positions are in degrees", "source.periodic: {y: false}"]),
+    ],
+)
+def test_a_run_says_that_latitudes_and_longitudes_are_taken_for_a_plane(
+    config, tmp_path, monkeypatch, units, periodic, words
+):
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, 60, units)
+    config["systems"]["mine"]["source"]["periodic"] = periodic
+    config["use"] = {"systems": ["mine"], "methods": ["solver", "pointwise"]}
+    notes = " ".join(line for line in read(config).notes if "degrees" in line)
+    assert bool(notes) == bool(words) and all(word in notes for word in words), notes
+    assert ("source.periodic" in notes) == (units == "degrees_north")
 
 
 def test_a_missing_external_rollout_is_named(config, tmp_path, monkeypatch):
