@@ -20,7 +20,7 @@ IN_A_CLONE = Path(PROJECT, "sns_workflow").is_dir()
 # A clone runs its own code and not the installed one. From an address there is no folder, and the installed packages are used.
 if IN_A_CLONE:
     sys.path.insert(0, PROJECT)
-from sns_core.catalogue import ALONE, REFINEMENTS
+from sns_core.catalogue import ALONE, REFINEMENTS, WITHOUT_NETWORKS
 from sns_core.evaluation.settling import counted_steps
 from sns_core.grids import grid_shape, longer_side
 from sns_core.plugins import class_of, is_calibrated, objective_class

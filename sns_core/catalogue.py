@@ -45,6 +45,7 @@ OBJECTIVES = {
     "pde_refiner": "sns_core.training.increments.PDERefinerObjective",
 }
 REFINEMENTS = ("refinement", "calibrated_refinement")  # kinds that refine a surrogate's step by a denoiser
+WITHOUT_NETWORKS = ("solver", "external")  # kinds that run no network: they have no number format to set
 ALONE = ("pointwise", "stochastic_surrogate")  # kinds that run a surrogate alone
 
 ATTENTION_HEADS = 4  # of a network with attention, whose channels at the bottom they divide among themselves

@@ -5,6 +5,7 @@ twice, an empty file, an anchor inside its own value and numbers that YAML reads
 and a message about a value can name its file and line.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,8 +36,31 @@ class ConfigFiles:
                 raise ConfigurationError(f"{relative(path)}: the file is empty; name at least one key, or leave it out")
             _check_node(node, "", relative(path), (), set())
 
-    def locate(self, key: str) -> str:
-        """Return "file, line N: " of a key, or of the nearest key above it; "--config: " for the command line; else ""."""
+    def locate(self, key: str, message: str = "") -> str:
+        """Return "file, line N: " of a key, or of the nearest key above it; "--config: " for the command line; else "".
+
+        `message`: of a mistake about the key. Where the key has its default value, the place is that of another key in the
+        message which the user has set: the two do not fit each other, and the default fits all other defaults.
+        """
+        place = self._locate(key)
+        if not self.default or not place.startswith(f"{relative(self.default)}, "):
+            return place
+        changed = ConfigFiles(self.paths, command_line=self.command_line)
+        changed._nodes = self._nodes
+        # A message shortens a key to the part after what it shares with the first one: a single word is the key of a sibling.
+        parents = [*itertools.accumulate(re.findall(r"[^.]+\.", key)), ""]
+        words = dict.fromkeys(re.findall(r"[A-Za-z_][\w-]*(?:\.[\w-]+)*", message))
+        keys = (f"{parent}{word}" for word in words for parent in (parents if "." in word else parents[-2:-1]))
+        return next((changed._locate(candidate) for candidate in keys if changed._holds(candidate)), place)
+
+    def _holds(self, key: str) -> bool:
+        """Whether --config or an overlay sets a key."""
+        nodes = (self._node(path) for path in self.paths)
+        return _depth(self.command_line, key) or any(
+            isinstance(node, yaml.MappingNode) and not _follow(node, key)[0] for node in nodes
+        )
+
+    def _locate(self, key: str) -> str:
         if self.command_line and _depth(self.command_line, key):
             return "--config: "
         candidates = []

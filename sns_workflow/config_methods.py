@@ -7,6 +7,7 @@ import contextlib
 
 from sns_core import plugins
 from sns_core.options import check
+from sns_workflow.config_checks import nearest
 from sns_workflow.config_schema import RENAMED
 from sns_workflow.config_values import ConfigurationError, plain
 
@@ -50,9 +51,9 @@ def _settle(
         if key not in keys and key not in options:
             renamed = RENAMED.get(f"{where.partition('.')[0]}.*.{key}")
             hint = f" (it is called {renamed.rpartition('.')[2]!r} now)" if renamed else ""
-            raise ConfigurationError(
-                f"{where}.{key}: {what} has no such option{hint}; it takes {', '.join(options) or 'none'}"
-            )
+            close = nearest(key, {*keys, *options}) if not renamed else ""
+            takes = close if "did you mean" in close else f"; it takes {', '.join(options) or 'none'}"
+            raise ConfigurationError(f"{where}.{key}: {what} has no such option{hint}{takes}")
     for key, option in options.items():
         if key in spec:
             try:

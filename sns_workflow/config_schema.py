@@ -96,7 +96,9 @@ def resolve(config: dict, system: str) -> dict:
         resolved |= described_source(system, config)
         resolved["notes"] = fit_to_files(system, resolved)
         # The solver's place among the methods is taken by the trajectories themselves.
-        recorded = cut_to_blocks(f"systems.{system}", resolved.pop("recorded"), resolved["rollout"])
+        recorded = cut_to_blocks(
+            f"systems.{system}", resolved.pop("recorded"), resolved["rollout"], resolved["source"]["start"]
+        )
         settle_diffusion(resolved["models"])
         return {**resolved, "methods": {**resolved["methods"], "solver": recorded}}
     settle_diffusion(resolved["models"])
@@ -111,9 +113,10 @@ def resolve(config: dict, system: str) -> dict:
 
 def _deepest(error):
     """Inside alternatives, the mistake that the user is nearest to having avoided: the deepest one, not of type null."""
-    while error.context:
-        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type", e.validator != "const"))
-    return error
+    if not error.context:
+        return error
+    inside = map(_deepest, error.context)
+    return max(inside, key=lambda e: (len(e.absolute_path), e.validator != "type", e.validator != "const"))
 
 
 def _explain_first(errors: list) -> tuple[str, str]:

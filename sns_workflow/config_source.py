@@ -29,6 +29,7 @@ def described_source(name: str, config: dict) -> dict:
     block, where = config["systems"][name], f"systems.{name}"
     spin_up = float(block["data"].get("spin_up", 0.0))
     files = _listed(f"{where}.source.files", block["source"]["files"])
+    _check_apart(f"{where}.source.files", files)
     source = {**block["source"], "files": files, "spin_up": spin_up}
     if block["data"].get("reference"):
         raise ConfigurationError(
@@ -98,9 +99,12 @@ def fit_to_files(system: str, resolved: dict) -> list[str]:
             )
             section[key] = value
 
+    lines += _notes_on_degrees(system, resolved)
     fit("rollout", rollout, "members", members, max(1, members // 2))  # floors need twice as many in the files
     fit("metrics.ensemble", metrics["ensemble"], "starts", members, members)
-    steps = min(splits["test"]["frames"] - 1, recorded)
+    # The trajectories stand for the solver in whole blocks of statistics.
+    blocks = min(recorded, rollout["steps"]) // rollout["block_steps"] * rollout["block_steps"]
+    steps = min(splits["test"]["frames"] - 1, blocks or recorded)
     fit("rollout", rollout, "lags", steps, max(1, steps // 3))
     stored = steps // rollout["frame_stride"]
     fit("metrics", metrics, "map_lags", stored, max(1, stored // 3))
@@ -121,13 +125,34 @@ def fit_to_files(system: str, resolved: dict) -> list[str]:
     return lines
 
 
-def cut_to_blocks(where: str, recorded: dict, rollout: dict) -> dict:
-    """Return the stand-in of the solver with as many steps as the test trajectories have, in whole blocks of statistics."""
+def _notes_on_degrees(system: str, resolved: dict) -> list[str]:
+    """Return a line about positions on a sphere, which count as positions on a plane; none where they are in other units."""
+    if resolved["system"]["parameters"]["length_units"] != "degree":
+        return []
+    line = (
+        f"systems.{system}.source: positions are in degrees and count as those of a plane, but on a sphere points lie closer along x "
+        "towards the poles; interpolate to a plane, or stay near the equator"
+    )
+    if resolved["source"]["periodic"]["y"]:
+        line += "; the flow is taken to be periodic along y, so say source.periodic: {y: false} if y is a latitude"
+    return [line]
+
+
+def cut_to_blocks(where: str, recorded: dict, rollout: dict, start: int) -> dict:
+    """Return the stand-in of the solver with as many steps as the test trajectories have, in whole blocks of statistics.
+
+    `start`: the frame of the test trajectories from which rollouts start.
+    """
     block = rollout["block_steps"]
     steps = min(recorded["steps"], rollout["steps"]) // block * block
     if steps < block:
+        if start == 0:
+            raise ConfigurationError(
+                f"{where}.source.files: a test trajectory has {recorded['steps'] + 1} frames, and rollout.block_steps {block} needs "
+                f"{block + 1}; name longer ones, or take shorter blocks"
+            )
         raise ConfigurationError(
-            f"{where}.source.start: {recorded['steps']} frames of the test trajectories follow on the frame from which rollouts start, and "
+            f"{where}.source.start: {recorded['steps']} frames of a test trajectory follow on the frame from which rollouts start, and "
             f"rollout.block_steps is {block}; start earlier, or take shorter blocks"
         )
     return {**recorded, "steps": steps, "segment_steps": min(rollout["segment_steps"], steps)}
@@ -144,6 +169,19 @@ def _listed(where: str, files) -> dict[str, list[str]] | list[str]:
             raise ConfigurationError(f"{where}: no file fits {pattern!r} in {Path.cwd()}")
         paths += fitting
     return list(dict.fromkeys(paths))
+
+
+def _check_apart(where: str, files) -> None:
+    """Raise ConfigurationError for a file that belongs to two splits: what a model learns from must not test it."""
+    split_of: dict[str, str] = {}
+    for split, paths in files.items() if isinstance(files, dict) else ():
+        for path in paths:
+            first = split_of.setdefault(os.path.realpath(path), split)
+            if first != split:
+                raise ConfigurationError(
+                    f"{where}: {path} is in {first!r} and in {split!r}, and a model must not be tested on what it has learnt; name "
+                    "other files, or one pattern for all splits (source.splits)"
+                )
 
 
 def _splits(where: str, source: dict, sizes: dict, stride: int, configured: dict) -> dict:

@@ -97,7 +97,8 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
         notes += config_checks.fit_figures(whole["figures"], systems)
         return Configuration(whole, systems, reused_results(whole), tuple(notes))
     except ConfigurationError as error:
-        raise ConfigurationError(f"{files.locate(error.key) if error.key else ''}{error}", error.key) from None
+        place = files.locate(error.key, str(error)) if error.key else ""
+        raise ConfigurationError(f"{place}{error}", error.key) from None
 
 
 def _settle_shared(section: str, whole: dict, systems: dict[str, dict]) -> None:
@@ -197,7 +198,7 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
     for method, spec in resolved["methods"].items():
         _check_method(f"methods.{method}", spec, resolved)
     for model in used:
-        _check_calibration(f"models.{model}", resolved["models"][model], resolved["methods"])
+        _check_calibration(f"models.{model}", resolved["models"][model], resolved["methods"], config["methods"])
     rollout, window = resolved["rollout"], resolved["metrics"]["window"]
     if rollout["members"] > resolved["data"]["splits"]["test"]["members"]:
         raise ConfigurationError(
@@ -209,10 +210,17 @@ def _check_system(name: str, config: dict, files_must_exist: bool) -> dict:
             f"metrics.window: {window} is not a multiple of rollout.block_steps {rollout['block_steps']}"
         )
     test, starts = resolved["data"]["splits"]["test"]["members"], resolved["metrics"]["ensemble"]["starts"]
-    if not starts <= test or test < 2:
+    if test < 2 and "source" in resolved:
         raise ConfigurationError(
-            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test; at most as many "
-            "as these, and two of them at least"
+            f"{where}.source: holds one test trajectory, and two are needed; name more files, or cut it (source.pieces)"
+        )
+    if test < 2:
+        raise ConfigurationError(
+            f"{where}.data.splits.test.members: {test} must be at least 2, from which forecasts start"
+        )
+    if starts > test:
+        raise ConfigurationError(
+            f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test; at most as many as these"
         )
     _check_user_metrics(resolved["metrics"]["user"])
     config_checks.check_labels("methods", resolved["methods"])
@@ -339,8 +347,11 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
         )
 
 
-def _check_calibration(where: str, spec: dict, methods: dict) -> None:
-    """Check the method whose calibration a training reads: it is in use, has the models of the training, and its defaults."""
+def _check_calibration(where: str, spec: dict, methods: dict, described: dict) -> None:
+    """Check the method whose calibration a training reads: it is in use, has the models of the training, and its defaults.
+
+    `methods`: those in use; `described`: all that the configuration describes.
+    """
     name, objective = spec.get("calibration"), spec["objective"]
     if not plugins.class_is_calibrated(plugins.objective_class(objective)):
         if name is not None:
@@ -348,13 +359,14 @@ def _check_calibration(where: str, spec: dict, methods: dict) -> None:
         return
     refinements = [method for method, value in methods.items() if value["kind"] == "calibrated_refinement"]
     if name not in refinements:
-        what = (
-            f"{name!r} is no calibrated refinement of this run{nearest(name, refinements)}; "
-            if name
-            else "is missing; "
-        )
+        if name in described and described[name]["kind"] == "calibrated_refinement":
+            raise ConfigurationError(
+                f"{where}.calibration: {name!r} is not in use.methods; name it there, too: the training reads what it measures"
+            )
+        close = nearest(name, refinements) if name and refinements else ""
+        what = f"{name!r} is no calibrated refinement of this run{close}" if name else "is missing"
         raise ConfigurationError(
-            f"{where}.calibration: {what}name a method of use.methods that refines with the models of this one, such as sns"
+            f"{where}.calibration: {what}; name a method of use.methods that refines with the models of this one, such as sns"
         )
     method = methods[name]
     if method["models"] != teachers_of(spec):

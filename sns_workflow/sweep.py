@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sns_core.catalogue import WITHOUT_NETWORKS
 from sns_core.files import digest
 from sns_core.plugins import is_calibrated
 from sns_core.record import RUN
@@ -196,7 +197,7 @@ def dependencies(checked: configuration.Configuration) -> dict[str, dict]:
                 }
             if spec["kind"] == "external":
                 continue
-            run = {**computed, "method": spec, "models": models}
+            run = {**(data if spec["kind"] in WITHOUT_NETWORKS else computed), "method": spec, "models": models}
             if is_calibrated(spec["kind"]):
                 needs[rf"{system}/calibrations/{re.escape(method)}\.json"] = run
             run |= {"rollout": rollout, "ensemble": resolved["metrics"]["ensemble"]}

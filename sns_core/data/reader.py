@@ -101,17 +101,25 @@ class Recording:
 
     def read(self, member: int, times: slice) -> np.ndarray:
         """Return frames (time, layer, y, x) of the member at a position. Raise UserError where one is not finite."""
-        with dask.config.set(scheduler=dask.get):
-            values = self.frames.isel(member=member, time=times).values
-        finite = np.isfinite(values).all((1, 2, 3))
-        if not finite.all():
-            first = (times.start or 0) + int(np.argmin(finite))
+        values = self._values(member, times)
+        if not np.isfinite(values).all():
+            first = self._first_missing(member)
             number, frames, time = self.origins[member] if self.origins else (self.members[member], 0, 0.0)
             raise UserError(
                 f"{self.file_of(member, first)}: member {number} has missing or infinite values from time "
                 f"{self.times[first] + time:g} (frame {self.numbers[first] + frames}) on; leave the member out, or keep the frames before"
             )
         return values
+
+    def _values(self, member: int, times: slice) -> np.ndarray:
+        with dask.config.set(scheduler=dask.get):
+            return self.frames.isel(member=member, time=times).values
+
+    def _first_missing(self, member: int) -> int:
+        """Return the position of the first frame of a member, one of whose frames is not finite, that is not finite."""
+        blocks = (slice(first, first + self.block) for first in range(0, len(self.times), self.block))
+        finite = (np.isfinite(self._values(member, block)).all((1, 2, 3)) for block in blocks)
+        return next(index for index, good in enumerate(itertools.chain.from_iterable(finite)) if not good)
 
     def part(self, members: slice = slice(None), times: slice = slice(None)) -> "Recording":
         """Return some members and some times, by their positions; `times` may leave out frames."""
@@ -490,11 +498,17 @@ def check_alike(first: Recording, part: Recording) -> None:
         refuse("frames (layer, y, x) of", part.frames.shape[2:], first.frames.shape[2:])
     for name in ("layers", "units", "time_units"):
         if getattr(part, name) != getattr(first, name):
-            refuse(name.replace("_", " "), getattr(part, name), getattr(first, name))
+            refuse(name.replace("_", " "), *(_listed(getattr(recording, name)) for recording in (part, first)))
     for name in ("y", "x"):
         axis, expected = getattr(part, name), getattr(first, name)
         if axis.units != expected.units or not _same_points(axis, expected):
             refuse(f"{name} of", _described(axis), _described(expected))
+
+
+def _listed(labels: tuple | str | None) -> str:
+    """Return labels or units in words, each once."""
+    words = [labels] if isinstance(labels, str) else labels or []
+    return ", ".join(dict.fromkeys(str(word) for word in words if word != "")) or "none"
 
 
 def _same_points(axis: Axis, expected: Axis) -> bool:
@@ -590,6 +604,11 @@ def _with_even_steps(part: Recording) -> Recording:
         part = replace(part, frames=part.frames.isel(time=keep), times=part.times[keep], files=files)
         steps = np.diff(part.times)
     uneven = np.flatnonzero(np.abs(steps - step) > 0.01 * step + 2 * part.rounding)
+    if 2 * len(uneven) > len(steps) > 1:
+        raise UserError(
+            f"{part.path}: its frames are {steps.min():.3g} to {steps.max():.3g} apart in time; interpolate them to even times, or "
+            "write them at a fixed time step"
+        )
     if len(uneven):
         index = int(uneven[0])
         raise UserError(

@@ -76,9 +76,14 @@ def _share(recording: Recording, splits: dict, wanted: str) -> Recording:
     counts = {name: max(1, round(splits[name] * total)) for name in ("validation", "test")}
     counts = {"train": total - sum(counts.values()) - 2 * gap, **counts}
     if counts["train"] < 1:
+        what, gaps, remedy = (
+            ("frames", f", two gaps of {gap}", "change source.splits")
+            if by == "time"
+            else ("members", "", "split the times of each (source.splits: {by: time})")
+        )
         raise UserError(
-            f"{recording.path}: {total} {by}s cannot be split into {counts['validation']} for validation, {counts['test']} for the test "
-            f"and two gaps of {gap}; name more files, or change source.splits"
+            f"{recording.path}: {total} {what} cannot be split into {counts['validation']} for validation, {counts['test']} for the "
+            f"test{gaps} and 1 or more for training; name more files, or {remedy}"
         )
     first = 0
     for name in SPLITS:
@@ -97,6 +102,10 @@ def facts_of(source: dict) -> dict:
     """
     recordings = {split: open_split(source, split) for split in (*SPLITS, CONTINUED)}
     first = recordings["train"]
+    if len(first.times) < 2:
+        raise UserError(
+            f"{first.path}: holds one frame of each training member, and a step takes two; name files that follow each other in time"
+        )
     for recording in recordings.values():
         _check_split(first, recording)
     height, width = first.frames.shape[-2:]

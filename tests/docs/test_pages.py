@@ -23,6 +23,7 @@ BY_SNAKEMAKE = {
     "MissingInputException",
     "BUG: Out of jobs ready to be started",
     "Config file must be given as JSON or YAML with keys at top level.",
+    "file is not valid JSON or YAML.",
 }
 
 

@@ -211,6 +211,7 @@ def test_names_of_dimensions_may_be_said(field, tmp_path):
 REFUSED = {
     "no such variable": (lambda f: f.rename("c"), "holds no 'b', only 'c'"),
     "a missing step": (lambda f: f.isel(time=[0, 1, 3, 4, 5]), "time goes from 0.5 to 1.5 in a step, and elsewhere by 0.5"),
+    "uneven times": (lambda f: f.assign_coords(time=f.time**1.5), r"its frames are 0\.354 to 1\.12 apart in time; interpolate them"),
     "two frames at a time": (lambda f: f.assign_coords(time=[0, 0.5, 0.5, 1, 1.5, 2]), "two different frames at time 0.5"),
     "no times": (lambda f: f.drop_vars("time"), "no coordinate 'time'"),
     "text as times": (lambda f: f.assign_coords(time=list("abcdef")), "'time' holds a, b, c, …; it needs finite numbers"),
@@ -238,7 +239,8 @@ def test_what_cannot_be_understood_is_one_line(field, tmp_path, change, words):
 UNLIKE = {
     "another grid": (lambda f: f.assign_coords(x=f.x * 2), "has x of 0 to 28, "),
     "fewer points": (lambda f: f.isel(x=slice(4)), r"frames \(layer, y, x\) of \(1, 8, 4\)"),
-    "other units": (lambda f: f.assign_attrs(units="km s-1"), "has units"),
+    "other units": (lambda f: f.assign_attrs(units="km s-1"), r"b\.nc: has units km s-1, \S+a\.nc has m s-1; name files of one data set"),
+    "no units": (lambda f: f.drop_attrs(), r"b\.nc: has units none, \S+a\.nc has m s-1"),
     "shorter": (lambda f: f.isel(time=slice(3)), "holds 3 frames, .* 6; members of one split are of one length"),
     "a gap between files": (lambda f: f.assign_coords(time=f.time + 9), r"neither the same times nor the next ones; say source\.join"),
 }  # fmt: skip

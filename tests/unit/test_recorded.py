@@ -436,12 +436,20 @@ REFUSED = {
     "a vorticity between walls": (
         lambda f: f, {"periodic": {"y": False, "x": True}, "velocity": "vorticity"}, "is known on a periodic domain alone"
     ),
-    "too few members": (lambda f: f.isel(member=slice(2)), {}, "2 members cannot be split into 1 for validation, 1 for the test"),
+    "too few members": (
+        lambda f: f.isel(member=slice(2)), {},
+        r"2 members cannot be split into 1 for validation, 1 for the test and 1 or more for training; .*source\.splits: \{by: time\}",
+    ),
+    "too few frames": (
+        lambda f: f.isel(time=slice(6)), {"splits": {"by": "time", "validation": 0.2, "test": 0.2, "gap": 2}},
+        "6 frames cannot be split into 1 for validation, 1 for the test, two gaps of 2 and 1 or more for training; name more files",
+    ),
+    "a single frame": (lambda f: f.isel(time=[0]), {}, "holds one frame of each training member, and a step takes two"),
     "no such channel": (lambda f: f, {"velocity": ["u", "w"]}, r"source\.velocity: 'w' is none of the channels h, u"),
     "zero": (lambda f: f.assign(u=0 * f.u), {}, r"the channel 'u' is 0 everywhere; .* source\.static"),
     "constant": (lambda f: f.assign(h=0 * f.h + 7.5), {}, "the channel 'h' is 7.5 everywhere"),
     "never changing": (lambda f: f.assign(u=0 * f.u + f.u[:, 0]), {}, r"the channel 'u' never changes; name it under source\.static"),
-    "missing values": (lambda f: f.where(f.time < 5), {}, r"member 0 has missing or infinite values from time 5.5"),
+    "missing values": (lambda f: f.where(f.time < 5), {}, r"member 0 has missing or infinite values from time 5 \(frame 10\) on"),
 }  # fmt: skip
 
 

@@ -28,6 +28,9 @@ SOLVER = "systems.kolmogorov.solver"
 MISTAKES = {
     "misspelt top key": ("rolout", {}, ['unknown key "rolout"', "'rollout'"]),
     "misspelt deep key": ("models.pointwise.training.leraning_rate", 1.0, ["models.pointwise.training", "'learning_rate'"]),
+    "misspelt section of a model": ("models.pointwise.trainig", {"steps": 3000}, ["models.pointwise.trainig", "did you mean 'training'?"]),
+    "misspelt option of a model": ("models.sns_student.runup", 4, ["models.sns_student.runup", "did you mean 'run_up'?"]),
+    "misspelt steps of a method": ("methods.sns.segment_step", 50, ["methods.sns.segment_step", "did you mean 'segment_steps'?"]),
     "missing key": (f"{SOLVER}.resolution", None, [SOLVER, "'resolution'", "missing"]),
     "negative viscosity": (f"{SOLVER}.viscosity", -1e-3, [f"{SOLVER}.viscosity", "at least 0"]),
     "viscosity as text": (f"{SOLVER}.viscosity", "1e-3", ["viscosity", "is not a number", "1.0e-3"]),

@@ -112,6 +112,22 @@ def test_jobs_with_gpus_start_on_gpus_of_their_own_unless_one_is_named(root, tmp
     )
 
 
+def test_rollouts_without_networks_depend_on_no_setting_of_networks(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rollouts, needs = [], []
+    for overlay in ({}, {"hardware": {"precision": "float32", "compile": True}}):
+        config = merged(root, overlay)
+        with graph_of_jobs(str(root / "Snakefile"), config, ["all"]) as graph:
+            jobs = [job for job in graph.jobs if job.rule.name in ("rollout_segment", "rollout_ensemble")]
+            rollouts.append({str(job.output[0]): (job.wildcards.method, job.params.settings) for job in jobs})
+        needs.append(dependencies(read(config)))
+    changed = {rollouts[0][name][0] for name in rollouts[0] if rollouts[0][name] != rollouts[1][name]}
+    assert changed == set(merged(root)["use"]["methods"]) - {"solver"}
+    shared = [pattern for pattern in needs[0] if needs[0][pattern] == needs[1][pattern]]
+    assert any(re.fullmatch(pattern, "kolmogorov/rollouts/solver/0-1/segment_0000.nc") for pattern in shared)
+    assert not any(re.fullmatch(pattern, "kolmogorov/rollouts/sns/0-1/segment_0000.nc") for pattern in shared)
+
+
 def change(key: str, value) -> dict:
     for name in reversed(key.split(".")):
         value = {name: value}

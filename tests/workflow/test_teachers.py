@@ -167,7 +167,8 @@ def test_a_student_of_a_refinement_is_trained_after_the_calibration_of_its_teach
 
 CALIBRATION_MISTAKES = {
     "none": (lambda c: c["models"]["sns_student"].pop("calibration"), "models.sns_student.calibration: is missing; name a method of"),
-    "not in use": (lambda c: c["use"]["methods"].remove("sns"), "'sns' is no calibrated refinement of this run"),
+    "not in use": (lambda c: c["use"]["methods"].remove("sns"), "'sns' is not in use.methods; name it there, too"),
+    "no refinement": (lambda c: c["models"]["sns_student"].update(calibration="pointwise"), "'pointwise' is no calibrated refinement of"),
     "a word": (lambda c: c["models"]["sns_student"].update(calibration="sns_"), "refinement of this run; did you mean 'sns'?"),
     "other models": (lambda c: c["methods"]["sns"].update(models={"surrogate": "pointwise", "denoiser": "sns_white"}), "name the same"),
     "options": (lambda c: c["methods"]["sns"].update(level=5), "'sns' sets level, which a student does not learn"),

@@ -3,8 +3,11 @@
 import copy
 import datetime
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 import yaml
 from jsonschema import Draft202012Validator
 from test_configuration import put
@@ -224,6 +227,137 @@ def test_a_message_names_the_file_and_the_line(config, root, tmp_path, monkeypat
         config, yaml.safe_load(first.read_text().replace("base: &base {lags: 7}\n", "").replace("*base", "{}"))
     )
     assert refused(merged, files).startswith("first.yaml, line 5: rollout.members: 99 exceeds")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("rollout: {block_steps: 70}", "line 1: rollout.steps: 3000 is not a multiple of rollout.block_steps 70"),
+        ("hardware: {devices: 3}", "line 1: models.pointwise.training.batch: 16 does not divide among the 3 of"),
+        ("seed: 1\nrollout: {frame_stride: 7}", "line 2: figures.fields.steps: 200 is not stored"),
+        (
+            "models:\n  pointwise:\n    training: {log_every: 300}",
+            "line 3: models.pointwise.training.steps: 2000 is not",
+        ),
+        (
+            "run: mine\nuse: {methods: [solver, pointwise, sns_distilled]}",
+            "line 2: models.sns_student.calibration: 'sns' is not in use.methods",
+        ),
+        (
+            "systems: {kolmogorov: {solver: {dt: 0.03}}}",
+            "line 1: systems.kolmogorov.emulator.step: 0.05 is not a multiple",
+        ),
+    ],
+)
+def test_a_message_about_a_default_names_the_line_that_makes_it_a_mistake(
+    config, root, tmp_path, monkeypatch, change, words
+):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "own.yaml"
+    path.write_text(change)
+    merged = configuration.merge(config, yaml.safe_load(change))
+    message = refused(merged, ConfigFiles([path], root / "config" / "config.yaml"))
+    assert message.startswith(f"own.yaml, {words}"), message
+    typed = ConfigFiles([], root / "config" / "config.yaml", yaml.safe_load(change))
+    assert refused(merged, typed).startswith(f"--config: {words.partition(': ')[2]}")
+
+
+def test_a_source_whose_splits_have_other_names_is_told_the_names(config):
+    files = {"train": "a.nc", "val": "b.nc", "test": "c.nc"}
+    config["systems"]["mine"] = {"source": {"files": files, "variables": ["b"]}}
+    config["use"]["systems"] = ["mine"]
+    message = refused(config)
+    assert message.startswith('systems.mine.source.files: unknown key "val"') and "validation" in message
+
+
+@pytest.mark.parametrize("test", ["a/*.nc", "a/../a/2.nc", ["b/3.nc", "b/link.nc"]])
+def test_a_file_in_two_splits_is_refused(config, tmp_path, monkeypatch, test):
+    """A rollout must not be compared with a trajectory from which its model has learnt."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.nc", "a/2.nc", "b/1.nc", "b/3.nc"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    Path("b/link.nc").symlink_to(tmp_path / "a/2.nc")
+    files = {"train": "a/*.nc", "validation": "b/1.nc", "test": test}
+    config["systems"]["mine"] = {"source": {"files": files, "variables": ["b"]}}
+    config["use"]["systems"] = ["mine"]
+    message = refused(config)
+    assert message.startswith("systems.mine.source.files: ") and "'train' and in 'test'" in message
+    assert message.endswith("name other files, or one pattern for all splits (source.splits)")
+
+
+def write_source(folder: Path, frames: int, units: str, members: int = 10) -> dict:
+    """Write small members, and return a source that reads them."""
+    axes = {
+        "member": range(members),
+        "time": 0.5 * np.arange(frames),
+        "y": 5.0 * np.arange(16),
+        "x": 5.0 * np.arange(16),
+    }
+    values = np.random.default_rng(1).normal(size=[len(axis) for axis in axes.values()])
+    field = xr.DataArray(values, axes, tuple(axes), "b")
+    for axis in ("y", "x"):
+        field[axis].attrs["units"] = units
+    field.to_netcdf(folder / "mine.nc")
+    return {"source": {"files": "mine.nc", "variables": ["b"]}}
+
+
+def test_a_single_test_trajectory_is_refused_with_the_ways_out(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, 200, "m", members=3)
+    config["use"] = {"systems": ["mine"], "methods": ["solver", "pointwise"]}
+    assert refused(config).startswith("systems.mine.source: holds one test trajectory, and two are needed; name more")
+    config["systems"]["mine"]["source"]["pieces"] = 2
+    read(config)
+    config["use"]["systems"] = ["kolmogorov"]
+    put(config, f"{DATA}.splits.test.members", 1)
+    config["rollout"]["members"] = 1
+    assert refused(config) == f"{DATA}.splits.test.members: 1 must be at least 2, from which forecasts start"
+
+
+def test_short_test_trajectories_are_said_to_be_short(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, 30, "m")
+    config["use"]["systems"] = ["mine"]
+    message = refused(config)
+    assert "source.files: a test trajectory has 30 frames, and rollout.block_steps 50 needs 51" in message, message
+    config["systems"]["mine"]["source"]["start"] = 9
+    assert "source.start: 20 frames of a test trajectory follow" in refused(config)
+
+
+@pytest.mark.parametrize(
+    ("frames", "steps", "lags", "map_lags"), [(61, 50, 16, 4), (100, 50, 16, 4), (101, 100, 60, 15)]
+)
+def test_lags_are_fitted_to_the_whole_blocks_of_short_trajectories(
+    config, tmp_path, monkeypatch, frames, steps, lags, map_lags
+):
+    """The data have 60 steps, say, and stand for the solver in whole blocks of 50: so many steps bound the lags."""
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, frames, "m")
+    config["use"] = {"systems": ["mine"], "methods": ["solver", "pointwise"]}
+    resolved = read(config).systems["mine"]
+    assert resolved["methods"]["solver"]["steps"] == steps
+    assert (resolved["rollout"]["lags"], resolved["metrics"]["map_lags"]) == (lags, map_lags)
+
+
+@pytest.mark.parametrize(
+    ("units", "periodic", "words"),
+    [
+        ("m", {}, []),
+        ("degrees", {"y": False}, ["systems.mine.source: positions are in degrees", "closer along x"]),
+        ("degrees_north", {}, ["systems.mine.source: positions are in degrees", "source.periodic: {y: false}"]),
+    ],
+)
+def test_a_run_says_that_latitudes_and_longitudes_are_taken_for_a_plane(
+    config, tmp_path, monkeypatch, units, periodic, words
+):
+    monkeypatch.chdir(tmp_path)
+    config["systems"]["mine"] = write_source(tmp_path, 60, units)
+    config["systems"]["mine"]["source"]["periodic"] = periodic
+    config["use"] = {"systems": ["mine"], "methods": ["solver", "pointwise"]}
+    notes = " ".join(line for line in read(config).notes if "degrees" in line)
+    assert bool(notes) == bool(words) and all(word in notes for word in words), notes
+    assert ("source.periodic" in notes) == (units == "degrees_north")
 
 
 def test_a_missing_external_rollout_is_named(config, tmp_path, monkeypatch):

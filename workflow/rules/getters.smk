@@ -106,6 +106,15 @@ def get_surrogate_method(system, method) -> str:
     )
 
 
+def network_setting(name, without):
+    """Setting of a stage that runs one method: one of `hardware` that concerns networks. `without`: for a method without any."""
+    return lambda wildcards: (
+        without
+        if get_methods(wildcards.system)[wildcards.method]["kind"] in WITHOUT_NETWORKS
+        else config["hardware"][name]
+    )
+
+
 # Settings of every stage that runs one method.
 METHOD = {
     "name": lambda wildcards: wildcards.method,
@@ -113,7 +122,7 @@ METHOD = {
     "models": lambda wildcards: get_measured_roles(wildcards.system, wildcards.method),
     "seed": config["seed"],
     "device": config["hardware"]["device"],
-    "precision": config["hardware"]["precision"],
+    "precision": network_setting("precision", without="auto"),
 }
 
 
