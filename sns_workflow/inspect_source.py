@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sns_core.grids import grid_shape, grid_text
 from sns_workflow import configuration
-from sns_workflow.inspect_run import Job
+from sns_workflow.jobs import Job
 from sns_workflow.plan import Scale, estimate, in_bytes, rough_duration
 
 

@@ -28,7 +28,7 @@ from sns_core.systems import build_system
 from sns_core.training.models import build_network
 from sns_core.training.trainer import VALIDATION_BATCHES
 from sns_workflow import configuration
-from sns_workflow.inspect_run import Job, expected_jobs
+from sns_workflow.jobs import Job, expected_jobs
 from sns_workflow.operation_count import Counter, OperationCount
 
 RATES = yaml.safe_load(Path(__file__).with_name("rates.yaml").read_text())
