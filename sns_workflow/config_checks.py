@@ -4,12 +4,11 @@ All of them take the configuration after types and defaults have been settled (c
 """
 
 import difflib
-import math
 from pathlib import Path
 
 from sns_core import plugins
 from sns_core.catalogue import ALONE, OBJECTIVES, REFINEMENTS
-from sns_core.grids import grid_shape, longer_side
+from sns_core.grids import longer_side
 from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
 
@@ -38,11 +37,6 @@ CHANNELS = {
 # Objectives that learn with a diffusion.
 DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation", "distilled_refinement"}
 MOVIE_METHODS = 6  # side by side, where the configuration names none
-SEGMENTS = 10_000  # of one chain: their names hold four digits
-
-# Bounds of work that no run needs. The least time of a step is that of starting its kernels, on any machine.
-JOBS, BYTES, MEMORY, HOURS = 100_000, 1e14, 2e12, 240.0
-SECONDS = {"solver": 5e-4, "model": 1e-3, "training": 2e-3}
 
 
 def channels_of(system: dict) -> int | None:
@@ -334,94 +328,3 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
 def movie_methods(config: dict) -> list[str]:
     """The methods that stand side by side in the movie."""
     return config["figures"]["movie"]["methods"] or config["use"]["methods"][:MOVIE_METHODS]
-
-
-def check_work(where: str, resolved: dict) -> None:
-    """Refuse jobs, bytes, memory or hours that no run can want, before any list of jobs is made."""
-    solver, data = resolved["system"]["parameters"], resolved["data"]
-    rollout, ensemble, methods = resolved["rollout"], resolved["metrics"]["ensemble"], resolved["methods"]
-    channels = channels_of(resolved["system"]) or 1
-    frame = 4 * channels * math.prod(grid_shape(resolved["emulator"]["resolution"]))
-    state = 80 * channels * math.prod(grid_shape(solver["resolution"]))  # ten fields in double precision
-    substeps, dt = resolved["emulator"]["step"] / solver["dt"], solver["dt"]
-
-    def refuse(key: str, amount: str, bound: str):
-        raise ConfigurationError(
-            f"{key}: would make {amount}, and at most {bound} are allowed; nothing has been started"
-        )
-
-    def count(key: str, number: float, what: str, most: float = JOBS):
-        if number > most:
-            refuse(key, f"{number:,.0f} {what}", f"{most:,.0f}")
-        return number
-
-    def hours(key: str, steps: float, what: str):
-        least = steps * SECONDS[what.split()[0]] / 3600
-        if least > HOURS:
-            refuse(
-                key,
-                f"one job of {steps:.3g} {what} in turn, which take {least:,.0f} hours on any machine",
-                f"{HOURS:g}",
-            )
-
-    def size(key: str, number: float, what: str, most: float):
-        if number > most:
-            refuse(key, f"{number / 1e12:,.0f} TB {what}", f"{most / 1e12:,.0f} TB")
-
-    jobs = stored = 0.0
-    for split, part in data["splits"].items():
-        key, group = f"{where}.data.splits.{split}", data["group_members"] or part["members"]
-        jobs += count(f"{where}.data.group_members", part["members"] / group, f"jobs of the split {split}")
-        size(f"{key}.members", part["members"] * part["frames"] * frame, "of frames", BYTES)
-        size(f"{key}.members", min(group, part["members"]) * state, "of memory", MEMORY)
-        hours(f"{where}.data.spin_up", data["spin_up"] / dt, f"solver steps (spin_up over solver.dt {dt:g})")
-        hours(f"{key}.frames", part["frames"] * substeps, f"solver steps (emulator.step over solver.dt {dt:g} a frame)")
-        stored += part["members"] * part["frames"] * frame
-    if reference := data["reference"]:
-        key, group = f"{where}.data.reference", data["group_members"] or reference["members"]
-        steps = reference["duration"] / resolved["emulator"]["step"]
-        chains = count(f"{key}.members", reference["members"] / group, "chains of jobs of the reference ensemble")
-        size(f"{key}.members", min(group, reference["members"]) * state, "of memory", MEMORY)
-        jobs += chains + count(
-            f"{key}.duration", chains * steps / rollout["segment_steps"], "segments of the reference ensemble"
-        )
-        hours(f"{key}.duration", min(steps, rollout["segment_steps"]) * substeps, "solver steps")
-    chains = rollout["members"] / (rollout["group_members"] or rollout["members"])
-    for name, method in methods.items():
-        steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])
-        place = f"methods.{name}" if {"steps", "segment_steps"} & method.keys() else "rollout"
-        kind, substeps_of = ("solver steps", substeps) if method["kind"] == "solver" else ("model steps", 1)
-        count(
-            f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS
-        )
-        jobs += count(f"{place}.segment_steps", chains * steps / length, f"jobs of {name}")
-        hours(f"{place}.segment_steps", min(length, steps) * substeps_of, kind)
-        leads = method.get("leads", ensemble["leads"])
-        key = f"methods.{name}.leads" if "leads" in method else "metrics.ensemble.leads"
-        hours(key, max(leads) * substeps_of, kind)
-        size(
-            "metrics.ensemble.members",
-            ensemble["starts"] * ensemble["members"] * len(leads) * frame,
-            "of forecasts",
-            MEMORY,
-        )
-        stored += rollout["members"] * (steps / rollout["frame_stride"] * frame + 100 * steps)
-    size("metrics.ensemble.members", ensemble["starts"] * ensemble["members"] * state, "of memory", MEMORY)
-    size("rollout.steps", stored, "of frames and series", BYTES)
-    diagnose = resolved["metrics"]["diagnose"]
-    size("metrics.diagnose.pairs", 10 * diagnose["pairs"] * frame, "of memory", MEMORY)
-    for name in resolved["models"].keys() & used_models(resolved):
-        network, training = resolved["models"][name]["network"], resolved["models"][name]["training"]
-        widths = [network["width"] * factor for factor in network["multipliers"]]
-        parameters = sum(4 * 9 * 4 * network["blocks"] * width**2 for width in widths)
-        size(f"models.{name}.network.width", parameters * 4, "of weights", MEMORY / 20)
-        hours(f"models.{name}.training.steps", training["steps"], "training steps")
-        size(
-            f"models.{name}.training.batch",
-            training["batch"] * training["unroll"] * frame * max(widths),
-            "of memory",
-            MEMORY,
-        )
-    finest = max(resolved["metrics"]["cost"]["grids"]) ** 2 * state
-    size("metrics.cost.grids", rollout["members"] * finest, "of memory", MEMORY)
-    count("rollout.segment_steps", jobs + 4 * len(methods) + 20, "jobs")

@@ -7,7 +7,7 @@ import contextlib
 
 from sns_core import plugins
 from sns_core.options import check
-from sns_workflow.config_schema import RENAMED
+from sns_workflow.config_renamed import RENAMED
 from sns_workflow.config_values import ConfigurationError, plain
 
 # Keys of a method that are no options of its class.

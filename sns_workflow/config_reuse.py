@@ -7,7 +7,8 @@ from sns_core.catalogue import ALONE
 from sns_core.plugins import is_calibrated
 from sns_workflow.config_methods import METHOD_KEYS, model_settings, settings_of
 from sns_workflow.config_models import used_models
-from sns_workflow.config_schema import complete, resolve, with_new_names
+from sns_workflow.config_renamed import with_new_names
+from sns_workflow.config_schema import complete, resolve
 from sns_workflow.config_values import ConfigurationError, plain
 
 
