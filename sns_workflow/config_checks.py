@@ -1,6 +1,7 @@
 """Checks that hold values of the configuration against each other, before anything runs.
 
-All of them take the configuration after types and defaults have been settled (config_values.py) and the schema has been met.
+All of them take the configuration after types and defaults have been settled (config_values.py) and the schema has been
+met.
 """
 
 import difflib
@@ -12,14 +13,16 @@ from sns_core.grids import longer_side
 from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
 
-# Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
+# Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and
+# false.
 FOLDERS = {
     "systems": {"logs", "theory", "provenance", "report.html", "progress.html", "provenance.json"},
     "methods": {"reference"},
 }
 WORDS = {"na", "nan", "null", "none", "true", "false"}
 
-# Columns of metrics.csv and windows.csv, and a dimension, that are no variables of netCDF files (`attributes.VARIABLES`).
+# Columns of metrics.csv and windows.csv, and a dimension, that are no variables of netCDF files
+# (`attributes.VARIABLES`).
 COLUMNS = {
     "system", "method", "frame", "steps", "first_step", "last_step", "members_lost", "inside", "floor_low", "floor_high",
     "calls_per_step", "seconds_per_step", "out_of_range_step", "out_of_range_share", "level_prev", "level_next",
@@ -40,7 +43,10 @@ MOVIE_METHODS = 6  # side by side, where the configuration names none
 
 
 def channels_of(system: dict) -> int | None:
-    """Return the channels of a resolved system's frames; None for a system of the user's own, which says so when it runs."""
+    """Return the channels of a resolved system's frames.
+
+    None for a system of the user's own, which says so when it runs.
+    """
     layers = system["parameters"].get("layers") if system["name"] == "RecordedFlow" else None
     return len(layers) if layers else CHANNELS.get(system["name"])
 
@@ -94,7 +100,10 @@ def check_names(config: dict) -> None:
 
 
 def _check_override(config: dict, system: str) -> None:
-    """Check that the override of a system changes methods and models that are described; a model may also stand there whole."""
+    """Check that the override of a system changes methods and models that are described.
+
+    A model may also stand there whole.
+    """
     override = config["systems"][system].get("override", {})
     for section in ("methods", "models"):
         for name, changes in override.get(section, {}).items():
@@ -148,47 +157,69 @@ def check_labels(where: str, methods: dict) -> None:
 
 def check_lengths(where: str, resolved: dict, figures: dict) -> None:
     """Check steps, frames, windows, lags and members of one system against each other."""
-    rollout, metrics, splits = resolved["rollout"], resolved["metrics"], resolved["data"]["splits"]
-    steps, stride, lags, map_lags = rollout["steps"], rollout["frame_stride"], rollout["lags"], metrics["map_lags"]
-    frames, needed = splits["test"]["frames"], max(lags, stride * map_lags) + 1
+    _check_frames(where, resolved)
+    for name, method in resolved["methods"].items():
+        _check_rollout_length(name, method, resolved)
+    _check_reference(where, resolved)
+    for model in used_models(resolved):
+        training = resolved["models"].get(model, {}).get("training")
+        if training:
+            _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
+    _check_fields(figures["fields"], resolved["rollout"])
+
+
+def _check_frames(where: str, resolved: dict) -> None:
+    """Check that the test split is as long as the lags, and that parts of rollouts and splits are no larger than these."""
+    rollout, metrics, data = resolved["rollout"], resolved["metrics"], resolved["data"]
+    lags, stride, map_lags = rollout["lags"], rollout["frame_stride"], metrics["map_lags"]
+    frames, needed = data["splits"]["test"]["frames"], max(lags, stride * map_lags) + 1
     if frames < needed:
         raise ConfigurationError(
             f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags {lags} and metrics.map_lags {map_lags} "
             f"(of every {stride}th frame); at least {needed}"
         )
-    _at_most("metrics.window", metrics["window"], steps, "rollout.steps")
-    _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
+    _at_most("metrics.window", metrics["window"], rollout["steps"], "rollout.steps")
+    _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), rollout["steps"], "rollout.steps")
     _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
-    reference, step = resolved["data"]["reference"], resolved["emulator"]["step"]
-    most = max(part["members"] for part in (*splits.values(), *filter(None, [reference])))
-    _at_most(f"{where}.data.group_members", resolved["data"]["group_members"], most, "the members of every split")
-    for name, method in resolved["methods"].items():
-        length = method.get("steps", steps)
+    most = max(part["members"] for part in (*data["splits"].values(), *filter(None, [data["reference"]])))
+    _at_most(f"{where}.data.group_members", data["group_members"], most, "the members of every split")
+
+
+def _check_rollout_length(name: str, method: dict, resolved: dict) -> None:
+    """Check that the rollout of a method is as long as the lags."""
+    rollout, map_lags = resolved["rollout"], resolved["metrics"]["map_lags"]
+    length, stride = method.get("steps", rollout["steps"]), rollout["frame_stride"]
+    if length // stride < map_lags:
         place = f"methods.{name}.steps" if "steps" in method else "rollout.steps"
-        if length // stride < map_lags:
-            raise ConfigurationError(
-                f"{place}: {length} steps of {name!r} store {length // stride + 1} frames, and metrics.map_lags {map_lags} "
-                f"needs {map_lags + 1}; take at least {map_lags * stride} steps, or at most {length // stride} lags"
-            )
-        if length < lags:
-            raise ConfigurationError(
-                f"rollout.lags: {lags} exceeds the {length} steps of the method {name!r}; at most that many"
-            )
-    least = max(rollout["block_steps"], lags) * step
+        raise ConfigurationError(
+            f"{place}: {length} steps of {name!r} store {length // stride + 1} frames, and metrics.map_lags {map_lags} "
+            f"needs {map_lags + 1}; take at least {map_lags * stride} steps, or at most {length // stride} lags"
+        )
+    if length < rollout["lags"]:
+        raise ConfigurationError(
+            f"rollout.lags: {rollout['lags']} exceeds the {length} steps of the method {name!r}; at most that many"
+        )
+
+
+def _check_reference(where: str, resolved: dict) -> None:
+    """Check that the reference ensemble is as long as a block of statistics and as the lags."""
+    reference, rollout = resolved["data"]["reference"], resolved["rollout"]
+    least = max(rollout["block_steps"], rollout["lags"]) * resolved["emulator"]["step"]
     if reference and reference["duration"] < least * (1 - 1e-9):
         raise ConfigurationError(
             f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
             f"rollout.lags; at least {least:g}"
         )
-    for model in used_models(resolved):
-        training = resolved["models"].get(model, {}).get("training")
-        if training:
-            _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
-    fields = figures["fields"]
+
+
+def _check_fields(fields: dict, rollout: dict) -> None:
+    """Check that the member and the steps of figure 1 are stored."""
     if fields["member"] >= rollout["members"]:
         raise ConfigurationError(
-            f"figures.fields.member: {fields['member']} is not among the {rollout['members']} of rollout.members, counted from 0"
+            f"figures.fields.member: {fields['member']} is not among the {rollout['members']} of rollout.members, counted from 0; "
+            "name one of them"
         )
+    stride = rollout["frame_stride"]
     for step in fields["steps"]:
         if step % stride:
             raise ConfigurationError(

@@ -34,7 +34,7 @@ def explain_first(errors: list) -> tuple[str, str]:
 
 
 def _most_specific(error):
-    """Return the error inside the alternatives of a value that says most: of the alternative that fits the value furthest.
+    """Return the error inside the alternatives of a value that says most to the user.
 
     jsonschema reports every alternative that does not fit. The deepest error belongs to the alternative that the user
     meant; an error of the type, such as "is not null", belongs to one that the user did not mean.

@@ -1,4 +1,4 @@
-"""Keys of the configuration that were renamed: their new names, for messages and for runs that were collected before."""
+"""Keys of the configuration that were renamed: their new names, for messages and for older runs."""
 
 # Old name of a key -> its name now; `*` stands for any name. Tested against docs/configuration-keys.md.
 RENAMED = {

@@ -1,7 +1,7 @@
 """The schema of the configuration: which keys there are, their defaults, and what holds for one system.
 
-Where defaults live: keys with fixed names have theirs in config/config.yaml, keys below a name of the user's own (systems, models,
-methods) in the schema itself.
+Where defaults live: keys with fixed names have theirs in config/config.yaml, keys below a name of the user's own
+(systems, models, methods) in the schema itself.
 """
 
 import copy
@@ -56,8 +56,8 @@ def check_schema(config: dict, prefix: str = "") -> None:
 def resolve(config: dict, system: str) -> dict:
     """Return models, methods, rollout and metrics as they hold for one system, with its solver, emulator and data.
 
-    A system whose data come from files also has its "source" (see `described_source`), and "notes", lines about defaults that
-    were fitted to the files.
+    A system whose data come from files also has its "source" (see `described_source`), and "notes", lines about
+    defaults that were fitted to the files.
     """
     block = config["systems"][system]
     override = copy.deepcopy(block.get("override", {}))

@@ -1,6 +1,7 @@
 """Checks of one system of the configuration: its values against each other, and against the classes that they name.
 
-`check_system` also settles the options of models and methods, so that what it returns holds for the system as it stands.
+`check_system` also settles the options of models and methods, so that what it returns holds for the system as it
+stands.
 """
 
 import contextlib
@@ -61,7 +62,7 @@ def _check_overridden(name: str, config: dict, resolved: dict) -> None:
 
 
 def _check_solver(where: str, resolved: dict) -> None:
-    """Check the solver of a system against the frames that are made from its states: time step, grid, forcing, class."""
+    """Check time step, grid, forcing and class of a solver against the frames that are made from its states."""
     system, solver, emulator = resolved["system"]["name"], resolved["system"]["parameters"], resolved["emulator"]
     if not _is_multiple(emulator["step"], solver["dt"]):
         closest = max(1, round(min(emulator["step"] / solver["dt"], 1e12))) * solver["dt"]
@@ -93,7 +94,8 @@ def _check_batch(where: str, spec: dict, devices: int) -> None:
     """Check that the devices of a training can share each batch evenly."""
     if spec["training"]["batch"] % devices:
         raise ConfigurationError(
-            f"{where}.training.batch: {spec['training']['batch']} does not divide among the {devices} of hardware.devices"
+            f"{where}.training.batch: {spec['training']['batch']} does not divide among the {devices} of hardware.devices; "
+            f"take a multiple of {devices}"
         )
 
 
@@ -106,7 +108,7 @@ def _check_starts(where: str, resolved: dict) -> None:
         )
     if metrics["window"] % rollout["block_steps"]:
         raise ConfigurationError(
-            f"metrics.window: {metrics['window']} is not a multiple of rollout.block_steps {rollout['block_steps']}"
+            f"metrics.window: {metrics['window']} is not a multiple of rollout.block_steps {rollout['block_steps']}; take a multiple of it"
         )
     starts = metrics["ensemble"]["starts"]
     if not starts <= test or test < 2:
@@ -124,7 +126,9 @@ def _check_grids(where: str, frames: Grid, states: Grid) -> None:
             "for a single row"
         )
     if longer_side(frames) > longer_side(states):
-        raise ConfigurationError(f"{where}.emulator.resolution: {frames} is finer than solver.resolution {states}")
+        raise ConfigurationError(
+            f"{where}.emulator.resolution: {frames} is finer than solver.resolution {states}; take at most as many points"
+        )
 
 
 @contextlib.contextmanager
@@ -177,7 +181,7 @@ def _check_model(where: str, spec: dict, resolution: Grid, splits: dict) -> None
         )
     if training["steps"] % training["log_every"]:
         raise ConfigurationError(
-            f"{where}.training.steps: {training['steps']} is not a multiple of log_every {training['log_every']}"
+            f"{where}.training.steps: {training['steps']} is not a multiple of log_every {training['log_every']}; take a multiple of it"
         )
     needed = max(training["unroll"], spec.get("window", 1)) + 1
     if "diffusion" in spec and spec["diffusion"]["anchor"]:
@@ -221,11 +225,13 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
 
 
 def _check_calibration(where: str, spec: dict, methods: dict) -> None:
-    """Check the method whose calibration a training reads: it is in use, has the models of the training, and its defaults."""
+    """Check the method whose calibration a training reads: it is in use, with the same models and without options."""
     name, objective = spec.get("calibration"), spec["objective"]
     if not plugins.class_is_calibrated(plugins.objective_class(objective)):
         if name is not None:
-            raise ConfigurationError(f"{where}.calibration: a model with the objective {objective!r} reads none")
+            raise ConfigurationError(
+                f"{where}.calibration: a model with the objective {objective!r} reads none; leave it out"
+            )
         return
     refinements = [method for method, value in methods.items() if value["kind"] == "calibrated_refinement"]
     if name not in refinements:
@@ -251,7 +257,9 @@ def _check_calibration(where: str, spec: dict, methods: dict) -> None:
 
 
 def _check_roles(where: str, roles: dict, needs: dict, user: str, models: dict) -> None:
-    """Check the models that a `user` names by their roles: each role that it needs, no other one, and their objectives."""
+    """Check the models that a method or a model, the `user`, names: exactly the roles it needs, with fitting
+    objectives.
+    """
     for role, objectives in needs.items():
         if role not in roles:
             raise ConfigurationError(f"{where}.models: {user} needs a {role}; name a model as {role}: …")
@@ -283,11 +291,14 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
     for lead in spec.get("leads", []):
         if lead not in leads:
             raise ConfigurationError(
-                f"{where}.leads: {lead} is not among {', '.join(map(str, leads))} of metrics.ensemble.leads"
+                f"{where}.leads: {lead} is not among {', '.join(map(str, leads))} of metrics.ensemble.leads; "
+                "name only steps that stand there"
             )
     block = resolved["rollout"]["block_steps"]
     for key in ("steps", "segment_steps"):
         value = spec.get(key, resolved["rollout"][key])
         if value % block:
             place = where if key in spec else "rollout"
-            raise ConfigurationError(f"{place}.{key}: {value} is not a multiple of rollout.block_steps {block}")
+            raise ConfigurationError(
+                f"{place}.{key}: {value} is not a multiple of rollout.block_steps {block}; take a multiple of it"
+            )

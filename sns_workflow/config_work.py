@@ -1,7 +1,7 @@
 """Bounds of work: jobs, bytes, memory and hours that no run needs, mostly asked for by a misplaced digit.
 
-They are checked before any list of jobs is made, which would itself take hours. Each check counts what one key asks for,
-and the message gives the amount.
+They are checked before any list of jobs is made, which would itself take hours. Each check counts what one key asks
+for, and the message gives the amount.
 """
 
 import math

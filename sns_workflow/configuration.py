@@ -1,8 +1,9 @@
 """The one place where a configuration is read, checked and resolved for each system: `read`.
 
-Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the file, the key,
-the value and the way out. The steps: what the files say (config_files.py), what a value means (config_values.py), the schema,
-and what values say of each other: of a whole configuration (config_checks.py) and of each system (config_system.py).
+Imports no torch: every job of a workflow parses the Snakefile again. Every mistake is one line that names the file, the
+key, the value and the way out. The steps: what the files say (config_files.py), what a value means (config_values.py),
+the schema, and what values say of each other: of a whole configuration (config_checks.py) and of each system
+(config_system.py).
 """
 
 import copy
@@ -61,8 +62,8 @@ class Configuration:
 def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool = False) -> Configuration:
     """Check a configuration as Snakemake has merged it, and return what the rules use.
 
-    `files`: where it was read from, for messages that name file and line; `files_must_exist`: refuse an external rollout
-    that is not there. Raises ConfigurationError, one line, for the first mistake.
+    `files`: where it was read from, for messages that name file and line; `files_must_exist`: refuse an external
+    rollout that is not there. Raises ConfigurationError, one line, for the first mistake.
     """
     files = files or ConfigFiles()
     try:
@@ -89,7 +90,10 @@ def read(config: dict, files: ConfigFiles | None = None, files_must_exist: bool 
 
 
 def _settle_shared(section: str, whole: dict, systems: dict[str, dict]) -> None:
-    """Give the methods or models of the whole configuration, which is recorded, the options that hold for all systems."""
+    """Give the methods or models of the whole configuration the settled options that hold for all systems.
+
+    The whole configuration is what a run records.
+    """
     overridden = {name for system in systems for name in whole["systems"][system]["override"].get(section, {})}
     first = next(iter(systems.values()))
     for name in first[section].keys() - overridden:
@@ -118,7 +122,7 @@ def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Conf
 
 
 def _refuse_prefix(results: str, workflow) -> None:
-    """Refuse the `prefix` of a module: it would move the files of rules, and not the names of files among their settings."""
+    """Refuse the `prefix` of a module, which moves the files of rules but not the names of files in their settings."""
     probe = f"{results}/x"
     moved = workflow.modifier.path_modifier.replace_prefix(probe)
     if moved != probe:

@@ -1,8 +1,8 @@
 """Hold what a run's folder holds against what a configuration asks for: `snakemake verify` and `snakemake status`.
 
-Snakemake's graph of jobs gives the arguments of each job. The record that a job wrote beside its result (sns_core.record)
-says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so the answer is the same
-after a checkout, a copy or a clock set back.
+Snakemake's graph of jobs gives the arguments of each job. The record that a job wrote beside its result
+(sns_core.record) says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so
+the answer is the same after a checkout, a copy or a clock set back.
 
     verify     reads every file and compares its checksum; exit status 1 unless everything is as the configuration asks
     status     a table of what is done, running, stale and missing, with the progress of what runs and the time left
@@ -29,7 +29,10 @@ from sns_workflow.jobs import STATES, Job, expected_jobs, read_json_or_none, rea
 
 
 def alive(marker: dict) -> bool:
-    """Whether the process of a running marker lives. On another host that cannot be seen, and the marker is believed."""
+    """Whether the process of a running marker lives.
+
+    On another host that cannot be seen, and the marker is believed.
+    """
     if marker["host"] != platform.node():
         return True
     try:
@@ -66,7 +69,8 @@ def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256)
     if record is None:
         job.state, job.why = "unrecorded", "no record says what made it"
         return
-    # What a missing file held is not known before it is made again. It may be the same, so what was made from it may stand.
+    # What a missing file held is not known before it is made again. It may be the same, so what was made from it may
+    # stand.
     absent = {str(path) for source in upstream if source.state == "missing" for path in absent_of(source)}
     broken = next((source for source in upstream if source.state not in ("done", "running", "missing")), None)
     of_upstream = f"{broken.outputs[0]}, which it reads, is {broken.state}" if broken else ""

@@ -1,7 +1,7 @@
 """Say what the files of a run's sources hold, before anything runs: `snakemake inspect --configfile mine.yaml`.
 
-For each system with a `source`: variables, grid, step, members and frames of each split, bytes and memory, whether the data
-suffice, and the time that training will take. A picture is written into the run's folder.
+For each system with a `source`: variables, grid, step, members and frames of each split, bytes and memory, whether the
+data suffice, and the time that training will take. A picture is written into the run's folder.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The time that a run still takes, told from the time that it has taken: `snakemake --nolock status`.
 
 Each job has an estimate of its seconds (plan.py). Finished jobs say how far the estimates are off on this machine: the
-estimate of a job is multiplied by the ratio of measured to estimated seconds of its stage, or of all stages where none of
-its own is finished. A job that prints the time it has left is believed.
+estimate of a job is multiplied by the ratio of measured to estimated seconds of its stage, or of all stages where none
+of its own is finished. A job that prints the time it has left is believed.
 """
 
 import graphlib
