@@ -35,7 +35,7 @@ from sns_core.streams import generator
 from sns_core.systems import build_system
 from sns_core.training.models import build_network
 from sns_workflow import configuration
-from sns_workflow.inspect_run import expected_jobs
+from sns_workflow.jobs import expected_jobs
 from sns_workflow.operation_count import Counter
 
 ROOT = Path(__file__).parents[1]

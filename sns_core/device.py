@@ -159,7 +159,10 @@ def keep_memory() -> None:
 
 
 def copy_out(tensor: torch.Tensor) -> Callable[[], np.ndarray]:
-    """Start to copy a tensor to the host, and return a function that waits for the copy and returns it as an array."""
+    """Start to copy a tensor of any shape to the host, and return a function that waits for the copy and returns it.
+
+    The GPU computes the next step meanwhile. On the CPU the array shares the tensor's memory.
+    """
     if tensor.device.type != "cuda":
         return tensor.numpy
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

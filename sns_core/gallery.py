@@ -89,24 +89,18 @@ def _copy(source: Path, target: Path) -> None:
 def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     """Collect a finished run into a folder from which other runs can take its results.
 
-    If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew. Raises
-    UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data, or whose
-    results pass the limit without the solver's rollout, and DamagedFile for a file that is not what its record says.
+    If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew.
+    Raises UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data,
+    or whose results pass the limit without the solver's rollout, and DamagedFile for a file that is not what its record
+    says.
 
     `run`: the folder of the run.
     `output`: the listing `given.json` in the new folder.
     `megabytes`: limit of the results for further use.
     """
     run, folder = Path(run), Path(output).parent
-    hold([run / "provenance.json"])
-    record = read_json(run / "provenance.json")
-    if record.get("format") != RUN_FORMAT:
-        raise UserError(f"{run / 'provenance.json'}: no record of a run (its format is not {RUN_FORMAT!r})")
+    record = _record_of(run)
     configuration = record.pop("configuration")
-    if configuration.get("reuse"):
-        raise UserError(
-            f"{run}: took its models from {configuration['reuse']['folder']}; collect the run that made them"
-        )
     kinds = {}
     for system, described in record["systems"].items():
         hold([run / system / "shards/manifest.json"])
@@ -123,17 +117,7 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
             _without_frames(run / name, folder / name, states=Path(name).stem.startswith("test"))
         else:
             _copy(run / name, folder / name)
-    sizes = {name: (folder / name).stat().st_size for name in kinds}
-    for kind in ("solver", None):
-        if sum(sizes.values()) <= 1e6 * megabytes:
-            break
-        if kind is None:
-            raise UserError(
-                f"{folder}: {sum(sizes.values()) / 1e6:.1f} MB without the solver's rollout, of {megabytes:g} allowed"
-            )
-        for name in [name for name in sizes if kinds[name] == kind]:
-            (folder / name).unlink()
-            del sizes[name]
+    sizes = _fit(folder, kinds, 1e6 * megabytes)
     files = {
         name: {"kind": kinds[name], "bytes": size, "sha256": sha256(folder / name)} for name, size in sizes.items()
     }
@@ -143,12 +127,45 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
         hold([*tables, *pictures])
         for path in [*tables, *pictures]:
             _copy(path, folder / path.relative_to(run))
-    reuse = {"folder": str(folder), "solver": any(kind == "solver" for kind in map(kinds.get, files))}
+    reuse = {"folder": str(folder), "solver": any(kinds[name] == "solver" for name in files)}
     overlay = {**configuration, "run": f"gallery-{configuration['run']}", "reuse": reuse}
     write_json(folder / "config.json", overlay)
     with whole_file(folder / "README.md") as temporary:
         temporary.write_text(_page(configuration, record, folder))
     write_json(output, {"format": FORMAT, "configuration": configuration, "files": files, "provenance": record})
+
+
+def _record_of(run: Path) -> dict:
+    """Return the record of a finished run that trained its own models. Raise UserError for any other."""
+    path = run / "provenance.json"
+    hold([path])
+    record = read_json(path)
+    if record.get("format") != RUN_FORMAT:
+        raise UserError(
+            f"{path}: no record of a run (its format is not {RUN_FORMAT!r}); give the folder of a finished run"
+        )
+    if reuse := record["configuration"].get("reuse"):
+        raise UserError(f"{run}: took its models from {reuse['folder']}; collect the run that made them")
+    return record
+
+
+def _fit(folder: Path, kinds: dict[str, str], limit: float) -> dict[str, int]:
+    """Delete the solver's rollout from a folder that exceeds `limit` bytes, and return name -> bytes of what stays.
+
+    `kinds`: name -> kind of each result in the folder. Raises UserError where the rest exceeds the limit, too.
+    """
+    sizes = {name: (folder / name).stat().st_size for name in kinds}
+    if sum(sizes.values()) <= limit:
+        return sizes
+    for name in [name for name in sizes if kinds[name] == "solver"]:
+        (folder / name).unlink()
+        del sizes[name]
+    if sum(sizes.values()) > limit:
+        raise UserError(
+            f"{folder}: {sum(sizes.values()) / 1e6:.1f} MB without the solver's rollout, of {limit / 1e6:g} allowed; "
+            "raise --megabytes"
+        )
+    return sizes
 
 
 def take_result(*, listing: Path, name: str, output: Path) -> None:
@@ -159,7 +176,7 @@ def take_result(*, listing: Path, name: str, output: Path) -> None:
     """
     folder, files = Path(listing).parent, read_json(listing)["files"]
     if name not in files:
-        raise UserError(f"{listing}: lists no {name}")
+        raise UserError(f"{listing}: lists no {name}; leave it out, or collect the run again")
     source = folder / name
     if not source.exists():
         raise UserError(f"{source}: missing, though {listing} lists it; check it out again")

@@ -1,4 +1,4 @@
-"""The library's door: a finished run, a folder of the gallery, or an exported method as an emulator to call from Python.
+"""The library's door: a finished run, a gallery folder or an exported method as an emulator to call from Python.
 
     import sns_core
     emulator = sns_core.load("results/demo", method="sns")
@@ -24,9 +24,9 @@ import torch
 import xarray as xr
 
 from sns_core.data.emulation import Emulation
+from sns_core.data.fitting import placed
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
-from sns_core.data.reader import placed
 from sns_core.data.shards import read_manifest
 from sns_core.device import select_device
 from sns_core.errors import UserError
@@ -61,12 +61,12 @@ def load(
 ) -> "Emulator":
     """Load an emulator from a finished run, or from the file of an exported method.
 
-    `path`: folder of a run (`results/demo`), of the gallery (`gallery/re1e4`), or a file that `python -m sns_core export` wrote
-    (`sns.safetensors`); `method`: its name in the run's configuration (None: sns, or the method of the file); `system`: name of
-    the system, needed where the run has several; `device`: auto, cpu, cuda or cuda:N;
+    `path`: folder of a run (`results/demo`), of the gallery (`gallery/re1e4`), or a file that `python -m sns_core
+    export` wrote (`sns.safetensors`); `method`: its name in the run's configuration (None: sns, or the method of the
+    file); `system`: name of the system, needed where the run has several; `device`: auto, cpu, cuda or cuda:N;
     `precision` of the networks: auto, float32 or bfloat16 (None: the run's own); `compile`: compile the networks, whose
-    numbers are then the same to rounding; `threads`: of torch while the emulator computes on a CPU. One thread, the workflow's own
-    number, gives the workflow's bits.
+    numbers are then the same to rounding; `threads`: of torch while the emulator computes on a CPU. One thread, the
+    workflow's own number, gives the workflow's bits.
 
     Raises UserError for a folder without a finished run, for an unknown method or system, and for a model that is
     missing or damaged.
@@ -143,8 +143,8 @@ def _whole(value, name: str, least: int) -> int:
 class MethodOfRun:
     """A method whose models, calibration and states lie in the folder of a run's system.
 
-    `path`: that folder; `name`, `options`: of the method in the run's configuration; `precision`: of its networks; `seed`: of the
-    run.
+    `path`: that folder; `name`, `options`: of the method in the run's configuration; `precision`: of its networks;
+    `seed`: of the run.
     """
 
     path: Path
@@ -199,10 +199,10 @@ class MethodOfRun:
 class Emulator:
     """One method of a run, ready to be rolled out. `load` makes it.
 
-    `method`: its name; `options`: its kind and options, as the run had them; `system`: the solver, a System;
-    `step`: time between frames, in `time_units`; `units`: of the field; `grid`: (C, H, W) of a frame; `state_grid`: of the
-    states that `rollout` starts from, equal to `grid` but for the solver itself, which starts on its own finer grid; `card`: text
-    in Markdown that describes an exported method, "" for a method of a run.
+    `method`: its name; `options`: its kind and options, as the run had them; `system`: the solver, a System; `step`:
+    time between frames, in `time_units`; `units`: of the field; `grid`: (C, H, W) of a frame; `state_grid`: of the
+    states that `rollout` starts from, equal to `grid` but for the solver itself, which starts on its own finer grid;
+    `card`: text in Markdown that describes an exported method, "" for a method of a run.
     """
 
     def __init__(self, origin: MethodOfRun | PortableMethod, hardware: Hardware, threads: int):
@@ -237,7 +237,9 @@ class Emulator:
         """
         members, states = _whole(members, "members", 1), self._kept_states()
         if members > len(states):
-            raise UserError(f"{self.folder}: keeps {len(states)} states, {members} were asked for")
+            raise UserError(
+                f"{self.folder}: keeps {len(states)} states, {members} were asked for; ask for fewer, or give states of your own"
+            )
         states = states[:members] if self._offset is None else states[:members] + self._offset
         return states.cpu().numpy()
 
@@ -253,7 +255,9 @@ class Emulator:
         return states
 
     def _possible(self, states: torch.Tensor) -> torch.Tensor:
-        """Frames in standard deviations of frames (B, C, H, W) in physical units, without what no frame of the system has.
+        """Return possible frames (B, C, H, W) in standard deviations for frames in physical units.
+
+        What no frame of the system has, such as a mean that never changes, is taken out.
 
         A frame that has nothing of the kind but rounding keeps its bits, which are those of the workflow's rollouts.
         """
@@ -270,21 +274,21 @@ class Emulator:
     def rollout(self, x0, steps: int, *, every: int = 1, seed: int = 0) -> xr.Dataset:
         """Roll out from x0 and return the frames as an xarray.Dataset.
 
-        `x0`: state in physical units, a numpy array, a torch tensor or a DataArray of the shape (C, H, W), (B, C, H, W), or
-        (H, W) where there is one channel; `steps`: emulator steps; `every`: steps between the frames that are returned;
-        `seed`: of the method's random numbers. On a CPU the same seed gives the same bits as the run's own rollout of as
-        many members from the same states.
+        `x0`: state in physical units, a numpy array, a torch tensor or a DataArray of the shape (C, H, W), (B, C, H,
+        W), or (H, W) where there is one channel; `steps`: emulator steps; `every`: steps between the frames that are
+        returned; `seed`: of the method's random numbers. On a CPU the same seed gives the same bits as the run's own
+        rollout of as many members from the same states.
 
         The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0, to
-        rounding (for the solver, x0 on the grid of the frames), without what no frame of the system has, such as a mean.
-        `levels` (member, step, frame) are the noise levels at which each pair
-        stood, -1 where none was examined; `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a
-        number of steps, an interval or a seed that does not fit.
+        rounding (for the solver, x0 on the grid of the frames), without what no frame of the system has, such as a
+        mean. `levels` (member, step, frame) are the noise levels at which each pair stood, -1 where none was examined;
+        `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a number of steps, an interval
+        or a seed that does not fit.
         """
         steps, every = _whole(steps, "steps", 1), _whole(every, "every", 1)
         if steps % every:
             raise UserError(f"steps {steps} must be a multiple of every, {every}")
-        states, streams = self._states(x0), self._streams(x0, seed)
+        states, streams = self._states(x0), self._streams(seed)
         with self._computing():
             carry = self._method.start(torch.from_numpy(states).to(self._device))
             first = self._physical(self._method.frame(carry))
@@ -293,9 +297,10 @@ class Emulator:
         return self._dataset(np.stack(frames.stored, 1), records, steps, every, seed)
 
     def stream(self, x0, *, seed: int = 0) -> Iterator[tuple[float, np.ndarray]]:
-        """Return an iterator of (time, frames) after each step, without end; frames are (B, C, H, W) float32 in physical
-        units. The arguments are those of `rollout`. Memory does not grow with the number of steps."""
-        states, streams = self._states(x0), self._streams(x0, seed)
+        """Return an iterator of (time, frames) after each step, without end; frames are (B, C, H, W) float32 in
+        physical units. The arguments are those of `rollout`. Memory does not grow with the number of steps.
+        """
+        states, streams = self._states(x0), self._streams(seed)
 
         def endless() -> Iterator[tuple[float, np.ndarray]]:
             with self._computing():
@@ -313,11 +318,11 @@ class Emulator:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `count` largest Lyapunov exponents, per unit of time, and their standard errors, each (count,).
 
-        `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more. `size`: root
-        mean square of the disturbances that are carried along, in standard deviations of the data. All disturbed states get
-        the same random numbers. Load the emulator with precision="float32": bfloat16 rounds such disturbances off. Raises
-        UserError for the solver, which `benchmarks/lyapunov.py` measures, for a method that carries more than a frame on, for
-        numbers out of their range, and for an x0 that does not fit.
+        `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more.
+        `size`: root mean square of the disturbances that are carried along, in standard deviations of the data. All
+        disturbed states get the same random numbers. Load the emulator with precision="float32": bfloat16 rounds such
+        disturbances off. Raises UserError for the solver, which `benchmarks/lyapunov.py` measures, for a method that
+        carries more than a frame on, for numbers out of their range, and for an x0 that does not fit.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method}: its state is no frame; benchmarks/lyapunov.py measures solvers")
@@ -379,7 +384,10 @@ class Emulator:
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
-        """Compute with the emulator's number of threads, and leave torch as it was: sums over more threads round otherwise."""
+        """Compute with the emulator's number of threads, and leave torch as it was.
+
+        Sums over another number of threads differ in the last bits.
+        """
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
@@ -387,7 +395,8 @@ class Emulator:
         finally:
             torch.set_num_threads(before)
 
-    def _streams(self, x0, seed):
+    def _streams(self, seed) -> Callable[[int], MemberStreams]:
+        """Check the seed, and return a function: number of members -> the random streams of a run's rollout."""
         seed = _whole(seed, "seed", 0)
         return lambda members: MemberStreams(seed, "rollout", self.method, members=range(members), device=self._device)
 

@@ -55,15 +55,21 @@ Bookkeeping = Literal["levels", "indices"]
 
 
 class PlainReadout(TypedDict):
+    """A read-out without a number of its own, see `sns_core.diffusion.readout`."""
+
     kind: Literal["argmax", "mean", "sample"]
 
 
 class QuantileReadout(TypedDict):
+    """The smallest level whose cumulative probability reaches `quantile`."""
+
     kind: Literal["quantile"]
     quantile: Share
 
 
 class CalibratedReadout(TypedDict):
+    """A frame is refined where its head finds it less clean than all but the share `refine_share` of true pairs."""
+
     kind: Literal["calibrated"]
     refine_share: Share
 
@@ -81,6 +87,8 @@ class SamplerOptions(TypedDict, total=False):
 
 
 class Blind(TypedDict):
+    """The arguments of `sns_core.methods.BlindLevels`."""
+
     level: Count
     every: Count
     random: bool
@@ -99,8 +107,10 @@ def shown(value) -> str:
 
 
 def check(value, hint, where: str):
-    """The value as the option means it, so that equal settings are one value: 2.0 is 2 where a whole number is wanted,
-    and 8 is 8.0 where any number is.
+    """Return a value in the type of its option, so that equal settings are equal values.
+
+    2.0 becomes 2 where the option is a whole number, and 8 becomes 8.0 where it may be any number. `hint`: the
+    annotation of the option; `where`: its key.
 
     Raises ValueError in one line that begins with `where` (the key) and says what is allowed.
     """

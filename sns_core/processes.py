@@ -34,15 +34,17 @@ class ProcessGroup:
     def rows(self, batch: int) -> slice:
         """Return this process's rows of a batch. Raise UserError where the batch does not divide evenly."""
         if batch % self.size:
-            raise UserError(f"training.batch: {batch} does not divide among {self.size} devices")
+            raise UserError(
+                f"training.batch: {batch} does not divide among {self.size} devices; take a multiple of {self.size}"
+            )
         share = batch // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
     @torch.no_grad()
     def average(self, tensors: list[torch.Tensor], *numbers: float) -> list[float]:
-        """Replace `tensors` by their means over all processes, and return the means of `numbers`.
+        """Replace `tensors`, of any shapes, by their means over all processes, and return the means of `numbers`.
 
-        All values travel in one message.
+        All values travel in one message, because a message costs more than the few numbers in it.
         """
         if self.size == 1:
             return list(numbers)

@@ -1,7 +1,7 @@
 """Sums of more numbers than fit into memory, to the bits that numpy gives for one array of them all.
 
-numpy sums an array that lies in one piece by halves: a sum is that of its first half plus that of its second, down to 128 numbers.
-Here the numbers come in blocks. This module imports numpy alone.
+numpy sums an array that lies in one piece by halves: a sum is that of its first half plus that of its second, down to
+128 numbers. Here the numbers come in blocks. This module imports numpy alone.
 """
 
 import itertools
@@ -13,14 +13,15 @@ CACHED = 2**16  # numbers that are summed at once: with their squares they fit i
 
 
 def pairwise_sum(blocks: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """Return the sums (quantity,) of the `count` numbers per quantity in blocks (quantity, ...), which follow each other."""
+    """Return the sums (quantity,) of `count` numbers per quantity, which come in successive blocks (quantity, ...)."""
     return _sum_by_halves(_taken(iter(blocks)), count)
 
 
 def field_means(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
     """Return the means (quantity, layer) over all `count` frames in blocks (quantity, time, layer, y, x).
 
-    They are those of `numpy.mean` over one array of all frames, which adds frame after frame where there are several layers.
+    They are those of `numpy.mean` over one array of all frames, which adds frame after frame where there are several
+    layers.
     """
     first = next(blocks)
     blocks, layers, points = itertools.chain([first], blocks), first.shape[2], first.shape[3] * first.shape[4]
@@ -32,7 +33,10 @@ def field_means(blocks: Iterator[np.ndarray], count: int) -> np.ndarray:
 
 
 def mean_of_sum(total: np.ndarray, count: int) -> np.ndarray:
-    """Return a sum of `count` numbers, divided as `numpy.mean` divides it: in double precision."""
+    """Return means (...) for sums (...) of `count` numbers each, with the bits and the type of `numpy.mean`.
+
+    `numpy.mean` divides in double precision.
+    """
     return (total / np.float64(count)).astype(total.dtype)
 
 

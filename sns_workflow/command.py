@@ -1,14 +1,14 @@
 """The shell command of each stage, built from the stage's own signature, and the settings that Snakemake watches.
 
-The names of a rule's inputs, outputs and settings are the names of the stage's arguments. So `command("train_model")` can
-write every flag, and no argument is written twice.
+The names of a rule's inputs, outputs and settings are the names of the stage's arguments. So `command("train_model")`
+can write every flag, and no argument is written twice.
 
 Snakemake reruns a job when one of its parameters changes. It compares parameters as a set of printed values without
-names: two values that change places, or a value that another parameter already has, would change nothing. All settings of
-a job are therefore one parameter, JSON that names each argument.
+names: two values that change places, or a value that another parameter already has, would change nothing. All settings
+of a job are therefore one parameter, JSON that names each argument.
 
-Arguments reach the stage on its standard input (`@-`), because a command line holds about two megabytes only and a run may
-have more names of files than that.
+Arguments reach the stage on its standard input (`@-`), because a command line holds about two megabytes only and a run
+may have more names of files than that.
 """
 
 import functools
@@ -74,7 +74,8 @@ def command(stage: str, threads: str | int = "{threads}", stdin: bool = True) ->
 def command_in_a_loop() -> str:
     """The same for rules that a loop defines, whose params hold `flags`.
 
-    Snakemake evaluates `shell` once more when a job runs. The loop has ended then, so the command must not depend on it.
+    Snakemake evaluates `shell` once more when a job runs. The loop has ended then, so the command must not depend on
+    it.
     """
     return _command("{params.flags}")
 
@@ -99,13 +100,15 @@ def flags(stage: str) -> Callable:
     return evaluate
 
 
-def settings(stage: str, values: dict, offered: dict = {}) -> Callable:  # noqa: B006
-    """Parameter function: the settings of a job as JSON, name -> value. Functions among the values take the job's wildcards.
+def settings(stage: str, values: dict, shared: dict = {}) -> Callable:  # noqa: B006
+    """Return a parameter function: the settings of a job as JSON, name -> value.
 
-    `offered`: values for those of its settings that a stage takes. Raises ValueError where `values` are not the rest of them.
+    `values`: the settings of the rule; a function among them takes the wildcards of the job. `shared`: values that
+    several rules share; a rule takes those that its stage has arguments for. Raises ValueError where the stage has other
+    settings than these.
     """
     expected = {argument.name: argument for argument in arguments_of(stage) if argument.directive == "settings"}
-    values = {name: value for name, value in offered.items() if name in expected} | values
+    values = {name: value for name, value in shared.items() if name in expected} | values
     missing = [name for name, argument in expected.items() if argument.required and name not in values]
     unknown = [name for name in values if name not in expected]
     if missing or unknown:

@@ -1,26 +1,28 @@
 """Checks that hold values of the configuration against each other, before anything runs.
 
-All of them take the configuration after types and defaults have been settled (config_values.py) and the schema has been met.
+All of them take the configuration after types and defaults have been settled (config_values.py) and the schema has been
+met.
 """
 
 import difflib
-import math
 from pathlib import Path
 
 from sns_core import plugins
 from sns_core.catalogue import ALONE, OBJECTIVES, REFINEMENTS
-from sns_core.grids import grid_shape, longer_side
+from sns_core.grids import longer_side
 from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
 
-# Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and false.
+# Names that a run's folder uses itself, and words that pandas reads from a table as a missing value or as true and
+# false.
 FOLDERS = {
     "systems": {"logs", "theory", "provenance", "report.html", "progress.html", "provenance.json"},
     "methods": {"reference"},
 }
 WORDS = {"na", "nan", "null", "none", "true", "false"}
 
-# Columns of metrics.csv and windows.csv, and a dimension, that are no variables of netCDF files (`attributes.VARIABLES`).
+# Columns of metrics.csv and windows.csv, and a dimension, that are no variables of netCDF files
+# (`attributes.VARIABLES`).
 COLUMNS = {
     "system", "method", "frame", "steps", "first_step", "last_step", "members_lost", "inside", "floor_low", "floor_high",
     "calls_per_step", "seconds_per_step", "out_of_range_step", "out_of_range_share", "level_prev", "level_next",
@@ -38,15 +40,13 @@ CHANNELS = {
 # Objectives that learn with a diffusion.
 DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation", "distilled_refinement"}
 MOVIE_METHODS = 6  # side by side, where the configuration names none
-SEGMENTS = 10_000  # of one chain: their names hold four digits
-
-# Bounds of work that no run needs. The least time of a step is that of starting its kernels, on any machine.
-JOBS, BYTES, MEMORY, HOURS = 100_000, 1e14, 2e12, 240.0
-SECONDS = {"solver": 5e-4, "model": 1e-3, "training": 2e-3}
 
 
 def channels_of(system: dict) -> int | None:
-    """Return the channels of a resolved system's frames; None for a system of the user's own, which says so when it runs."""
+    """Return the channels of a resolved system's frames.
+
+    None for a system of the user's own, which says so when it runs.
+    """
     layers = system["parameters"].get("layers") if system["name"] == "RecordedFlow" else None
     return len(layers) if layers else CHANNELS.get(system["name"])
 
@@ -100,7 +100,10 @@ def check_names(config: dict) -> None:
 
 
 def _check_override(config: dict, system: str) -> None:
-    """Check that the override of a system changes methods and models that are described; a model may also stand there whole."""
+    """Check that the override of a system changes methods and models that are described.
+
+    A model may also stand there whole.
+    """
     override = config["systems"][system].get("override", {})
     for section in ("methods", "models"):
         for name, changes in override.get(section, {}).items():
@@ -154,47 +157,69 @@ def check_labels(where: str, methods: dict) -> None:
 
 def check_lengths(where: str, resolved: dict, figures: dict) -> None:
     """Check steps, frames, windows, lags and members of one system against each other."""
-    rollout, metrics, splits = resolved["rollout"], resolved["metrics"], resolved["data"]["splits"]
-    steps, stride, lags, map_lags = rollout["steps"], rollout["frame_stride"], rollout["lags"], metrics["map_lags"]
-    frames, needed = splits["test"]["frames"], max(lags, stride * map_lags) + 1
+    _check_frames(where, resolved)
+    for name, method in resolved["methods"].items():
+        _check_rollout_length(name, method, resolved)
+    _check_reference(where, resolved)
+    for model in used_models(resolved):
+        training = resolved["models"].get(model, {}).get("training")
+        if training:
+            _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
+    _check_fields(figures["fields"], resolved["rollout"])
+
+
+def _check_frames(where: str, resolved: dict) -> None:
+    """Check that the test split is as long as the lags, and that parts of rollouts and splits are no larger than these."""
+    rollout, metrics, data = resolved["rollout"], resolved["metrics"], resolved["data"]
+    lags, stride, map_lags = rollout["lags"], rollout["frame_stride"], metrics["map_lags"]
+    frames, needed = data["splits"]["test"]["frames"], max(lags, stride * map_lags) + 1
     if frames < needed:
         raise ConfigurationError(
             f"{where}.data.splits.test.frames: {frames} are too few for rollout.lags {lags} and metrics.map_lags {map_lags} "
             f"(of every {stride}th frame); at least {needed}"
         )
-    _at_most("metrics.window", metrics["window"], steps, "rollout.steps")
-    _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), steps, "rollout.steps")
+    _at_most("metrics.window", metrics["window"], rollout["steps"], "rollout.steps")
+    _at_most("metrics.ensemble.leads", max(metrics["ensemble"]["leads"]), rollout["steps"], "rollout.steps")
     _at_most("rollout.group_members", rollout["group_members"], rollout["members"], "rollout.members")
-    reference, step = resolved["data"]["reference"], resolved["emulator"]["step"]
-    most = max(part["members"] for part in (*splits.values(), *filter(None, [reference])))
-    _at_most(f"{where}.data.group_members", resolved["data"]["group_members"], most, "the members of every split")
-    for name, method in resolved["methods"].items():
-        length = method.get("steps", steps)
+    most = max(part["members"] for part in (*data["splits"].values(), *filter(None, [data["reference"]])))
+    _at_most(f"{where}.data.group_members", data["group_members"], most, "the members of every split")
+
+
+def _check_rollout_length(name: str, method: dict, resolved: dict) -> None:
+    """Check that the rollout of a method is as long as the lags."""
+    rollout, map_lags = resolved["rollout"], resolved["metrics"]["map_lags"]
+    length, stride = method.get("steps", rollout["steps"]), rollout["frame_stride"]
+    if length // stride < map_lags:
         place = f"methods.{name}.steps" if "steps" in method else "rollout.steps"
-        if length // stride < map_lags:
-            raise ConfigurationError(
-                f"{place}: {length} steps of {name!r} store {length // stride + 1} frames, and metrics.map_lags {map_lags} "
-                f"needs {map_lags + 1}; take at least {map_lags * stride} steps, or at most {length // stride} lags"
-            )
-        if length < lags:
-            raise ConfigurationError(
-                f"rollout.lags: {lags} exceeds the {length} steps of the method {name!r}; at most that many"
-            )
-    least = max(rollout["block_steps"], lags) * step
+        raise ConfigurationError(
+            f"{place}: {length} steps of {name!r} store {length // stride + 1} frames, and metrics.map_lags {map_lags} "
+            f"needs {map_lags + 1}; take at least {map_lags * stride} steps, or at most {length // stride} lags"
+        )
+    if length < rollout["lags"]:
+        raise ConfigurationError(
+            f"rollout.lags: {rollout['lags']} exceeds the {length} steps of the method {name!r}; at most that many"
+        )
+
+
+def _check_reference(where: str, resolved: dict) -> None:
+    """Check that the reference ensemble is as long as a block of statistics and as the lags."""
+    reference, rollout = resolved["data"]["reference"], resolved["rollout"]
+    least = max(rollout["block_steps"], rollout["lags"]) * resolved["emulator"]["step"]
     if reference and reference["duration"] < least * (1 - 1e-9):
         raise ConfigurationError(
             f"{where}.data.reference.duration: {reference['duration']:g} is shorter than one block of statistics or "
             f"rollout.lags; at least {least:g}"
         )
-    for model in used_models(resolved):
-        training = resolved["models"].get(model, {}).get("training")
-        if training:
-            _at_most(f"models.{model}.training.warmup", training["warmup"], training["steps"], "training.steps")
-    fields = figures["fields"]
+
+
+def _check_fields(fields: dict, rollout: dict) -> None:
+    """Check that the member and the steps of figure 1 are stored."""
     if fields["member"] >= rollout["members"]:
         raise ConfigurationError(
-            f"figures.fields.member: {fields['member']} is not among the {rollout['members']} of rollout.members, counted from 0"
+            f"figures.fields.member: {fields['member']} is not among the {rollout['members']} of rollout.members, counted from 0; "
+            "name one of them"
         )
+    stride = rollout["frame_stride"]
     for step in fields["steps"]:
         if step % stride:
             raise ConfigurationError(
@@ -334,94 +359,3 @@ def check_companions(resolved: dict, reuses: bool, files_must_exist: bool) -> No
 def movie_methods(config: dict) -> list[str]:
     """The methods that stand side by side in the movie."""
     return config["figures"]["movie"]["methods"] or config["use"]["methods"][:MOVIE_METHODS]
-
-
-def check_work(where: str, resolved: dict) -> None:
-    """Refuse jobs, bytes, memory or hours that no run can want, before any list of jobs is made."""
-    solver, data = resolved["system"]["parameters"], resolved["data"]
-    rollout, ensemble, methods = resolved["rollout"], resolved["metrics"]["ensemble"], resolved["methods"]
-    channels = channels_of(resolved["system"]) or 1
-    frame = 4 * channels * math.prod(grid_shape(resolved["emulator"]["resolution"]))
-    state = 80 * channels * math.prod(grid_shape(solver["resolution"]))  # ten fields in double precision
-    substeps, dt = resolved["emulator"]["step"] / solver["dt"], solver["dt"]
-
-    def refuse(key: str, amount: str, bound: str):
-        raise ConfigurationError(
-            f"{key}: would make {amount}, and at most {bound} are allowed; nothing has been started"
-        )
-
-    def count(key: str, number: float, what: str, most: float = JOBS):
-        if number > most:
-            refuse(key, f"{number:,.0f} {what}", f"{most:,.0f}")
-        return number
-
-    def hours(key: str, steps: float, what: str):
-        least = steps * SECONDS[what.split()[0]] / 3600
-        if least > HOURS:
-            refuse(
-                key,
-                f"one job of {steps:.3g} {what} in turn, which take {least:,.0f} hours on any machine",
-                f"{HOURS:g}",
-            )
-
-    def size(key: str, number: float, what: str, most: float):
-        if number > most:
-            refuse(key, f"{number / 1e12:,.0f} TB {what}", f"{most / 1e12:,.0f} TB")
-
-    jobs = stored = 0.0
-    for split, part in data["splits"].items():
-        key, group = f"{where}.data.splits.{split}", data["group_members"] or part["members"]
-        jobs += count(f"{where}.data.group_members", part["members"] / group, f"jobs of the split {split}")
-        size(f"{key}.members", part["members"] * part["frames"] * frame, "of frames", BYTES)
-        size(f"{key}.members", min(group, part["members"]) * state, "of memory", MEMORY)
-        hours(f"{where}.data.spin_up", data["spin_up"] / dt, f"solver steps (spin_up over solver.dt {dt:g})")
-        hours(f"{key}.frames", part["frames"] * substeps, f"solver steps (emulator.step over solver.dt {dt:g} a frame)")
-        stored += part["members"] * part["frames"] * frame
-    if reference := data["reference"]:
-        key, group = f"{where}.data.reference", data["group_members"] or reference["members"]
-        steps = reference["duration"] / resolved["emulator"]["step"]
-        chains = count(f"{key}.members", reference["members"] / group, "chains of jobs of the reference ensemble")
-        size(f"{key}.members", min(group, reference["members"]) * state, "of memory", MEMORY)
-        jobs += chains + count(
-            f"{key}.duration", chains * steps / rollout["segment_steps"], "segments of the reference ensemble"
-        )
-        hours(f"{key}.duration", min(steps, rollout["segment_steps"]) * substeps, "solver steps")
-    chains = rollout["members"] / (rollout["group_members"] or rollout["members"])
-    for name, method in methods.items():
-        steps, length = method.get("steps", rollout["steps"]), method.get("segment_steps", rollout["segment_steps"])
-        place = f"methods.{name}" if {"steps", "segment_steps"} & method.keys() else "rollout"
-        kind, substeps_of = ("solver steps", substeps) if method["kind"] == "solver" else ("model steps", 1)
-        count(
-            f"{place}.segment_steps", steps / length, f"segments of {steps:,} steps in each rollout of {name}", SEGMENTS
-        )
-        jobs += count(f"{place}.segment_steps", chains * steps / length, f"jobs of {name}")
-        hours(f"{place}.segment_steps", min(length, steps) * substeps_of, kind)
-        leads = method.get("leads", ensemble["leads"])
-        key = f"methods.{name}.leads" if "leads" in method else "metrics.ensemble.leads"
-        hours(key, max(leads) * substeps_of, kind)
-        size(
-            "metrics.ensemble.members",
-            ensemble["starts"] * ensemble["members"] * len(leads) * frame,
-            "of forecasts",
-            MEMORY,
-        )
-        stored += rollout["members"] * (steps / rollout["frame_stride"] * frame + 100 * steps)
-    size("metrics.ensemble.members", ensemble["starts"] * ensemble["members"] * state, "of memory", MEMORY)
-    size("rollout.steps", stored, "of frames and series", BYTES)
-    diagnose = resolved["metrics"]["diagnose"]
-    size("metrics.diagnose.pairs", 10 * diagnose["pairs"] * frame, "of memory", MEMORY)
-    for name in resolved["models"].keys() & used_models(resolved):
-        network, training = resolved["models"][name]["network"], resolved["models"][name]["training"]
-        widths = [network["width"] * factor for factor in network["multipliers"]]
-        parameters = sum(4 * 9 * 4 * network["blocks"] * width**2 for width in widths)
-        size(f"models.{name}.network.width", parameters * 4, "of weights", MEMORY / 20)
-        hours(f"models.{name}.training.steps", training["steps"], "training steps")
-        size(
-            f"models.{name}.training.batch",
-            training["batch"] * training["unroll"] * frame * max(widths),
-            "of memory",
-            MEMORY,
-        )
-    finest = max(resolved["metrics"]["cost"]["grids"]) ** 2 * state
-    size("metrics.cost.grids", rollout["members"] * finest, "of memory", MEMORY)
-    count("rollout.segment_steps", jobs + 4 * len(methods) + 20, "jobs")

@@ -1,8 +1,8 @@
 """The files of a configuration: mistakes that no longer show once they are merged, and the line of each value.
 
-Snakemake merges all files before the Snakefile sees them. So each file is read again here, as YAML nodes: a key that stands
-twice, an empty file, an anchor inside its own value and numbers that YAML reads in another way than they look are refused,
-and a message about a value can name its file and line.
+Snakemake merges all files before the Snakefile sees them. So each file is read again here, as YAML nodes: a key that
+stands twice, an empty file, an anchor inside its own value and numbers that YAML reads in another way than they look
+are refused, and a message about a value can name its file and line.
 """
 
 import itertools
@@ -143,7 +143,10 @@ def _check_node(node: yaml.Node, place: str, file: str, parents: tuple[int, ...]
 
 
 def _follow(node: yaml.Node, key: str) -> tuple[str, int]:
-    """Follow a dotted key as far as it goes: what is left of it, and the line of the last name found. Names may hold dots."""
+    """Follow a dotted key as far as it goes: what is left of it, and the line of the last name found.
+
+    Names may hold dots.
+    """
     best, line = key, node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         children = [(name.value, name, value) for name, value in _entries(node) if isinstance(name, yaml.ScalarNode)]

@@ -8,7 +8,7 @@ import contextlib
 from sns_core import plugins
 from sns_core.options import check
 from sns_workflow.config_checks import nearest
-from sns_workflow.config_schema import RENAMED
+from sns_workflow.config_renamed import RENAMED
 from sns_workflow.config_values import ConfigurationError, plain
 
 # Keys of a method that are no options of its class.
@@ -20,8 +20,9 @@ MODEL_KEYS = ("objective", "network", "training", "diffusion", "models", "calibr
 def settle_options(where: str, spec: dict, options: dict[str, plugins.Option]) -> dict:
     """Return a method in which each option has its value as the class means it, or the default where it is left out.
 
-    So an option that is left out is the same setting as one that repeats its default, and 8 is the same as 8.0. Defaults
-    that a configuration could not state stay out. Raises ConfigurationError for an option that the class does not take.
+    So an option that is left out is the same setting as one that repeats its default, and 8 is the same as 8.0.
+    Defaults that a configuration could not state stay out. Raises ConfigurationError for an option that the class does
+    not take.
     """
     return _settle(where, spec, options, METHOD_KEYS, "kind", "a method of the kind")
 
@@ -68,8 +69,10 @@ def _settle(
 
 
 def _default(key: str, option: plugins.Option) -> dict:
-    """Return {key: default}; nothing for a default that a configuration could not state: an expression, a set, a tuple
-    without an annotation."""
+    """Return {key: default}, or {} for a default that a configuration could not state.
+
+    Such a default is an expression, a set, or a tuple without an annotation.
+    """
     try:
         return plain({key: plugins.default_of(option)})
     except ConfigurationError:
@@ -77,7 +80,7 @@ def _default(key: str, option: plugins.Option) -> dict:
 
 
 def _renamed_inside(key: str, value, message: str) -> str:
-    """Return a hint for a message about a missing key inside an option, where the key stands there under its old name."""
+    """Return a hint for the message about a missing key, where the option holds this key under its old name."""
     for old, new in RENAMED.items():
         head, _, old_word = old.removeprefix("methods.*.").rpartition(".")
         new_word = new.rpartition(".")[2]
@@ -87,7 +90,7 @@ def _renamed_inside(key: str, value, message: str) -> str:
 
 
 def settings_of(spec: dict) -> dict:
-    """Return the settings of a method on which results depend: all but its label, with defaults, as far as they are known.
+    """Return the settings of a method on which results depend: all but its label, with known defaults.
 
     A method of a collected run may be of a class that is no longer there. Its settings stay as they were written.
     """
@@ -97,7 +100,10 @@ def settings_of(spec: dict) -> dict:
 
 
 def model_settings(spec: dict | None) -> dict | None:
-    """Return the settings of a model with the defaults of its objective, as far as they are known; None for no model."""
+    """Return the settings of a model with the defaults of its objective, as far as they are known.
+
+    None for no model.
+    """
     with contextlib.suppress(ValueError, ConfigurationError, KeyError, TypeError):
         return settle_model("", spec)
     return spec

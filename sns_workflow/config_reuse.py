@@ -7,15 +7,16 @@ from sns_core.catalogue import ALONE
 from sns_core.plugins import is_calibrated
 from sns_workflow.config_methods import METHOD_KEYS, model_settings, settings_of
 from sns_workflow.config_models import used_models
-from sns_workflow.config_schema import complete, resolve, with_new_names
+from sns_workflow.config_renamed import with_new_names
+from sns_workflow.config_schema import complete, resolve
 from sns_workflow.config_values import ConfigurationError, plain
 
 
 def reused_results(config: dict) -> dict[str, str]:
     """Return name below a run's folder -> kind, for the results that this run copies from `reuse.folder`.
 
-    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser and the calibration of a method, if
-    every setting on which they depend has the same value in both runs.
+    The solver's rollout is copied if `reuse.solver` is true; the diagnosis of a denoiser and the calibration of a
+    method, if every setting on which they depend has the same value in both runs.
     """
     if config["reuse"] is None:
         return {}
@@ -45,9 +46,13 @@ def _listing(folder: str) -> dict:
             f"reuse.folder: there is no {path}; `python -m sns_core collect_run` makes such a folder of a finished run"
         ) from None
     except ValueError:
-        raise ConfigurationError(f"reuse.folder: {path} is damaged: it is no JSON") from None
+        raise ConfigurationError(
+            f"reuse.folder: {path} is damaged: it is no JSON; check the folder out again"
+        ) from None
     if not isinstance(listing, dict) or not {"configuration", "files"} <= listing.keys():
-        raise ConfigurationError(f"reuse.folder: {path} is no list of a collected run")
+        raise ConfigurationError(
+            f"reuse.folder: {path} is no list of a collected run; make one with `python -m sns_core collect_run`"
+        )
     return listing
 
 
@@ -79,11 +84,12 @@ def _diagnosis_settings(resolved: dict, method: str) -> dict | None:
 def _calibration_settings(resolved: dict, method: str) -> dict | None:
     """Return the settings on which the calibration of a method depends; None for a method that is not used."""
     spec = resolved["methods"].get(method)
-    apart = {*METHOD_KEYS} - {"kind", "models"}  # lengths of rollouts
-    return spec and {key: value for key, value in settings_of(spec).items() if key not in apart}
+    lengths = {*METHOD_KEYS} - {"kind", "models"}
+    return spec and {key: value for key, value in settings_of(spec).items() if key not in lengths}
 
 
-# Kind of a result -> the settings on which it depends, besides those of data and models; they may differ between the runs.
+# Kind of a result -> the settings on which it depends, besides those of data and models; they may differ between the
+# runs.
 DEPENDENT = {"diagnostics": _diagnosis_settings, "calibrations": _calibration_settings}
 
 
@@ -121,18 +127,21 @@ def check_reuse(config: dict) -> None:
     before, names, reused = _configuration_of(listing), listing["files"], reused_results(config)
     for system in config["use"]["systems"]:
         if not any(Path(name).parts[0] == system for name in names):
-            raise ConfigurationError(f"reuse.folder: {folder} holds nothing of the system {system!r}")
+            raise ConfigurationError(
+                f"reuse.folder: {folder} holds nothing of the system {system!r}; name another folder, or leave the system out"
+            )
         resolved = resolve(config, system)
         methods, used = resolved["methods"], sorted(used_models(resolved))
         for model in used:
             if f"{system}/models/{model}.safetensors" not in names:
                 raise ConfigurationError(
-                    f"models.{model}: {folder} holds no such model, and what one would be trained on is not there"
+                    f"models.{model}: {folder} holds no such model, and what one would be trained on is not there; "
+                    "use a method whose models it holds"
                 )
         for name, method in methods.items():
             if method.get("anchor_frame") == "resampled":
                 raise ConfigurationError(
-                    f"methods.{name}.anchor_frame: 'resampled' draws from training frames, which {folder} has not"
+                    f"methods.{name}.anchor_frame: 'resampled' draws from training frames, which {folder} has not; use initial"
                 )
             if is_calibrated(method["kind"]) and f"{system}/calibrations/{name}.json" not in reused:
                 raise ConfigurationError(

@@ -1,7 +1,7 @@
 """A system whose data come from files (`source`): what the files say, in the form that a system with a solver has.
 
-The files are opened once. What they say is kept in `.snakemake/sns/`, by the names, sizes and times of the files, because each
-job of a run reads the configuration again.
+The files are opened once. What they say is kept in `.snakemake/sns/`, by the names, sizes and times of the files,
+because each job of a run reads the configuration again.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ CACHE = Path(".snakemake", "sns")
 
 
 def described_source(name: str, config: dict) -> dict:
-    """Return system, emulator and data of a system with a source, the source with lists of files, and its solver's stand-in.
+    """Return what the configuration of a system with a solver states, from the files of its source.
 
-    {"system", "emulator", "data"} as `resolve` gives them for a solver; "source": what the stages take; "recorded": the method
-    that stands for the solver, which reads the test trajectories. Raises ConfigurationError where files are missing or do not
-    fit, and where they hold less than the configuration asks for.
+    {"system", "emulator", "data"} as `resolve` gives them for a solver; "source": what the stages take; "recorded": the
+    method that stands for the solver, which reads the test trajectories. Raises ConfigurationError where files are
+    missing or do not fit, and where they hold less than the configuration asks for.
     """
     block, where = config["systems"][name], f"systems.{name}"
     spin_up = float(block["data"].get("spin_up", 0.0))
@@ -139,7 +139,7 @@ def _notes_on_degrees(system: str, resolved: dict) -> list[str]:
 
 
 def cut_to_blocks(where: str, recorded: dict, rollout: dict, start: int) -> dict:
-    """Return the stand-in of the solver with as many steps as the test trajectories have, in whole blocks of statistics.
+    """Return the stand-in of the solver, cut to whole blocks of statistics.
 
     `start`: the frame of the test trajectories from which rollouts start.
     """
@@ -166,7 +166,7 @@ def _listed(where: str, files) -> dict[str, list[str]] | list[str]:
     for pattern in [files] if isinstance(files, str) else files:
         fitting = sorted(glob.glob(pattern, recursive=True))
         if not fitting:
-            raise ConfigurationError(f"{where}: no file fits {pattern!r} in {Path.cwd()}")
+            raise ConfigurationError(f"{where}: no file fits {pattern!r} in {Path.cwd()}; correct the pattern")
         paths += fitting
     return list(dict.fromkeys(paths))
 

@@ -1,7 +1,7 @@
 """The meaning of each value of the configuration, decided once: which YAML values are allowed, whole numbers, defaults.
 
-`plain` makes a mapping of text, numbers, booleans, null, lists and mappings out of what YAML read, and refuses everything
-else. `conform` then gives each value the type that the schema asks for and fills in the schema's defaults.
+`plain` makes a mapping of text, numbers, booleans, null, lists and mappings out of what YAML read, and refuses
+everything else. `conform` then gives each value the type that the schema asks for and fills in the schema's defaults.
 """
 
 import copy
@@ -23,8 +23,8 @@ LONGEST = 4000  # characters of a text
 class ConfigurationError(Exception):
     """A configuration that cannot be run. The message is one line: key, value, the mistake and the way out.
 
-    `key` is the place in the configuration at which the file and the line are looked up; by default it is the first word
-    of the message.
+    `key` is the place in the configuration at which the file and the line are looked up; by default it is the first
+    word of the message.
     """
 
     def __init__(self, message: str, key: str | None = None):
@@ -119,9 +119,9 @@ def merge(base: dict, changes: dict) -> dict:
 def conform(config: dict, schema: dict) -> dict:
     """Return a configuration with the types and defaults that a schema states.
 
-    A number without decimals becomes an int where the schema wants a whole number and a float where it wants any number, so
-    that 2, 2.0 and 2.0e+0 are one value. Keys that are missing get the schema's `default`. What does not fit the schema
-    stays as it is: the validator names it.
+    A number without decimals becomes an int where the schema wants a whole number and a float where it wants any
+    number, so that 2, 2.0 and 2.0e+0 are one value. Keys that are missing get the schema's `default`. What does not fit
+    the schema stays as it is: the validator names it.
     """
     return _conformed(config, [schema], Draft202012Validator(schema))
 
@@ -172,7 +172,10 @@ def _of_index(part: dict, index: int) -> list[dict]:
 
 
 def _expanded(parts: list[dict], value, root):
-    """All parts of a schema that hold for a value: references followed, conditions decided, alternatives side by side."""
+    """Yield all parts of a schema that hold for a value.
+
+    References are followed and conditions decided; alternatives stand side by side.
+    """
     for part in parts:
         if not isinstance(part, dict):
             continue

@@ -1,7 +1,8 @@
 """A finished run as a Workflow Run RO-Crate: the metadata, in the profile Provenance Run Crate 0.5, from the records.
 
 Each job is an action with its stage as the instrument, its settings and input files as objects and its output files as
-results. The workflow's run is one more action. https://www.researchobject.org/workflow-run-crate/profiles/provenance_run_crate
+results. The workflow's run is one more action.
+https://www.researchobject.org/workflow-run-crate/profiles/provenance_run_crate
 """
 
 import ast
@@ -76,13 +77,14 @@ def jobs_of(records: dict[str, dict], prefix: str) -> list[Job]:
         settings = {name: value for name, value in record["configuration"].items() if name not in ("output", "log")}
         times = (datetime.fromtimestamp(seconds, UTC) for seconds in (ended - record["wall_seconds"], ended))
         job = Job(record["stage"], record["fingerprint"], settings, inputs, outputs, *times)
-        # Every output of a job has the same record. A file beside the outputs, such as a shard, stands in its own alone.
+        # Every output of a job has the same record. A file beside the outputs, such as a shard, stands in its own
+        # alone.
         jobs.setdefault(job.name, job).outputs.update(outputs)
     return sorted(jobs.values(), key=lambda job: (job.ended, job.name))
 
 
 def made_for(targets: tuple[str, ...], jobs: list[Job]) -> set[str]:
-    """Return the targets and all files that were made for them: what their jobs read and wrote, and the jobs before these."""
+    """Return the targets and all files that their jobs, and the jobs before these, read and wrote."""
     makers, files, waiting = {name: job for job in jobs for name in job.outputs}, set(), list(targets)
     while waiting:
         name = waiting.pop()

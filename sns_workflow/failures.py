@@ -10,7 +10,7 @@ KILLED = "its log is empty: it was killed, perhaps for want of memory or time"
 
 
 class HideCommands(logging.Filter):
-    """A filter for Snakemake's log: it drops the whole commands of failed stages, which say nothing about the failure."""
+    """A filter for Snakemake's log, which drops the commands of failed stages: they say nothing about the failure."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -18,7 +18,7 @@ class HideCommands(logging.Filter):
 
 
 def describe_end(failed: Iterable, running: Iterable) -> str:
-    """Return what a call that did not succeed has to say of its jobs: those that failed, else those that were stopped."""
+    """Return the closing lines of a call that did not succeed, about jobs that failed or else were stopped."""
     return describe_failures(failed) or describe_stop(running)
 
 

@@ -1,8 +1,8 @@
 """Fingerprints of the code behind each stage, so that an edit reruns exactly the stages that use it.
 
-The fingerprint of a stage is a hash over the syntax trees of the module that defines it and of every sns_core module that
-those import, followed to the module that defines each imported name. Comments, docstrings and formatting are
-not part of a syntax tree (docstrings are dropped), so editing them reruns nothing.
+The fingerprint of a stage is a hash over the syntax trees of the module that defines it and of every sns_core module
+that those import, followed to the module that defines each imported name. Comments, docstrings and formatting are not
+part of a syntax tree (docstrings are dropped), so editing them reruns nothing.
 """
 
 import functools
@@ -17,8 +17,8 @@ from sns_workflow.syntax import Summary, remember, summary
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "sns_core"
-# Which of their entries a stage uses stands in its parameters. So do the values of options: their annotations and checks
-# change no number.
+# Which of their entries a stage uses stands in its parameters. So do the values of options: their annotations and
+# checks change no number.
 TABLES = {"sns_core.catalogue", "sns_core.options", "sns_core.plugins", "sns_core.stages"}
 
 
@@ -95,7 +95,7 @@ def builds_systems(stage: str) -> bool:
 
 @functools.cache
 def fingerprint(stage: str, *names: str, templates: tuple[str, ...] = ()) -> str:
-    """Return twelve hexadecimal digits that change when code that the stage uses for these names changes (see `modules`).
+    """Return twelve hexadecimal digits that change when the code of a stage changes (see `modules`).
 
     `templates`: files of the package that the stage fills in, by their paths below it; all of their text counts.
     """

@@ -1,8 +1,8 @@
 """Hold what a run's folder holds against what a configuration asks for: `snakemake verify` and `snakemake status`.
 
-Snakemake's graph of jobs gives the arguments of each job. The record that a job wrote beside its result (sns_core.record)
-says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so the answer is the same
-after a checkout, a copy or a clock set back.
+Snakemake's graph of jobs gives the arguments of each job. The record that a job wrote beside its result
+(sns_core.record) says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so
+the answer is the same after a checkout, a copy or a clock set back.
 
     verify     reads every file and compares its checksum; exit status 1 unless everything is as the configuration asks
     status     a table of what is done, running, stale and missing, with the progress of what runs and the time left
@@ -10,88 +10,29 @@ after a checkout, a copy or a clock set back.
 """
 
 import argparse
-import contextlib
 import functools
 import gc
 import graphlib
-import io
 import json
 import os
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sns_core.arguments import COMMON
-from sns_core.files import checksum, record_path, recorded_entry, sha256
-from sns_core.record import FORMAT, running_path
-from sns_core.stages import STAGES
-from sns_workflow.command import arguments_of
-
-ORDER = ("running", "killed", "damaged", "stale", "unrecorded", "missing", "done")
-
-
-@dataclass
-class Job:
-    """One job of the workflow: its stage, arguments, code and files; then its state, and the reason of the state."""
-
-    stage: str
-    arguments: dict
-    code: str
-    log: Path | None = None
-    outputs: list[Path] = field(default_factory=list)
-    inputs: list[Path] = field(default_factory=list)
-    state: str = ""
-    why: str = ""
-
-
-def expected_jobs(snakefile: str, config: dict, targets: list[str]) -> list[Job]:
-    """Return the jobs that lead to the targets in the current folder, as the workflow would run them now."""
-    with graph_of_jobs(snakefile, config, targets, forceall=True) as graph:
-        jobs = [job_of(job) for job in graph.jobs]
-    return sorted((job for job in jobs if job), key=lambda job: str(job.outputs[0]))
-
-
-@contextlib.contextmanager
-def graph_of_jobs(snakefile: str, config: dict, targets: list[str], forceall: bool = False):
-    """Snakemake's graph of jobs for a whole configuration. Nothing is locked, written or printed."""
-    from snakemake.api import SnakemakeApi
-    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
-
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        workflow = api.workflow(
-            resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(config=config),
-            snakefile=Path(snakefile),
-        )
-        graph = workflow.dag(DAGSettings(targets=set(targets), forceall=forceall))
-        with contextlib.redirect_stdout(io.StringIO()):
-            graph.summary()  # the only public call that builds the graph and takes no lock
-        yield workflow._workflow.dag
-
-
-def job_of(job) -> Job | None:
-    """Return a job of Snakemake's as a Job; None for one that runs no stage."""
-    stage = job.rule.name
-    if stage not in STAGES:
-        return None
-    arguments = json.loads(job.params.settings)
-    for argument in arguments_of(stage):
-        if argument.directive != "settings":
-            files = getattr(job.output if argument.directive == "output" else job.input, argument.name)
-            paths = [str(Path(path)) for path in ([files] if isinstance(files, str) else files)]
-            if argument.annotation.startswith("list"):
-                arguments[argument.name] = paths
-            elif paths:
-                arguments[argument.name] = paths[0]
-    log, outputs, inputs = ([Path(str(path)) for path in files] for files in (job.log, job.output, job.input))
-    return Job(stage, arguments, job.params.code, log[0] if log else None, outputs, inputs)
+from sns_core.files import checksum, recorded_entry, sha256
+from sns_core.record import running_path
+from sns_workflow.jobs import STATES, Job, expected_jobs, read_json_or_none, read_record, upstream_of
 
 
 def alive(marker: dict) -> bool:
-    """Whether the process of a running marker lives. On another host that cannot be seen, and the marker is believed."""
+    """Whether the process of a running marker lives.
+
+    On another host that cannot be seen, and the marker is believed.
+    """
     if marker["host"] != platform.node():
         return True
     try:
@@ -103,38 +44,20 @@ def alive(marker: dict) -> bool:
     return True
 
 
-def read(path: Path) -> dict | None:
-    """Return the JSON in a file; None where there is none."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def read_record(path: Path) -> dict | None:
-    """Return the record of a result; None without a whole one."""
-    record = read(record_path(path))
-    kinds = {"fingerprint": str, "configuration": dict, "inputs": dict, "outputs": dict}
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        return None
-    return record if all(isinstance(record.get(key), kind) for key, kind in kinds.items()) else None
-
-
 def judge_all(jobs: list[Job], thorough: bool) -> None:
     """Set the state of each job and the reason of the state; `thorough`: read every file again."""
     digest = functools.cache(sha256 if thorough else checksum)  # most files are an input of many jobs
-    made_by = {path: index for index, job in enumerate(jobs) for path in job.outputs}
-    upstream = {n: {made_by[path] for path in job.inputs if path in made_by} for n, job in enumerate(jobs)}
+    upstream = upstream_of(jobs)
     for index in graphlib.TopologicalSorter(upstream).static_order():
         judge(jobs[index], [jobs[n] for n in sorted(upstream[index])], digest)
 
 
 def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256) -> None:
-    """Set the state of a job and why. The jobs `upstream`, whose results it reads, have been judged before.
+    """Set the state of a job and its reason. The jobs `upstream`, whose results it reads, have been judged before.
 
     `digest`: path -> sha256 of a file.
     """
-    marker = next((marker for marker in map(read, map(running_path, job.outputs)) if marker), None)
+    marker = next((marker for marker in map(read_json_or_none, map(running_path, job.outputs)) if marker), None)
     if marker:
         job.state = "running" if alive(marker) else "killed"
         job.why = last_line(job.log) if job.state == "running" else "goes on with the next call"
@@ -146,7 +69,8 @@ def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256)
     if record is None:
         job.state, job.why = "unrecorded", "no record says what made it"
         return
-    # What a missing file held is not known before it is made again. It may be the same, so what was made from it may stand.
+    # What a missing file held is not known before it is made again. It may be the same, so what was made from it may
+    # stand.
     absent = {str(path) for source in upstream if source.state == "missing" for path in absent_of(source)}
     broken = next((source for source in upstream if source.state not in ("done", "running", "missing")), None)
     of_upstream = f"{broken.outputs[0]}, which it reads, is {broken.state}" if broken else ""
@@ -244,6 +168,29 @@ def estimate_time_left(config: dict, jobs: list[Job], cores: int) -> str:
     return sentence(time_left(jobs, planned), cores, rough_duration)
 
 
+def print_states(jobs: list[Job], shown: list[Job]) -> str:
+    """Print a line per job in `shown` and the count of each state among all `jobs`; return the counts as one line."""
+    for job in sorted(shown, key=lambda job: STATES.index(job.state)):
+        print(f"{job.state:11} {job.outputs[0]}" + (f": {job.why}" if job.why else ""))
+    counts = Counter(job.state for job in jobs)
+    summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    print(f"{len(jobs)} results of this configuration: {summary}", flush=True)
+    return summary
+
+
+def print_ways_out(jobs: list[Job]) -> None:
+    """Print the calls that make again what `verify` found missing or wrong.
+
+    The calls name files, because Snakemake leaves two kinds of them alone unless it is asked: a missing file whose
+    results are there, and, without .snakemake, a file that is there and wrong.
+    """
+    if missing := to_make(jobs):
+        print(f"make what is missing: snakemake --cores all -- {' '.join(map(str, missing))}; then verify again")
+    wrong = [str(job.outputs[0]) for job in jobs if job.state in ("damaged", "stale", "unrecorded")]
+    if wrong:
+        print(f"make them again: snakemake --cores all --forcerun {' '.join(wrong)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("question", choices=["verify", "status", "progress"])
@@ -252,34 +199,23 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", default=["all"])
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores for which the time left is told")
     arguments = parser.parse_args()
-    thorough = arguments.question == "verify"
-    config = json.loads(arguments.configuration.read_text())
+    question, config = arguments.question, json.loads(arguments.configuration.read_text())
     jobs = expected_jobs(arguments.snakefile, config, arguments.targets)
-    judge_all(jobs, thorough)
-    if thorough:
+    judge_all(jobs, thorough=question == "verify")
+    if question == "verify":
         check_shards(jobs)
-    counts = {state: sum(job.state == state for job in jobs) for state in ORDER}
-    shown = [job for job in jobs if not thorough or job.state != "done"] if arguments.question != "progress" else []
-    for job in sorted(shown, key=lambda job: ORDER.index(job.state)):
-        print(f"{job.state:11} {job.outputs[0]}" + (f": {job.why}" if job.why else ""))
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    print(f"{len(jobs)} results of this configuration: {summary}", flush=True)
-    if not thorough:
-        left = estimate_time_left(config, jobs, arguments.cores) if counts["done"] < len(jobs) else "nothing is left"
-        print(left)
-    if arguments.question == "progress":
+    unfinished = [job for job in jobs if job.state != "done"]
+    summary = print_states(jobs, {"verify": unfinished, "status": jobs, "progress": []}[question])
+    if question == "verify":
+        print_ways_out(jobs)
+        return int(bool(unfinished))
+    left = estimate_time_left(config, jobs, arguments.cores) if unfinished else "nothing is left"
+    print(left)
+    if question == "progress":
         from sns_workflow.progress_page import write_page
 
         print(f"page: {write_page(Path(config['results'], config['run']), config, jobs, summary, left)}")
-    if counts["missing"] and thorough:
-        # A file in the middle, whose results are there, is not made unless it is asked for.
-        files = " ".join(map(str, to_make(jobs)))
-        print(f"make what is missing: snakemake --cores all -- {files}; then verify again")
-    wrong = [job for job in jobs if job.state in ("damaged", "stale", "unrecorded")]
-    if wrong and thorough:
-        # A file that is there is not made again unless it is asked for: without .snakemake, Snakemake cannot tell.
-        print(f"make them again: snakemake --cores all --forcerun {' '.join(str(job.outputs[0]) for job in wrong)}")
-    return int(thorough and counts["done"] < len(jobs))
+    return 0
 
 
 if __name__ == "__main__":

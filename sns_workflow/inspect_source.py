@@ -1,7 +1,7 @@
 """Say what the files of a run's sources hold, before anything runs: `snakemake inspect --configfile mine.yaml`.
 
-For each system with a `source`: variables, grid, step, members and frames of each split, bytes and memory, whether the data
-suffice, and the time that training will take. A picture is written into the run's folder.
+For each system with a `source`: variables, grid, step, members and frames of each split, bytes and memory, whether the
+data suffice, and the time that training will take. A picture is written into the run's folder.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sns_core.grids import grid_shape, grid_text
 from sns_workflow import configuration
-from sns_workflow.inspect_run import Job
+from sns_workflow.jobs import Job
 from sns_workflow.plan import Scale, estimate, in_bytes, rough_duration
 
 

@@ -1,8 +1,8 @@
 """Estimate what a configuration will take, before anything runs: `snakemake plan`.
 
-Snakemake's graph of jobs gives the jobs and their arguments. Hours are counted work (operation_count.py: one solver step of
-one member, each network on tensors without content) divided by the rates in rates.yaml. Bytes are those of frames alone,
-which are nearly all that a run writes. Nothing is written, and no network is trained.
+Snakemake's graph of jobs gives the jobs and their arguments. Hours are counted work (operation_count.py: one solver
+step of one member, each network on tensors without content) divided by the rates in rates.yaml. Bytes are those of
+frames alone, which are nearly all that a run writes. Nothing is written, and no network is trained.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from sns_core.systems import build_system
 from sns_core.training.models import build_network
 from sns_core.training.trainer import VALIDATION_BATCHES
 from sns_workflow import configuration
-from sns_workflow.inspect_run import Job, expected_jobs
+from sns_workflow.jobs import Job, expected_jobs
 from sns_workflow.operation_count import Counter, OperationCount
 
 RATES = yaml.safe_load(Path(__file__).with_name("rates.yaml").read_text())
@@ -106,7 +106,8 @@ def _network_call(shape: str, channels: int, grid: tuple[int, int]) -> Operation
 def denoiser_calls(method: dict, levels: int) -> float:
     """Calls of the denoiser in a step of a method, on average over its steps.
 
-    A pair whose level is estimated before it is noised needs one more; a method that refines every n-th step makes its calls then.
+    A pair whose level is estimated before it is noised needs one more; a method that refines every n-th step makes its
+    calls then.
     """
     kind, stride = method["kind"], method.get("stride", 1) / method.get("sampler", {}).get("order", 1)
     if kind in ("refinement", "thermalizer"):
@@ -123,7 +124,7 @@ def denoiser_calls(method: dict, levels: int) -> float:
 
 
 def calls_without_gradients(spec: dict) -> float:
-    """Network calls of a training step that has no gradients: those of a teacher, and of a student's steps before it."""
+    """Return the network calls without gradients in a training step: a teacher's, and a student's run-up."""
     if spec["objective"] == "distilled_refinement":
         return 2 + mean_run_up(spec["run_up"])  # surrogate and denoiser
     # The moves of a teacher of flow matching are Heun's, of two calls each.
@@ -181,7 +182,10 @@ def estimate_all(config: dict, jobs: list[Job]) -> list[tuple[Job, Estimate]]:
 
 
 def _first_folder(path: Path, folder: Path) -> str | None:
-    """Return the folder below the run's folder in which a file lies, the name of its system; None for a file elsewhere."""
+    """Return the folder below the run's folder in which a file lies, the name of its system.
+
+    None for a file elsewhere.
+    """
     return path.relative_to(folder).parts[0] if path.is_relative_to(folder) else None
 
 

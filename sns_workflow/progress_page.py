@@ -13,7 +13,7 @@ from sns_core.figures.training import plot_training
 from sns_core.files import whole_file
 from sns_core.pages import inline, render_page
 from sns_core.wording import digits
-from sns_workflow.inspect_run import ORDER, Job
+from sns_workflow.jobs import STATES, Job
 
 TEMPLATE = "progress.html.j2"
 SCORES = {
@@ -31,7 +31,7 @@ def write_page(folder: Path, config: dict, jobs: list[Job], summary: str, left: 
         "run": config["run"],
         "summary": summary,
         "left": left,
-        "states": [state for state in ORDER if state in present],
+        "states": [state for state in STATES if state in present],
         "stages": stages,
         "running": [job for job in jobs if job.state == "running"],
         "systems": [_system(folder, name, jobs) for name in config["use"]["systems"]],

@@ -97,7 +97,10 @@ def own_code_of(record: dict) -> dict[str, bytes]:
 
 
 def check_records(paths: dict[str, Path], files: dict[str, dict]) -> None:
-    """Raise UserError for files that are not what their records say. `files`: name -> {"bytes", "sha256"} as they are now."""
+    """Raise UserError for files that are not what their records say.
+
+    `files`: name -> {"bytes", "sha256"} as they are now.
+    """
     entries = {name: recorded_entry(path) for name, path in paths.items()}
     altered = [name for name, entry in entries.items() if entry and entry["sha256"] != files[name]["sha256"]]
     if altered:
@@ -182,9 +185,10 @@ def publish(
 ) -> tuple[dict[str, dict], list[str]]:
     """Write the package of a run, and the metadata of its deposit beside it.
 
-    Returns name -> {"bytes", "sha256"}, and the names of files that were not made for the report: of a method that is no longer
-    in the configuration, or of no job at all. Raises UserError for a folder without a finished run or without records, for one
-    that is of the gallery, for a file that is not what its record says, and where the user's own code is not here.
+    Returns name -> {"bytes", "sha256"}, and the names of files that were not made for the report: of a method that is
+    no longer in the configuration, or of no job at all. Raises UserError for a folder without a finished run or without
+    records, for one that is of the gallery, for a file that is not what its record says, and where the user's own code
+    is not here.
     """
     if not (run / RUN).exists() and (run / "given.json").exists():
         raise UserError(f"{run}: a folder of the gallery has no records of its jobs; publish the run itself")

@@ -8,8 +8,8 @@
         long: {models: {sns_residual: {training: {steps: 6000}}}}
 
 Each point is a run of its own in the folder of the sweep. Of all points whose settings for a file are equal, one makes
-the file, and the others link to it: data, the reference ensemble, models, calibrations, rollouts. It is the one that has made
-the file already, so that a value may be put first or taken away, and otherwise the first.
+the file, and the others link to it: data, the reference ensemble, models, calibrations, rollouts. It is the one that
+has made the file already, so that a value may be put first or taken away, and otherwise the first.
 """
 
 import copy
@@ -106,9 +106,10 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
 
 
 def _links(folders: list[str], needs: list[dict]) -> list[dict[str, str]]:
-    """Return for each point pattern -> folder of the point that makes the files of these names, where that is another one.
+    """Return the links of each point: pattern of names -> folder of the other point that makes these files.
 
-    `needs`: of each point, pattern -> settings. The maker is the first point that holds such a file and no link; else the first.
+    `needs`: of each point, pattern -> settings. The maker is the first point that holds such a file and no link; else
+    the first.
     """
     equal = defaultdict(list)
     for index, patterns in enumerate(needs):
@@ -128,7 +129,7 @@ def _links(folders: list[str], needs: list[dict]) -> list[dict[str, str]]:
 
 
 def _former(folder: str, points: list[Point]) -> Iterator[configuration.Configuration]:
-    """Yield the configurations of finished runs in the folder of a sweep that its points link to, and that are none of them."""
+    """Yield the configurations of finished runs that have left a sweep, but to whose files its points link."""
     targets = {target for point in points for _, target in _files(point.folder) if target is not None}
     inside = [
         target.relative_to(Path(folder).resolve())

@@ -1,9 +1,9 @@
 """Summaries of the syntax of source files: a hash of the code, its imports, and the keyword arguments of its functions.
 
 To parse the hundred files behind a run takes a second, as long as the rest of a call that has nothing to do. So the
-summaries of this project's own files are remembered beside the compiled code that Python remembers of this package. They
-are looked up by the bytes of a file, belong to one version of Python, are not written if Python writes no compiled code,
-and may be deleted at any time.
+summaries of this project's own files are remembered beside the compiled code that Python remembers of this package.
+They are looked up by the bytes of a file, belong to one version of Python, are not written if Python writes no compiled
+code, and may be deleted at any time.
 """
 
 import ast
@@ -29,9 +29,9 @@ MEMORY = Path(importlib.util.cache_from_source(__file__)).with_suffix(".json")
 class Summary:
     """The syntax of one file.
 
-    `content`: a hash of the syntax tree without docstrings, hexadecimal. `imports`: (module, name) of each import, wherever it
-    stands; the module keeps the dots of a relative import, and the name is None in `import module`. `keywords`: function ->
-    (name, annotation, whether it has no default) of each of its keyword-only arguments.
+    `content`: a hash of the syntax tree without docstrings, hexadecimal. `imports`: (module, name) of each import,
+    wherever it stands; the module keeps the dots of a relative import, and the name is None in `import module`.
+    `keywords`: function -> (name, annotation, whether it has no default) of each of its keyword-only arguments.
     """
 
     content: str
@@ -68,7 +68,10 @@ def summarise(text: str) -> Summary:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the module and all statements in it, wherever they stand. `ast.walk` also yields expressions: ten times as many."""
+    """Yield the module and all statements in it, wherever they stand.
+
+    `ast.walk` also yields expressions: ten times as many.
+    """
     nodes = [tree]
     for node in nodes:
         for field in ("body", "orelse", "finalbody", "handlers", "cases"):
@@ -81,7 +84,7 @@ def _statements(tree: ast.Module) -> Iterator[ast.AST]:
 
 @functools.cache
 def _memory() -> dict[str, dict]:
-    """Return what the last call remembered, or nothing if there is no memory, or if other code than this file wrote it."""
+    """Return what the last call remembered, or {} if there is no memory or another version of this file wrote it."""
     try:
         memory = json.loads(MEMORY.read_text())
         return memory["files"] if memory["written_by"] == _own_hash() else {}

@@ -1,8 +1,8 @@
 """The time that a run still takes, told from the time that it has taken: `snakemake --nolock status`.
 
 Each job has an estimate of its seconds (plan.py). Finished jobs say how far the estimates are off on this machine: the
-estimate of a job is multiplied by the ratio of measured to estimated seconds of its stage, or of all stages where none of
-its own is finished. A job that prints the time it has left is believed.
+estimate of a job is multiplied by the ratio of measured to estimated seconds of its stage, or of all stages where none
+of its own is finished. A job that prints the time it has left is believed.
 """
 
 import graphlib
@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 from sns_core.record import running_path
-from sns_workflow.inspect_run import Job, read_record
+from sns_workflow.jobs import Job, read_record, upstream_of
 
 FINISHED = ("done",)
 LEFT = re.compile(r"([\d.]+) min left")
@@ -70,8 +70,7 @@ def _rest(job: Job, whole: float) -> float:
 
 def _longest_chain(jobs: list[Job], seconds: list[float]) -> float:
     """Return the largest sum of seconds along a chain of jobs in which each job reads what the one before makes."""
-    made_by = {path: index for index, job in enumerate(jobs) for path in job.outputs}
-    upstream = {n: {made_by[path] for path in job.inputs if path in made_by} for n, job in enumerate(jobs)}
+    upstream = upstream_of(jobs)
     ends: dict[int, float] = {}
     for index in graphlib.TopologicalSorter(upstream).static_order():
         ends[index] = seconds[index] + max((ends[n] for n in upstream[index]), default=0.0)

@@ -8,11 +8,13 @@ flow in a box has none, so the coordinate has neither, and readers leave it a nu
 """
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
+from sns_core.files import whole_file
 from sns_core.version import __version__
 
 if TYPE_CHECKING:
@@ -113,7 +115,10 @@ VARIABLES = {
 
 
 def attributes_of(name: str, system: "System | type[System]", table: dict = VARIABLES) -> dict[str, str]:
-    """Return the attributes `units` and `long_name` of a variable of that name; a long name alone where it is not listed."""
+    """Return the attributes `units` and `long_name` of a variable of that name.
+
+    A long name alone where it is not listed.
+    """
     field = system.variable.replace("_", " ")
     if name == system.variable:
         return {"units": system.units, "long_name": f"{field} of the frames"}
@@ -155,9 +160,9 @@ def product(factors: list[tuple[str, int]]) -> str:
 def file_attributes(title: str, stage: str, history: str = "") -> dict[str, str]:
     """Return the attributes with which a file says what it is and what made it.
 
-    `title`: what the file holds. `stage`: the stage that writes the file. `history`: that of the file which its content comes
-    from; the stage is added as a line. The line has no date, since equal inputs give equal files. Where a file has the
-    attribute `provenance`, that holds the configuration, the commit and the machine.
+    `title`: what the file holds. `stage`: the stage that writes the file. `history`: that of the file which its content
+    comes from; the stage is added as a line. The line has no date, since equal inputs give equal files. Where a file
+    has the attribute `provenance`, that holds the configuration, the commit and the machine.
     """
     line = f"sns-core {__version__}: {stage}"
     history = "\n".join([*filter(None, [history]), line])
@@ -165,8 +170,9 @@ def file_attributes(title: str, stage: str, history: str = "") -> dict[str, str]
 
 
 def shown_units(system: "System | type[System]") -> dict[str, str]:
-    """Return the attributes of a file that figures follow: that they keep its units, and that they show the half of its frames
-    before the mirror image, along the axes in `mirrored`. Nothing for other systems."""
+    """Return the attributes of a file that figures follow: that they keep its units, and that they show the half of its
+    frames before the mirror image, along the axes in `mirrored`. Nothing for other systems.
+    """
     axes = "".join(name for name, mirror in zip("yx", system.mirrored, strict=True) if mirror)
     return ({"shown_units": "own"} if system.shows_own_units else {}) | ({"mirrored": axes} if axes else {})
 
@@ -174,11 +180,11 @@ def shown_units(system: "System | type[System]") -> dict[str, str]:
 def described(
     dataset: xr.Dataset, system: "System | type[System]", *, title: str, stage: str, table: dict = VARIABLES
 ) -> xr.Dataset:
-    """Return the dataset with units and long names of its variables, the attribute Conventions and those of `file_attributes`.
+    """Return the dataset with the units and long names of its variables, and with the attributes of a whole file.
 
-    `title`, `stage`: those of `file_attributes`; a history that the dataset has goes on. The table replaces attributes that a
-    variable has already; variables that it does not list keep theirs. Coordinates are written without a fill value, which CF
-    forbids them.
+    `title`, `stage`: those of `file_attributes`; a history that the dataset has goes on. The table replaces attributes
+    that a variable has already; variables that it does not list keep theirs. Coordinates are written without a fill
+    value, which CF forbids them.
     """
     dataset = dataset.copy()
     for name in dataset.variables:
@@ -191,3 +197,14 @@ def described(
     about = file_attributes(title, stage, dataset.attrs.get("history", ""))
     dataset.attrs = {"Conventions": CONVENTIONS, **dataset.attrs, **about, **shown_units(system)}
     return dataset
+
+
+def write_described(
+    dataset: xr.Dataset, system: "System | type[System]", path: Path, *, title: str, stage: str, table: dict = VARIABLES
+) -> None:
+    """Write a dataset as a whole netCDF file with the attributes of `described`, or not at all."""
+    # Characters instead of variable-length strings, on which HDF5 fails where a file is open more than once.
+    encoding = {"layer": {"dtype": "S1"}} if "layer" in dataset.coords else {}
+    with whole_file(path) as temporary:
+        content = described(dataset, system, title=title, stage=stage, table=table)
+        content.to_netcdf(temporary, engine="netcdf4", encoding=encoding)

@@ -9,7 +9,9 @@ import dask
 import numpy as np
 import xarray as xr
 
-from sns_core.data.reader import Recording, fitted, open_recording
+from sns_core.data.fitting import fitted
+from sns_core.data.reader import open_recording
+from sns_core.data.recording import Recording
 from sns_core.errors import UserError
 from sns_core.grids import Grid, grid_shape
 from sns_core.systems import System
@@ -21,12 +23,12 @@ class ExternalRollout:
     """The frames of a file or a Zarr store, one per emulator step.
 
     The file holds the system's `variable`, or a variable for each of its layers, on the emulator's grid. A coordinate
-    `member` holds the numbers of the members of the test split from which the rollout starts; without it, they are 0, 1, and
-    so on. Times start with 0 (the initial frame) or with the first step, and rise by `step`; dates count from the initial
-    frame.
+    `member` holds the numbers of the members of the test split from which the rollout starts; without it, they are 0,
+    1, and so on. Times start with 0 (the initial frame) or with the first step, and rise by `step`; dates count from
+    the initial frame.
 
-    Parameters: `path` of the file; `system`, whose frames they are; `resolution` and `step` of the emulator. Raises UserError
-    where the file is missing, not readable, or does not fit.
+    Parameters: `path` of the file; `system`, whose frames they are; `resolution` and `step` of the emulator. Raises
+    UserError where the file is missing, not readable, or does not fit.
     """
 
     def __init__(self, path: Path, system: System, resolution: Grid, step: float):

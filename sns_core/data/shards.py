@@ -206,7 +206,9 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
             )
             places.append((split, name))
     if not any(split == "train" for split, _ in places):
-        raise UserError(f"{output}: no split named 'train' among {', '.join(map(str, trajectories))}")
+        raise UserError(
+            f"{output}: no split named 'train' among {', '.join(map(str, trajectories))}; its statistics are the unit of all frames"
+        )
     entries = dask.compute(*tasks, scheduler="threads", num_workers=threads)
     splits: dict[str, list] = {}
     sums = []

@@ -1,18 +1,20 @@
 """Data that somebody else simulated, as the files of frames that every later stage reads.
 
-A source is described as in the configuration (`systems.<name>.source`), with lists of files for its patterns. `facts_of` says
-what the files hold; `read_source` writes one split.
+A source is described as in the configuration (`systems.<name>.source`), with lists of files for its patterns.
+`facts_of` says what the files hold; `read_source` writes one split.
 """
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from sns_core.data.attributes import VARIABLES, file_attributes
 from sns_core.data.frames import FrameWriter, frames_per_chunk
-from sns_core.data.reader import Recording, check_alike, open_recording, open_static
+from sns_core.data.reader import open_recording, open_static
+from sns_core.data.recording import Recording, check_alike
 from sns_core.data.shards import SPLITS
 from sns_core.errors import UserError
 from sns_core.files import provenance, whole_file
@@ -30,10 +32,11 @@ CONTINUED = "continued"  # the frames of the test trajectories from those on fro
 def open_split(source: dict, split: str) -> Recording:
     """Open the frames of one split, or those that `CONTINUED` names, lazily. Raises UserError where files do not fit.
 
-    `source`: "files", {split: [files]} or [files]; "variables", "dims", "join" (see `open_recording`); "spin_up", the time after
-    the first frame whose frames are left out; "splits", {"by": "member" or "time", "validation": share, "test": share, "gap":
-    frames} for a list of files; "pieces", the number of stretches into which each test trajectory is cut; "start", the frame
-    of the stretches from which rollouts start: if it is not 0, the frames up to it are the test split.
+    `source`: "files", {split: [files]} or [files]; "variables", "dims", "join" (see `open_recording`); "spin_up", the
+    time after the first frame whose frames are left out; "splits", {"by": "member" or "time", "validation": share,
+    "test": share, "gap": frames} for a list of files; "pieces", the number of stretches into which each test trajectory
+    is cut; "start", the frame of the stretches from which rollouts start: if it is not 0, the frames up to it are the
+    test split.
     """
     wanted = "test" if split == CONTINUED else split
     files = source["files"]
@@ -52,7 +55,7 @@ def open_split(source: dict, split: str) -> Recording:
     if wanted == "test" and start >= len(recording.times):
         raise UserError(
             f"{recording.path}: the test trajectories have {len(recording.times)} frames, so rollouts cannot start at frame {start} "
-            "(source.start)"
+            f"(source.start); at most {len(recording.times) - 1}"
         )
     if split == CONTINUED:
         return recording.part(times=slice(start, None))
@@ -64,13 +67,14 @@ def _after_spin_up(recording: Recording, spin_up: float) -> Recording:
     first = int(np.searchsorted(recording.times - recording.times[0], spin_up * (1 - 1e-9) - recording.rounding))
     if first == len(recording.times):
         raise UserError(
-            f"{recording.path}: its {len(recording.times)} frames end within the spin-up of {spin_up:g} (data.spin_up)"
+            f"{recording.path}: its {len(recording.times)} frames end within the spin-up of {spin_up:g} (data.spin_up); "
+            "lower it, or name longer files"
         )
     return recording.part(times=slice(first, None)) if first else recording
 
 
 def _share(recording: Recording, splits: dict, wanted: str) -> Recording:
-    """Return the members or the times of one recording that belong to a split: training first, then validation and test."""
+    """Return the part of a recording that is one split. Training comes first, then validation, then the test."""
     by, gap = splits["by"], splits["gap"] if splits["by"] == "time" else 0
     total = len(recording.members) if by == "member" else len(recording.times)
     counts = {name: max(1, round(splits[name] * total)) for name in ("validation", "test")}
@@ -95,10 +99,10 @@ def _share(recording: Recording, splits: dict, wanted: str) -> Recording:
 
 
 def facts_of(source: dict) -> dict:
-    """Return what the files of a source say, as JSON holds it: the parameters of a `RecordedFlow`, and the size of each split.
+    """Return the facts that the files of a source state, as JSON holds them.
 
-    {"parameters": {...}, "resolution", "step", "splits": {split: {"members", "frames"}}, "continued": frames from `start` on}.
-    Raises UserError where the splits do not fit together or their frames do not fit a `RecordedFlow`.
+    {"parameters": those of a `RecordedFlow`, "resolution", "step", "splits": {split: {"members", "frames"}}, "continued": frames from
+    `start` on}. Raises UserError where the splits do not fit together or their frames do not fit a `RecordedFlow`.
     """
     recordings = {split: open_split(source, split) for split in (*SPLITS, CONTINUED)}
     first = recordings["train"]
@@ -120,7 +124,7 @@ def facts_of(source: dict) -> dict:
     layers = [str(layer) for layer in first.layers or source["variables"]]
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
         if name not in layers:
-            raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}")
+            raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}; name two of them")
     frames = _some_frames(first)
     _check_changing(first, frames, layers)
     units = {short_name(text) for text in first.units}
@@ -147,8 +151,10 @@ def facts_of(source: dict) -> dict:
 
 
 def _variable_in_files(variables: list[str]) -> str:
-    """Return the name of the field in files of a run: the variable's own, where it is the only one and no other part of the files
-    has its name."""
+    """Return the name of the field in the files of a run.
+
+    It is the variable's own name if there is one variable only and nothing else in the files has this name.
+    """
     return variables[0] if len(variables) == 1 and variables[0] not in TAKEN else "fields"
 
 
@@ -158,7 +164,7 @@ def _rounded(number: float) -> float:
 
 
 def _check_walls(source: dict, row: bool) -> None:
-    """Raise UserError where the description of a flow does not fit an axis that is not periodic, or a single row of points."""
+    """Raise UserError where the description of a flow does not fit its walls, or its single row of points."""
     if row and not source["periodic"]["y"]:
         raise UserError("source.periodic.y: a single row of points has no ends along y; leave it out")
     if row and source["velocity"] == "vorticity":
@@ -166,7 +172,8 @@ def _check_walls(source: dict, row: bool) -> None:
     for axis in ("y", "x"):
         if not source["periodic"][axis] and source["homogeneous"][axis]:
             raise UserError(
-                f"source.homogeneous.{axis}: a flow that is not periodic along {axis} is not the same everywhere along it"
+                f"source.homogeneous.{axis}: a flow that is not periodic along {axis} is not the same everywhere along it; "
+                "set this to false"
             )
     if not all(source["periodic"].values()) and source["velocity"] == "vorticity":
         raise UserError(
@@ -177,8 +184,8 @@ def _check_walls(source: dict, row: bool) -> None:
 def _static_fields(source: dict, recording: Recording) -> np.ndarray | None:
     """Return the fields (S, H, W) of `source["static"]`, None without it.
 
-    Raises UserError where they do not fit the frames, where one is the same everywhere, and where one varies along an axis on which
-    training may translate the frames.
+    Raises UserError where they do not fit the frames, where one is the same everywhere, and where one varies along an
+    axis on which training may translate the frames.
     """
     static = source.get("static")
     if not static:
@@ -193,13 +200,14 @@ def _static_fields(source: dict, recording: Recording) -> np.ndarray | None:
         for axis, index in (("y", 0), ("x", 1)):
             if source["homogeneous"][axis] and np.ptp(field, index).max() > 1e-6 * np.ptp(field):
                 raise UserError(
-                    f"{path}: {name!r} varies along {axis}, and source.homogeneous says that the flow looks the same everywhere along it"
+                    f"{path}: {name!r} varies along {axis}, and source.homogeneous says that the flow looks the same everywhere along it; "
+                    "set one right"
                 )
     return fields
 
 
 def _longer_length(recording: Recording, lengths: list[float] | None, grid: list[int]) -> float:
-    """Return the length of the longer side of a grid: as it is configured, or the number of points times their distance."""
+    """Return the length of the longer side of a grid, as configured or from the distance of its points."""
     points = recording.frames.shape[-2:]
     axes = (recording.y, recording.x)
     spacings = (
@@ -246,8 +254,8 @@ def _check_changing(recording: Recording, frames: np.ndarray, layers: list[str])
 def _offset(values: np.ndarray) -> list[float] | None:
     """Return a number near the mean of each channel of some frames (..., C, H, W), None where all means are near zero.
 
-    A few frames tell it: any number near the mean serves, since emulators see frames less this number. It has as many digits, three
-    or more, as leave less than a tenth of a standard deviation.
+    A few frames tell it: any number near the mean serves, since emulators see frames less this number. It has as many
+    digits, three or more, as leave less than a tenth of a standard deviation.
     """
     values = values.reshape(-1, *values.shape[-3:])
     mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
@@ -286,7 +294,8 @@ def read_source(
 ) -> None:
     """Read one split of a source, and write its frames as every later stage reads them.
 
-    `source`: as in `open_split`; "static", {"file", "variables"} of fields that never change, goes into the training split.
+    `source`: as in `open_split`; "static", {"file", "variables"} of fields that never change, goes into the training
+    split.
     `files`: all files of the source; a record of them is kept.
     `system`: the system's {"name", "parameters"}, a RecordedFlow.
     `emulator`: the {"resolution", "step"} of frames. `step` is a multiple of the time between the frames of the source.
@@ -300,15 +309,7 @@ def read_source(
     from sns_core.systems import build_system
 
     began, flow = time.monotonic(), build_system(system["name"], system["parameters"], torch.float32, "cpu")
-    recording = open_split(source, split)
-    stride = every_nth(emulator["step"], recording.step)
-    recording = recording.part(slice(members), slice(None, None, stride))
-    if len(recording.members) < members or len(recording.times) < frames:
-        raise UserError(
-            f"{recording.path}: the split {split!r} has {len(recording.members)} members of {len(recording.times)} frames, and {members} "
-            f"of {frames} are asked for; the files have changed, so run the same call again"
-        )
-    recording = recording.part(times=slice(frames))
+    recording = _kept_part(open_split(source, split), split, emulator["step"], members, frames)
     configuration = {
         "system": system,
         "emulator": emulator,
@@ -319,9 +320,6 @@ def read_source(
         "spin_up": source["spin_up"],
         "source": source,
     }
-    chunk = frames_per_chunk(4 * flow.channels * math.prod(grid_shape(emulator["resolution"])))
-    block = max(1, recording.block // chunk) * chunk
-    stretches = [(row, first) for row in range(members) for first in range(0, frames, block)]
     static = _static_fields(source, recording) if split == "train" else None
     # Rollouts start from the first frames, unless a part of the test trajectories is set apart as their past.
     start = frames - 1 if split == "test" and source["start"] else 0
@@ -332,25 +330,55 @@ def read_source(
         energies, initial = _further_variables(writer, flow, frames, source["spin_up"])
         if static is not None:
             _write_static(writer, flow, static, source["static"]["variables"])
-        for index in progress(len(stretches), f"{split}: stretches of {min(block, frames)} frames"):
-            row, first = stretches[index]
-            place = first % (BLOCKS * block)
-            if place == 0:
-                stretch = recording.part(slice(row, row + 1), slice(first, first + BLOCKS * block)).alone()
-            values = stretch.read(0, slice(place, place + block))
-            if flow.offset:
-                values = values - np.asarray(flow.offset)[:, None, None]
-            values = mirrored_fields(values.astype(np.float32, copy=False), flow.mirrored)
-            observed = flow.observe(torch.from_numpy(np.ascontiguousarray(values)), emulator["resolution"])
+        for row, first, observed in _observed_stretches(recording, flow, emulator["resolution"], split):
             writer.write_member(row, first, observed.numpy())
-            energies[row, first : first + len(values)] = flow.kinetic_energy(observed).numpy()
-            if first <= start < first + len(values):
+            energies[row, first : first + len(observed)] = flow.kinetic_energy(observed).numpy()
+            if first <= start < first + len(observed):
                 initial[row] = observed[start - first].numpy()
         record = provenance(configuration, None, "cpu", wall_seconds=time.monotonic() - began)
         about = file_attributes(
             f"{flow.variable.replace('_', ' ')}: frames of the split {split}, read from files", "read_source"
         )
         writer.annotate(**about, provenance=record, dt=emulator["step"])
+
+
+def _kept_part(recording: Recording, split: str, step: float, members: int, frames: int) -> Recording:
+    """Return the first members and frames of a split, one frame per emulator step.
+
+    Raise UserError where it holds fewer.
+    """
+    stride = every_nth(step, recording.step)
+    recording = recording.part(slice(members), slice(None, None, stride))
+    if len(recording.members) < members or len(recording.times) < frames:
+        raise UserError(
+            f"{recording.path}: the split {split!r} has {len(recording.members)} members of {len(recording.times)} frames, and {members} "
+            f"of {frames} are asked for; the files have changed, so run the same call again"
+        )
+    return recording.part(times=slice(frames))
+
+
+def _observed_stretches(recording: Recording, flow, resolution, split: str) -> Iterator[tuple]:
+    """Yield (row of the member, number of its first frame, frames (T, C, m, m)) of stretches of all members, in order.
+
+    A stretch is a block of the source, cut to whole chunks of the file that is written. BLOCKS of them are opened
+    together. Frames are without the flow's offset, followed by their mirror images, on the grid `resolution`.
+    """
+    import torch
+
+    members, frames = len(recording.members), len(recording.times)
+    chunk = frames_per_chunk(4 * flow.channels * math.prod(grid_shape(resolution)))
+    block = max(1, recording.block // chunk) * chunk
+    places = [(row, first) for row in range(members) for first in range(0, frames, block)]
+    for index in progress(len(places), f"{split}: stretches of {min(block, frames)} frames"):
+        row, first = places[index]
+        offset = first % (BLOCKS * block)
+        if offset == 0:
+            opened = recording.part(slice(row, row + 1), slice(first, first + BLOCKS * block)).alone()
+        values = opened.read(0, slice(offset, offset + block))
+        if flow.offset:
+            values = values - np.asarray(flow.offset)[:, None, None]
+        values = mirrored_fields(values.astype(np.float32, copy=False), flow.mirrored)
+        yield row, first, flow.observe(torch.from_numpy(np.ascontiguousarray(values)), resolution)
 
 
 def _write_static(writer: FrameWriter, flow, fields: np.ndarray, names: list[str]) -> None:
@@ -379,7 +407,7 @@ def every_nth(step: float, recorded: float) -> int:
     ratio = step / recorded if math.isfinite(recorded) else 1.0
     if ratio < 0.5 or abs(ratio - round(ratio)) > 1e-3:
         raise UserError(
-            f"emulator.step: {step:g} is not a multiple of {recorded:g}, the time between frames of the source"
+            f"emulator.step: {step:g} is not a multiple of {recorded:g}, the time between frames of the source; take a multiple of it"
         )
     return round(ratio)
 

@@ -18,7 +18,7 @@ from sns_core.data.frames import FrameWriter, steps_per_frame
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
-from sns_core.grids import grid_shape
+from sns_core.grids import Grid, grid_shape
 from sns_core.progress import progress
 from sns_core.streams import generator
 from sns_core.systems import InstabilityError, System, build_system
@@ -164,16 +164,10 @@ def simulate_trajectories(
     else:
         carry = _first_carry(solver, member_numbers, split, seed, first_substeps, chosen_device)
     for index in progress(len(chunk_starts), f"{split}: {chunk} emulator steps per chunk", start=finished):
-        chunk_frames = [torch.empty(members, 0, solver.channels, *grid_shape(emulator["resolution"]))]
-        energy = []
-        for step in range(chunk_starts[index], min(chunk_starts[index] + chunk, steps)):
-            with _members_of_split(member_numbers):
-                carry = solver.run(carry, substeps)
-            state = solver.state(carry)
-            energy.append(solver.kinetic_energy(state)[:members].cpu())
-            if step >= spin_up_steps:
-                chunk_frames.append(solver.observe(state, emulator["resolution"])[:members].cpu()[:, None])
-        series = {"frames": torch.cat(chunk_frames, 1), "energy": torch.stack(energy, 1)}
+        chunk_steps = range(chunk_starts[index], min(chunk_starts[index] + chunk, steps))
+        carry, series = _simulate_chunk(
+            solver, carry, chunk_steps, substeps, spin_up_steps, member_numbers, emulator["resolution"]
+        )
         checkpoints.add(index, series, carry, time.monotonic() - began)
 
     record = provenance(configuration, seed, str(chosen_device), wall_seconds=time.monotonic() - began)
@@ -188,6 +182,26 @@ def simulate_trajectories(
     ):
         _write_trajectories(writer, solver, times, spin_up_steps, chunk_paths, final_state)
     shutil.rmtree(work)
+
+
+def _simulate_chunk(
+    solver: System, carry: Carry, steps: range, substeps: int, spin_up_steps: int, members: range, resolution: Grid
+) -> tuple[Carry, dict[str, torch.Tensor]]:
+    """Advance a carry by the emulator `steps`, of `substeps` solver steps each; return the carry and its series.
+
+    The series are "energy" (B, steps, layers) and "frames" (B, T, C, m, m) on the grid `resolution`, whose T steps are
+    those from the end of the spin-up on; both without a row of the carry beyond `members`.
+    """
+    count = len(members)
+    energy, frames = [], [torch.empty(count, 0, solver.channels, *grid_shape(resolution))]
+    for step in steps:
+        with _members_of_split(members):
+            carry = solver.run(carry, substeps)
+        state = solver.state(carry)
+        energy.append(solver.kinetic_energy(state)[:count].cpu())
+        if step >= spin_up_steps:
+            frames.append(solver.observe(state, resolution)[:count].cpu()[:, None])
+    return carry, {"frames": torch.cat(frames, 1), "energy": torch.stack(energy, 1)}
 
 
 def _write_trajectories(

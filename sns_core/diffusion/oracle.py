@@ -77,7 +77,7 @@ class GaussianOracle:
         return tuple(half.reshape(x.shape).to(x.dtype) for half, x in zip(halves, (x_prev, x_next), strict=True))
 
     def clean_estimate(self, x_prev, x_next, s_prev: Levels, s_next: Levels) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the expected clean pair E[x | y]: two tensors, each with the shape of its frame."""
+        """Return the expected clean pair E[x | y]: two tensors (B, ...), each with the shape of its frame."""
         score = self.score(x_prev, x_next, s_prev, s_next)
         signal, _ = self._scales(s_prev, s_next)
         clean = -(signal * score) @ self.covariance

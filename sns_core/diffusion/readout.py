@@ -65,5 +65,5 @@ class LevelReadout:
 
     @functools.cached_property
     def usual_probability(self) -> torch.Tensor:
-        """The probability of level 0, (2,), that all held-out true pairs but the share `quantile` reach."""
+        """The probability of level 0, float64 (2,), that all held-out true pairs but the share `quantile` reach."""
         return torch.quantile(self.clean_probability.double(), self.quantile, dim=-1)

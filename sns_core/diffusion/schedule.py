@@ -79,11 +79,11 @@ class NoiseSchedule:
         return len(self.alpha_bar) - 1
 
     def signal(self, level: Levels) -> torch.Tensor:
-        """Return the factor of the clean frame at each level, sqrt(a), float64 on the CPU."""
+        """Return the factor of the clean frame at levels (...): sqrt(a) (...), float64 on the CPU."""
         return self.alpha_bar[level.cpu()].sqrt()
 
     def sigma(self, level: Levels) -> torch.Tensor:
-        """Return the standard deviation of the noise at each level, sqrt(1 - a), float64 on the CPU."""
+        """Return the standard deviation of the noise at levels (...): sqrt(1 - a) (...), float64 on the CPU."""
         return (1 - self.alpha_bar[level.cpu()]).sqrt()
 
     def add_noise(self, x: torch.Tensor, level: Levels, noise: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 A surrogate is worth its price only where the solver cannot be as accurate as cheaply. So the same ensembles of short
 forecasts are run on coarser grids, from the same disturbed states in their spectral truncation, and a long run gives
-their spectrum. On every grid the solver has its fastest form, and the time step is the longest fraction of an emulator step
-with which the run stays stable.
+their spectrum. On every grid the solver has its fastest form, and the time step is the longest fraction of an emulator
+step with which the run stays stable.
 """
 
 import math
@@ -14,12 +14,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.attributes import described
+from sns_core.data.attributes import write_described
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.device import select_device, use_threads
 from sns_core.evaluation.settling import PARTS, counted_steps, settled_and_length
-from sns_core.files import whole_file
 from sns_core.grids import Grid, grid_shape, longer_side, with_longer_side
 from sns_core.methods.solver import Solver
 from sns_core.metrics.spectra import kinetic_energy_spectrum, shell_wavenumbers
@@ -46,9 +45,9 @@ def regridded(states: torch.Tensor, resolution: Grid) -> torch.Tensor:
 
 
 def longest_step(emulation: Emulation, points: int, device, run: Callable[[System], dict]) -> tuple[int, dict]:
-    """The longest time step with which `run` succeeds on a grid of `points` points along its longer side, and the result of `run`.
+    """Find the longest time step with which `run` succeeds on a grid of `points` points along its longer side.
 
-    The step is returned as the number of time steps per emulator step. The most that are tried are twice as many as the
+    Returns the number of time steps per emulator step, and what `run` returned. At most twice as many are tried as the
     configured time step would take, scaled to the grid. Raises InstabilityError where these are too few.
     """
     solver = emulation.system_parameters
@@ -99,6 +98,7 @@ def rollout_grids(
     leads, states = sorted(leads), states[:rolled].to(device)
 
     def run(flow: System) -> dict:
+        """Return the results of one grid; on a grid too fine for forecasts or spectra, one step or no long run."""
         solver, result = Solver(flow, emulation.resolution, emulation.step, scale), {"stable_steps": 1}
         if longer_side(flow.resolution) <= finest:
             frames = forecast(solver, regridded(around, flow.resolution), streams, leads)
@@ -114,42 +114,47 @@ def rollout_grids(
         substeps, result = longest_step(emulation, grids[index], device, run)
         results.append({"substeps": substeps, **result})
 
-    def stacked(name: str) -> np.ndarray:
-        shape = next((result[name].shape for result in results if name in result), None)
-        empty = np.full(shape, np.nan, dtype=np.float32) if shape else None
-        return np.stack([result.get(name, empty) for result in results]) if shape else None
-
     flow = emulation.build_system()
+    dataset = _dataset(results, grids, leads, flow, emulation)
+    dataset.attrs |= {"own": configured, "rolled": len(states), "counted_steps": counted_steps(steps)}
+    title = f"{type(flow).__name__}: the solver on other grids"
+    write_described(dataset, flow, output, title=title, stage="rollout_grids")
+
+
+def _dataset(results: list[dict], grids: list[int], leads: list[int], flow: System, emulation: Emulation) -> xr.Dataset:
+    """Return the results of all grids as one dataset, NaN where a grid has none.
+
+    Without a variable that no grid has.
+    """
     variables = {name: ("grid", [result[name] for result in results]) for name in ("substeps", "stable_steps")}
     dimensions = {
         "forecast": ("grid", "start", "member", "lead", "layer", "y", "x"),
         "energy_spectrum": ("grid", "unit", "layer", "wavenumber"),
     }
-    variables |= {name: (dims, values) for name, dims in dimensions.items() if (values := stacked(name)) is not None}
+    for name, axes in dimensions.items():
+        shape = next((result[name].shape for result in results if name in result), None)
+        if shape is not None:
+            empty = np.full(shape, np.nan, dtype=np.float32)
+            variables[name] = axes, np.stack([result.get(name, empty) for result in results])
     coordinates = {
         "grid": list(grids),
         "lead": leads,
         "layer": list(flow.layers),
         "wavenumber": shell_wavenumbers(emulation.resolution, flow.length),
     }
-    attributes = {"step": emulation.step, "time_units": flow.time_units, "own": configured}
-    attributes |= {"rolled": len(states), "counted_steps": counted_steps(steps)}
-    with whole_file(output) as temporary:
-        encoding = {"layer": {"dtype": "S1"}}
-        title = f"{type(flow).__name__}: the solver on other grids"
-        dataset = xr.Dataset(variables, coordinates, attributes)
-        dataset = described(dataset, flow, title=title, stage="rollout_grids")
-        dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
+    return xr.Dataset(variables, coordinates, {"step": emulation.step, "time_units": flow.time_units})
 
 
 def _spectra(solver: Solver, states: torch.Tensor, steps: int, every: int) -> np.ndarray:
-    """Energy spectra (unit, layer, wavenumber) of a run of `steps` steps; a unit is one part of the run of one member."""
+    """Return the energy spectra (unit, layer, wavenumber) of a run of `steps` steps from states (B, C, N, N).
+
+    A unit is one of PARTS parts of the run of one member, after the steps in which the run settles.
+    """
     flow, (settled, length) = solver.system, settled_and_length(steps)
     sums, counts = [0.0] * PARTS, [0] * PARTS
     numbers = range(1, settled + PARTS * length + 1)
-    for step, (_, frame, _) in zip(
-        numbers, iterate(solver, solver.start(states), MemberStreams(members=[]), numbers), strict=True
-    ):
+    frames = iterate(solver, solver.start(states), MemberStreams(members=[]), numbers)
+    for step, (_, frame, _) in zip(numbers, frames, strict=True):
         if step > settled and (step - settled) % min(every, length) == 0:
             u, v = flow.frame_velocity(frame * solver.scale)
             layers = [kinetic_energy_spectrum(u[:, [c]], v[:, [c]], flow.length)[1] for c in range(flow.channels)]

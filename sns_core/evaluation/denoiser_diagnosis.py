@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.attributes import described
+from sns_core.data.attributes import write_described
 from sns_core.data.emulation import Emulation
 from sns_core.data.pairs import PairSampler, load_dataset, true_frames
 from sns_core.data.segments import open_segments
 from sns_core.device import select_device, use_threads
 from sns_core.diffusion import amplitude_scores, octaves
-from sns_core.files import FileTree, whole_file
+from sns_core.files import FileTree
 from sns_core.methods.base import Hardware
 from sns_core.methods.build import build_method
 from sns_core.methods.levels import EstimatedLevels
@@ -66,15 +66,15 @@ def diagnose_denoiser(
     anchor, previous, true_next = sampler.draw(pairs, stream).to(hardware.device).unbind(1)
     examined_levels = torch.unique(torch.linspace(0, refinement.schedule.levels, levels).round().long())
     z_anchor = _anchors(refinement, anchor, [stream] * len(anchor))
-    examined = _Examined(refinement, z_anchor, previous, true_next)
+    examined = _HeldOutPairs(refinement, z_anchor, previous, true_next)
     result = {
         **_condition_error(examined, examined_levels, stream),
-        **_calibration(examined, examined_levels, stream),
-        **_detection(examined),
-        **_signed(examined, stream),
-        **_one_step(examined, seed),
-        **_restoring(examined, seed),
-        **_along_rollout(examined, segments, dataset, system, emulation),
+        **_estimated_levels(examined, examined_levels, stream),
+        **_detected_drifts(examined),
+        **_amplitudes_of_drifts(examined, stream),
+        **_one_step_errors(examined, seed),
+        **_restored_shares(examined, seed),
+        **_levels_along_rollout(examined, segments, dataset, system, emulation),
     }
     result = xr.Dataset(
         result,
@@ -89,20 +89,24 @@ def diagnose_denoiser(
         attrs={"method": name, "levels": refinement.schedule.levels},
     )
     title = f"{type(system).__name__}: diagnosis of the denoiser of {name}"
-    with whole_file(output) as temporary:
-        result = described(result, system, title=title, stage="diagnose_denoiser")
-        result.to_netcdf(temporary, engine="netcdf4")
+    write_described(result, system, output, title=title, stage="diagnose_denoiser")
 
 
 def _anchors(method: Refinement, first: torch.Tensor, streams) -> torch.Tensor:
-    """The anchors of one step, in the coordinates of the diffusion, of a rollout that began with the frames `first` (B, C, m, m)."""
+    """Return the anchors (B, C, m, m) of one step of a rollout that began with the frames `first` (B, C, m, m).
+
+    They are in the coordinates of the diffusion.
+    """
     return method.anchors.of_step(method.anchors.start(method.whiten(first)), streams)
 
 
 @dataclass(frozen=True)
-class _Examined:
-    """A refinement and the held-out frames (B, C, m, m) on which it is examined; the anchor in the coordinates of the
-    diffusion."""
+class _HeldOutPairs:
+    """A refinement method and the held-out pairs of frames on which it is examined.
+
+    `previous`, `true_next`: true frames (B, C, m, m) one step apart; `z_anchor` (B, C, m, m): their anchors, in the
+    coordinates of the diffusion.
+    """
 
     method: Refinement
     z_anchor: torch.Tensor
@@ -128,7 +132,7 @@ class _Examined:
         return isinstance(self.method.level_rule, EstimatedLevels)
 
 
-def _condition_error(examined: _Examined, levels, stream) -> dict:
+def _condition_error(examined: _HeldOutPairs, levels, stream) -> dict:
     """Root-mean-square error of the clean estimate of x_t, noised to 0.9 S, against the level of x_{t-1}."""
     method, true_next = examined.method, examined.true_next
     z_prev, z_next = method.whiten(examined.previous), method.whiten(true_next)
@@ -155,7 +159,7 @@ def _condition_error(examined: _Examined, levels, stream) -> dict:
     }
 
 
-def _calibration(examined: _Examined, levels, stream) -> dict:
+def _estimated_levels(examined: _HeldOutPairs, levels, stream) -> dict:
     """Read-out for truly noised pairs (both frames at the same level) and for the surrogate's one-step output."""
     method = examined.method
     z_prev, z_next = method.whiten(examined.previous), method.whiten(examined.true_next)
@@ -173,7 +177,7 @@ def _calibration(examined: _Examined, levels, stream) -> dict:
     }
 
 
-def _detection(examined: _Examined) -> dict:
+def _detected_drifts(examined: _HeldOutPairs) -> dict:
     """Share of drifted pairs that the heads find cleaner, and noisier, than all but FALSE_ALARMS of true pairs.
 
     Drifted pairs are held-out pairs whose shells 1 to LARGE are multiplied by each of DRIFTS, and pairs of a true frame
@@ -181,7 +185,7 @@ def _detection(examined: _Examined) -> dict:
     energy looks cleaner than a true one.
     """
     method, previous, true_next = examined.method, examined.previous, examined.true_next
-    large = _large(previous)
+    large = _large_scales(previous)
 
     def noisiness(prev, nxt):
         pair = method.denoiser.encode_pair(method.whiten(prev), method.whiten(nxt), examined.z_anchor)
@@ -190,23 +194,26 @@ def _detection(examined: _Examined) -> dict:
 
     usual = noisiness(previous, true_next)
     scaled = [
-        _beyond(noisiness(*(filtered(x, 1 + (factor - 1) * large) for x in (previous, true_next))), usual)
+        _shares_beyond(noisiness(*(filtered(x, 1 + (factor - 1) * large) for x in (previous, true_next))), usual)
         for factor in DRIFTS
     ]
     return {
         "drift_detected": (("drift", "side"), scaled),
-        "surrogate_detected": (("side",), _beyond(noisiness(previous, method.surrogate(previous)), usual)),
+        "surrogate_detected": (("side",), _shares_beyond(noisiness(previous, method.surrogate(previous)), usual)),
     }
 
 
-def _beyond(values: torch.Tensor, usual: torch.Tensor) -> list[float]:
+def _shares_beyond(values: torch.Tensor, usual: torch.Tensor) -> list[float]:
     """Return the share of values below, and above, all but FALSE_ALARMS of the usual ones."""
     low, high = torch.quantile(usual, FALSE_ALARMS), torch.quantile(usual, 1 - FALSE_ALARMS)
     return [float((values < low).float().mean()), float((values > high).float().mean())]
 
 
 def _amplitudes(method: Refinement, pair, z_anchor, stream) -> torch.Tensor:
-    """Return T_b (B, octaves + 1) of pairs in the coordinates of the diffusion; the last one is that of the large scales."""
+    """Return T_b (B, octaves + 1) of pairs in the coordinates of the diffusion.
+
+    The last one is that of the large scales.
+    """
     level = torch.full((len(pair[0]),), max(1, round(SCORE_LEVEL * method.schedule.levels)))
     noise = [torch.randn(z.shape, generator=stream).to(z) for z in pair]
     noised = tuple(method.schedule.add_noise(z, level, eps) for z, eps in zip(pair, noise, strict=True))
@@ -215,14 +222,15 @@ def _amplitudes(method: Refinement, pair, z_anchor, stream) -> torch.Tensor:
     return amplitude_scores(noised, predicted, (level, level), method.schedule, parts)
 
 
-def _signed(examined: _Examined, stream) -> dict:
-    """Amplitudes that the score tells of true pairs and of the drifted pairs of `_detection`.
+def _amplitudes_of_drifts(examined: _HeldOutPairs, stream) -> dict:
+    """Return the amplitudes that the score gives to true pairs and to the drifted pairs of `_detected_drifts`.
 
-    Mean and standard deviation on true pairs, by octave; the mean on drifted pairs in these units; and the share of drifted
-    pairs whose large scales are found too weak, and too strong, beyond all but FALSE_ALARMS of true pairs.
+    `amplitude_mean`, `amplitude_deviation` (octave,): on true pairs. `amplitude_of_drift` (drift, octave): the mean on
+    drifted pairs, in these units. `amplitude_detected` (drift, sign): the share of drifted pairs whose large scales are
+    found too weak, and too strong, beyond all but FALSE_ALARMS of true pairs.
     """
     method, frames = examined.method, (examined.previous, examined.true_next)
-    large = _large(examined.previous)
+    large = _large_scales(examined.previous)
 
     def amplitudes(factor: float) -> torch.Tensor:
         pair = [method.whiten(filtered(x, 1 + (factor - 1) * large)) for x in frames]
@@ -238,17 +246,17 @@ def _signed(examined: _Examined, stream) -> dict:
             ("drift", "octave"),
             [((d[:, :-1].mean(0) - mean) / deviation).numpy() for d in drifted],
         ),
-        "amplitude_detected": (("drift", "sign"), [_beyond(d[:, -1], usual[:, -1]) for d in drifted]),
+        "amplitude_detected": (("drift", "sign"), [_shares_beyond(d[:, -1], usual[:, -1]) for d in drifted]),
     }
 
 
-def _large(frames: torch.Tensor) -> torch.Tensor:
+def _large_scales(frames: torch.Tensor) -> torch.Tensor:
     """Mask of the large scales, shells 1 to LARGE, among the modes of a half spectrum (N, N // 2 + 1)."""
     shells = torch.from_numpy(shell_index(frames.shape[-2:])).to(frames.device)
     return (shells >= 1) & (shells <= LARGE)
 
 
-def _restoring(examined: _Examined, seed: int) -> dict:
+def _restored_shares(examined: _HeldOutPairs, seed: int) -> dict:
     """Share of a drift that one refinement takes back, (drift,).
 
     Both frames of held-out pairs have their shells 1 to LARGE multiplied by each of DRIFTS; d is what that adds to x_t.
@@ -258,7 +266,7 @@ def _restoring(examined: _Examined, seed: int) -> dict:
     if not examined.estimates:
         return {}
     previous, true_next = examined.previous, examined.true_next
-    large = _large(previous)
+    large = _large_scales(previous)
 
     def change(prev, nxt):
         streams = [generator(seed, "restoring", row) for row in range(len(prev))]
@@ -273,7 +281,7 @@ def _restoring(examined: _Examined, seed: int) -> dict:
     return {"restored": (("drift",), shares)}
 
 
-def _one_step(examined: _Examined, seed: int) -> dict:
+def _one_step_errors(examined: _HeldOutPairs, seed: int) -> dict:
     """Root-mean-square error, by shell, of the surrogate's step from true frames: as it is, and refined."""
     if not examined.estimates:
         return {}
@@ -285,9 +293,10 @@ def _one_step(examined: _Examined, seed: int) -> dict:
     return {"one_step_error": (("when", "shell"), np.sqrt(mean))}
 
 
-def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Emulation) -> dict:
-    """Levels and amplitudes along a rollout of the surrogate alone, and the steps at which the amplitude of the large scales,
-    and the energy, leave the solver's range.
+def _levels_along_rollout(examined: _HeldOutPairs, segments, dataset, system, emulation: Emulation) -> dict:
+    """Return levels and amplitudes along a rollout of the surrogate alone, and the steps at which it leaves the range.
+
+    These are the steps at which the amplitude of the large scales, and the energy, leave the solver's range.
 
     The solver's range is that of as many of its members, with frames as far apart.
     """
@@ -320,9 +329,12 @@ def _along_rollout(examined: _Examined, segments, dataset, system, emulation: Em
     }
 
 
-def _watch(examined: _Examined, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Levels (count, member, 2) of (x, surrogate(x)) for the frames x, the amplitude of the large scales (count, member) that
-    the score tells of that pair, and the kinetic energy of x (count, member, layer)."""
+def _watch(examined: _HeldOutPairs, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return three series of `count` frames x, in pairs (x, surrogate(x)).
+
+    They are the estimated levels of the pairs (count, member, 2), the amplitude of the large scales that the score gives
+    to the pairs (count, member), and the kinetic energy of x (count, member, layer).
+    """
     method, stream = examined.method, generator("amplitudes")
     first, levels, amplitudes, energy = frame_at(0), [], [], []
     streams = [generator("unused", member) for member in range(len(first))]
@@ -347,8 +359,8 @@ def relative_energy(energy: np.ndarray, usual: np.ndarray) -> np.ndarray:
 def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Step at which the running mean of each member first leaves the usual range; -1 where it never does.
 
-    `series` (T, member), `usual` (T', member'); the mean runs over ALARM_FRAMES frames. By construction no member of `usual` gives
-    an alarm. NaN, a member that is lost, is one.
+    `series` (T, member), `usual` (T', member'); the mean runs over ALARM_FRAMES frames. By construction no member of
+    `usual` gives an alarm. NaN, a member that is lost, is one.
     """
 
     def smooth(values):

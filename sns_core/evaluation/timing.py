@@ -1,8 +1,8 @@
 """Measure the cost of methods: seconds, network calls, memory and energy of their steps, one method after the other.
 
 Each contender is timed in a separate process, forked from this one, so that the peak of memory belongs to it alone. The
-solver on other grids runs in its fastest form, with as many members and the same threads and device. Networks run in the
-configured precision, the solver in float32; the table names both.
+solver on other grids runs in its fastest form, with as many members and the same threads and device. Networks run in
+the configured precision, the solver in float32; the table names both.
 """
 
 import multiprocessing
@@ -36,14 +36,16 @@ from sns_core.streams import MemberStreams
 
 POWERCAP = Path("/sys/class/powercap")
 UNTIMED = 2  # first steps of a method, which are not timed
-LEAST = 8  # a solver is timed over at least 8 time steps, because its guard checks the state only once in a while
+SOLVER_STEPS = (
+    8  # a solver is timed over at least 8 time steps, because its guard checks the state only once in a while
+)
 
 
 class EnergyMeter:
     """Joules between two readings; None where nothing can be read.
 
-    On a CPU the counters (RAPL) are those of whole processor packages and include every other process. On an NVIDIA GPU the
-    energy is the power at the end, from nvidia-smi, times the seconds.
+    On a CPU the counters (RAPL) are those of whole processor packages and include every other process. On an NVIDIA GPU
+    the energy is the power at the end, from nvidia-smi, times the seconds.
     """
 
     def __init__(self, device: torch.device):
@@ -52,9 +54,11 @@ class EnergyMeter:
         self.packages = [path for path in sorted(packages) if os.access(path / "energy_uj", os.R_OK)]
 
     def begin(self) -> None:
+        """Read the clock and the counters."""
         self.began, self.at = time.perf_counter(), self._counters()
 
     def end(self) -> float | None:
+        """Return the joules since `begin`; None where nothing can be read."""
         if self.device.type == "cuda":
             watts = self._watts()
             return None if watts is None else watts * (time.perf_counter() - self.began)
@@ -85,8 +89,8 @@ class EnergyMeter:
 def timed(advance: Callable[[int], object], least: int, most: int, repeats: int, seconds: float, device) -> dict:
     """Time one step of `advance(count)`, which makes `count` steps, always from the same state.
 
-    `repeats` stretches of equal length are timed, together for about `seconds`. A stretch has `least` to `most` steps, a
-    multiple of `least`. Returns median, least and most seconds per step, the steps per stretch and joules per step.
+    `repeats` stretches of equal length are timed, together for about `seconds`. A stretch has `least` to `most` steps,
+    a multiple of `least`. Returns median, least and most seconds per step, the steps per stretch and joules per step.
     """
 
     def wait():
@@ -123,10 +127,11 @@ def in_subprocess(function: Callable, *arguments) -> dict:
     This process must not have used a GPU before: a forked process cannot take it over.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        return pool.submit(_watched, function, *arguments).result()
+        return pool.submit(_call_and_measure_memory, function, *arguments).result()
 
 
-def _watched(function: Callable, *arguments) -> dict:
+def _call_and_measure_memory(function: Callable, *arguments) -> dict:
+    """Call a function, and add the peak of this process's memory in MB to the dict that it returns."""
     result = function(*arguments)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     result["memory_mb"] = peak / 1e6
@@ -158,19 +163,19 @@ def measure_cost(
             (int(n), int(dataset["substeps"].sel(grid=n)), int(dataset["stable_steps"].sel(grid=n)))
             for n in dataset["grid"]
         ]
-    waiting = [(_method, name, spec) for name, spec in methods.items()]
-    waiting += [(_solver, str(points), (points, *rest)) for points, *rest in tried]
+    waiting = [(_time_method, name, spec) for name, spec in methods.items()]
+    waiting += [(_time_solver, str(points), (points, *rest)) for points, *rest in tried]
     costs = {"methods": {}, "grids": {}}
     for index in progress(len(waiting), "cost"):
         function, name, spec = waiting[index]
-        costs["methods" if function is _method else "grids"][name] = in_subprocess(function, name, spec, shared)
+        costs["methods" if function is _time_method else "grids"][name] = in_subprocess(function, name, spec, shared)
     emulation = Emulation.read(manifest)
-    machine = in_subprocess(_machine, device, threads, precision)
+    machine = in_subprocess(_describe_machine, device, threads, precision)
     units = emulation.build_system().time_units
     write_json(output, {**costs, "members": members, "step": emulation.step, "time_units": units, "machine": machine})
 
 
-def _machine(device: str, threads: int, precision: str) -> dict:
+def _describe_machine(device: str, threads: int, precision: str) -> dict:
     """Describe the machine: processor, cores, threads, GPU, and the number format of networks on it."""
     chosen = select_device(device)
     path = Path("/proc/cpuinfo")
@@ -181,9 +186,9 @@ def _machine(device: str, threads: int, precision: str) -> dict:
     return {**described, "precision": precision_on(chosen, precision)}
 
 
-def _method(name: str, spec: dict, shared: dict) -> dict:
+def _time_method(name: str, spec: dict, shared: dict) -> dict:
     """Time the emulator steps of a method, from a carry that some steps from true states have made."""
-    device, emulation, states = _ready(shared)
+    device, emulation, states = _load_start(shared)
     method = build_method(
         spec["method"],
         spec["models"],
@@ -207,24 +212,26 @@ def _method(name: str, spec: dict, shared: dict) -> dict:
     return {**times, "calls": calls["per_step"]}
 
 
-def _solver(name: str, spec: tuple[int, int, int], shared: dict) -> dict:
+def _time_solver(_name: str, spec: tuple[int, int, int], shared: dict) -> dict:
     """Time the emulator steps of the solver on another grid.
 
     `spec`: points along the longer side, time steps per emulator step, emulator steps that are known to stay stable.
     """
     points, substeps, stable = spec
-    device, emulation, states = _ready(shared)
+    device, emulation, states = _load_start(shared)
     resolution = with_longer_side(emulation.system_parameters["resolution"], points)
     flow = emulation.build_fastest_system(device, resolution=resolution, dt=emulation.step / substeps)
     carry = flow.run(flow.start(regridded(states, resolution)), 1)
-    most = max(LEAST, min(shared["steps"], stable) * substeps - 1)
-    times = timed(lambda count: flow.run(carry, count), LEAST, most, shared["repeats"], shared["seconds"], device)
+    most = max(SOLVER_STEPS, min(shared["steps"], stable) * substeps - 1)
+    times = timed(
+        lambda count: flow.run(carry, count), SOLVER_STEPS, most, shared["repeats"], shared["seconds"], device
+    )
     for key in ("seconds", "low", "high", "joules"):
         times[key] = None if times[key] is None else times[key] * substeps
     return {**times, "calls": 0.0, "dt": flow.dt, "substeps": substeps}
 
 
-def _ready(shared: dict) -> tuple[torch.device, Emulation, torch.Tensor]:
+def _load_start(shared: dict) -> tuple[torch.device, Emulation, torch.Tensor]:
     """Device, emulation, and the states from which every contender starts."""
     device = select_device(shared["device"])
     states = torch.from_numpy(open_members(shared["initial"], "final_state")["final_state"].values)

@@ -1,6 +1,7 @@
 """Read the stored frames of a rollout from its segments, one frame at a time.
 
-A frame in one space dimension, a single row of points, is shown with the frames before it: a square picture of x and time.
+A frame in one space dimension, a single row of points, is shown with the frames before it: a square picture of x and
+time.
 """
 
 import math
@@ -61,22 +62,24 @@ class Rollout:
         return (width if height == 1 else height, width)
 
     def shown(self, frame: np.ndarray) -> np.ndarray:
-        """Return the part (..., H, W) of a frame that is shown: without its mirror image along axes that are not periodic."""
+        """Return a frame (..., H, W) without its mirror image along axes that are not periodic."""
         mirrored = self._parts[0][0].attrs.get("mirrored", "")
         height, width = (n // (2 if name in mirrored else 1) for name, n in zip("yx", frame.shape[-2:], strict=True))
         return frame[..., :height, :width]
 
     @property
     def members(self) -> list[int]:
+        """Numbers of the members, ascending."""
         return sorted({member for _, _, members in self._parts for member in members})
 
     @property
     def last_step(self) -> int:
+        """The last step of the rollout, whether its frame was stored or not."""
         return max(int(part.attrs["first_step"]) + int(part.attrs["steps"]) for part, _, _ in self._parts)
 
     @property
     def steps(self) -> np.ndarray:
-        """Steps at which frames were stored, ascending."""
+        """Steps (frame,) at which frames were stored, ascending."""
         return np.unique(np.concatenate([steps for _, steps, _ in self._parts]))
 
     def require(self, member: int) -> None:
@@ -88,8 +91,8 @@ class Rollout:
     def picture(self, member: int, step: int) -> tuple[int, np.ndarray] | None:
         """Return (step, values (C, H, W) on the `grid`) of the last frame stored at or before `step`, as `shown`.
 
-        A single row of points is shown above the stored frames before it; there are NaN below the first one. None beyond the
-        last step.
+        A single row of points is shown above the stored frames before it; there are NaN below the first one. None
+        beyond the last step.
         """
         last = self.frame(member, step)
         if last is None or last[1].shape[-2] > 1:
@@ -119,7 +122,10 @@ class Rollout:
         return int(steps[index]), self._values(before[-1], member, index)
 
     def _values(self, number: int, member: int, index: int) -> np.ndarray:
-        """Return the frame (C, H, W) of a member at an index of the part with this number. Its neighbours are read with it."""
+        """Return the frame (C, H, W) of a member at an index of the part with this number.
+
+        Its neighbours are read with it.
+        """
         part, _, members = self._parts[number]
         frames = part[self.variable]
         length = max(1, BLOCK_BYTES // (frames.dtype.itemsize * math.prod(frames.shape[2:])))

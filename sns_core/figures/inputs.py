@@ -88,6 +88,7 @@ def lost_note(result: xr.Dataset, step: int | None = None) -> str:
 
 
 def layer_names(dataset: xr.Dataset) -> list[str]:
+    """Return the labels of the layers, in order."""
     return [str(layer) for layer in dataset["layer"].values]
 
 
@@ -97,6 +98,7 @@ def layer_suffix(layers: list[str], index: int) -> str:
 
 
 def time_units(results: dict[str, xr.Dataset]) -> str:
+    """Return the units of time of the results, the same for all of them."""
     return next(iter(results.values()))["lag"].attrs.get("units", "1")
 
 

@@ -26,7 +26,7 @@ class ResampledAnchor:
     bank: torch.Tensor
 
     def start(self, z: torch.Tensor) -> Carry:
-        """No entry of the carry is needed."""
+        """Return no entry of the carry: the anchors (B, C, m, m) of each step are drawn anew."""
         return {}
 
     def of_step(self, carry: Carry, streams: Streams) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """The interface of a method, and the parts that every learnt method shares.
 
 A *method* maps a carry to the next carry by one emulator step. The carry is a dict of tensors with everything that
-continuing needs; the engine (`rollout.engine`) repeats the method. Frames are (B, C, m, m) with axes (y, x), in units of
-the training data's standard deviation, so a perfect frame has unit variance.
+continuing needs; the engine (`rollout.engine`) repeats the method. Frames are (B, C, m, m) with axes (y, x), in units
+of the training data's standard deviation, so a perfect frame has unit variance.
 
 A method is composed from parts: callables, a noise schedule, coordinates, small frozen dataclasses. It knows no file.
 `Method.build` composes it from the models and options of a configuration (`methods.build`).
@@ -49,8 +49,8 @@ class StepRecord:
 class FrameSpace:
     """The way from states to frames, and which frames are possible.
 
-    `observe`: states -> frames (B, C, m, m) in standard deviations; `admissible`: removes from frames what no frame of the
-    system can hold, for example a mean. Both are the identity unless given.
+    `observe`: states -> frames (B, C, m, m) in standard deviations; `admissible`: removes from frames what no frame of
+    the system can hold, for example a mean. Both are the identity unless given.
     """
 
     observe: Callable[[torch.Tensor], torch.Tensor] = lambda states: states
@@ -64,7 +64,7 @@ class FrameSpace:
 
 @dataclass(frozen=True)
 class Hardware:
-    """The place and the manner in which networks run: `device`, `precision` (auto, float32 or bfloat16), and whether they are compiled."""
+    """The `device` and the `precision` (auto, float32 or bfloat16) of networks, and whether they are compiled."""
 
     device: torch.device = torch.device("cpu")
     precision: str = "auto"
@@ -92,7 +92,7 @@ class Parts:
 
     @property
     def surrogate(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The model of the role "surrogate" as a function: frames -> next frames."""
+        """The model of the role "surrogate" as a function: frames (B, C, m, m) -> next frames (B, C, m, m)."""
         return self.models["surrogate"].surrogate(self.hardware.precision)
 
 
@@ -101,8 +101,8 @@ class Method(abc.ABC):
 
     A subclass defines `start`, `step` and `frame`. To be used by a configuration, it also says which models it needs
     (`needs`: role -> objectives; the model must have been trained for one of them) and defines `build`, whose
-    keyword-only arguments are the options that the configuration may give; their annotations say which values are allowed.
-    `calibrated` says that the stage `calibrate_refinement` measures the method before it runs.
+    keyword-only arguments are the options that the configuration may give; their annotations say which values are
+    allowed. `calibrated` says that the stage `calibrate_refinement` measures the method before it runs.
     """
 
     needs: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -135,8 +135,8 @@ class Method(abc.ABC):
 def further_state(before: Carry, after: Carry) -> list[str]:
     """Names of the entries that a step has changed or added, beside the frame and the number of the step.
 
-    `before`, `after`: the carry of one step. An entry that a step hands on as it is, such as an anchor, is no state, and
-    neither is an empty one.
+    `before`, `after`: the carry of one step. An entry that a step hands on as it is, such as an anchor, is no state,
+    and neither is an empty one.
     """
     changed = [name for name in after if name not in ("frame", "step") and after[name] is not before.get(name)]
     return [name for name in changed if after[name].numel()]

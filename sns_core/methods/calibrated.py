@@ -12,8 +12,8 @@ any true frame. One step from x_{t-1}:
     5. departure: where, on true pairs, the estimate departs from f by more than R, its departure is scaled down to R
     6. balance: each shell gets back the power that the estimate lacks, up to R as noise and the rest by a factor
 
-R, s1, the factor of the departure and the balance are measured by `evaluation.calibration`; a `Calibration` holds them. All
-of this takes place in the coordinates of the diffusion, per channel and wavenumber shell.
+R, s1, the factor of the departure and the balance are measured by `evaluation.calibration`; a `Calibration` holds them.
+All of this takes place in the coordinates of the diffusion, per channel and wavenumber shell.
 """
 
 import torch
@@ -28,7 +28,7 @@ from sns_core.streams import normal
 
 
 def least_level(schedule: NoiseSchedule, residual: torch.Tensor) -> int:
-    """Return the least level whose noise variance is at least `residual` in every shell; at most S."""
+    """Return the least level whose noise variance is at least the power `residual` (C, K) in every shell; at most S."""
     variance = 1 - schedule.alpha_bar
     enough = variance >= float(residual.max())
     return int(enough.nonzero()[0]) if enough.any() else schedule.levels
@@ -37,11 +37,11 @@ def least_level(schedule: NoiseSchedule, residual: torch.Tensor) -> int:
 class CalibratedRefinement(BalancedMethod):
     """SNS around a surrogate, at one denoiser call per step.
 
-    `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the mean of the next frames; `denoiser`,
-    `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two, without which no
-    step can be made. The other options leave out a part, for controls: `condition_level` holds the previous frame at this
-    level, `level` replaces the least level, `completion` false noises the candidate to its level and no further,
-    `match_departure` false keeps the estimate as it is, `balance` false gives no power back.
+    `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the mean of the next frames;
+    `denoiser`, `schedule` and the keyword arguments of `DenoisingMethod`; `calibration`: a `Calibration` of the two,
+    without which no step can be made. The other options leave out a part, for controls: `condition_level` holds the
+    previous frame at this level, `level` replaces the least level, `completion` false noises the candidate to its level
+    and no further, `match_departure` false keeps the estimate as it is, `balance` false gives no power back.
     """
 
     needs = {"surrogate": ("pointwise", "pushforward", "dissipative", "crps"), "denoiser": ("denoiser",)}
@@ -111,15 +111,17 @@ class CalibratedRefinement(BalancedMethod):
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
         """Complete a candidate, estimate the clean frame and give power back; return that frame and the record.
 
-        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` is not used.
+        `previous`, `candidate`: frames (B, C, m, m); `anchor` (B, C, m, m): in the coordinates of the diffusion, or
+        None. `step`, which `Refinement.refine` takes for rules by the clock, is not used.
         """
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
         z, levels = self.before_balance(z_prev, z_next, normal(streams, z_next.shape[1:], z_next), anchor, streams)
         return self.unwhiten(self.balanced(z, streams)), StepRecord(levels, torch.ones(len(z), dtype=torch.int64))
 
     def before_balance(self, z_prev, z_next, noise, anchor, streams: Streams) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next frames before their balance (B, C, m, m), from candidates `z_next` and white noise of unit variance, both
-        (B, C, m, m) in the coordinates of the diffusion, and the levels (B, 2) at which the pairs stood."""
+        """The next frames before their balance (B, C, m, m), from candidates `z_next` and white noise of unit variance,
+        both (B, C, m, m) in the coordinates of the diffusion, and the levels (B, 2) at which the pairs stood.
+        """
         departure = self.calibration.departure
         noised = self.signal * z_next + scale_shells(noise, self.completion)
         z, levels = self.clean_estimate(z_prev, noised, anchor, streams)

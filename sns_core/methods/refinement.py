@@ -27,14 +27,14 @@ from sns_core.shells import filtered, shell_index
 class Refinement(DenoisingMethod):
     """SNS around a surrogate.
 
-    `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the next frames; `denoiser`, `schedule`
-    and the keyword arguments of `DenoisingMethod`; `levels`: where pairs stand and where their walk begins.
-    `renoise`: False takes the estimate at its word. A frame that seems noised to level s is treated as standing there, no
-    noise is added, and one pass of the encoder serves both the levels and the first move.
-    `gain` (a, b): the change that the walk makes at wavenumber K counts a + b / K times. One level stands for all scales,
-    while a surrogate drifts in the large ones, where noise of a low level is small beside the flow.
-    `refine_every`: refine every n-th step only; in between the surrogate goes on by itself.
-    Raises ValueError for `renoise` false with `IndexedLevels`, which noise each frame.
+    `surrogate`: function of frames (B, C, m, m) in standard deviations that gives the next frames; `denoiser`,
+    `schedule` and the keyword arguments of `DenoisingMethod`; `levels`: where pairs stand and where their walk begins.
+    `renoise`: False takes the estimate at its word. A frame that seems noised to level s is treated as standing there,
+    no noise is added, and one pass of the encoder serves both the levels and the first move. `gain` (a, b): the change
+    that the walk makes at wavenumber K counts a + b / K times. One level stands for all scales, while a surrogate
+    drifts in the large ones, where noise of a low level is small beside the flow.
+    `refine_every`: refine every n-th step only; in between the surrogate goes on by itself. Raises ValueError for
+    `renoise` false with `IndexedLevels`, which noise each frame.
     """
 
     needs = {"surrogate": ("pointwise", "pushforward", "dissipative", "crps"), "denoiser": ("denoiser",)}
@@ -90,7 +90,7 @@ class Refinement(DenoisingMethod):
 
     @property
     def period(self) -> int:
-        """The number of steps after which refined steps and steps of the surrogate alone come in the same order again."""
+        """The number of steps after which refined steps and plain steps come in the same order again."""
         return math.lcm(self.refine_every, self.level_rule.period)
 
     def start(self, states: torch.Tensor) -> Carry:
@@ -108,8 +108,8 @@ class Refinement(DenoisingMethod):
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
         """Walk a pair back; return the refined candidate and the record.
 
-        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step` (B,): step
-        of the rollout (None: 0). Members that need no walk keep the candidate's exact bits.
+        `previous`, `candidate`: frames (B, C, m, m); `anchor`: in the coordinates of the diffusion, or None; `step`
+        (B,): step of the rollout (None: 0). Members that need no walk keep the candidate's exact bits.
         """
         step = torch.zeros(len(candidate), dtype=torch.int64) if step is None else step
         z_prev, z_next = self.whiten(torch.stack([previous, candidate])).unbind(0)
@@ -149,11 +149,18 @@ class Refinement(DenoisingMethod):
         return self.level_rule.walk_start(levels)
 
     def place(self, z: torch.Tensor, level: torch.Tensor, streams: Streams) -> torch.Tensor:
-        """A frame at the start of its walk: noised to its level, or in place taken to stand there already."""
+        """Return frames (B, C, m, m) at the start of their walk, for frames z (B, C, m, m) at the levels (B,).
+
+        They are noised to their level. With `renoise` false no noise is added: z is scaled by the signal of the level,
+        as if its faults were the noise of that level.
+        """
         return self.diffuse(z, level, streams) if self.renoise else per_member(self.schedule.signal(level), z) * z
 
     def place_condition(self, z_prev: torch.Tensor, level: torch.Tensor, streams: Streams) -> torch.Tensor:
-        """The previous frame at the start of the walk."""
+        """Return the previous frames (B, C, m, m) at the start of the walk.
+
+        A subclass may put others in their place.
+        """
         return self.place(z_prev, level, streams)
 
 

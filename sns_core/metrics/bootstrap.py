@@ -1,15 +1,16 @@
 """Block bootstrap: an interval for the value that a statistic of correlated samples would have if they never ended.
 
-A sample consists of independent units: stretches of a member that are longer than the flow remembers. Units are drawn with
-replacement, fewer than there are: one fewer gives a mean of few units its full variance, and fewer still give its intervals
-the width of Student's, since few units do not know their own variance. Each statistic is computed again from the means over
-the drawn units.
+A sample consists of independent units: stretches of a member that are longer than the flow remembers. Units are drawn
+with replacement, fewer than there are: one fewer gives a mean of few units its full variance, and fewer still give its
+intervals the width of Student's, since few units do not know their own variance. Each statistic is computed again from
+the means over the drawn units.
 
 The interval is the basic one, in logarithms for ratios: the resampled deviations are subtracted from the value.
 
-A distance cannot be below 0, noise raises it, and no bootstrap of the distance itself is consistent where the truth is 0
-(Andrews 2000). So `distance_interval` resamples the difference of the two curves whose mean absolute value the distance is.
-Their noise has no boundary, and by the triangle inequality the distance is off by no more than the mean absolute noise.
+A distance cannot be below 0, noise raises it, and no bootstrap of the distance itself is consistent where the truth is
+0 (Andrews 2000). So `distance_interval` resamples the difference of the two curves whose mean absolute value the
+distance is. Their noise has no boundary, and by the triangle inequality the distance is off by no more than the mean
+absolute noise.
 """
 
 import math
@@ -25,9 +26,10 @@ GAUSS = 1.6448536  # the 95 % quantile of the standard normal distribution
 def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
     """Return weights (1 + RESAMPLES, U) of U units with `sizes` samples each: first the sample itself, then resamples.
 
-    A resample has so many units that the spread of its mean is the standard error times the ratio of the 95 % quantiles of
-    Student and Gauss: 5 of 8, 13 of 16, 61 of 64. It has at least two, which products of different members need, where there
-    are three. A single unit says nothing of its own noise: its resamples are NaN, and so are the ends of its intervals.
+    A resample has so many units that the spread of its mean is the standard error times the ratio of the 95 % quantiles
+    of Student and Gauss: 5 of 8, 13 of 16, 61 of 64. It has at least two, which products of different members need,
+    where there are three. A single unit says nothing of its own noise: its resamples are NaN, and so are the ends of
+    its intervals.
     """
     count = len(sizes)
     if count == 1:
@@ -41,8 +43,8 @@ def resampling_weights(sizes: np.ndarray, seed: int = 0) -> np.ndarray:
 def in_stretches(blocks: xr.Dataset, living: xr.DataArray, window: int) -> xr.Dataset:
     """Return means of (member, block, ...) over stretches of `window` steps of a member, (unit, ...), for `pooled`.
 
-    `source` (unit,) is the number of the member of each stretch. Blocks are labelled by their last step. Blocks where `living`
-    (member, block) is false are left out.
+    `source` (unit,) is the number of the member of each stretch. Blocks are labelled by their last step. Blocks where
+    `living` (member, block) is false are left out.
     """
     length = int(blocks["block"][0])
     every = blocks.assign(size=living.astype(float)).where(living)
@@ -62,20 +64,32 @@ def pooled(units: xr.Dataset, seed: int = 0) -> xr.Dataset:
         empty = units.drop_vars("size").mean("unit")
         return empty.expand_dims(resample=1 + RESAMPLES)
     weights = xr.DataArray(resampling_weights(units["size"].values, seed), dims=("resample", "unit"))
+    return weighted_means(units.drop_vars(["size", "source"], errors="ignore"), weights)
+
+
+def weighted_means(samples: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
+    """Return the means of samples over all dimensions of `weights` but "resample", (resample, ...).
+
+    `weights`: (resample, ...), such as (resample, unit). NaN among the samples is left out of the mean; the mean is NaN
+    where nothing is left.
+    """
+    over = [dimension for dimension in weights.dims if dimension != "resample"]
 
     def mean(values: xr.DataArray) -> xr.DataArray:
         present = values.notnull()
-        total = xr.dot(weights, present.astype(float), dim="unit")
-        return xr.dot(weights, values.where(present, 0.0).astype(float), dim="unit") / total.where(total > 0)
+        total = xr.dot(weights, present.astype(float), dim=over)
+        return xr.dot(weights, values.where(present, 0.0).astype(float), dim=over) / total.where(total > 0)
 
-    return units.drop_vars(["size", "source"], errors="ignore").map(mean)
+    return samples.map(mean)
 
 
 def pooled_products(units: xr.Dataset, name: str, seed: int = 0) -> np.ndarray:
-    """Return the mean product of `name` over pairs of units of different members, summed over layers and y, (resample,).
+    """Return the mean product of `name` over pairs of units of different members, (resample,).
 
-    The square of a mean is larger than the square of what it estimates, by its variance. Products of different members have no
-    such bias, and may be negative. The resamples are those of `pooled`. NaN where there is a single member.
+    It is summed over layers and y.
+
+    The square of a mean is larger than the square of what it estimates, by its variance. Products of different members
+    have no such bias, and may be negative. The resamples are those of `pooled`. NaN where there is a single member.
     """
     units = units.isel(
         unit=np.flatnonzero((units["size"].values > 0) & units[name].notnull().all(("layer", "y")).values)
@@ -113,13 +127,16 @@ def interval(values: np.ndarray, kind: str = "linear") -> tuple[np.ndarray, np.n
 
 
 def distance_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (value, low, high) of a distance, the mean absolute value over the last axis of `difference` (1 + RESAMPLES, ..., P).
+    """Return (value, low, high), each (...), of the mean absolute value of `difference` over its last axis.
 
-    difference: of two curves, computed from the means of `pooled`. The interval reaches as far to either side of the value as
-    the mean absolute deviation of a resampled difference from the difference itself in nine of ten resamples, but not below
-    0. It holds a true distance of 0 in nine of ten cases, and a larger one more often, since noise in the direction of a
-    difference rarely adds up along the whole curve. So 0 lies below `low` exactly where a test at 10 % tells the two curves
-    apart. Points at which the difference is NaN are left out. The ends are NaN where another resampled value is not finite.
+    difference: (1 + RESAMPLES, ..., P), of two curves.
+
+    difference: of two curves, computed from the means of `pooled`. The interval reaches as far to either side of the
+    value as the mean absolute deviation of a resampled difference from the difference itself in nine of ten resamples,
+    but not below 0. It holds a true distance of 0 in nine of ten cases, and a larger one more often, since noise in the
+    direction of a difference rarely adds up along the whole curve. So 0 lies below `low` exactly where a test at 10 %
+    tells the two curves apart. Points at which the difference is NaN are left out. The ends are NaN where another
+    resampled value is not finite.
     """
     present = ~np.isnan(difference[0])
 

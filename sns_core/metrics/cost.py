@@ -207,17 +207,19 @@ def _compare(table: pd.DataFrame, solvers: pd.Series) -> None:
         seconds, at_most = seconds_at(error, frontier(list(zip(rivals["seconds"], errors, strict=True))))
         better = rivals[(rivals["seconds"] <= row["seconds"]) & (errors <= error)].sort_values("seconds")
         speed_up = seconds / row["seconds"]
-        verdict = (
-            ""
-            if math.isnan(speed_up)
-            else "even"
-            if abs(speed_up - 1) <= EVEN
-            else "gains"
-            if speed_up > 1
-            else "loses"
-        )
         table.loc[index, ["solver_seconds", "at_most", "speed_up", "beaten_by", "verdict"]] = (
-            seconds, at_most, speed_up, better["contender"].iloc[0] if len(better) else "", "lost" if row["members_lost"] else verdict,
+            seconds, at_most, speed_up, better["contender"].iloc[0] if len(better) else "", _verdict(speed_up, row["members_lost"]),
         )  # fmt: skip
         table.loc[index, "break_even"] = break_even(row["preparation"], row["seconds"], seconds)
         table.loc[index, "break_even_configured"] = break_even(row["preparation"], row["seconds"], configured)
+
+
+def _verdict(speed_up: float, members_lost: float) -> str:
+    """Return the outcome of a method beside the solver by one score: lost, gains, even, loses, or "" without a speed-up."""
+    if members_lost:
+        return "lost"
+    if math.isnan(speed_up):
+        return ""
+    if abs(speed_up - 1) <= EVEN:
+        return "even"
+    return "gains" if speed_up > 1 else "loses"

@@ -1,9 +1,9 @@
 """Floors as bands: the scores of solver runs that are as long, as many and as many windows as a method's.
 
-A score of two samples of one law is not zero, and it depends on how long the samples are. So a method is compared with runs of
-the solver itself: members and a stretch of time are drawn from a large stationary ensemble of the solver, and scored against
-all other members. The floor of a score is the band from its 5 % to its 95 % quantile over the draws. A method inside the band
-cannot be told from the solver by that score, and methods inside it must not be ranked.
+A score of two samples of one law is not zero, and it depends on how long the samples are. So a method is compared with
+runs of the solver itself: members and a stretch of time are drawn from a large stationary ensemble of the solver, and
+scored against all other members. The floor of a score is the band from its 5 % to its 95 % quantile over the draws. A
+method inside the band cannot be told from the solver by that score, and methods inside it must not be ranked.
 """
 
 import sys
@@ -15,6 +15,7 @@ import xarray as xr
 
 from sns_core.data.segments import open_segments
 from sns_core.files import whole_file
+from sns_core.metrics.bootstrap import weighted_means
 from sns_core.metrics.distances import SKIPPED, spectrum_error, worst_window
 from sns_core.metrics.floor_table import COLUMNS, QUANTILES
 from sns_core.metrics.scorecard import block_means, scores
@@ -26,8 +27,8 @@ WITHOUT = ("level_previous", "level_next", "refined_share", "calls_per_step")  #
 def draw_floors(*, ensemble: list[Path], members: int, steps: list, window: int, shells: list, output: Path) -> None:
     """Write the floors of all runs that a system's tables hold, one row per size, score and layer.
 
-    Sizes are the runs of all members, each window of them, and the run of one member. A size for which the ensemble is too
-    small has one row without a band, whose column `reason` says why; the reason is printed, too.
+    Sizes are the runs of all members, each window of them, and the run of one member. A size for which the ensemble is
+    too small has one row without a band, whose column `reason` says why; the reason is printed, too.
 
     `ensemble`: segments of the reference ensemble (none: no band can be drawn). `members`: number of members of the
     rollouts. `steps`: numbers of steps of the rollouts. `window`: steps per window. `shells`: first and
@@ -67,11 +68,11 @@ def floor_bands(
 ) -> pd.DataFrame:
     """Return the floor of each score for runs of `members` members and `steps` steps, one row per score and layer.
 
-    ensemble: series and blocks of many members of the solver, stationary from its first block on, as `compute_metrics` writes
-    them; window: steps per window; skip: windows at the start of a run that the worst window leaves out, as for methods;
-    shells: first and last shell of the spectrum error; only_spectra: the two spectrum errors alone. Columns: score, layer
-    and QUANTILES. Raises ValueError where the ensemble is not at least twice as many members, or not as long, as the
-    runs.
+    ensemble: series and blocks of many members of the solver, stationary from its first block on, as `compute_metrics`
+    writes them; window: steps per window; skip: windows at the start of a run that the worst window leaves out, as for
+    methods; shells: first and last shell of the spectrum error; only_spectra: the two spectrum errors alone. Columns:
+    score, layer and QUANTILES. Raises ValueError where the ensemble is not at least twice as many members, or not as
+    long, as the runs.
     """
     count, total = steps // int(ensemble["block"][0]), ensemble.sizes["block"]
     if 2 * members > ensemble.sizes["member"] or count > total:
@@ -93,7 +94,10 @@ def floor_bands(
 def draw_runs(
     candidates: np.ndarray, members: int, latest: int, draws: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the members (draw, members) of each run, drawn from `candidates`, and its first block (draw,), 0 .. latest."""
+    """Return the members (draw, members) of each run, drawn from `candidates`, and its first block (draw,), 0 ..
+
+    Latest.
+    """
     rng = np.random.default_rng(seed)
     chosen = np.stack([rng.permutation(candidates)[:members] for _ in range(draws)])
     return chosen, rng.integers(0, latest + 1, draws)
@@ -113,9 +117,9 @@ def run_scores(
 ) -> xr.Dataset:
     """Return the scores (resample[, layer]) of runs of an ensemble against its other members.
 
-    ensemble, window, skip, shells, only_spectra: as for `floor_bands`; chosen: (draw, members), positions of the members of each run;
-    starts: (draw,), first block of each; steps: of each run; reference: positions of the members that the runs are scored
-    against, by default all members outside each run.
+    ensemble, window, skip, shells, only_spectra: as for `floor_bands`; chosen: (draw, members), positions of the
+    members of each run; starts: (draw,), first block of each; steps: of each run; reference: positions of the members
+    that the runs are scored against, by default all members outside each run.
     """
     blocks = block_means(ensemble, float(ensemble["rate_of_change"].mean()))
     length, total = int(ensemble["block"][0]), ensemble.sizes["member"]
@@ -127,8 +131,8 @@ def run_scores(
         outside[draw, left[draw]] = 1.0
     runs = list(zip(chosen, left, starts, strict=True))
     used = blocks[["energy_spectrum"]] if only_spectra else blocks
-    mine = _weighted(used, xr.DataArray(inside, dims=("resample", "member", "block")))
-    solver = _weighted(used.mean("block"), xr.DataArray(outside, dims=("resample", "member")))
+    mine = weighted_means(used, xr.DataArray(inside, dims=("resample", "member", "block")))
+    solver = weighted_means(used.mean("block"), xr.DataArray(outside, dims=("resample", "member")))
     spectra = [means["energy_spectrum"].transpose("resample", "layer", "wavenumber") for means in (mine, solver)]
     if only_spectra:
         values = xr.Dataset(
@@ -143,20 +147,8 @@ def run_scores(
     return values.assign(worst_window_spectrum_error=worst)
 
 
-def _weighted(blocks: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
-    """Return weighted means over members and blocks, (resample, ...), without NaN."""
-    over = [d for d in weights.dims if d != "resample"]
-
-    def mean(values: xr.DataArray) -> xr.DataArray:
-        present = values.notnull()
-        total = xr.dot(weights, present.astype(float), dim=over)
-        return xr.dot(weights, values.where(present, 0.0), dim=over) / total.where(total > 0)
-
-    return blocks.map(mean)
-
-
 def _means_of_runs(blocks: xr.Dataset, name: str, runs: list, count: int):
-    """Yield the block means (member, block, layer, ...) of each run, and the time means of the members it is scored against."""
+    """Yield the block means (member, block, layer, ...) of each run, and the time means of its reference."""
     values = blocks[name].transpose("member", "block", "layer", ...).values
     means = np.nanmean(values, 1)
     for rows, left, start in runs:

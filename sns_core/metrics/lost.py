@@ -1,11 +1,12 @@
-"""Which members of a rollout are lost or out of range, and from which step: one rule for statistics, tables and figures.
+"""Which members of a rollout are lost or out of range: one rule for statistics, tables and figures.
 
-A member is lost at the first step at which a value of its frame is NaN or lies more than LOST_BEYOND standard deviations
-from zero. The solver never reaches 7 of them, so a lost member is numerically gone. Files keep that step as `lost_step`,
-and NOT_LOST where there is none. A lost member keeps its place in the files; scores and figures use the steps before.
+A member is lost at the first step at which a value of its frame is NaN or lies more than LOST_BEYOND standard
+deviations from zero. The solver never reaches 7 of them, so a lost member is numerically gone. Files keep that step as
+`lost_step`, and NOT_LOST where there is none. A lost member keeps its place in the files; scores and figures use the
+steps before.
 
-A member is out of range at every step at which it is somewhere the solver never is: its kinetic energy, in some layer, lies
-outside the range of all frames of the reference, or its largest absolute value is larger than all of theirs.
+A member is out of range at every step at which it is somewhere the solver never is: its kinetic energy, in some layer,
+lies outside the range of all frames of the reference, or its largest absolute value is larger than all of theirs.
 """
 
 import numpy as np
@@ -18,15 +19,15 @@ NOT_LOST = -1
 def first_lost_step(max_abs: np.ndarray, first_step: int) -> np.ndarray:
     """Return the step at which each member is lost, (member,), NOT_LOST where it is not.
 
-    max_abs: the largest absolute value of each frame (member, step), in standard deviations; the first column is that of
-    the step `first_step`.
+    max_abs: the largest absolute value of each frame (member, step), in standard deviations; the first column is that
+    of the step `first_step`.
     """
     lost = ~(max_abs <= LOST_BEYOND)  # so that NaN counts as lost
     return np.where(lost.any(1), first_step + lost.argmax(1), NOT_LOST)
 
 
 def is_lost(lost_step):
-    """Return True for each member that is lost at some step; numpy or xarray."""
+    """Return True (member,) for each member that is lost at some step; numpy or xarray."""
     return lost_step >= 0
 
 
@@ -39,7 +40,7 @@ def is_alive(lost_step, step):
 
 
 def count_lost(lost_step: np.ndarray, step: float = np.inf) -> int:
-    """Return how many members are lost at or before `step`, by default at any step."""
+    """Return how many members are lost at or before `step`, by default at any step; `lost_step` (member,)."""
     return int((is_lost(lost_step) & (lost_step <= step)).sum())
 
 
@@ -49,10 +50,12 @@ def steps_alive(lost_step: np.ndarray, steps: int) -> np.ndarray:
 
 
 def is_out_of_range(result: xr.Dataset, ensemble: xr.Dataset) -> xr.DataArray | None:
-    """Return True at each step (member, step) at which a member is out of the solver's range; NaN counts as out of range.
+    """Return True at each step (member, step) at which a member is out of the solver's range.
 
-    result: series of a rollout; ensemble: result of `compute_reference`. Returns None for an ensemble that an older version
-    measured without its range.
+    NaN counts as out of range.
+
+    result: series of a rollout; ensemble: result of `compute_reference`. Returns None for an ensemble that an older
+    version measured without its range.
     """
     if "max_abs" not in ensemble:
         return None

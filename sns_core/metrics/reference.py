@@ -1,9 +1,9 @@
 """The stage that reduces the solver's ensemble to the reference of all scores.
 
 The reference is an ensemble of its own, from states that no split saw, larger than any method's run. Without one
-(`data.reference: null`) it is the test split: trajectories that no training saw, where some rollouts start. The solver's own
-rollout is scored like any other method. C(r, tau) and the user's own metrics need frames, which the reference ensemble does
-not keep, so they always come from the test split.
+(`data.reference: null`) it is the test split: trajectories that no training saw, where some rollouts start. The
+solver's own rollout is scored like any other method. C(r, tau) and the user's own metrics need frames, which the
+reference ensemble does not keep, so they always come from the test split.
 """
 
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.attributes import described
+from sns_core.data.attributes import write_described
 from sns_core.data.frames import blocks_of, open_each_member, open_members
 from sns_core.data.segments import open_segments
 from sns_core.device import use_threads
-from sns_core.files import read_json, whole_file
+from sns_core.files import read_json
 from sns_core.grids import Grid, longer_side
 from sns_core.metrics.distances import CENTRES, correlation_pairs, weighted_correlation
 from sns_core.metrics.distributions import component_scales
@@ -51,9 +51,9 @@ def compute_reference(
     """Write the time-mean statistics of each member of the reference as netCDF.
 
     `trajectories`: files of the test split; `ensemble`: segments of the reference ensemble (none: the test split is the
-    reference); `manifest`: of the data; `lags`: how many steps C(tau) looks back; `frame_stride`, `map_lags`: spacing and
-    number of the lags of C(r, tau); `user_metrics`: the user's own metrics. A block of frames of the test split is in memory
-    at a time. The attribute "ensemble" tells which of the two the reference is.
+    reference); `manifest`: of the data; `lags`: how many steps C(tau) looks back; `frame_stride`, `map_lags`: spacing
+    and number of the lags of C(r, tau); `user_metrics`: the user's own metrics. A block of frames of the test split is
+    in memory at a time. The attribute "ensemble" tells which of the two the reference is.
     """
     use_threads(threads)
     content = read_json(manifest)
@@ -61,10 +61,7 @@ def compute_reference(
     dataset, members = open_members(trajectories, system.variable), open_each_member(trajectories, system.variable)
     scale = torch.tensor(content["statistics"]["std"], dtype=torch.float32)[:, None, None]
     resolution = content["emulator"]["resolution"]
-    maps = [space_time_correlation(frames[::frame_stride], map_lags, scale.numpy()) for frames in members]
-    needing_frames = {"map": xr.DataArray(np.stack(maps), dims=("member", "map_lag", "distance"))}
-    for name, series in measured_by_user(user_metrics, members, system).items():
-        needing_frames[name] = series.mean("time").drop_vars("member", errors="ignore")
+    needing_frames = _measures_of_frames(members, system, scale, frame_stride, map_lags, user_metrics)
     if ensemble:
         result = means_of_series(open_segments(ensemble, system.variable)[1].load(), resolution)
         # The members of the test split have lower numbers: no member of a rollout, which starts there, is one of these.
@@ -92,21 +89,27 @@ def compute_reference(
         bin=CENTRES,
     )
     title = f"{type(system).__name__}: time means of each member of the {result.attrs['ensemble']}"
-    write_results(result.assign_coords(y=dataset["y"]), system, output, title=title, stage="compute_reference")
+    write_described(result.assign_coords(y=dataset["y"]), system, output, title=title, stage="compute_reference")
+
+
+def _measures_of_frames(
+    members: list, system: System, scale: torch.Tensor, frame_stride: int, map_lags: int, user_metrics: list[str]
+) -> dict[str, xr.DataArray]:
+    """Return C(r, tau) and the time means of the user's metrics, (member, ...): they need frames, not statistics alone.
+
+    `members`: frames (time, layer, y, x) of each member, read lazily; `scale` (C, 1, 1): the unit of C(r, tau)'s
+    frames.
+    """
+    maps = [space_time_correlation(frames[::frame_stride], map_lags, scale.numpy()) for frames in members]
+    measures = {"map": xr.DataArray(np.stack(maps), dims=("member", "map_lag", "distance"))}
+    for name, series in measured_by_user(user_metrics, members, system).items():
+        measures[name] = series.mean("time").drop_vars("member", errors="ignore")
+    return measures
 
 
 def emulated_system(manifest: dict) -> System:
     """Return the system of a data manifest, in float32 on the CPU."""
     return build_system(manifest["system"]["name"], manifest["system"]["parameters"], dtype=torch.float32)
-
-
-def write_results(dataset: xr.Dataset, system: System, path: Path, *, title: str, stage: str) -> None:
-    """Write results of a system as a whole netCDF file with the attributes of `described`, or not at all."""
-    # Characters instead of variable-length strings, on which HDF5 fails where a file is open more than once.
-    encoding = {"layer": {"dtype": "S1"}} if "layer" in dataset.coords else {}
-    with whole_file(path) as temporary:
-        results = described(dataset, system, title=title, stage=stage)
-        results.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
 
 
 def means_of_series(series: xr.Dataset, resolution: Grid) -> xr.Dataset:
@@ -133,7 +136,10 @@ def means_of_series(series: xr.Dataset, resolution: Grid) -> xr.Dataset:
 def _means_of_frames(
     blocks: Iterable[torch.Tensor], system: System, scale, units: dict, step: float, lags: int
 ) -> xr.Dataset:
-    """Return the means over time of one trajectory, in blocks (time, C, H, W) in units of `scale` that follow each other."""
+    """Return the means over time of one trajectory.
+
+    `blocks`: its frames (time, C, H, W) in units of `scale`, in successive blocks.
+    """
     sums, extremes, counts = dict.fromkeys(AVERAGED, 0.0), [], dict.fromkeys(COUNTED, 0)
     series: dict[str, list] = {name: [] for name in (*ENERGIES, "spectrum")}
     # The first frame follows on nothing, and the first `lags` frames have no whole history.

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
+from sns_core.data.attributes import write_described
 from sns_core.data.segments import open_segments
 from sns_core.device import use_threads
 from sns_core.errors import DamagedFile, UserError
@@ -16,7 +17,7 @@ from sns_core.metrics.dask_backend import ONE_THREAD, computed_by, each
 from sns_core.metrics.distances import log_ratio, share_at_the_ends, wasserstein
 from sns_core.metrics.lost import count_lost
 from sns_core.metrics.measures import COUNTED
-from sns_core.metrics.reference import emulated_system, write_results
+from sns_core.metrics.reference import emulated_system
 from sns_core.metrics.temporal import space_time_correlation
 from sns_core.metrics.user_metrics import measured_by_user, window_means
 from sns_core.systems import System
@@ -54,7 +55,7 @@ def compute_metrics(
             system = emulated_system(read_json(manifest))
             result, table = _score(segments, solver, reference, manifest, window, tuple(shells), map_lags, user_metrics)
             title = f"{type(system).__name__}: metrics of the rollout of {result.attrs['method']}"
-            write_results(result, system, output, title=title, stage="compute_metrics")
+            write_described(result, system, output, title=title, stage="compute_metrics")
         except DamagedFile:
             raise
         except (RuntimeError, UserError) as error:  # netCDF4 raises RuntimeError for a checksum that does not hold
@@ -87,7 +88,7 @@ def _score(segments, solver, reference, manifest, window, shells, map_lags, user
     ensemble = xr.open_dataset(reference).load()
     block = int(statistics["block"][0])
     if window % block:
-        raise UserError(f"metrics.window {window} is not a multiple of the block {block}")
+        raise UserError(f"metrics.window: {window} is not a multiple of rollout.block_steps {block}; take a multiple")
     window = min(window, statistics.sizes["step"])
 
     std = xr.DataArray(np.asarray(content["statistics"]["std"]), dims="layer")
@@ -141,9 +142,10 @@ def window_table(
     """Return one row per window and layer, with the solver's means beside the method's.
 
     A row is over the steps of its window and over all members, lost ones included: NaN of one member is NaN of the row.
-    `window_spectrum_error` is the spectrum error of the mean spectrum over the window and all members. `share_beyond_bins` is
-    the largest share, over the three histograms, of values in their first and last bins. These bins hold all values beyond
-    them, so the distances of the row are lower bounds where that share is not small, as in windows with lost members.
+    `window_spectrum_error` is the spectrum error of the mean spectrum over the window and all members.
+    `share_beyond_bins` is the largest share, over the three histograms, of values in their first and last bins. These
+    bins hold all values beyond them, so the distances of the row are lower bounds where that share is not small, as in
+    windows with lost members.
     """
     block = int(result["block"][0])
     # Blocks that are drawn together reach twice as far as C(tau) looks back.
@@ -187,10 +189,10 @@ def spectrum_error_interval(
 ) -> tuple[float, float, float]:
     """Return the spectrum error of the mean of block spectra (member, block, K), with its block-bootstrap interval.
 
-    reference: the mean spectra of the reference's members (member, K), or one spectrum (K,), which is then taken as exact.
-    About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement as one, and so
-    are whole members of the reference. NaN where a member is not finite; the ends are NaN where one group or one member of
-    the reference is all that there is.
+    reference: the mean spectra of the reference's members (member, K), or one spectrum (K,), which is then taken as
+    exact. About `together` consecutive blocks of a member, longer than the flow remembers, are drawn with replacement
+    as one, and so are whole members of the reference. NaN where a member is not finite; the ends are NaN where one
+    group or one member of the reference is all that there is.
     """
     truth = reference[None]
     if reference.ndim == 2:

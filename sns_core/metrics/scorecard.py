@@ -1,14 +1,14 @@
 """The scorecard: every method by the same scores, each with its interval and the floor of runs of its size.
 
-A rollout is cut into stretches of one member and one window of steps. Each stretch is reduced to means (of spectra, shares of
-histogram bins, energies and their squares, C(tau), ...) over the blocks in which the member is alive. Every score is a
-function of the mean over all stretches and of the means of the solver's members. Stretches are drawn with replacement, and
-so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`; those of distances come from the
-difference of two curves). Scores of the mean flow come from products of different members, with the interval of a jackknife
-over members (see `zonal`).
+A rollout is cut into stretches of one member and one window of steps. Each stretch is reduced to means (of spectra,
+shares of histogram bins, energies and their squares, C(tau), ...) over the blocks in which the member is alive. Every
+score is a function of the mean over all stretches and of the means of the solver's members. Stretches are drawn with
+replacement, and so are whole members of the solver's ensemble, which gives the intervals (see `bootstrap`; those of
+distances come from the difference of two curves). Scores of the mean flow come from products of different members, with
+the interval of a jackknife over members (see `zonal`).
 
-The floor of a score is the band of what runs of the solver of the same members and steps score (see `floors`). Forecasts are
-no such runs: their floor is the interval of the solver's own forecasts, which start at the same states.
+The floor of a score is the band of what runs of the solver of the same members and steps score (see `floors`).
+Forecasts are no such runs: their floor is the interval of the solver's own forecasts, which start at the same states.
 """
 
 from pathlib import Path
@@ -94,8 +94,8 @@ SHARES = ("out_of_range", "refined_share")  # scores from 0 to 1
 def stretches(result: xr.Dataset, ensemble: xr.Dataset, window: int) -> xr.Dataset:
     """Return means over stretches of `window` steps of a member, (unit, ...), the form that `pooled` takes.
 
-    result: a method's series and blocks from `compute_metrics`; ensemble: result of `compute_reference`, for R(t) and the
-    solver's range. Blocks from the one on in which a member is lost are left out.
+    result: a method's series and blocks from `compute_metrics`; ensemble: result of `compute_reference`, for R(t) and
+    the solver's range. Blocks from the one on in which a member is lost are left out.
     """
     parts = block_means(result, float(ensemble["rate_of_change"].mean()), is_out_of_range(result, ensemble))
     return in_stretches(parts, is_alive(result["lost_step"], result["block"]), window)
@@ -142,7 +142,7 @@ def solver_members(ensemble: xr.Dataset) -> xr.Dataset:
 
 
 def profiles(result: xr.Dataset) -> Profiles:
-    """Return the mean profile of the zonal-mean velocity of each member of a rollout, over the blocks before it is lost."""
+    """Return the mean profile of the zonal-mean velocity of each member, over the blocks before it is lost."""
     living = is_alive(result["lost_step"], result["block"]).transpose("member", "block")
     blocks = living.sum("block").values
     means = result["zonal_profile"].astype(float).where(living).mean("block").transpose("member", "layer", "y").values
@@ -163,8 +163,8 @@ def solver_profiles(ensemble: xr.Dataset) -> Profiles:
 def differences(mine: xr.Dataset, solver: xr.Dataset, shells: tuple[int, int]) -> xr.Dataset:
     """Return the differences (resample[, layer], axis) of pooled curves, whose mean absolute values are the distances.
 
-    The axis of each is that of `DISTANCES`: shells of the spectrum in decades, bins of cumulative distributions, lags of
-    C(tau).
+    The axis of each is that of `DISTANCES`: shells of the spectrum in decades, bins of cumulative distributions, lags
+    of C(tau).
     """
 
     def compare(function, name: str, axis: str) -> xr.DataArray:
@@ -238,7 +238,7 @@ def horizon(lost_step: np.ndarray, steps: int) -> np.ndarray:
 
 
 def seconds_per_step(seconds: np.ndarray, block: int) -> np.ndarray:
-    """Return the wall time of a step, (1 + RESAMPLES,), from that of each block of `block` steps."""
+    """Return the wall seconds of a step, (1 + RESAMPLES,); `seconds` (block,): those of each block of `block` steps."""
     weights = resampling_weights(np.ones(len(seconds)))
     return weights @ seconds / weights.sum(1) / block
 
@@ -261,7 +261,10 @@ def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shell
 
 
 def score_stretches(parts: xr.Dataset, members: xr.Dataset, shells: tuple[int, int]) -> pd.DataFrame:
-    """Return the rows of all scores that come from means: parts as of `stretches` against members as of `solver_members`."""
+    """Return the rows of all scores that come from means.
+
+    parts: of a method, as `stretches` returns them; members: of the solver, as `solver_members` returns them.
+    """
     mine, solver = pooled(parts), pooled(members, seed=1)
     if "zonal_direction" in members:
         mine["constant"] = "resample", pooled_products(parts, "zonal_direction")
@@ -293,8 +296,9 @@ def _mean_flow_rows(mine: Profiles, solver: Profiles, energy: np.ndarray, shown:
 def forecast_scores(forecast: xr.Dataset, truth: xr.DataArray) -> xr.Dataset:
     """Return scores (resample, lead, layer) of an ensemble forecast, over its starts.
 
-    "crps" is the mean of the fair score. "spread_skill" is sqrt(variance / squared_error), both freed of the number of members
-    (see `ensemble_scores`): 1 for a perfect ensemble. It equals the usual sqrt((M + 1) / M) spread / error at 1 only.
+    "crps" is the mean of the fair score. "spread_skill" is sqrt(variance / squared_error), both freed of the number of
+    members (see `ensemble_scores`): 1 for a perfect ensemble. It equals the usual sqrt((M + 1) / M) spread / error at 1
+    only.
     """
     leads = np.intersect1d(forecast["lead"], truth["lead"])
     starts = ensemble_scores(forecast["forecast"].sel(lead=leads), truth.sel(lead=leads)).rename(start="unit")
@@ -320,7 +324,10 @@ def read_scorecard(path: Path) -> pd.DataFrame:
 
 
 def with_intervals(values: xr.Dataset, curves: xr.Dataset | None = None) -> xr.Dataset:
-    """Return scores (resample, ...) as (end, ...): their value, low and high; curves: the `differences` of distances."""
+    """Return scores (resample, ...) as (end, ...): their value, low and high.
+
+    Curves: the `differences` of distances.
+    """
     ends = {}
     for name, score in values.items():
         axes = [d for d in score.dims if d != "resample"]
@@ -360,12 +367,12 @@ def score_methods(
     """Write the scorecard of a system, one row per method, score, layer and lead.
 
     `metrics`: results of `compute_metrics`, the solver's among them; `ensembles`: those of `rollout_ensemble`, the
-    solver's among them (a method without one has no scores of forecasts; recorded trajectories in the solver's place hold
-    the truth, and give forecasts no floor); `reference`: result of `compute_reference`;
-    `floors`: result of `draw_floors`; `system`: its name; `window`: steps that are drawn as one; `shells`: first and last
-    shell of the spectrum error. Columns: value, low and high (interval of 90 %), the ends of the floor and whether the
-    value is inside, the probability that a run of the solver is at least as far off (p), units, the value of a perfect
-    method (ideal), members lost, members, and the share of the steps that count.
+    solver's among them (a method without one has no scores of forecasts; recorded trajectories in the solver's place
+    hold the truth, and give forecasts no floor); `reference`: result of `compute_reference`; `floors`: result of
+    `draw_floors`; `system`: its name; `window`: steps that are drawn as one; `shells`: first and last shell of the
+    spectrum error. Columns: value, low and high (interval of 90 %), the ends of the floor and whether the value is
+    inside, the probability that a run of the solver is at least as far off (p), units, the value of a perfect method
+    (ideal), members lost, members, and the share of the steps that count.
     """
     with xr.set_options(arithmetic_join="exact"):
         _write(_tables(metrics, ensembles, reference, read_floors(floors), window, tuple(shells)), system, output)

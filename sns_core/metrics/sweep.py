@@ -19,8 +19,8 @@ PLACE = ["system", "method", "score", "layer", "lead"]
 # Scores of the readable table, with the titles of their columns.
 SHOWN = {
     "spectrum_error": "spectrum error", "kinetic_energy": "kinetic energy", "enstrophy": "enstrophy",
-    "relative_change": "change a step", "decorrelation_time": "decorrelation time", "vorticity_distance": "W₁ of vorticity",
-    "stability_horizon": "stability horizon", "calls_per_step": "calls a step",
+    "relative_change": "change per step", "decorrelation_time": "decorrelation time", "vorticity_distance": "W₁ of vorticity",
+    "stability_horizon": "stability horizon", "calls_per_step": "calls per step",
 }  # fmt: skip
 
 
@@ -28,9 +28,9 @@ def tabulate_sweep(*, scorecards: list[Path], places: list, output: Path, output
     """Join the scorecards of runs that differ in some settings, and take means over their seeds.
 
     A row holds a setting, system, method, score, layer and lead; the number of runs; the mean over them with its 90 %
-    interval (`low`, `high`: by Student's distribution over the seeds, and of a single run the interval of its scorecard);
-    their standard deviation, least and greatest value; the mean ends of the floor, and the number of runs inside it; the
-    value of each seed. Raises UserError where the runs of one setting score different methods.
+    interval (`low`, `high`: by Student's distribution over the seeds, and of a single run the interval of its
+    scorecard); their standard deviation, least and greatest value; the mean ends of the floor, and the number of runs
+    inside it; the value of each seed. Raises UserError where the runs of one setting score different methods.
 
     `scorecards`: the scorecard of each run and system.
     `places`: the settings of each scorecard's run, axis -> value.

@@ -24,7 +24,8 @@ def zonal_variance(means: xr.Dataset) -> xr.DataArray:
 def profile(units: xr.Dataset) -> xr.Dataset:
     """Return the mean profile with its interval of 90 %, and the standard deviation over time and members, (layer, y).
 
-    `units`: "zonal_mean" and "zonal_square" (unit, layer, y) with the "size" of each unit, the form that `pooled` takes.
+    `units`: "zonal_mean" and "zonal_square" (unit, layer, y) with the "size" of each unit, the form that `pooled`
+    takes.
     """
     means = pooled(units[["zonal_mean", "zonal_square", "size"]])
     dimensions = ("layer", "y")
@@ -40,8 +41,8 @@ def profile(units: xr.Dataset) -> xr.Dataset:
 def pair_mean(profiles: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean over pairs of different members of the mean over y of the product of their profiles, (...,).
 
-    profiles: (member, ..., y), mean profiles; weights: (member,). Its expectation is the mean square of the true mean profile,
-    while the mean square of the profiles' mean is larger by the variance of that mean. It may be negative.
+    profiles: (member, ..., y), mean profiles; weights: (member,). Its expectation is the mean square of the true mean
+    profile, while the mean square of the profiles' mean is larger by the variance of that mean. It may be negative.
     """
     total = np.tensordot(weights, profiles, 1)
     squares = np.tensordot(weights**2, (profiles**2).mean(-1), 1)
@@ -60,7 +61,10 @@ def cross_mean(first: "Profiles", second: "Profiles") -> np.ndarray:
 
 @dataclass(frozen=True)
 class Profiles:
-    """Mean profiles (member, layer, y) of the zonal-mean velocity, with weights and numbers (member,) of the members."""
+    """Mean profiles (member, layer, y) of the zonal-mean velocity.
+
+    `weights`, `members`: the weight and the number of each member, (member,).
+    """
 
     values: np.ndarray
     weights: np.ndarray
@@ -72,14 +76,17 @@ class Profiles:
 
 
 def mean_flow_scores(mine: Profiles, solver: Profiles, energy: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
-    """Return (value, low, high), each (layer,), of three scores of the mean flow; energy: (layer,), the solver's kinetic energy.
+    """Return (value, low, high), each (layer,), of three scores of the mean flow.
+
+    Energy: (layer,), the solver's kinetic energy.
 
     zonal_strength    root of the ratio of mean squares of the two mean profiles
     zonal_amplitude   the mean profile projected on the solver's, as a share of it; negative where the flow is reversed
     zonal_error       root-mean-square difference of the two mean profiles, in units of a velocity component
 
-    All come from products of different members. The two roots keep the sign of their squares, which are without bias. The
-    interval of 90 % is that of a jackknife over whole members of both sets, symmetric in the squares; it may hold 0.
+    All come from products of different members. The two roots keep the sign of their squares, which are without bias.
+    The interval of 90 % is that of a jackknife over whole members of both sets, symmetric in the squares; it may hold
+    0.
     """
 
     value = mean_flow_squares(mine, solver, energy)
@@ -98,7 +105,10 @@ def mean_flow_scores(mine: Profiles, solver: Profiles, energy: np.ndarray) -> di
 
 
 def mean_flow_squares(mine: Profiles, solver: Profiles, energy: np.ndarray) -> np.ndarray:
-    """Return the squares of strength and error and, between them, the amplitude, (3, layer), all without bias."""
+    """Return (3, layer): the square of the strength, the amplitude, and the square of the error, all without bias.
+
+    energy: (layer,), the solver's kinetic energy. See `mean_flow_scores`.
+    """
     square, cross = pair_mean(mine.values, mine.weights), cross_mean(mine, solver)
     truth = pair_mean(solver.values, solver.weights)
     with np.errstate(invalid="ignore", divide="ignore"):

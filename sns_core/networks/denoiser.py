@@ -24,7 +24,7 @@ class EncodedPair:
     logits: torch.Tensor | None
 
     def at(self, rows: torch.Tensor | slice) -> "EncodedPair":
-        """Return the encoded pairs of the members `rows` of the batch."""
+        """Return the encoded pairs of some members; `rows`: their numbers (n,) in the batch, or a slice."""
         logits = None if self.logits is None else self.logits[rows]
         return EncodedPair(
             self.x_prev[rows], self.x_next[rows], [skip[rows] for skip in self.skips], self.bottom[rows], logits

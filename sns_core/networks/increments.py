@@ -1,4 +1,4 @@
-"""A trained network that sees the previous frame and an increment on its way, as a function for `diffusion.increments`."""
+"""A trained network of increments as a function that `diffusion.increments` can call."""
 
 import contextlib
 
@@ -21,13 +21,17 @@ class IncrementNetwork:
 
     @torch.no_grad()
     def __call__(self, previous: torch.Tensor, y: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Return the network's output (B, C, m, m) for previous frames and increments y, both (B, C, m, m)."""
         condition = condition.to(y).expand(len(y), -1)
         with self.context:
             output, _ = self.network(torch.stack([previous, y], 1), condition=condition)
         return output[:, 0].float()
 
     def velocity(self, previous: torch.Tensor, y: torch.Tensor, time: float) -> torch.Tensor:
-        """Return the velocity of y at a time between 0 and 1, for a network whose condition is the time."""
+        """Return the velocity (B, C, m, m) of y (B, C, m, m) at a time between 0 and 1.
+
+        The network is one whose condition is the time.
+        """
         return self(previous, y, time_features(torch.tensor([time])))
 
     @torch.no_grad()

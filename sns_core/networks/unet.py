@@ -3,7 +3,8 @@
 A network with level heads estimates the noise level of every output frame from the encoder's features; the encoder does
 not see any level. The softmax of the heads is embedded and conditions the decoder (paper, section 4). A
 level-conditioned network has no heads: it takes the levels as an input and embeds them in the same way. A network may
-also take any vector of numbers as an input, which modulates every block, those of the encoder too: noise, a time, a step.
+also take any vector of numbers as an input, which modulates every block, those of the encoder too: noise, a time, a
+step.
 
 All padding is circular, in the upsampling too. Nothing is normalised, so that the heads can see amplitudes.
 
@@ -99,8 +100,8 @@ class PeriodicConv2d(nn.Conv2d):
 class Block(nn.Module):
     """Residual block of two convolutions.
 
-    A condition of `condition` features, if any, scales and shifts the features between the convolutions. `kernel`: points of
-    the kernels, as in PeriodicConv2d.
+    A condition of `condition` features, if any, scales and shifts the features between the convolutions. `kernel`:
+    points of the kernels, as in PeriodicConv2d.
     """
 
     def __init__(self, inputs: int, outputs: int, condition: int = 0, kernel: int | tuple[int, int] = 3):
@@ -148,12 +149,13 @@ class Attention(nn.Module):
 class LevelHeads(nn.Module):
     """One classifier per output frame over the `classes` = S + 1 levels.
 
-    The classifiers see pooled features, the mean and the logarithm of the power of every channel. With `grid`, the points
-    (H, W) of the features, they see every place instead: a convolution with `kernel` reduces the features of one stage to
-    CHANNELS channels, which are flattened (as in the paper's code), so that the estimate depends on where the torus is
-    disturbed. With `kind` "categorical", each level has its own logit (as in the paper). With "ordinal", the distribution
-    over levels is a mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then share what they learn, and a
-    frame unlike all training frames moves the estimate along the scale, instead of to an arbitrary class.
+    The classifiers see pooled features, the mean and the logarithm of the power of every channel. With `grid`, the
+    points (H, W) of the features, they see every place instead: a convolution with `kernel` reduces the features of one
+    stage to CHANNELS channels, which are flattened (as in the paper's code), so that the estimate depends on where the
+    torus is disturbed. With `kind` "categorical", each level has its own logit (as in the paper). With "ordinal", the
+    distribution over levels is a mixture of COMPONENTS discretised logistic distributions. Neighbouring levels then
+    share what they learn, and a frame unlike all training frames moves the estimate along the scale, instead of to an
+    arbitrary class.
     """
 
     COMPONENTS = 3
@@ -191,8 +193,9 @@ class LevelHeads(nn.Module):
             return output if self.kind == "categorical" else self._mixture(output)
 
     def _reduction(self, features: int, kernel: int | tuple[int, int]) -> nn.Sequential:
-        """Build the layers that keep every place. They are built where they are used alone, because each layer draws its
-        first weights, and a draw more would change the weights of every layer after it."""
+        """Build the layers that keep every place. They are built where they are used alone, because each layer draws
+        its first weights, and a draw more would change the weights of every layer after it.
+        """
         convolution, narrow = PeriodicConv2d(features, features, kernel), PeriodicConv2d(features, self.CHANNELS, 1)
         return nn.Sequential(convolution, nn.GELU(), narrow, nn.Flatten())
 
@@ -227,17 +230,17 @@ class PeriodicUNet(nn.Module):
     pixels are folded into channels at the entrance. `levels`: S, the noisiest of the levels that condition the decoder
     (None: no levels). `level_conditioned`: whether the levels are an input instead of an estimate of the heads.
     `head_features`: "bottleneck_grid" for every place of the bottleneck (the paper), "bottleneck" for its pooled
-    features, or "encoder" for the pooled features of all encoder stages. `resolution`: of the frames, N or (H, W). Heads
-    that see places need it, and fit no other frames; so does a single row of points (by default both axes have more than
-    one). `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden
-    layers and of the level embedding. `landmarks` (S, H, W): constant fields that the network sees beside the frames;
-    without them, the network treats all places of the torus alike. `centred`: whether the decoder's last features have
-    mean zero in each sample before they are activated; networks of older runs lack it, and may die in their first
-    hundred training steps. `condition_features`: how many numbers per sample the network takes as an input that modulates
-    every block (0: none).
+    features, or "encoder" for the pooled features of all encoder stages. `resolution`: of the frames, N or (H, W).
+    Heads that see places need it, and fit no other frames; so does a single row of points (by default both axes have
+    more than one). `head_kind`: as in LevelHeads. `head_width`: features of the heads' hidden layers and of the level
+    embedding. `landmarks` (S, H, W): constant fields that the network sees beside the frames; without them, the network
+    treats all places of the torus alike. `centred`: whether the decoder's last features have mean zero in each sample
+    before they are activated; networks of older runs lack it, and may die in their first hundred training steps.
+    `condition_features`: how many numbers per sample the network takes as an input that modulates every block (0:
+    none).
 
-    Raises ValueError for attention over channels that its heads do not divide, for levels beside `condition_features`, for
-    unknown `head_features` or `head_kind`, and for heads that see places without a `resolution`.
+    Raises ValueError for attention over channels that its heads do not divide, for levels beside `condition_features`,
+    for unknown `head_features` or `head_kind`, and for heads that see places without a `resolution`.
     """
 
     def __init__(
@@ -277,54 +280,79 @@ class PeriodicUNet(nn.Module):
         condition = head_width if levels else condition_features
         self.register_buffer("landmarks", landmarks)
 
+        # Modules are made in the order of the forward pass: their random weights and the optimiser's state follow it.
         folded = math.prod(self.patch)
         constant_fields = 0 if landmarks is None else len(landmarks)
         self.enter = PeriodicConv2d((frames_in * channels + constant_fields) * folded, width, kernel)
-        self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
-        current = width
-        for index, size in enumerate(widths):
-            inputs = [current, *[size] * (blocks - 1)]
-            self.encoder.append(nn.ModuleList(Block(n, size, condition_features, kernel) for n in inputs))
-            current = size
-            if index < len(widths) - 1:
-                self.downs.append(PeriodicConv2d(current, current, kernel, self.halving))
-        self.bottom_attention = Attention(current) if attention else nn.Identity()
-        self.middle_in = Block(current, current, condition_features, kernel)
-        self.middle_attention = Attention(current) if attention else nn.Identity()
+        self._add_encoder(width, widths, blocks, kernel)
+        self._add_bottleneck(widths[-1], attention, kernel)
         self.heads = None
         if levels:
-            features = current + width + sum(widths) if head_features == "encoder" else current
             if not level_conditioned:
-                places = self._bottleneck_grid(resolution) if head_features == "bottleneck_grid" else None
-                self.heads = LevelHeads(features, levels + 1, head_width, head_kind, frames_out, places, kernel)
+                self.heads = self._level_heads(width, widths, head_width, head_kind, frames_out, resolution, kernel)
             self.embed = nn.Sequential(
                 nn.Linear(frames_out * (levels + 1), head_width),
                 nn.GELU(),
                 nn.Linear(head_width, head_width),
                 nn.GELU(),
             )
-        self.middle_out = Block(current, current, condition, kernel)
+        self.middle_out = Block(widths[-1], widths[-1], condition, kernel)
+        self._add_decoder(widths, blocks, condition, kernel)
+        self.leave = PeriodicConv2d(widths[0], frames_out * channels * folded, kernel)
+        self._set_first_weights()
+
+    def _add_encoder(self, width: int, widths: list[int], blocks: int, kernel: tuple[int, int]) -> None:
+        """Add the encoder's stages, with `widths` features, and the halvings between them."""
+        self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
+        for index, (before, size) in enumerate(zip([width, *widths], widths, strict=False)):
+            inputs = [before, *[size] * (blocks - 1)]
+            self.encoder.append(nn.ModuleList(Block(n, size, self.condition_features, kernel) for n in inputs))
+            if index < len(widths) - 1:
+                self.downs.append(PeriodicConv2d(size, size, kernel, self.halving))
+
+    def _add_bottleneck(self, size: int, attention: bool, kernel: tuple[int, int]) -> None:
+        """Add the part of the bottleneck that ends the encoder."""
+        self.bottom_attention = Attention(size) if attention else nn.Identity()
+        self.middle_in = Block(size, size, self.condition_features, kernel)
+        self.middle_attention = Attention(size) if attention else nn.Identity()
+
+    def _level_heads(
+        self, width: int, widths: list[int], head_width: int, head_kind: str, frames_out: int, resolution, kernel
+    ) -> LevelHeads:
+        """Return the heads, which see the bottleneck or the features of all stages of the encoder."""
+        features = widths[-1] + (width + sum(widths) if self.head_features == "encoder" else 0)
+        places = self._bottleneck_grid(resolution) if self.head_features == "bottleneck_grid" else None
+        return LevelHeads(features, self.levels + 1, head_width, head_kind, frames_out, places, kernel)
+
+    def _add_decoder(self, widths: list[int], blocks: int, condition: int, kernel: tuple[int, int]) -> None:
+        """Add the decoder's stages, from the bottleneck up; each sees the skip of the encoder's stage of its size."""
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
+        current = widths[-1]
         for index, size in reversed(list(enumerate(widths))):
             inputs = [current + size, *[size] * (blocks - 1)]
             self.decoder.append(nn.ModuleList(Block(n, size, condition, kernel) for n in inputs))
             current = size
             if index:
                 self.ups.append(PeriodicConv2d(current, current, kernel))
-        self.leave = PeriodicConv2d(current, frames_out * channels * folded, kernel)
+
+    def _set_first_weights(self) -> None:
+        """Set to zero the weights with which the network begins as the zero function of its frames and its condition.
+
+        Noise as a condition that scaled the features of all blocks from the first step on would bury the frames: an
+        emulator trained with the CRPS did not learn at all.
+        """
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
-        if condition_features:
-            # A condition has no effect at first: noise that scales the features of all blocks would bury the frames, and an
-            # emulator trained with the CRPS did not learn at all.
+        if self.condition_features:
             for module in self.modules():
                 if isinstance(module, Block):
                     nn.init.zeros_(module.modulation.weight)
                     nn.init.zeros_(module.modulation.bias)
 
     def check_resolution(self, resolution: Grid) -> None:
-        """Raise ValueError where the network cannot halve frames of a grid as often as it must, or was made for another kind of
-        grid, a single row or several."""
+        """Raise ValueError where the network cannot halve frames of a grid as often as it must, or was made for another
+        kind of grid, a single row or several.
+        """
         divisors = per_axis(self.divisor, self.halving)
         if per_axis(2, resolution) != self.halving or any(map(operator.mod, grid_shape(resolution), divisors)):
             raise ValueError(
@@ -341,7 +369,9 @@ class PeriodicUNet(nn.Module):
     def encode(
         self, frames: torch.Tensor, condition: torch.Tensor | None = None
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor | None]:
-        """Run the encoder on frames (B, F, C, H, W), with the `condition` (B, condition_features) of a network that takes one.
+        """Run the encoder on frames (B, F, C, H, W).
+
+        `condition` (B, condition_features): the input of a network that takes one.
 
         Returns the skips, the bottleneck features, and the logits (B, F_out, S + 1), or None for a network without
         heads.
@@ -372,8 +402,8 @@ class PeriodicUNet(nn.Module):
     ) -> torch.Tensor:
         """Return the output frames (B, F_out, C, H, W) for the features that `encode` returns.
 
-        `probabilities` (B, F_out, S + 1) of the levels condition the decoder; None for a network without levels. `condition`
-        as in `encode`.
+        `probabilities` (B, F_out, S + 1) of the levels condition the decoder; None for a network without levels.
+        `condition` as in `encode`.
         """
         condition = condition if probabilities is None else self.embed(probabilities.flatten(1))
         h = self.middle_out(h, condition)
@@ -384,19 +414,19 @@ class PeriodicUNet(nn.Module):
             if index < len(self.ups):
                 h = self.ups[index](F.interpolate(h, scale_factor=self.halving, mode="nearest"))
         if self.centred:
-            # Before the network has learnt anything, a small output costs least, and a step of the optimiser may push all
-            # last features below zero, where the activation has no gradient.
+            # Before the network has learnt anything, a small output costs least, and a step of the optimiser may push
+            # all last features below zero, where the activation has no gradient.
             h = h - h.mean((1, 2, 3), keepdim=True)
         return unfold(self.leave(F.gelu(h)), self.patch).unflatten(1, (self.frames_out, self.channels))
 
     def forward(
         self, frames: torch.Tensor, levels: torch.Tensor | None = None, condition: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the output frames (B, F_out, C, H, W) and the logits (B, F_out, S + 1) or None of frames (B, F, C, H,
-        W).
+        """Return the output frames (B, F_out, C, H, W) for frames (B, F, C, H, W), and the logits (B, F_out, S + 1) or
+        None.
 
-        `levels` (B, F_out) int64 are the input of a level-conditioned network, `condition` (B, condition_features) that of
-        a network with `condition_features`. Raises ValueError where they are missing.
+        `levels` (B, F_out) int64 are the input of a level-conditioned network, `condition` (B, condition_features) that
+        of a network with `condition_features`. Raises ValueError where they are missing.
         """
         if self.condition_features and condition is None:
             raise ValueError(f"this network takes {self.condition_features} numbers per sample; pass them as condition")

@@ -52,7 +52,8 @@ class Segment:
     def __post_init__(self):
         if self.first_step % self.block or self.steps % self.block:
             raise UserError(
-                f"rollout: segments of {self.steps} steps from {self.first_step} do not divide into blocks of {self.block}"
+                f"rollout: segments of {self.steps} steps from {self.first_step} do not divide into blocks of {self.block}; "
+                "take multiples of it"
             )
 
     def roll(

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.attributes import described
+from sns_core.data.attributes import write_described
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.device import select_device, use_threads
 from sns_core.errors import UserError
-from sns_core.files import FileTree, whole_file
+from sns_core.files import FileTree
 from sns_core.methods.base import Hardware, Method
 from sns_core.methods.build import build_method
 from sns_core.methods.external import External
@@ -51,8 +51,8 @@ def rollout_ensemble(
     """Forecast an ensemble from each of several states with a method, and write it as netCDF.
 
     `output` holds "forecast" (start, member, lead, layer, y, x) in standard deviations of the training split and, where
-    the method is the solver, "truth" without the dimension member. A rollout that is read from files has no ensemble: its
-    frames, as far as they reach, are the truth alone.
+    the method is the solver, "truth" without the dimension member. A rollout that is read from files has no ensemble:
+    its frames, as far as they reach, are the truth alone.
 
     `name`: the method's name in the configuration; its random numbers are addressed by it.
     `method`: the method's kind and options.
@@ -100,9 +100,7 @@ def _write(variables: dict, leads: list[int], system: System, name: str, disturb
     coordinates = {"lead": leads, "layer": list(system.layers)}
     dataset = xr.Dataset(variables, coordinates, {"method": name, "disturbance": disturbance})
     title = f"{type(system).__name__}: ensemble forecasts of {name}"
-    dataset = described(dataset, system, title=title, stage="rollout_ensemble")
-    with whole_file(output) as temporary:
-        dataset.to_netcdf(temporary, engine="netcdf4", encoding={"layer": {"dtype": "S1"}})
+    write_described(dataset, system, output, title=title, stage="rollout_ensemble")
 
 
 def forecast(method: Method, states: torch.Tensor, streams: MemberStreams, leads: list[int]) -> np.ndarray:

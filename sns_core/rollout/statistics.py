@@ -1,9 +1,9 @@
 """Statistics of every step of a rollout, in memory that does not grow with its length.
 
-Steps are gathered into blocks of fixed size, aligned to the step count. Each block is measured when it is full. The result holds
-one value per step for series, and one value per block for the mean spectrum, the mean zonal flow, the histograms and C(tau).
-C(tau) needs a ring of the last `lags` frames, which travels in the restart file. A rollout that is cut at a block boundary
-therefore gives the same numbers as one that is not cut.
+Steps are gathered into blocks of fixed size, aligned to the step count. Each block is measured when it is full. The
+result holds one value per step for series, and one value per block for the mean spectrum, the mean zonal flow, the
+histograms and C(tau). C(tau) needs a ring of the last `lags` frames, which travels in the restart file. A rollout that
+is cut at a block boundary therefore gives the same numbers as one that is not cut.
 """
 
 import numpy as np
@@ -31,8 +31,8 @@ SERIES = {
 class StreamingStatistics:
     """Statistics of a rollout, one block of steps after the other.
 
-    scale: (C, 1, 1), the unit of the frames; component_scales: units of the histograms of vectors, from the function of that
-    name; step_size: time between frames; block: steps per block; lags: how many frames C(tau) looks back.
+    scale: (C, 1, 1), the unit of the frames; component_scales: units of the histograms of vectors, from the function of
+    that name; step_size: time between frames; block: steps per block; lags: how many frames C(tau) looks back.
     `carry()` and `restore()` hand the ring and the lost steps to the next segment.
     """
 
@@ -55,9 +55,11 @@ class StreamingStatistics:
         self.lost_step = torch.full((len(frame),), NOT_LOST, dtype=torch.int64)
 
     def carry(self) -> dict[str, torch.Tensor]:
+        """Return what the next segment needs: "ring" (B, lags, C, m, m), the last frames, and "lost_step" (B,)."""
         return {"ring": self.ring, "lost_step": self.lost_step}
 
     def restore(self, tensors: dict[str, torch.Tensor], device) -> None:
+        """Go on from what `carry` returned at the end of the segment before."""
         self.ring, self.lost_step = tensors["ring"].to(device), tensors["lost_step"]
 
     def add(self, frame: torch.Tensor, record: StepRecord, step: int) -> dict[str, np.ndarray] | None:
@@ -74,6 +76,7 @@ class StreamingStatistics:
         return reduced
 
     def _reduce(self, first_step: int) -> dict[str, np.ndarray]:
+        """Return the statistics of the block that begins at `first_step`, and keep its last frames in the ring."""
         frames = torch.stack(self._frames, 1)
         measured = measure(
             frames,

@@ -111,8 +111,8 @@ class AdamsBashforth:
 class ExponentialRungeKutta:
     """Exponential Runge-Kutta scheme of fourth order, ETDRK4 (Cox and Matthews 2002), with an exact linear part.
 
-    Its coefficients are means over a circle in the complex plane, because their formulas cancel where the linear part is
-    small (Kassam and Trefethen, SIAM J. Sci. Comput. 26, 2005).
+    Its coefficients are means over a circle in the complex plane, because their formulas cancel where the linear part
+    is small (Kassam and Trefethen, SIAM J. Sci. Comput. 26, 2005).
 
     `linear`: the real factor of each mode. `dt`: the time step. The scheme has the type and the device of `linear`.
     """
@@ -136,7 +136,10 @@ class ExponentialRungeKutta:
             setattr(self, name, factor.to(linear.dtype))
 
     def step(self, values: torch.Tensor, tendency: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Return the values one time step later; `tendency` is the explicit part of their rate of change."""
+        """Return the values (..., modes) one time step later.
+
+        `tendency`: function of values that returns the explicit part of their rate of change, in the same shape.
+        """
         start = tendency(values)
         left = self.half_decay * values + self.middle * start
         at_left = tendency(left)

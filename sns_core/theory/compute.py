@@ -19,10 +19,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from sns_core.data.attributes import described
+from sns_core.data.attributes import write_described
 from sns_core.device import use_threads
 from sns_core.diffusion import GaussianOracle, NoiseSchedule, Path, Sampler
-from sns_core.files import digest, provenance, whole_file
+from sns_core.files import digest, provenance
 from sns_core.networks import NetworkDenoiser, PeriodicUNet
 from sns_core.progress import progress
 from sns_core.shells import mode_weight, shell_index
@@ -134,10 +134,36 @@ def learn_process(oracle: GaussianOracle, resolution: int, training_steps: list[
     `network_loss` (mark,) and `oracle_loss`: the denoising losses; on average they differ by the mean square of the
     difference.
     """
-    schedule, shape = oracle.schedule, (1, resolution, resolution)
+    network = _process_network(oracle.schedule.levels, seed)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
+    process = oracle.schedule, torch.linalg.cholesky(oracle.covariance), resolution
+    noised, levels, noise = _draw_pairs(*process, 512, generator(seed, "theory", "held out"))
+    exact = torch.stack(oracle(*noised.double().unbind(1), *levels.unbind(1)), 1)
+    distances, losses = [], []
+    for step in progress(max(training_steps), "learning the Gaussian process"):
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * 0.5 * (1 + np.cos(np.pi * step / max(training_steps)))
+        x, s, target = _draw_pairs(*process, BATCH, generator(seed, "theory", "train", step))
+        loss = (network(x, s)[0] - target).square().mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step + 1 in training_steps:
+            predicted = torch.stack(NetworkDenoiser(network, anchor=False)(*noised.unbind(1), *levels.unbind(1)), 1)
+            distances.append((_power_by_shell(predicted.double() - exact) / _power_by_shell(exact)).numpy())
+            losses.append(float((predicted - noise).square().mean()))
+    return {
+        "network_distance": (("mark", "shell"), np.stack(distances)),
+        "network_loss": (("mark",), np.array(losses)),
+        "oracle_loss": ((), float((exact - noise).square().mean())),
+    }
+
+
+def _process_network(levels: int, seed: int) -> PeriodicUNet:
+    """Return a small level-conditioned network with random weights, addressed by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", "theory"))
-        network = PeriodicUNet(
+        return PeriodicUNet(
             channels=1,
             frames_in=2,
             frames_out=2,
@@ -145,52 +171,33 @@ def learn_process(oracle: GaussianOracle, resolution: int, training_steps: list[
             multipliers=(1, 2),
             blocks=1,
             attention=False,
-            levels=schedule.levels,
+            levels=levels,
             head_features="encoder",
             head_width=64,
             level_conditioned=True,
         )
-    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
-    factor = torch.linalg.cholesky(oracle.covariance)
 
-    def draw(count, *address):
-        """Draw noised pairs, their levels, and the noise, from the stream of an address."""
-        stream = generator(seed, "theory", *address)
-        pair = (torch.randn(count, 2 * oracle.size, generator=stream, dtype=torch.float64) @ factor.mT).float()
-        levels = torch.randint(1, schedule.levels + 1, (count, 2), generator=stream)
-        noise = torch.randn(count, 2, *shape, generator=stream)
-        clean = pair.view(count, 2, *shape)
-        noised = schedule.add_noise(clean.flatten(0, 1), levels.flatten(), noise.flatten(0, 1)).view_as(clean)
-        return noised, levels, noise
 
-    noised, levels, noise = draw(512, "held out")
-    exact = torch.stack(oracle(*noised.double().unbind(1), *levels.unbind(1)), 1)
-    shells = torch.from_numpy(shell_index(resolution)).flatten()
-    count, rows, losses = int(shells.max()) + 1, [], []
+def _draw_pairs(
+    schedule: NoiseSchedule, factor: torch.Tensor, resolution: int, count: int, stream: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw noised pairs (count, 2, 1, n, n), their levels (count, 2), 1 to S, and the noise in them.
 
-    def power_by_shell(field):
-        power = torch.fft.rfft2(field, norm="ortho").abs().square().flatten(-2).mean((0, 1, 2))
-        return torch.zeros(count, dtype=power.dtype).index_add_(0, shells, power)
+    `factor` (2 n^2, 2 n^2): the Cholesky factor of the covariance of a clean pair.
+    """
+    white = torch.randn(count, len(factor), generator=stream, dtype=torch.float64)
+    clean = (white @ factor.mT).float().view(count, 2, 1, resolution, resolution)
+    levels = torch.randint(1, schedule.levels + 1, (count, 2), generator=stream)
+    noise = torch.randn(clean.shape, generator=stream)
+    noised = schedule.add_noise(clean.flatten(0, 1), levels.flatten(), noise.flatten(0, 1)).view_as(clean)
+    return noised, levels, noise
 
-    for step in progress(max(training_steps), "learning the Gaussian process"):
-        rate = RATE * 0.5 * (1 + np.cos(np.pi * step / max(training_steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        x, s, target = draw(BATCH, "train", step)
-        loss = (network(x, s)[0] - target).square().mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if step + 1 in training_steps:
-            predicted = NetworkDenoiser(network, anchor=False)(*noised.unbind(1), *levels.unbind(1))
-            difference = torch.stack(predicted, 1).double() - exact
-            rows.append((power_by_shell(difference) / power_by_shell(exact)).numpy())
-            losses.append(float((torch.stack(predicted, 1) - noise).square().mean()))
-    return {
-        "network_distance": (("mark", "shell"), np.stack(rows)),
-        "network_loss": (("mark",), np.array(losses)),
-        "oracle_loss": ((), float((exact - noise).square().mean())),
-    }
+
+def _power_by_shell(fields: torch.Tensor) -> torch.Tensor:
+    """Return the mean power (K,) of all modes of a half spectrum in each shell, of fields (B, 2, 1, n, n)."""
+    shells = torch.from_numpy(shell_index(fields.shape[-1])).flatten()
+    power = torch.fft.rfft2(fields, norm="ortho").abs().square().flatten(-2).mean((0, 1, 2))
+    return torch.zeros(int(shells.max()) + 1, dtype=power.dtype).index_add_(0, shells, power)
 
 
 def trade_off(oracle: GaussianOracle, drifts: list[float], seed: int, pairs: int = 64) -> dict:
@@ -297,7 +304,5 @@ def compute_theory(
     }
     record = provenance(settings, seed, "cpu")
     result = xr.Dataset(parts, coordinates, {"identity": digest([settings, seed]), "commit": str(record["code"])})
-    with whole_file(output) as temporary:
-        title = "The paper's theorems on a Gaussian process where everything is known"
-        result = described(result, System, title=title, stage="compute_theory", table=VARIABLES)
-        result.to_netcdf(temporary, engine="netcdf4")
+    title = "The paper's theorems on a Gaussian process where everything is known"
+    write_described(result, System, output, title=title, stage="compute_theory", table=VARIABLES)

@@ -6,16 +6,16 @@ ends. With one move the student learns the teacher's map from noise to frames (L
 arXiv:2101.02388). With several moves, each begins at data that are noised to its start, as in progressive distillation
 (Salimans and Ho 2022, arXiv:2202.00512); here one training takes the place of their sequence of halvings.
 
-Flow matching. The teacher gives the velocity of increments (`diffusion.increments`). The student learns the mean velocity
-of a move from the time tau to tau',
+Flow matching. The teacher gives the velocity of increments (`diffusion.increments`). The student learns the mean
+velocity of a move from the time tau to tau',
 
     u(y, tau) = (y' - y) / (tau' - tau),
 
 where y' is the point to which the teacher moves y.
 
-Generation. The teacher is a denoiser of pairs, and leads the next frame from level s to level r, beside a previous frame
-that is held at its level (`diffusion.plane`). The student is a denoiser, too. It learns the clean frame x with which
-one deterministic step ends where the teacher's steps end (Salimans and Ho 2022, appendix G),
+Generation. The teacher is a denoiser of pairs, and leads the next frame from level s to level r, beside a previous
+frame that is held at its level (`diffusion.plane`). The student is a denoiser, too. It learns the clean frame x with
+which one deterministic step ends where the teacher's steps end (Salimans and Ho 2022, appendix G),
 
     y' = sqrt(a_r) x + sqrt(1 - a_r) e,   e = (y - sqrt(a_s) x) / sqrt(1 - a_s).
 """
@@ -38,7 +38,10 @@ Moves = Annotated[int, Bounds(1, 100)]  # of a student
 
 
 def weights_of_teacher(spec: dict, teacher: TrainedModel) -> dict[str, torch.Tensor] | None:
-    """Return the teacher's weights, a good start for a network that is built alike; None for another network."""
+    """Return name -> weight of the teacher's network, a good start for a network of the same specification.
+
+    None where the network of `spec` differs from the teacher's.
+    """
     return teacher.network.state_dict() if spec["network"] == teacher.spec["network"] else None
 
 

@@ -105,8 +105,10 @@ class Trainer:
         self.step, self.history, self.began = 0, History(name), time.monotonic()
 
     def _constant_fields(self, resolution: Grid) -> torch.Tensor | None:
-        """Return the fields (S, H, W) that the network sees beside the frames: those of the data, or the system's where the network
-        is to see them; None for no such fields."""
+        """Return the constant fields (S, H, W) that the network sees beside the frames, or None.
+
+        They are the static fields of the data or, where the network has `landmarks`, those of the system.
+        """
         if self.sampler.dataset.static is not None:
             return self.sampler.dataset.static
         return self.sampler.system.landmarks(resolution) if self.spec["network"].get("landmarks") else None

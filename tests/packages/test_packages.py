@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 from write_files import FOLDER, VERSIONS, waves
 
-from sns_core.data.reader import Recording, open_recording
+from sns_core.data.reader import open_recording
+from sns_core.data.recording import Recording
 from sns_core.errors import UserError
 
 

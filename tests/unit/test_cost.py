@@ -218,7 +218,7 @@ def test_timed_steps_make_as_many_calls_as_those_of_a_long_rollout(tiny, method,
     models = {**tiny.models, "velocities": tiny.models["rolling_window"]}
     shared = {"manifest": tiny.manifest, "initial": [tiny.test], "members": 2, "seed": 0, "device": "cpu",
               "precision": "float32", "compile": False, "steps": 8, "repeats": 1, "seconds": 0.01}  # fmt: skip
-    cost_of = cost._method("timed", {"method": method, "models": models}, shared)
+    cost_of = cost._time_method("timed", {"method": method, "models": models}, shared)
     assert cost_of["calls"] == pytest.approx(calls)
 
 

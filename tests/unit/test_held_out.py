@@ -9,7 +9,13 @@ import torch
 import xarray as xr
 
 from sns_core.diffusion import NoiseSchedule
-from sns_core.evaluation.denoiser_diagnosis import DRIFTS, _Examined, _one_step, _restoring, _signed
+from sns_core.evaluation.denoiser_diagnosis import (
+    DRIFTS,
+    _amplitudes_of_drifts,
+    _HeldOutPairs,
+    _one_step_errors,
+    _restored_shares,
+)
 from sns_core.figures.held_out import plot_held_out
 from sns_core.methods import EstimatedLevels
 from sns_core.metrics.distances import WORST
@@ -26,8 +32,8 @@ def test_the_share_taken_back_is_that_of_a_refinement_that_damps_towards_the_tru
     def refine(prev, nxt, anchor, streams):
         return nxt - share * (nxt - following) + bias, None
 
-    examined = _Examined(SimpleNamespace(level_rule=EstimatedLevels(), refine=refine), None, previous, following)
-    restored = _restoring(examined, seed=0)["restored"][1]
+    examined = _HeldOutPairs(SimpleNamespace(level_rule=EstimatedLevels(), refine=refine), None, previous, following)
+    restored = _restored_shares(examined, seed=0)["restored"][1]
     assert restored == pytest.approx([share] * len(DRIFTS), abs=1e-5)
 
 
@@ -40,7 +46,7 @@ def test_the_exact_score_of_white_noise_finds_drifts_with_their_sign():
         return schedule.sigma(s_prev)[0].float() * prev, schedule.sigma(s_next)[0].float() * nxt
 
     method = SimpleNamespace(schedule=schedule, whiten=lambda x: x, denoiser=denoiser)
-    signed = _signed(_Examined(method, None, previous, following), stream)
+    signed = _amplitudes_of_drifts(_HeldOutPairs(method, None, previous, following), stream)
     weak, strong = np.array(signed["amplitude_detected"][1]).T
     assert min(weak[DRIFTS.index(0.8)], strong[DRIFTS.index(1.2)]) > 0.85
     assert max(weak[2:].max(), strong[:2].max()) < 0.05
@@ -57,7 +63,7 @@ def test_the_error_of_one_step_obeys_parseval_whichever_way_it_runs(axis):
         surrogate=lambda previous: truth + 0.3 * wave,
         refine=lambda previous, candidate, anchor, streams: (truth + 0.1 * wave, None),
     )
-    error = _one_step(_Examined(method, None, truth, truth), seed=0)["one_step_error"][1]
+    error = _one_step_errors(_HeldOutPairs(method, None, truth, truth), seed=0)["one_step_error"][1]
     modes = np.bincount(shell_index(8).ravel(), mode_weight(8).ravel())
     assert (error**2 @ modes / 64).tolist() == pytest.approx([0.3**2 / 2, 0.1**2 / 2])
     assert np.flatnonzero(error[0] > 1e-6).tolist() == [1]

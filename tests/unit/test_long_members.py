@@ -9,7 +9,7 @@ import xarray as xr
 
 from sns_core import sums
 from sns_core.data import frames as frames_module
-from sns_core.data import load_dataset, reader, shard_dataset, shards, stores
+from sns_core.data import load_dataset, recording, shard_dataset, shards, stores
 from sns_core.data.source import facts_of, read_source
 from sns_core.metrics import temporal
 from sns_core.metrics.reference import compute_reference
@@ -25,7 +25,7 @@ MEMBER_BYTES = FRAMES * SIDE**2 * 4
 def small_blocks(monkeypatch):
     """All blocks as small beside a member as they are beside one of gigabytes."""
     for module, name, value in [
-        (reader, "BLOCK_BYTES", 2**19), (stores, "CHUNK_BYTES", 2**18), (shards, "READ_BYTES", 2**19), (shards, "CACHED", 2**12),
+        (recording, "BLOCK_BYTES", 2**19), (stores, "CHUNK_BYTES", 2**18), (shards, "READ_BYTES", 2**19), (shards, "CACHED", 2**12),
         (sums, "CACHED", 2**12), (frames_module, "BLOCK_BYTES", 2**19),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, value)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from sns_workflow import configuration
 from sns_workflow.configuration import ConfigurationError, read
-from sns_workflow.inspect_run import graph_of_jobs
+from sns_workflow.jobs import graph_of_jobs
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEGABYTES = 5.0, 500.0

@@ -21,7 +21,8 @@ from sns_core.errors import DamagedFile
 from sns_core.files import record_path
 from sns_core.gallery import collect_run
 from sns_core.record import FORMAT
-from sns_workflow.inspect_run import Job, expected_jobs, judge, judge_all
+from sns_workflow.inspect_run import judge, judge_all
+from sns_workflow.jobs import Job, expected_jobs
 
 # Inputs of rules that only order jobs: the stage does not read them.
 AWAITED = {("record_provenance", "metrics.csv"), ("plot_spin_up", "manifest.json")}

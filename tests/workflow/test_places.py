@@ -23,7 +23,7 @@ from test_reruns import merged
 
 from sns_workflow import command as commands
 from sns_workflow.failures import HideCommands, describe_failures, describe_stop
-from sns_workflow.inspect_run import graph_of_jobs
+from sns_workflow.jobs import graph_of_jobs
 
 
 def test_called_by_its_path_without_the_environment_activated(root, tmp_path):

@@ -8,7 +8,7 @@ import xarray as xr
 from snakemake_calls import planned, snakemake
 
 from sns_workflow import plan
-from sns_workflow.inspect_run import expected_jobs
+from sns_workflow.jobs import expected_jobs
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from sns_core.files import _checksum, read_tensors, write_tensors
 from sns_core.stages import STAGES
 from sns_workflow.command import arguments_of, settings
 from sns_workflow.configuration import read
-from sns_workflow.inspect_run import graph_of_jobs, job_of, judge_all
+from sns_workflow.inspect_run import judge_all
+from sns_workflow.jobs import graph_of_jobs, job_of
 from sns_workflow.sweep import dependencies
 
 

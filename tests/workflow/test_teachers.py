@@ -8,7 +8,7 @@ from snakemake_calls import SYSTEM
 
 from sns_workflow import plan
 from sns_workflow.configuration import ConfigurationError, merge, read, validate
-from sns_workflow.inspect_run import graph_of_jobs
+from sns_workflow.jobs import graph_of_jobs
 from sns_workflow.sweep import dependencies
 
 STUDENT = "distilled_2"

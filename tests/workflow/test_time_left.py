@@ -10,7 +10,7 @@ from snakemake_calls import SYSTEM, snakemake
 
 from sns_core.files import record_path, write_json
 from sns_core.record import FORMAT, running_path
-from sns_workflow.inspect_run import Job
+from sns_workflow.jobs import Job
 from sns_workflow.progress_page import history_of, write_page
 from sns_workflow.time_left import sentence, time_left
 

@@ -90,16 +90,17 @@ def fingerprint_of(stage, user_code=lambda wildcards: [], templates=()):
     return evaluate
 
 
-def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1, offered={}, **values) -> dict:
+def parameters(stage, user_code=lambda wildcards: [], templates=(), processes=1, shared={}, **values) -> dict:
     """The params of a stage's rule: its settings (see sns_workflow.command), its fingerprint and the call that starts it.
 
-    `values`: name -> value of each setting, or a function of the wildcards; `offered`: more of them, for stages that take them.
+    `values`: name -> value of each setting, or a function of the wildcards; `shared`: values that several
+    rules share; a stage takes those that it has arguments for.
 
-    Snakemake does not compare parameters that are computed from `output`. So another interpreter, another place of the clone
-    or another number of devices, which change nothing that is learnt but for rounding, make no job run again.
+    Snakemake does not compare parameters that are computed from `output`, as `call` is. So no job runs again because of
+    another interpreter, another place of the clone or another number of devices: what is learnt is the same to rounding.
     """
     return {
-        "settings": settings(stage, values, offered),
+        "settings": settings(stage, values, shared),
         "code": fingerprint_of(stage, user_code, templates),
         "call": lambda wildcards, output, threads, resources: (
             f"{start_of_modules(processes, threads, resources)} sns_core {stage}{where_files_are(output[0])}"

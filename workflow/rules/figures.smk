@@ -73,7 +73,7 @@ for name, (title, inputs, values) in FIGURES.items():
         resources:
             **small_job(),
         params:
-            **parameters(f"plot_{name}", offered={**SHARED, **inputs}, **values),
+            **parameters(f"plot_{name}", shared={**SHARED, **inputs}, **values),
             flags=flags(f"plot_{name}"),
         shell:
             command_in_a_loop()

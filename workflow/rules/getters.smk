@@ -80,8 +80,8 @@ def get_measured_roles(system, method) -> dict:
 
 def get_method_options(system, method) -> dict:
     """What a method is built from; labels and lengths are no part of it."""
-    apart = set(configuration.METHOD_KEYS) - {"kind"}
-    options = {key: value for key, value in get_methods(system)[method].items() if key not in apart}
+    no_options = set(configuration.METHOD_KEYS) - {"kind"}
+    options = {key: value for key, value in get_methods(system)[method].items() if key not in no_options}
     return in_order_of_keys(options)
 
 
@@ -174,7 +174,7 @@ def list_trajectories(system, split) -> list[str]:
 
 
 def list_checks(system) -> list[str]:
-    """The check of the data's stationarity; none in reused data without frames that hold none."""
+    """The check of the data's stationarity; none where reused data bring none, since it needs frames, which they lack."""
     name = f"{system}/data/stationarity.csv"
     return [f"{RESULTS}/{name}"] if not REUSED or name in REUSED else []
 
@@ -425,8 +425,11 @@ def is_row(system) -> bool:
 
 
 def list_figures(system) -> list[str]:
-    """Base names of a run's figures. Two need a denoiser around a surrogate, one ranks four or more, one shows a velocity that
-    depends on y."""
+    """Base names of a system's figures, without those that need what it lacks.
+
+    Figures of a denoiser need one around a surrogate, and the one that ranks them needs four; the zonal mean needs a
+    velocity that depends on y.
+    """
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
     lacking = {
         "calibration": not list_calibrated(system),
