@@ -1,6 +1,7 @@
 """The measurements that `CalibratedRefinement` follows, all of them on validation data.
 
-The residual R(K) is the power spectrum of the surrogate's error over one step from true frames. The departure's factor
+The residual R(K) is the power spectrum of the surrogate's error over one step from true frames. The correlation of these
+errors from step to step says whether they add up; the method does not use it. The departure's factor
 keeps the clean estimate within R of the candidate on true pairs. The balance is found in the loop: an ensemble rolls on
 from validation states, and the power that each shell gets back, as noise up to R and by a factor beyond, is corrected
 until the shell keeps the power of the data. A measurement on true pairs cannot replace the loop, because in a rollout
@@ -29,7 +30,7 @@ from sns_core.progress import progress
 from sns_core.shells import shell_power
 from sns_core.streams import MemberStreams
 
-PAIRS = 512  # at most, on which the residual is measured
+STRETCHES = 512  # at most, of true frames on which the surrogate's error is measured
 BATCH = 64  # frames in one call of the surrogate
 MEMBERS, LENGTHS = 8, 4  # the loop has this many times the members, and the steps, of the validation split
 SETTLING = 0.25  # share of the loop that the mean balance leaves out
@@ -68,8 +69,10 @@ def calibrate_refinement(
         training_frames=lambda: true_frames(manifest, seed),
     )
     refinement.frames = FrameSpace(admissible=refinement.frames.admissible)  # the loop starts from frames
-    previous, true_next = (frames.to(hardware.device) for frames in _pairs(dataset))
+    previous, true_next = (frames.to(hardware.device) for frames in _stretches(dataset, 2))
+    correlation = None
     if not refinement.measured:  # a student has the measurements of its teacher
+        correlation = error_correlation(refinement, *(frames.to(hardware.device) for frames in _stretches(dataset, 3)))
         residual = residual_spectrum(refinement, previous, true_next)
         refinement.calibrate(residual, data_power(refinement, emulation))
         if refinement.matches_departure:
@@ -88,18 +91,19 @@ def calibrate_refinement(
         "data": emulation.identity,
         "models": {role: sha256(path) for role, path in models.items()},
         **calibration.to_dict(),
+        "error_correlation": None if correlation is None else correlation.tolist(),
         "condition_levels": levels,
         "loop": {"members": len(starts), "steps": steps, "power": [window.tolist() for window in history]},
     }
     write_json(output, content)
 
 
-def _pairs(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """True frames (B, C, m, m) and their successors, spread evenly over all members and times."""
-    count = min(PAIRS, dataset.members * (dataset.frames - 1))
-    chosen = np.linspace(0, dataset.members * (dataset.frames - 1) - 1, count).astype(int)
-    member, time = np.divmod(chosen, dataset.frames - 1)
-    return dataset.gather(member, time), dataset.gather(member, time + 1)
+def _stretches(dataset: Dataset, length: int) -> tuple[torch.Tensor, ...]:
+    """Successive true frames, `length` times (B, C, m, m), spread evenly over all members and times."""
+    starts = dataset.frames - length + 1
+    count = min(STRETCHES, dataset.members * starts)
+    member, time = np.divmod(np.linspace(0, dataset.members * starts - 1, count).astype(int), starts)
+    return tuple(dataset.gather(member, time + step) for step in range(length))
 
 
 def data_power(method: CalibratedRefinement, emulation: Emulation) -> torch.Tensor:
@@ -113,13 +117,27 @@ def residual_spectrum(method: CalibratedRefinement, previous: torch.Tensor, true
 
     `previous`, `true_next`: true frames (B, C, m, m) one step apart.
     """
-    error = torch.cat(
-        [
-            method.whiten(method.surrogate(x)) - method.whiten(y)
-            for x, y in zip(previous.split(BATCH), true_next.split(BATCH), strict=True)
-        ]
-    )
-    return mean_power(error)
+    return mean_power(_one_step_error(method, previous, true_next))
+
+
+def error_correlation(
+    method: CalibratedRefinement, first: torch.Tensor, second: torch.Tensor, third: torch.Tensor
+) -> torch.Tensor:
+    """Correlation (C, K) in each shell of the surrogate's errors over two successive steps, 0 where it errs in none.
+
+    `first`, `second`, `third`: successive true frames (B, C, m, m). Errors that are nearly the same from step to step
+    add up in a rollout, and a method that restores one step's error at a time does not hold them.
+    """
+    errors = _one_step_error(method, first, second), _one_step_error(method, second, third)
+    powers = torch.stack([mean_power(error) for error in errors])
+    strength = powers.prod(0).sqrt()
+    return torch.where(strength > 0, (mean_power(sum(errors)) - powers.sum(0)) / (2 * strength), 0.0)
+
+
+def _one_step_error(method: CalibratedRefinement, previous: torch.Tensor, true_next: torch.Tensor) -> torch.Tensor:
+    """The surrogate's error (B, C, m, m) over one step from true frames, in the coordinates of the diffusion."""
+    batches = zip(previous.split(BATCH), true_next.split(BATCH), strict=True)
+    return torch.cat([method.whiten(method.surrogate(x)) - method.whiten(y) for x, y in batches])
 
 
 def departure_factor(

@@ -1,5 +1,6 @@
 """Figure 16: what a calibrated refinement follows, as it was measured on validation data."""
 
+import string
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +14,31 @@ STYLES = ("-", "--", ":")
 
 
 def plot_calibration(*, calibrations: FileTree, labels: dict, dpi: int, output: Path) -> None:
-    """Draw the spectra of each calibration, the power of bands of shells along the loop, and the level of the condition.
+    """Draw the spectra of each calibration, how much the surrogate's errors of successive steps have in common, the power
+    of bands of shells along the loop, and the level of the condition.
 
     `calibrations`: method -> file of `calibrate_refinement`; `labels`: method -> label of all methods, for their colours.
     """
     styles = method_styles(labels)
     contents = {name: read_json(calibrations[name]) for name in labels if name in calibrations}
     channels = len(next(iter(contents.values()))["power"])
-    with page(output, dpi, 11.4, 0.4 + 2.7 * channels, layout="constrained") as figure:
-        for channel, (spectra, loop, levels) in enumerate(figure.subplots(channels, 3, squeeze=False)):
+    with page(output, dpi, 13.4, 0.4 + 2.7 * channels, layout="constrained") as figure:
+        for channel, (spectra, errors, loop, levels) in enumerate(figure.subplots(channels, 4, squeeze=False)):
             for name, content in contents.items():
                 _spectra(spectra, content, channel, styles[name])
+                if content.get("error_correlation"):  # students and older files have none
+                    _errors(errors, content, channel, styles[name])
                 if content["condition_levels"]:  # a method that gives no power back runs no loop
                     _loop(loop, content, channel, styles[name])
                     _levels(levels, content, styles[name])
             suffix = "" if channels == 1 else f", channel {channel + 1}"
-            panel_letter(spectra, "adgj"[channel % 4], f"share of the data's power{suffix}")
-            panel_letter(loop, "behk"[channel % 4], f"power in the loop over the data's{suffix}")
-            panel_letter(levels, "cfil"[channel % 4], "level of the previous frame")
+            letters = string.ascii_lowercase[4 * channel % 24 :]
+            panel_letter(spectra, letters[0], f"share of the data's power{suffix}")
+            panel_letter(errors, letters[1], "correlation of successive errors")
+            panel_letter(loop, letters[2], "power in the loop / data's")
+            panel_letter(levels, letters[3], "level of the previous frame")
+            errors.axhline(0, color=FAINT, linewidth=0.9, zorder=0)
+            errors.set_ylim(top=1)
             loop.axhline(1, color=FAINT, linewidth=0.9, zorder=0)
             _key(spectra, ("surrogate's error R", "balance"), ("-", "--"))
             _key(loop, [f"shells {first} to {last}" for first, last in BANDS], STYLES)
@@ -54,6 +62,15 @@ def _spectra(axis, content: dict, channel: int, style: dict) -> None:
     axis.set_yscale("log")
     wavenumber_axis(axis, shells)
     plain_minor(axis)
+    axis.set_xlabel("shell K")
+
+
+def _errors(axis, content: dict, channel: int, style: dict) -> None:
+    shown = shown_shells(np.array(content["power"][channel]))
+    correlation = np.array(content["error_correlation"][channel])
+    shells = np.arange(len(correlation))[shown]
+    axis.plot(shells, correlation[shown], **style)
+    wavenumber_axis(axis, shells)
     axis.set_xlabel("shell K")
 
 

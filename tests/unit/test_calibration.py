@@ -9,7 +9,14 @@ from sns_core.data import load_dataset
 from sns_core.data.emulation import Emulation
 from sns_core.errors import DamagedFile, UserError
 from sns_core.evaluation import calibration
-from sns_core.evaluation.calibration import LENGTHS, MEMBERS, WINDOW, calibrate_refinement, find_balance
+from sns_core.evaluation.calibration import (
+    LENGTHS,
+    MEMBERS,
+    WINDOW,
+    calibrate_refinement,
+    error_correlation,
+    find_balance,
+)
 from sns_core.files import read_json, sha256, write_json
 from sns_core.methods import Hardware, build_method
 from sns_core.methods.calibrated import least_level
@@ -48,6 +55,32 @@ def build(tiny, roles):
         return build_method(method, models, emulation, hardware=Hardware(precision="float32"))
 
     return run
+
+
+class Persistence:
+    """A surrogate that predicts no change, in plain coordinates, so that its errors are the changes of the frames."""
+
+    @staticmethod
+    def surrogate(frames):
+        return frames
+
+    whiten = surrogate
+
+
+@pytest.mark.parametrize("correlation", [-1.0, 0.0, 0.6, 1.0])
+def test_successive_errors_have_the_correlation_that_they_were_made_with(correlation):
+    first, error, noise = torch.randn(
+        3, 400, 2, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    next_error = 3 * (correlation * error + (1 - correlation**2) ** 0.5 * noise)  # another strength changes nothing
+    measured = error_correlation(Persistence, first, first + error, first + error + next_error)
+    assert measured.shape == (2, SHELLS)
+    torch.testing.assert_close(measured[:, 1:], torch.full_like(measured[:, 1:], correlation), atol=0.05, rtol=0)
+
+
+def test_a_surrogate_without_errors_has_no_correlation_of_them():
+    frames = torch.ones(4, 1, 16, 16, dtype=torch.float64)
+    assert not error_correlation(Persistence, frames, frames, frames).any()
 
 
 def test_a_student_has_its_teachers_measurements_and_a_balance_of_its_own(tiny, tmp_path):
