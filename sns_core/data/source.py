@@ -115,6 +115,8 @@ def facts_of(source: dict) -> dict:
     height, width = first.frames.shape[-2:]
     mirrored = [not source["periodic"][axis] for axis in ("y", "x")]
     grid = [points * (2 if mirror else 1) for points, mirror in zip((height, width), mirrored, strict=True)]
+    frames = _some_frames(first)
+    _check_ends(first, frames, mirrored)
     if any(points % 2 and side > 1 for points, side in zip(grid, (height, width), strict=True)):
         raise UserError(
             f"{first.path}: frames of {height} x {width} points; along a periodic axis their number must be even, so leave out a row"
@@ -125,7 +127,6 @@ def facts_of(source: dict) -> dict:
     for name in source["velocity"] if isinstance(source["velocity"], list) else ():
         if name not in layers:
             raise UserError(f"source.velocity: {name!r} is none of the channels {', '.join(layers)}; name two of them")
-    frames = _some_frames(first)
     _check_changing(first, frames, layers)
     units = {short_name(text) for text in first.units}
     parameters = {
@@ -227,6 +228,17 @@ def _some_frames(recording: Recording) -> np.ndarray:
     ends = (0, len(recording.times) - 1)
     frames = [[recording.read(member, slice(time, time + 1))[0] for time in ends] for member in members]
     return np.asarray(frames, dtype=float)
+
+
+def _check_ends(recording: Recording, frames: np.ndarray, mirrored: list[bool]) -> None:
+    """Raise UserError where the last points along a periodic axis are the first ones again. `frames`: as `_some_frames`."""
+    for axis, mirror in zip(("y", "x"), mirrored, strict=True):
+        lines = np.moveaxis(frames, -2 if axis == "y" else -1, 0)
+        if not mirror and len(lines) > 2 and (lines[0] == lines[-1]).all() and (lines[0] != lines[1]).any():
+            raise UserError(
+                f"{recording.path}: the last points along {axis} repeat the first ones, and a periodic axis has each point once; leave the "
+                f"last ones out, or set source.periodic.{axis} to false where the flow ends there"
+            )
 
 
 def _check_changing(recording: Recording, frames: np.ndarray, layers: list[str]) -> None:

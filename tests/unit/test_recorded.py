@@ -427,9 +427,26 @@ def test_a_channel_may_end_as_it_began(fields, tmp_path):
     assert facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]["layers"] == ["h", "u"]
 
 
+def test_ends_of_walls_and_rows_that_are_all_alike_are_no_doubled_points(fields, tmp_path):
+    still = fields.assign(
+        u=fields.u.where((fields.y > 0) & (fields.y < 21), 0), h=fields.h.where((fields.y > 0) & (fields.y < 21), 9)
+    )
+    still.to_netcdf(tmp_path / "walls.nc")
+    channel = {"periodic": {"y": False, "x": True}, "homogeneous": {"y": False, "x": True}}
+    assert facts_of({**SOURCE, "files": [str(tmp_path / "walls.nc")], **channel})["resolution"] == 16
+    (0 * fields + fields.isel(x=0)).to_netcdf(tmp_path / "bands.nc")
+    assert facts_of({**SOURCE, "files": [str(tmp_path / "bands.nc")]})["parameters"]["layers"] == ["h", "u"]
+
+
 REFUSED = {
     "unequal spacing": (lambda f: f.assign_coords(x=f.x * 2), {}, "points are 3 apart along y and 6 along x"),
     "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "8 x 15 points; along a periodic axis their number must be even"),
+    "x with both of its ends": (
+        lambda f: f.where(f.x < 45, f.isel(x=0)), {}, "the last points along x repeat the first ones, .*; leave the last ones out"
+    ),
+    "y with both of its ends": (
+        lambda f: f.isel(y=[*range(8), 0]).assign_coords(y=np.arange(9) * 3.0), {}, "the last points along y repeat the first ones"
+    ),
     "homogeneous between walls": (
         lambda f: f, {"periodic": {"y": True, "x": False}}, r"source\.homogeneous\.x: a flow that is not periodic along x"
     ),
