@@ -149,11 +149,19 @@ def _name_checked(where: str):
 
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
+        plugins.check_class(
+            name, "system", "sns_core.systems.base.System", ("initial_state", "velocity", "step|steps"), derived=True
+        )
         taken = plugins.parameters(name)
         plugins.files_behind(name)
     if taken is None:
         return
     accepted, required = taken
+    for key in ("dtype", "device"):
+        if key not in accepted:
+            raise ConfigurationError(
+                f"{where}.class: the __init__ of {name} takes no {key!r}, which the stages pass; add it"
+            )
     for key in solver:
         if key not in accepted:
             raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, accepted)}")
@@ -165,7 +173,7 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
 def _check_user_metrics(names: list[str]) -> None:
     for name in names:
         with _name_checked("metrics.user"):
-            plugins.definition(name)
+            plugins.check_metric(name)
             plugins.files_behind(name)
     config_checks.check_metric_names(names)
 
@@ -294,6 +302,8 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
     if kind in RENAMED_VALUES["methods.*.kind"]:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
+        if plugins.is_own(kind):
+            plugins.check_class(kind, "method", "sns_core.methods.base.Method", ("start", "step", "build"))
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
         plugins.files_behind(plugins.class_of(kind))
     _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
