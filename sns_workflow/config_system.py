@@ -173,8 +173,9 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
 def _check_user_metrics(names: list[str]) -> None:
     for name in names:
         with _name_checked("metrics.user"):
-            plugins.check_metric(name)
+            plugins.definition(name)
             plugins.files_behind(name)
+            plugins.check_metric(name)
     config_checks.check_metric_names(names)
 
 
@@ -302,12 +303,13 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
     if kind in RENAMED_VALUES["methods.*.kind"]:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
-        if plugins.is_own(kind):
-            plugins.check_class(kind, "method", "sns_core.methods.base.Method", ("start", "step", "build"))
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
         plugins.files_behind(plugins.class_of(kind))
     _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
     spec |= settle_options(where, spec, options)
+    if plugins.is_own(kind):
+        with _name_checked(f"{where}.kind"):
+            plugins.check_class(kind, "method", "sns_core.methods.base.Method", ("start", "step", "build"))
     leads = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
         if lead not in leads:

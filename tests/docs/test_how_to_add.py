@@ -199,7 +199,10 @@ SLIPS = {
     "no device": ("surface.py", "dtype, device):", "dtype, device=None):", None),
     "no dtype": ("surface.py", "forcing, dtype, device):", "forcing, device):", "takes no 'dtype', which the stages pass"),
     "no class method": ("kept.py", "    @classmethod\n", "", "its build is no class method; write @classmethod above it"),
-    "no start": ("kept.py", "KeptSpectrum(Surrogate)", "KeptSpectrum", "defines no start, which every method needs"),
+    "no start": (
+        "kept.py", "KeptSpectrum(Surrogate):", 'KeptSpectrum:\n    needs = {"surrogate": ("pointwise",)}\n',
+        "defines no start, which every method needs",
+    ),
     "no call": ("likelihood.py", "def __call__", "def loss", None),
     "no system for a metric": (
         "gradients.py", "extreme(frames, system)", "extreme(frames)", "takes frames; a metric is called with two arguments",
