@@ -41,7 +41,6 @@ def _stderr_to(path: Path | None):
     if path is None:
         yield sys.stderr
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     before = os.dup(2)
     with path.open("w") as handle, os.fdopen(before, "w") as terminal:
@@ -69,14 +68,18 @@ def main(words: list[str]) -> int:
     if {"-h", "--help"} & set(stage_words):
         _show(help_of_stage(stage))
         return 0
-    common, stage_words = split_common(expand(stage_words))
-    if "threads" in common:
-        # The processes of torchrun on one node share its cores. Torch and BLAS read the variable once, when they are loaded.
-        common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-        os.environ["OMP_NUM_THREADS"] = common["threads"]
     # Under torchrun, only the process of rank 0 writes the log at its path, and the records.
     rank = int(os.environ.get("RANK", 0))
-    log = Path(common["log"] + (f".{rank}" if rank else "")) if "log" in common else None
+    try:
+        common, stage_words = split_common(expand(stage_words))
+        _set_threads(common)
+        log = Path(common["log"] + (f".{rank}" if rank else "")) if "log" in common else None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.touch()
+    except (ValueError, OSError) as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        return 1
     with _stderr_to(log) as terminal:
         try:
             _run(stage, common, stage_words, log)
@@ -90,6 +93,17 @@ def main(words: list[str]) -> int:
                 print(line, file=terminal, flush=True)
             return 1
     return 0
+
+
+def _set_threads(common: dict[str, str]) -> None:
+    """Say the number of threads to the numerical libraries. Raise ValueError where it is no whole number of at least 1."""
+    if "threads" not in common:
+        return
+    if not common["threads"].isdecimal() or int(common["threads"]) < 1:
+        raise ValueError(f"--threads: {common['threads']!r} is no whole number of at least 1")
+    # The processes of torchrun on one node share its cores. Torch and BLAS read the variable once, when they are loaded.
+    common["threads"] = str(max(1, int(common["threads"]) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    os.environ["OMP_NUM_THREADS"] = common["threads"]
 
 
 def _show(text: str) -> None:

@@ -31,6 +31,8 @@ def read_arguments(function, words: list[str], files_below: str = "") -> dict:
     for word in words:
         if word.startswith("--"):
             name = word[2:].replace("-", "_")
+            if name in by_name:
+                raise ValueError(f"{_flag(name)} stands twice; give all its values after one flag")
             by_name[name] = []
         elif name is None:
             place = next(positional, None)
@@ -39,7 +41,11 @@ def read_arguments(function, words: list[str], files_below: str = "") -> dict:
             by_name[place] = [word]
         else:
             by_name[name].append(word)
-    from_json = json.loads(" ".join(by_name.pop("from_json", ["{}"])))
+    from_json = _json("from_json", by_name.pop("from_json", ["{}"]))
+    if not isinstance(from_json, dict):
+        raise ValueError(
+            f'--from-json: {json.dumps(from_json)[:80]} gives no argument a value; write {{"name": value}}'
+        )
     from_json = _with_files_below(files_below, from_json) if files_below else from_json
     for name in (*by_name, *from_json):
         if name not in signature:
@@ -66,25 +72,41 @@ def _with_files_below(folder: str, value):
 
 
 def split_common(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the values of the COMMON arguments among the words, and the other words."""
+    """Return the values of the COMMON arguments among the words, and the other words.
+
+    Raises ValueError where such an argument stands twice or is followed by no value.
+    """
     common, stage_words = {}, []
     remaining = iter(words)
     for word in remaining:
         name = word[2:].replace("-", "_")
         if word.startswith("--") and name in COMMON:
-            common[name] = next(remaining, "")
+            if name in common:
+                raise ValueError(f"{word} stands twice; give it once")
+            common[name] = next(remaining, "--")
+            if common[name].startswith("--"):
+                raise ValueError(f"{word}: no value follows; give one, or leave {word} out")
         else:
             stage_words.append(word)
     return common, stage_words
 
 
 def expand(words: list[str]) -> list[str]:
-    """Replace each word @FILE by the words in the file, and @- by the words on standard input."""
+    """Replace each word @FILE by the words in the file, and @- by the words on standard input.
+
+    Raises ValueError for a file that cannot be read, and for a quote that is not closed.
+    """
     expanded = []
     for word in words:
         if word.startswith("@") and len(word) > 1:
-            text = sys.stdin.read() if word == "@-" else Path(word[1:]).read_text()
-            expanded += shlex.split(text)
+            try:
+                expanded += shlex.split(sys.stdin.read() if word == "@-" else Path(word[1:]).read_text())
+            except OSError as error:
+                raise ValueError(f"{word}: the file cannot be read ({error.strerror}); name a file of words") from None
+            except ValueError as error:
+                raise ValueError(
+                    f"{word}: its words cannot be told apart ({error}); quote them as in a shell"
+                ) from None
         else:
             expanded.append(word)
     return expanded
@@ -124,9 +146,9 @@ def _convert_words(name: str, values: list[str], hint):
     if origin is list:
         return [_convert_words(name, [value], arguments[0]) for value in values]
     if origin is dict:
-        return _convert_json(name, json.loads(" ".join(values)), hint)
+        return _convert_json(name, _json(name, values), hint)
     if hint in (list, dict):
-        return json.loads(" ".join(values))
+        return _convert_json(name, _json(name, values), hint)
     if len(values) != 1:
         raise ValueError(f"{_flag(name)} takes one value, not {len(values)}")
     kind = _without_none(hint)
@@ -134,4 +156,17 @@ def _convert_words(name: str, values: list[str], hint):
         if values[0].lower() not in ("true", "false"):
             raise ValueError(f"{_flag(name)}: {values[0]!r} is neither true nor false")
         return values[0].lower() == "true"
-    return kind(values[0]) if kind in (int, float, Path) else values[0]
+    try:
+        return kind(values[0]) if kind in (int, float, Path) else values[0]
+    except ValueError:
+        noun = "whole number" if kind is int else "number"
+        raise ValueError(f"{_flag(name)}: {values[0]!r} is no {noun}") from None
+
+
+def _json(name: str, words: list[str]):
+    """Return the value of JSON in the words of an argument. Raise ValueError where they are no JSON."""
+    text = " ".join(words)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{_flag(name)}: {text[:80]!r} is no JSON ({error})") from None

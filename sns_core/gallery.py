@@ -19,10 +19,10 @@ import pandas as pd
 
 from sns_core.data.frames import field_of, open_frames
 from sns_core.errors import UserError
-from sns_core.files import hold, missing, read_json, read_tensors, sha256, whole_file, write_json
+from sns_core.files import hold, read_json, read_tensors, record_path, sha256, whole_file, write_json
 from sns_core.grids import grid_text
 from sns_core.metrics.scorecard import SCORES
-from sns_core.record import RUN_FORMAT
+from sns_core.record import GALLERY, RUN_FORMAT
 from sns_core.wording import digits, interval
 
 FORMAT = "sns-given-1"
@@ -67,7 +67,7 @@ def _results(run: Path, system: str, models: dict) -> dict[str, str]:
         for pattern in patterns:
             paths = sorted((run / system).glob(pattern))
             if not paths and pattern not in OPTIONAL:
-                raise missing(run / system / pattern)
+                raise UserError(f"{run / system}: holds no {pattern}; run `snakemake` to its end, then collect the run")
             kinds |= {str(path.relative_to(run)): kind for path in paths if kind != "models" or path.stem in models}
     return kinds
 
@@ -90,15 +90,17 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     """Collect a finished run into a folder from which other runs can take its results.
 
     If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew.
-    Raises UserError for a run that is not finished, that itself used such a folder, whose models do not fit its data,
-    or whose results pass the limit without the solver's rollout, and DamagedFile for a file that is not what its record
-    says.
+    Raises UserError for a listing of another name, for a folder that holds results of a run, for a run that is not
+    finished, that itself used such a folder, whose models do not fit its data, or whose results pass the limit without
+    the solver's rollout, and DamagedFile for a file that is not what its record says.
 
     `run`: the folder of the run.
     `output`: the listing `given.json` in the new folder.
     `megabytes`: limit of the results for further use.
     """
     run, folder = Path(run), Path(output).parent
+    if Path(output).name != GALLERY:
+        raise UserError(f"{output}: the listing of a folder is called {GALLERY}; give {folder / GALLERY}")
     record = _record_of(run)
     configuration = record.pop("configuration")
     kinds = {}
@@ -109,6 +111,9 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
             check_model(run / system / "models" / f"{model}.safetensors", manifest)
         kinds |= _results(run, system, described["models"])
     hold(run / name for name in kinds)
+    for name in kinds:
+        if record_path(folder / name).exists():
+            raise UserError(f"{folder / name}: is a result of a run, which would be replaced; name a folder of its own")
     if output.exists():
         for name in read_json(output)["files"]:
             (folder / name).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import itertools
 import math
 import numbers
 import operator
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,12 +24,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+from sns_core.data.coordinates import numbers_of
 from sns_core.data.emulation import Emulation
 from sns_core.data.fitting import placed
 from sns_core.data.frames import open_members
 from sns_core.data.pairs import true_frames
 from sns_core.data.shards import read_manifest
-from sns_core.device import select_device
+from sns_core.device import precision_on, select_device
 from sns_core.errors import UserError
 from sns_core.evaluation.lyapunov import lyapunov_exponents, step_map
 from sns_core.files import hold, read_json, read_tensors
@@ -44,9 +46,11 @@ from sns_core.record import read_run
 from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.streams import MemberStreams, generator
 from sns_core.systems import System
+from sns_core.units import conversion
 
 AXES = ("member", "layer", "y", "x")
 ROUNDING = 1e-5  # of frames in standard deviations
+SMALLEST, LARGEST = 1e-5, 0.1  # disturbance, in standard deviations: single precision rounds smaller ones off
 
 
 def load(
@@ -72,6 +76,10 @@ def load(
     missing or damaged.
     """
     threads = _whole(threads, "threads", 1)
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"path: {path!r} is no path; give the folder of a run, or the file of an exported method")
+    if not isinstance(compile, bool):
+        raise UserError(f"compile: {compile!r} is neither True nor False")
     path, exported = Path(path), Path(path).suffix == ".safetensors"
     origin = _exported(path, method, system) if exported else _method_of_run(path, method or "sns", system)
     return Emulator(origin, Hardware(select_device(str(device)), precision or origin.precision, compile), threads)
@@ -208,7 +216,7 @@ class Emulator:
     def __init__(self, origin: MethodOfRun | PortableMethod, hardware: Hardware, threads: int):
         self.origin, self.folder, self.method = origin, origin.path, origin.name
         self.options, self.card = origin.options, origin.card
-        self._device, self._threads = hardware.device, threads
+        self._device, self._precision, self._threads = hardware.device, hardware.precision, threads
         self.emulation = origin.emulation()
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
@@ -319,10 +327,11 @@ class Emulator:
         """Return the `count` largest Lyapunov exponents, per unit of time, and their standard errors, each (count,).
 
         `x0`: one state, as `rollout` takes it, on the attractor; `steps`: emulator steps, after `settling` more.
-        `size`: root mean square of the disturbances that are carried along, in standard deviations of the data. All
-        disturbed states get the same random numbers. Load the emulator with precision="float32": bfloat16 rounds such
-        disturbances off. Raises UserError for the solver, which `benchmarks/lyapunov.py` measures, for a method that
-        carries more than a frame on, for numbers out of their range, and for an x0 that does not fit.
+        `size`: root mean square of the disturbances that are carried along, in standard deviations of the data, from
+        1e-5 to 0.1. All disturbed states get the same random numbers. Load the emulator with precision="float32":
+        bfloat16 rounds such disturbances off. Raises UserError for networks in bfloat16, for the solver, which
+        `benchmarks/lyapunov.py` measures, for a method that carries more than a frame on, for numbers out of their
+        range, and for an x0 that does not fit.
         """
         if not isinstance(self._method, FrameMethod):
             raise UserError(f"{self.method}: its state is no frame; benchmarks/lyapunov.py measures solvers")
@@ -330,8 +339,18 @@ class Emulator:
         settling, directions = _whole(settling, "settling", 0), math.prod(self.grid)
         if count > directions:
             raise UserError(f"count: {count} exceeds the {directions} numbers of a frame, which has as many exponents")
-        if not (isinstance(size, numbers.Real) and 0 < size < math.inf):
+        if isinstance(size, bool) or not (isinstance(size, numbers.Real) and 0 < size < math.inf):
             raise UserError(f"size: {size!r} is no positive number; take one small against 1, such as 1e-3")
+        if not SMALLEST <= size <= LARGEST:
+            raise UserError(
+                f"size: {size!r} is not from {SMALLEST:g} to {LARGEST:g}: smaller disturbances are rounded off, larger ones "
+                "are not small; take one such as 1e-3"
+            )
+        if self.options["models"] and precision_on(self._device, self._precision) == "bfloat16":
+            raise UserError(
+                f"{self.method}: its networks compute in bfloat16, which rounds the disturbances off; load it with "
+                'precision="float32"'
+            )
         states = self._states(x0)
         if len(states) > 1:
             raise UserError(f"x0: holds {len(states)} states; give one of them, x0[:1]")
@@ -431,14 +450,22 @@ class Emulator:
         if isinstance(x0, xr.DataArray):
             return self._values_by_name(x0)
         if isinstance(x0, torch.Tensor):
-            x0 = x0.detach().cpu().resolve_conj().resolve_neg()  # numpy has no such views
-            return (x0.float() if x0.dtype == torch.bfloat16 else x0).numpy()
+            return self._values_of_tensor(x0)
         if np.ma.is_masked(x0):
             raise UserError("x0: has masked values; fill them first (x0.filled(...))")
         try:
             return np.asarray(x0)
         except ValueError as error:
             raise UserError(f"x0: is no array ({error})") from None
+
+    def _values_of_tensor(self, x0: torch.Tensor) -> np.ndarray:
+        """The values of a tensor. UserError for one that holds none, or no plain numbers."""
+        try:
+            x0 = x0.detach().cpu().resolve_conj().resolve_neg()  # numpy has no such views
+            return (x0.float() if x0.dtype == torch.bfloat16 else x0).numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, of 8 bits, quantized, on the device "meta"
+            kind = f"{str(x0.layout).removeprefix('torch.')}, {str(x0.dtype).removeprefix('torch.')}, on {x0.device}"
+            raise UserError(f"x0: a tensor ({kind}) is no array ({error}); give a dense one of float32") from None
 
     def _values_by_name(self, x0: xr.DataArray) -> np.ndarray:
         """Values (member, layer, y, x) of a DataArray, layers in the system's order, points from 0 on.
@@ -448,11 +475,11 @@ class Emulator:
         names = ", ".join(AXES)
         if [dim for dim in x0.dims if dim not in AXES] or not {"y", "x"} <= set(x0.dims):
             raise UserError(f"x0: has the dimensions {', '.join(map(str, x0.dims))}; name them {names} (x0.rename)")
-        units = x0.attrs.get("units", self.units)
-        if units != self.units:
+        units = x0.attrs.get("units")
+        if units not in (None, "") and conversion(str(units), self.units) != 1:  # without units: the emulator's
             raise UserError(f"x0: is in {units!r}, this emulator works in {self.units!r}; convert it first")
         for axis in ("y", "x"):
-            if axis in x0.coords and x0.sizes[axis] > 1 and float(x0[axis][1]) < float(x0[axis][0]):
+            if axis in x0.coords and (np.diff(numbers_of("x0", x0[axis])[:2]) < 0).any():
                 raise UserError(f"x0: its coordinate {axis!r} descends; sort it first (x0.sortby({axis!r}))")
         x0 = x0.expand_dims([axis for axis in AXES if axis not in x0.dims]).transpose(*AXES)
         if x0.shape[1:] == self.state_grid:

@@ -35,7 +35,11 @@ def settle_model(where: str, spec: dict) -> dict:
     name = plugins.objective_class(spec["objective"])
     options = plugins.build_options(name)
     plugins.files_behind(name)
-    return _settle(where, spec, options, MODEL_KEYS, "objective", "a model with the objective")
+    settled = _settle(where, spec, options, MODEL_KEYS, "objective", "a model with the objective")
+    if plugins.is_own(spec["objective"]):
+        needed = ("network_arguments", "build", "__call__")
+        plugins.check_class(name, "objective", "sns_core.training.objectives.Objective", needed)
+    return settled
 
 
 def _settle(

@@ -149,11 +149,19 @@ def _name_checked(where: str):
 
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
+        plugins.check_class(
+            name, "system", "sns_core.systems.base.System", ("initial_state", "velocity", "step|steps"), derived=True
+        )
         taken = plugins.parameters(name)
         plugins.files_behind(name)
     if taken is None:
         return
     accepted, required = taken
+    for key in ("dtype", "device"):
+        if key not in accepted:
+            raise ConfigurationError(
+                f"{where}.class: the __init__ of {name} takes no {key!r}, which the stages pass; add it"
+            )
     for key in solver:
         if key not in accepted:
             raise ConfigurationError(f"{where}: {name} takes no {key!r}{nearest(key, accepted)}")
@@ -167,6 +175,7 @@ def _check_user_metrics(names: list[str]) -> None:
         with _name_checked("metrics.user"):
             plugins.definition(name)
             plugins.files_behind(name)
+            plugins.check_metric(name)
     config_checks.check_metric_names(names)
 
 
@@ -298,6 +307,9 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         plugins.files_behind(plugins.class_of(kind))
     _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
     spec |= settle_options(where, spec, options)
+    if plugins.is_own(kind):
+        with _name_checked(f"{where}.kind"):
+            plugins.check_class(kind, "method", "sns_core.methods.base.Method", ("start", "step", "build"))
     leads = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
         if lead not in leads:

@@ -12,7 +12,7 @@ from sns_core.data.attributes import described
 from sns_core.data.emulation import Emulation
 from sns_core.data.segments import CHUNK, open_segments
 from sns_core.errors import UserError
-from sns_core.files import whole_file, whole_folder
+from sns_core.files import hold, whole_file, whole_folder
 from sns_core.record import read_run
 
 
@@ -30,18 +30,26 @@ def write_rollout(run: Path, method: str, system: str | None, output: Path) -> s
 def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Dataset:
     """Return the frames of a rollout of a finished run, lazily: one variable (member, time, layer, y, x) in physical units.
 
-    Raises UserError for a folder without a finished run, or without this system or rollout.
+    Raises UserError for a folder without a finished run, or without this system or rollout, and for a rollout that lacks
+    steps or members, and DamagedFile for a segment that is not what its record says.
     """
-    systems = list(read_run(run)["systems"])
+    run = Path(run)
+    record = read_run(run)
+    systems = list(record["systems"])
     if system is None and len(systems) > 1:
         raise UserError(f"{run}: holds several systems; give --system, one of {', '.join(systems)}")
+    if system not in (None, *systems):
+        raise UserError(f"{run}: no system {system!r}; it has {', '.join(systems)}")
     folder = run / (systems[0] if system is None else system)
     segments = sorted((folder / "rollouts" / method).glob("*/segment_*.nc"))
     if not segments:
         names = ", ".join(sorted(path.name for path in (folder / "rollouts").glob("*"))) or "none"
         raise UserError(f"{folder}: holds no rollout of {method!r}; it has {names}")
     flow = Emulation.read(folder / "shards" / "manifest.json").build_system()
-    frames = open_segments(segments, flow.variable)[0][flow.variable].drop_attrs()
+    hold(segments)
+    frames, statistics = open_segments(segments, flow.variable)
+    _check_whole(folder / "rollouts" / method, statistics, *_size_of(record, folder.name, method))
+    frames = frames[flow.variable].drop_attrs()
     for axis, mirror in zip("yx", flow.mirrored, strict=True):
         if mirror:  # the second half is the mirror image of the first
             frames = frames.isel({axis: slice(frames.sizes[axis] // 2)})
@@ -49,6 +57,28 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
         frames = frames + xr.DataArray(np.asarray(flow.offset, np.float32), dims="layer")
     dataset = frames.to_dataset(name=flow.variable).assign_attrs(method=method, system=folder.name)
     return described(dataset, flow, title=f"{folder.name}: rollout of {method}", stage="export")
+
+
+def _size_of(record: dict, system: str, method: str) -> tuple[int, int]:
+    """Return how many members and steps the rollout of a method has by the record of its run."""
+    configuration = record["configuration"]
+    block = configuration["systems"][system].get("override", {}).get("rollout", {})
+    rollout = {**configuration["rollout"], **block}
+    options = record["systems"][system].get("methods", {}).get(method, {})
+    return rollout["members"], options.get("steps", rollout["steps"])
+
+
+def _check_whole(folder: Path, statistics: xr.Dataset, members: int, steps: int) -> None:
+    """Raise UserError for a rollout without some of the first `steps` steps, or with fewer than `members` members."""
+    numbers, count = statistics["step"].values, statistics.sizes["member"]
+    if len(numbers) < steps or not np.array_equal(numbers, np.arange(1, len(numbers) + 1)):
+        lacks = np.setdiff1d(np.arange(1, steps + 1), numbers)
+        what = f"step {lacks[0]}" if len(lacks) else "a segment"
+    elif count < members:
+        what = f"{members - count} of its {members} members"
+    else:
+        return
+    raise UserError(f"{folder}: lacks {what}; the same `snakemake` call again makes what is missing")
 
 
 def _blocks(frames: xr.DataArray):

@@ -60,7 +60,9 @@ class PortableMethod:
 
     @classmethod
     def read(cls, path: Path) -> "PortableMethod":
-        """Read a file that `write` wrote. Raises UserError for any other file, and for a damaged one."""
+        """Read a file that `write` wrote. Raises UserError for any other file, a missing and a damaged one."""
+        if not Path(path).exists():
+            raise UserError(f"{path}: missing; write it by python -m sns_core export RUN METHOD --output {path}")
         try:
             tensors, note = read_tensors(path)
         except DamagedFile as error:

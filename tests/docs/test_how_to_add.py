@@ -185,3 +185,48 @@ def test_a_mistake_in_a_users_file_is_one_line(root, folder, config, monkeypatch
     with pytest.raises(ConfigurationError) as caught:
         validate(config)
     assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+# What a user writes by mistake in a file of a page: the file, the text, its replacement, and words of the message.
+SLIPS = {
+    "a function": (
+        "surface.py", "class SurfaceFlow(System):", "def SurfaceFlow(): ...\n\n\nclass Rest(System):",
+        "is a function, and a system is a class",
+    ),
+    "no base": ("surface.py", "(System)", "", "is no system; derive it from sns_core.systems.System"),
+    "no velocity": ("surface.py", "def velocity", "def speed", "defines no velocity, which every system needs"),
+    "no step": ("surface.py", "def step", "def advance", "defines no step or steps, which every system needs"),
+    "no device": ("surface.py", "dtype, device):", "dtype, device=None):", None),
+    "no dtype": ("surface.py", "forcing, dtype, device):", "forcing, device):", "takes no 'dtype', which the stages pass"),
+    "no class method": ("kept.py", "    @classmethod\n", "", "its build is no class method; write @classmethod above it"),
+    "no start": (
+        "kept.py", "KeptSpectrum(Surrogate):", 'KeptSpectrum:\n    needs = {"surrogate": ("pointwise",)}\n',
+        "defines no start, which every method needs",
+    ),
+    "no call": ("likelihood.py", "def __call__", "def loss", None),
+    "no system for a metric": (
+        "gradients.py", "extreme(frames, system)", "extreme(frames)", "takes frames; a metric is called with two arguments",
+    ),
+    "a metric with a default": ("gradients.py", "extreme(frames, system)", "extreme(frames, system, power=2)", None),
+    "a class as a metric": ("gradients.py", "def extreme(frames, system)", "class extreme", "is a class, and a metric is a function"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_in_a_users_class_or_function_is_one_line_before_anything_runs(
+    folder, config, tmp_path, monkeypatch, slip
+):
+    name, text, replacement, message = SLIPS[slip]
+    for path in folder.glob("*.py"):
+        content = path.read_text()
+        assert path.name != name or text in content
+        (tmp_path / path.name).write_text(content.replace(text, replacement, 1) if path.name == name else content)
+    monkeypatch.chdir(tmp_path)
+    for overlay in ("surface", "likelihood", "kept", "gradients"):
+        merge(config, yaml.safe_load((folder / f"{overlay}.yaml").read_text()))
+    if message is None:  # the class has the rest from its base
+        validate(config)
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        validate(config)
+    assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)

@@ -83,6 +83,9 @@ MISTAKES = {
     ),
     "more states than the run kept": lambda x0: sns_core.load(FLOW).initial_state(members=50),
     "exponents of several states": lambda x0: sns_core.load(FLOW).lyapunov_exponents(np.stack([x0, x0])[:, None], 1, 2),
+    "exponents of networks in bfloat16": lambda x0: sns_core.load(FLOW, precision="bfloat16").lyapunov_exponents(
+        x0, 1, 2
+    ),
     "a device that is neither a CPU nor an NVIDIA GPU": lambda x0: sns_core.load(FLOW, device="mps"),
     "steps that `every` does not divide": lambda x0: sns_core.load(FLOW).rollout(x0, steps=10, every=4),
 }

@@ -50,6 +50,13 @@ def test_words_are_converted_to_the_types_of_the_annotations():
             "neither true nor",
         ),
         (["--name", "x", "y", "--count", "1", "--spec", "{}", "--files", "a", "--pair", "[]"], "takes one value"),
+        (["--files", "a", "--files", "b"], "--files stands twice"),
+        (["--count", "three"], "--count: 'three' is no whole number"),
+        (["--scale", "1,5"], "--scale: '1,5' is no number"),
+        (["--spec", "{a: 1}"], "--spec: '{a: 1}' is no JSON"),
+        (["--pair", "{}"], "--pair: {} is no list"),
+        (["--from-json", "{name: x}"], "--from-json: '{name: x}' is no JSON"),
+        (["--from-json", "[1]"], r"--from-json: \[1\] gives no argument a value"),
     ],
 )
 def test_wrong_words_are_refused(words, message):
@@ -91,6 +98,28 @@ def test_mistakes_end_as_one_line(capsys, tmp_path):
     assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith("shard_dataset: ") and missing in error[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--threads", "two"], "--threads: 'two' is no whole number of at least 1"),
+        (["--threads"], "--threads: no value follows"),
+        (["--threads", "0"], "--threads: '0' is no whole number of at least 1"),
+        (["--threads", "1", "--threads", "2"], "--threads stands twice"),
+        (["--log", "--threads", "1"], "--log: no value follows"),
+        (["--log", "{here}/file/a.log"], "file"),
+        (["@{here}/none"], "@{here}/none: the file cannot be read (No such file or directory)"),
+        (["@{here}/open"], "@{here}/open: its words cannot be told apart (No closing quotation)"),
+    ],
+)
+def test_mistakes_in_words_that_any_stage_takes_end_as_one_line(capsys, tmp_path, words, reason):
+    (tmp_path / "file").touch()
+    (tmp_path / "open").write_text("--output 'a.html")
+    words, reason = [word.format(here=tmp_path) for word in words], reason.format(here=tmp_path)
+    assert main(["compare", *words]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compare: ") and reason in line
 
 
 def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(capsys, monkeypatch):

@@ -149,6 +149,8 @@ def test_a_state_stands_where_its_coordinates_say(state):
         ({"x": np.arange(16) + 0.5}, "x0: the points of 'x' are 1 apart"),
         ({"y": 2.0 * np.arange(8) + 1}, "x0: the points of 'y' begin at 1, between .* interpolate"),
         ({"y": [0, 2, 4, 6, 8, 10, 12, 15]}, "x0: the points of 'y' are not evenly spaced"),
+        ({"y": list("abcdefgh")}, "x0: the coordinate 'y' holds a, b, c, …; it needs finite numbers"),
+        ({"x": np.datetime64("2000-01-01") + np.arange(16)}, "x0: the points of 'x' are .* apart"),
     ],
 )
 def test_a_state_of_other_layers_or_points_is_one_line(state, coordinates, words):
@@ -162,6 +164,16 @@ def test_a_stream_does_not_see_what_happens_to_its_state_afterwards(state):
     stream = Emulator(Still(), Hardware(), 1).stream(values)
     values += 100
     np.testing.assert_allclose(next(stream)[1], state.values, rtol=1e-6)
+
+
+def test_what_is_no_path_and_a_file_that_is_not_there_are_one_line(tmp_path):
+    path = tmp_path / "none.safetensors"
+    with pytest.raises(UserError, match=f"{path}: missing; write it by python -m sns_core export RUN METHOD --output"):
+        load(path)
+    with pytest.raises(UserError, match="path: None is no path"):
+        load(None)
+    with pytest.raises(UserError, match="compile: 'no' is neither True nor False"):
+        load(path, compile="no")
 
 
 def test_a_file_of_one_method_has_no_system_to_choose(tmp_path):
@@ -192,6 +204,9 @@ def test_frame_0_has_nothing_that_no_frame_of_the_system_has(state):
         ({"settling": -1}, "settling: -1 is not a whole number of at least 0"),
         ({"size": 0}, "size: 0 is no positive number"),
         ({"size": float("nan")}, "size: nan is no positive number"),
+        ({"size": True}, "size: True is no positive number"),
+        ({"size": 1e-6}, "size: 1e-06 is not from 1e-05 to 0.1: smaller disturbances are rounded off"),
+        ({"size": 1}, "size: 1 is not from 1e-05 to 0.1"),
         ({"members": 3}, r"x0: holds 3 states; give one of them, x0\[:1\]"),
     ],
 )
@@ -203,6 +218,38 @@ def test_exponents_of_numbers_that_do_not_fit_are_one_line(state, change, words)
     assert "\n" not in str(caught.value)
     exponents, _ = emulator.lyapunov_exponents(state.values, **arguments)
     assert exponents == pytest.approx([0], abs=1e-3), "in a flow that stands still a disturbance stays"
+
+
+def test_exponents_are_not_measured_where_bfloat16_rounds_the_disturbances_off(state):
+    origin = Still()
+    origin.options = {"kind": "pointwise", "models": {"surrogate": "pointwise"}}
+    with pytest.raises(UserError, match=r'still: its networks compute in bfloat16.* load it with precision="float32"'):
+        Emulator(origin, Hardware(precision="bfloat16"), 1).lyapunov_exponents(state.values, 1, 2)
+    Emulator(origin, Hardware(precision="float32"), 1).lyapunov_exponents(state.values, 1, 2)
+
+
+@pytest.mark.parametrize("units", ["m s-2", "m/s^2", "metre / s / s", "", None])
+def test_a_state_in_the_emulators_units_may_write_them_differently(state, units):
+    still = Emulator(Still(units="m s-2"), Hardware(), 1)
+    frames = still.rollout(state.assign_attrs(units=units), 1)
+    np.testing.assert_allclose(frames[still.system.variable].values[:, 0], state.values, rtol=1e-6)
+    for others in ("km s-2", "m s-1", "m"):
+        with pytest.raises(UserError, match=f"x0: is in '{others}', this emulator works in 'm s-2'; convert it first"):
+            still.rollout(state.assign_attrs(units=others), 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.to_sparse(),
+        lambda values: values.to(torch.float8_e4m3fn),
+        lambda values: values.to("meta"),
+    ],
+)
+def test_a_tensor_that_is_no_array_of_numbers_is_one_line(state, change):
+    with pytest.raises(UserError, match=r"x0: a tensor \(.*\) is no array .*give a dense one of float32") as caught:
+        first_frame(change(torch.from_numpy(state.values)))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_state_may_be_a_view_that_numpy_does_not_have(state):

@@ -8,12 +8,14 @@ import torch
 import xarray as xr
 
 from sns_core.data.segments import CHUNK
+from sns_core.errors import UserError
 from sns_core.metrics import kinetic_energy_spectrum, rate_of_change, spectrum_error, temporal_correlation
 from sns_core.metrics.distances import BINS, CENTRES, wasserstein
 from sns_core.metrics.distributions import component_scales, histogram
 from sns_core.metrics.rollout_metrics import spectrum_error_interval, zonal_velocity
 from sns_core.metrics.spectra import shell_wavenumbers
 from sns_core.metrics.temporal import centred, lagged_correlation, space_time_correlation
+from sns_core.metrics.user_metrics import measured_by_user
 from sns_core.systems import KolmogorovFlow
 
 
@@ -241,3 +243,58 @@ def test_zonal_velocity_is_that_of_a_shear_flow_whatever_rides_on_it():
     assert velocity.dims == ("member", "time", "layer", "y")
     expected = speed[:, None] * torch.sin(2 * x)
     assert np.allclose(velocity.values[0, :, 0], expected.numpy(), atol=1e-5)
+
+
+METRICS = """
+import torch
+
+def in_place(frames, system):
+    frames -= 100
+    return frames.mean((-2, -1))
+
+def mean(frames, system):
+    return frames.mean((-2, -1))
+
+def half(frames, system):
+    return frames.mean((-2, -1)).half()
+
+def learnt(frames, system):
+    return (torch.nn.Parameter(torch.ones(1)) * frames).mean((-2, -1))
+
+def listed(frames, system):
+    return frames.mean((-2, -1)).tolist()
+
+def nothing(frames, system):
+    frames.mean((-2, -1))
+
+def one(frames, system):
+    return float(frames.mean())
+
+def complex_numbers(frames, system):
+    return torch.fft.fft2(frames)[..., 1, 1]
+
+def failing(frames, system):
+    return frames[:, 0] @ torch.ones(3)
+"""
+
+
+def test_a_users_metric_returns_real_numbers_and_leaves_the_frames_as_they_are(tmp_path, monkeypatch):
+    (tmp_path / "of_a_user.py").write_text(METRICS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    values = np.random.default_rng(0).normal(size=(5, 1, 8, 8)).astype(np.float32)
+    members = [xr.DataArray(values.copy(), dims=("time", "layer", "y", "x"), coords={"time": np.arange(5.0)})]
+    names = [f"of_a_user.{name}" for name in ("in_place", "mean", "half", "learnt", "listed")]
+    measured = measured_by_user(names, members, None)
+    assert {str(series.dtype) for series in measured.values()} == {"float32", "float64"}
+    for name in ("mean", "half", "learnt", "listed"):
+        np.testing.assert_allclose(measured[name].values[0], values.mean((-2, -1)), atol=1e-3)
+    for name, words in {
+        "nothing": r"of_a_user\.nothing returns shape \(\) for frames \(5, 1, 8, 8\)",
+        "one": r"returns shape \(\)",
+        "complex_numbers": "returns values of the type complex64; it must return real numbers",
+        "failing": r"fails for frames \(5, 1, 8, 8\), in line \d+ of of_a_user\.py: RuntimeError: ",
+    }.items():
+        with pytest.raises(UserError, match=f"metrics.user: .*{words}") as caught:
+            measured_by_user([f"of_a_user.{name}"], members, None)
+        assert "\n" not in str(caught.value)

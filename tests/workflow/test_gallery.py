@@ -237,6 +237,22 @@ def test_an_unfinished_run_and_a_run_of_reused_results_are_not_collected(finishe
         collect_run(run=run, output=tmp_path / "gallery/given.json")
 
 
+def test_a_run_is_not_collected_into_a_folder_of_results(finished, tmp_path):
+    run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    with pytest.raises(UserError, match="is a result of a run, which would be replaced; name a folder of its own"):
+        collect_run(run=run, output=run / "given.json", megabytes=1e-3)
+    with pytest.raises(
+        UserError, match=r"other\.json: the listing of a folder is called given\.json; give .*given\.json"
+    ):
+        collect_run(run=run, output=tmp_path / "gallery/other.json")
+    shutil.rmtree(run / "kolmogorov/rollouts/solver/0-1")
+    with pytest.raises(UserError, match=r"holds no rollouts/solver/\*/segment_\*\.nc; run `snakemake` to its end"):
+        collect_run(run=run, output=tmp_path / "gallery/given.json")
+    for path, content in before.items():
+        assert "solver/0-1" in str(path) or path.read_bytes() == content
+
+
 def test_the_gallery_of_this_repository_is_complete_and_valid(root, config, monkeypatch):
     monkeypatch.chdir(root)
     for path in root.glob("gallery/*/config.json"):

@@ -70,7 +70,7 @@ def test_a_stream_gives_the_frames_of_the_rollout_one_by_one(emulator):
 
 
 def test_lyapunov_exponents_of_a_method_are_the_same_for_the_same_seed(run):
-    emulator = sns_core.load(run, method="sns", device="cpu")
+    emulator = sns_core.load(run, method="sns", device="cpu", precision="float32")
     x0 = emulator.initial_state(members=1)
     exponents, errors = emulator.lyapunov_exponents(x0, 2, 12, settling=8)
     assert exponents.shape == (2,) and np.isfinite(exponents).all() and (errors > 0).all()

@@ -12,8 +12,8 @@ import torch
 
 import sns_core
 from sns_core.__main__ import main
-from sns_core.errors import UserError
-from sns_core.export import export
+from sns_core.errors import DamagedFile, UserError
+from sns_core.export import export, open_rollout
 from sns_core.files import read_json, record_path, write_json
 from sns_core.streams import MemberStreams
 
@@ -113,7 +113,25 @@ def test_what_cannot_go_out_is_one_line(run, tmp_path):
         with pytest.raises(UserError, match=words) as caught:
             export(run, method, output=tmp_path / f"a.{suffix}")
         assert "\n" not in str(caught.value)
+    for suffix in ("zarr", "safetensors"):
+        with pytest.raises(UserError, match="no system 'kolmogrov'"):
+            export(run, "sns", output=tmp_path / f"a.{suffix}", system="kolmogrov")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("segment", [0, 1])
+def test_a_rollout_that_lacks_a_segment_or_has_an_altered_one_does_not_go_out(run, tmp_path, segment):
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    assert open_rollout(copied, "sns").sizes["time"] == 31
+    assert open_rollout(str(copied), "sns_clean").sizes["time"] == 11
+    path = copied / f"kolmogorov/rollouts/sns/0-1/segment_000{segment}.nc"
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(UserError, match=f"rollouts/sns: lacks step {30 * segment + 1}; the same `snakemake` call"):
+        open_rollout(copied, "sns")
+    path.write_bytes(content[:-100] + bytes([content[-100] ^ 1]) + content[-99:])
+    with pytest.raises(DamagedFile, match="not what its job wrote"):
+        open_rollout(copied, "sns")
 
 
 def test_a_file_that_holds_no_method_is_one_line(run, tmp_path):
