@@ -101,7 +101,7 @@ class CalibratedRefinement(BalancedMethod):
         level = torch.tensor(calibration.level)
         self.signal, self.sigma = float(self.schedule.signal(level)), float(self.schedule.sigma(level))
         completed = calibration.residual if self.completes else torch.zeros_like(calibration.balance)
-        self.completion = (self.sigma**2 + self.signal**2 * completed).sqrt()
+        self.completion = self.signal**2 * completed
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]
@@ -123,7 +123,7 @@ class CalibratedRefinement(BalancedMethod):
         both (B, C, m, m) in the coordinates of the diffusion, and the levels (B, 2) at which the pairs stood.
         """
         departure = self.calibration.departure
-        noised = self.signal * z_next + scale_shells(noise, self.completion)
+        noised = self.signal * z_next + self.shell_noise(self.completion, noise, self.sigma)
         z, levels = self.clean_estimate(z_prev, noised, anchor, streams)
         if departure is not None:
             z = z_next + scale_shells(z - z_next, departure)

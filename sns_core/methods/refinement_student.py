@@ -89,7 +89,7 @@ class RefinementDistillationObjective(DenoiserObjective):
             for _ in range(steps):
                 z, _ = self.draw(network, frame, white_noise(), anchor)
                 if self.teacher.returned is not None:
-                    z = z + scale_shells(white_noise(), self.teacher.returned)
+                    z = z + self.teacher.shell_noise(self.teacher.returned, white_noise())
                 frame = self.teacher.frames.admissible(self.colour.unwhiten(z))
             # A student that has learnt little may lose the flow on its way.
             alive = frame.abs().flatten(1).amax(1) <= LOST_BEYOND
