@@ -1,5 +1,7 @@
 """The balance of shells: what a method that feeds on its own estimates gives back to each of them."""
 
+from dataclasses import replace
+
 import torch
 
 from sns_core.diffusion import Denoiser, NoiseSchedule
@@ -46,7 +48,10 @@ class BalancedMethod(DenoisingMethod):
 
     @property
     def calibration(self) -> Calibration:
-        """The measurements that the steps follow; a new value replaces all of them. UserError where there are none yet."""
+        """The measurements that the steps follow, without those that an option leaves out.
+
+        A new value replaces all of them. Raises UserError where there are none yet.
+        """
         if self._calibration is None:
             raise UserError(
                 f"{type(self).__name__}: has no calibration, which its steps follow; give calibration=, or call calibrate first"
@@ -55,8 +60,12 @@ class BalancedMethod(DenoisingMethod):
 
     @calibration.setter
     def calibration(self, calibration: Calibration) -> None:
-        self._calibration = calibration
-        self.follow(calibration)
+        self._calibration = self.in_use(calibration)
+        self.follow(self._calibration)
+
+    def in_use(self, calibration: Calibration) -> Calibration:
+        """Return a calibration without the parts that the method's options leave out."""
+        return calibration if self.balances else replace(calibration, balance=torch.zeros_like(calibration.balance))
 
     def follow(self, calibration: Calibration) -> None:
         """Take from a calibration what the steps use."""

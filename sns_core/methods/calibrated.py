@@ -16,6 +16,8 @@ R, s1, the factor of the departure and the balance are measured by `evaluation.c
 All of this takes place in the coordinates of the diffusion, per channel and wavenumber shell.
 """
 
+from dataclasses import replace
+
 import torch
 
 from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule
@@ -95,6 +97,11 @@ class CalibratedRefinement(BalancedMethod):
         """Follow the spectra (C, K) of the surrogate's error and of the data; no power is given back yet."""
         level = least_level(self.schedule, residual) if self.level is None else self.level
         self.calibration = Calibration(level, residual, power, torch.zeros_like(residual))
+
+    def in_use(self, calibration: Calibration) -> Calibration:
+        level = calibration.level if self.level is None else self.level
+        departure = calibration.departure if self.matches_departure else None
+        return replace(super().in_use(calibration), level=level, departure=departure)
 
     def follow(self, calibration: Calibration) -> None:
         super().follow(calibration)

@@ -87,6 +87,26 @@ def test_a_method_that_is_not_calibrated_yet_makes_no_step(oracle, pairs, stream
         method.step(method.start(pairs[0]), streams.at(1))
 
 
+@pytest.mark.parametrize(
+    ("option", "change"),
+    [
+        ({"balance": False}, {"balance": torch.zeros_like(SHELLS)}),
+        ({"match_departure": False}, {"departure": None}),
+        ({"level": 9}, {"level": 9}),
+    ],
+)
+def test_an_option_leaves_its_part_out_of_a_calibration_that_holds_it(method, oracle, pairs, streams, option, change):
+    balance, departure = 0.1 * method.calibration.residual, torch.full_like(SHELLS, 0.5)
+    whole = replace(method.calibration, balance=balance, departure=departure)
+    expected = replace(whole, **change)
+    control = CalibratedRefinement(method.surrogate, oracle, SCHEDULE, condition_level=0, calibration=whole, **option)
+    frames = [control.step(control.start(pairs[0]), streams.at(1))[0]["frame"]]
+    for calibration in (expected, whole):
+        method.calibration = calibration
+        frames.append(method.step(method.start(pairs[0]), streams.at(1))[0]["frame"])
+    assert torch.equal(frames[0], frames[1]) and not torch.allclose(frames[0], frames[2])
+
+
 def test_a_completed_start_and_the_power_given_back_keep_the_law_of_the_pair(method, pairs, power, streams):
     method.calibration = replace(method.calibration, balance=posterior_power(method.calibration))
     carry, record = method.step(method.start(pairs[0]), streams.at(1))
