@@ -4,7 +4,7 @@ A surrogate trained on the mean square gives the conditional mean f of the next 
 orthogonal to f and has the power spectrum R(K). So f is no noisy x_t. It lacks the power R, and it looks cleaner than
 any true frame. One step from x_{t-1}:
 
-    1. candidate f = surrogate(x_{t-1})
+    1. candidate f = surrogate(x_{t-1}), without what no frame of the system has
     2. completion: f times the signal of level s1, plus noise of the variance sigma^2 + signal^2 R(K). In its first two
        moments the result is a true next frame at level s1. s1 is the least level whose noise is as strong as R in every shell.
     3. level s2 of x_{t-1}: the median of the denoiser's head
@@ -112,8 +112,15 @@ class CalibratedRefinement(BalancedMethod):
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]
-        frame, record = self.refine(previous, self.surrogate(previous), self.anchors.of_step(carry, streams), streams)
+        frame, record = self.refine(previous, self.propose(previous), self.anchors.of_step(carry, streams), streams)
         return {**carry, "frame": self.frames.admissible(frame)}, record
+
+    def propose(self, previous: torch.Tensor) -> torch.Tensor:
+        """The candidates: what the surrogate makes of frames (B, C, m, m), without what no frame of the system has.
+
+        An error in a mean that all frames lack is no error of theirs: it counts neither in R nor in the level that R sets.
+        """
+        return self.frames.admissible(self.surrogate(previous))
 
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
         """Complete a candidate, estimate the clean frame and give power back; return that frame and the record.

@@ -111,7 +111,7 @@ class RefinementDistillationObjective(DenoiserObjective):
     def target(self, frame, noise, anchor) -> torch.Tensor:
         """Return the output (B, C, H, W) with which the student's next frame is its teacher's."""
         teacher = self.teacher
-        z_prev, candidate = teacher.whiten(torch.stack([frame, teacher.surrogate(frame)])).unbind(0)
+        z_prev, candidate = teacher.whiten(torch.stack([frame, teacher.propose(frame)])).unbind(0)
         z, _ = teacher.before_balance(z_prev, candidate, noise, anchor, [None] * len(frame))
         if teacher.factor is not None:
             z = scale_shells(z, teacher.factor)
