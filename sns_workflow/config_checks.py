@@ -39,6 +39,14 @@ CHANNELS = {
 }  # of the systems whose parameters do not name their layers
 # Objectives that learn with a diffusion.
 DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation", "distilled_refinement"}
+# Settings of a training that only some objectives read: the value without an effect, and these objectives.
+SURROGATES = {"pointwise", "pushforward", "dissipative"}
+READ_BY = {
+    "unroll": (1, {*SURROGATES, "crps"}),
+    "input_noise": (0, SURROGATES),
+    "shell_weight": (0, DIFFUSED),
+    "low_condition_share": (0, {"denoiser"}),
+}
 # Kinds that walk a pair with a sampler of the configuration.
 WALKED = ("refinement", "thermalizer", "generation", "acdm")
 MOVIE_METHODS = 6  # side by side, where the configuration names none
@@ -270,6 +278,19 @@ def check_diffusion(where: str, spec: dict) -> None:
             f"{where}.diffusion: a model with the objective {spec['objective']!r} has no use for it; leave it out, or give the "
             "model another name"
         )
+
+
+def check_training(where: str, spec: dict) -> None:
+    """Check that a model sets only what its objective reads; an objective of the user's own may read anything."""
+    if spec["objective"] not in OBJECTIVES:
+        return
+    for key, (neutral, objectives) in READ_BY.items():
+        value = spec["training"].get(key, neutral)
+        if value != neutral and spec["objective"] not in objectives:
+            raise ConfigurationError(
+                f"{where}.training.{key}: {value:g} has no effect on a model with the objective {spec['objective']!r}; set it to "
+                f"{neutral}"
+            )
 
 
 def check_scales(where: str, resolved: dict) -> None:
