@@ -39,6 +39,16 @@ CHANNELS = {
 }  # of the systems whose parameters do not name their layers
 # Objectives that learn with a diffusion.
 DIFFUSED = {"denoiser", "unconditional", "acdm", "distilled_generation", "distilled_refinement"}
+# Settings of a training that only some objectives read: the value without an effect, and these objectives.
+SURROGATES = {"pointwise", "pushforward", "dissipative"}
+READ_BY = {
+    "unroll": (1, {*SURROGATES, "crps"}),
+    "input_noise": (0, SURROGATES),
+    "shell_weight": (0, DIFFUSED),
+    "low_condition_share": (0, {"denoiser"}),
+}
+# Kinds that walk a pair with a sampler of the configuration.
+WALKED = ("refinement", "thermalizer", "generation", "acdm")
 MOVIE_METHODS = 6  # side by side, where the configuration names none
 
 
@@ -270,6 +280,19 @@ def check_diffusion(where: str, spec: dict) -> None:
         )
 
 
+def check_training(where: str, spec: dict) -> None:
+    """Check that a model sets only what its objective reads; an objective of the user's own may read anything."""
+    if spec["objective"] not in OBJECTIVES:
+        return
+    for key, (neutral, objectives) in READ_BY.items():
+        value = spec["training"].get(key, neutral)
+        if value != neutral and spec["objective"] not in objectives:
+            raise ConfigurationError(
+                f"{where}.training.{key}: {value:g} has no effect on a model with the objective {spec['objective']!r}; set it to "
+                f"{neutral}"
+            )
+
+
 def check_scales(where: str, resolved: dict) -> None:
     """Check wavenumbers, grids, noise levels and channels of one system."""
     side, metrics = longer_side(resolved["emulator"]["resolution"]), resolved["metrics"]
@@ -298,6 +321,8 @@ def check_scales(where: str, resolved: dict) -> None:
         levels = denoiser.get("diffusion", {}).get("levels")
         if levels:
             _check_levels(f"methods.{name}", method, levels, metrics["diagnose"]["levels"])
+        if method["kind"] in WALKED and levels:
+            _check_walk(f"methods.{name}", method, levels)
         if method["kind"] == "refinement" and method["bookkeeping"] == "indices":
             _check_indices(f"methods.{name}", method)
 
@@ -315,6 +340,26 @@ def _check_levels(where: str, method: dict, levels: int, examined: int) -> None:
     if method["kind"] in REFINEMENTS and examined > levels + 1:
         raise ConfigurationError(
             f"metrics.diagnose.levels: {examined} exceeds the {levels + 1} noise levels, 0 included, of the denoiser of {where}"
+        )
+
+
+def _check_walk(where: str, method: dict, levels: int) -> None:
+    """Check that a path stands beside the previous frame that its name says, and that a sampler can take its steps."""
+    path, held = method.get("path"), method.get("condition_level")
+    needed = {"clean": 0, "unconditional": levels}.get(path, held)
+    if held != needed:
+        raise ConfigurationError(
+            f"{where}.path: {path!r} needs condition_level {needed}, not {shown(held)}; set it, or take fixed_condition, which holds "
+            "the previous frame at any level"
+        )
+    sampler = method["sampler"]
+    if sampler["order"] == 2 and sampler["eta"]:
+        raise ConfigurationError(
+            f"{where}.sampler.eta: {sampler['eta']:g} must be 0 with order 2, whose steps are deterministic; set it, or order to 1"
+        )
+    if sampler["order"] == 2 and method["kind"] == "acdm":
+        raise ConfigurationError(
+            f"{where}.sampler.order: 2 must be 1, because the previous frame is noised afresh before each move"
         )
 
 

@@ -39,6 +39,7 @@ def check_system(name: str, config: dict, files_must_exist: bool) -> dict:
         if model in used:
             _check_teachers(model, spec, resolved["models"])
             config_checks.check_diffusion(f"models.{model}", spec)
+            config_checks.check_training(f"models.{model}", spec)
             _check_model(f"models.{model}", spec, resolved["emulator"]["resolution"], resolved["data"]["splits"])
     for method, spec in resolved["methods"].items():
         _check_method(f"methods.{method}", spec, resolved)

@@ -137,7 +137,7 @@ def error_correlation(
 def _one_step_error(method: CalibratedRefinement, previous: torch.Tensor, true_next: torch.Tensor) -> torch.Tensor:
     """The surrogate's error (B, C, m, m) over one step from true frames, in the coordinates of the diffusion."""
     batches = zip(previous.split(BATCH), true_next.split(BATCH), strict=True)
-    return torch.cat([method.whiten(method.surrogate(x)) - method.whiten(y) for x, y in batches])
+    return torch.cat([method.whiten(method.propose(x)) - method.whiten(y) for x, y in batches])
 
 
 def departure_factor(
@@ -152,7 +152,7 @@ def departure_factor(
     with torch.no_grad():
         for first in range(0, len(previous), BATCH):
             frames, part = previous[first : first + BATCH], generators[first : first + BATCH]
-            candidate = method.surrogate(frames)
+            candidate = method.propose(frames)
             refined, _ = method.refine(frames, candidate, method.anchors.of_step(method.start(frames), part), part)
             departures.append(method.whiten(refined) - method.whiten(candidate))
     departure = mean_power(torch.cat(departures))

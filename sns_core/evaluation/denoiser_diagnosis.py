@@ -359,12 +359,12 @@ def relative_energy(energy: np.ndarray, usual: np.ndarray) -> np.ndarray:
 def first_alarm(series: np.ndarray, usual: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Step at which the running mean of each member first leaves the usual range; -1 where it never does.
 
-    `series` (T, member), `usual` (T', member'); the mean runs over ALARM_FRAMES frames. By construction no member of
-    `usual` gives an alarm. NaN, a member that is lost, is one.
+    `series` (T, member), `usual` (T', member'); the mean runs over ALARM_FRAMES frames, or over all of the shorter of the two.
+    By construction no member of `usual` gives an alarm. NaN, a member that is lost, is one.
     """
+    width = min(ALARM_FRAMES, len(series), len(usual))
 
     def smooth(values):
-        width = min(ALARM_FRAMES, len(values))
         total = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), values]), 0)
         return (total[width:] - total[:-width]) / width
 

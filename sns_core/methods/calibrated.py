@@ -4,7 +4,7 @@ A surrogate trained on the mean square gives the conditional mean f of the next 
 orthogonal to f and has the power spectrum R(K). So f is no noisy x_t. It lacks the power R, and it looks cleaner than
 any true frame. One step from x_{t-1}:
 
-    1. candidate f = surrogate(x_{t-1})
+    1. candidate f = surrogate(x_{t-1}), without what no frame of the system has
     2. completion: f times the signal of level s1, plus noise of the variance sigma^2 + signal^2 R(K). In its first two
        moments the result is a true next frame at level s1. s1 is the least level whose noise is as strong as R in every shell.
     3. level s2 of x_{t-1}: the median of the denoiser's head
@@ -15,6 +15,8 @@ any true frame. One step from x_{t-1}:
 R, s1, the factor of the departure and the balance are measured by `evaluation.calibration`; a `Calibration` holds them.
 All of this takes place in the coordinates of the diffusion, per channel and wavenumber shell.
 """
+
+from dataclasses import replace
 
 import torch
 
@@ -96,17 +98,29 @@ class CalibratedRefinement(BalancedMethod):
         level = least_level(self.schedule, residual) if self.level is None else self.level
         self.calibration = Calibration(level, residual, power, torch.zeros_like(residual))
 
+    def in_use(self, calibration: Calibration) -> Calibration:
+        level = calibration.level if self.level is None else self.level
+        departure = calibration.departure if self.matches_departure else None
+        return replace(super().in_use(calibration), level=level, departure=departure)
+
     def follow(self, calibration: Calibration) -> None:
         super().follow(calibration)
         level = torch.tensor(calibration.level)
         self.signal, self.sigma = float(self.schedule.signal(level)), float(self.schedule.sigma(level))
         completed = calibration.residual if self.completes else torch.zeros_like(calibration.balance)
-        self.completion = (self.sigma**2 + self.signal**2 * completed).sqrt()
+        self.completion = self.signal**2 * completed
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]
-        frame, record = self.refine(previous, self.surrogate(previous), self.anchors.of_step(carry, streams), streams)
+        frame, record = self.refine(previous, self.propose(previous), self.anchors.of_step(carry, streams), streams)
         return {**carry, "frame": self.frames.admissible(frame)}, record
+
+    def propose(self, previous: torch.Tensor) -> torch.Tensor:
+        """The candidates: what the surrogate makes of frames (B, C, m, m), without what no frame of the system has.
+
+        An error in a mean that all frames lack is no error of theirs: it counts neither in R nor in the level that R sets.
+        """
+        return self.frames.admissible(self.surrogate(previous))
 
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
         """Complete a candidate, estimate the clean frame and give power back; return that frame and the record.
@@ -123,7 +137,7 @@ class CalibratedRefinement(BalancedMethod):
         both (B, C, m, m) in the coordinates of the diffusion, and the levels (B, 2) at which the pairs stood.
         """
         departure = self.calibration.departure
-        noised = self.signal * z_next + scale_shells(noise, self.completion)
+        noised = self.signal * z_next + self.shell_noise(self.completion, noise, self.sigma)
         z, levels = self.clean_estimate(z_prev, noised, anchor, streams)
         if departure is not None:
             z = z_next + scale_shells(z - z_next, departure)

@@ -175,5 +175,6 @@ def build_readout(parts: Parts, options: dict) -> LevelReadout:
     """The read-out of a configuration, calibrated by the note of the denoiser where it has been."""
     probability = parts.models["denoiser"].note.get("clean_probability")  # a network that is told the levels has none
     quantile = options.get("quantile", options.get("refine_share", 0.1))
-    of_true_pairs = None if probability is None else torch.tensor(probability).expand(2, -1)
+    # In double precision: in single, a probability above 1 - 3e-8 is 1, which no frame reaches, and all would be refined.
+    of_true_pairs = None if probability is None else torch.tensor(probability, dtype=torch.float64).expand(2, -1)
     return LevelReadout(options["kind"], quantile, of_true_pairs)

@@ -89,7 +89,7 @@ class RefinementDistillationObjective(DenoiserObjective):
             for _ in range(steps):
                 z, _ = self.draw(network, frame, white_noise(), anchor)
                 if self.teacher.returned is not None:
-                    z = z + scale_shells(white_noise(), self.teacher.returned)
+                    z = z + self.teacher.shell_noise(self.teacher.returned, white_noise())
                 frame = self.teacher.frames.admissible(self.colour.unwhiten(z))
             # A student that has learnt little may lose the flow on its way.
             alive = frame.abs().flatten(1).amax(1) <= LOST_BEYOND
@@ -111,7 +111,7 @@ class RefinementDistillationObjective(DenoiserObjective):
     def target(self, frame, noise, anchor) -> torch.Tensor:
         """Return the output (B, C, H, W) with which the student's next frame is its teacher's."""
         teacher = self.teacher
-        z_prev, candidate = teacher.whiten(torch.stack([frame, teacher.surrogate(frame)])).unbind(0)
+        z_prev, candidate = teacher.whiten(torch.stack([frame, teacher.propose(frame)])).unbind(0)
         z, _ = teacher.before_balance(z_prev, candidate, noise, anchor, [None] * len(frame))
         if teacher.factor is not None:
             z = scale_shells(z, teacher.factor)

@@ -58,13 +58,13 @@ def build(tiny, roles):
 
 
 class Persistence:
-    """A surrogate that predicts no change, in plain coordinates, so that its errors are the changes of the frames."""
+    """A method whose candidate is the previous frame, in plain coordinates, so that its errors are the changes of the frames."""
 
     @staticmethod
-    def surrogate(frames):
+    def propose(frames):
         return frames
 
-    whiten = surrogate
+    whiten = propose
 
 
 @pytest.mark.parametrize("correlation", [-1.0, 0.0, 0.6, 1.0])

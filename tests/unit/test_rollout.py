@@ -700,6 +700,14 @@ def test_an_alarm_is_the_first_step_outside_the_usual_range():
     assert (first_alarm(usual, usual, step[:40]) == -1).all()
 
 
+def test_a_rollout_of_few_frames_is_held_to_means_over_as_many():
+    """Means over 4 frames wander further than means over 10, so a part of the usual series must not give an alarm."""
+    usual = np.random.default_rng(0).normal(size=(200, 4))
+    for first in range(0, 200, 4):
+        assert (first_alarm(usual[first : first + 4], usual, np.arange(4)) == -1).all()
+    assert (first_alarm(usual[:4] + 5, usual, np.arange(4)) == 3).all()
+
+
 def test_the_alarm_of_the_energy_hears_a_layer_with_small_units():
     usual = np.random.default_rng(0).uniform(0.9, 1.1, (40, 2, 2))
     energy = usual + np.array([0, 1.0]) * (np.arange(40) >= 20)[:, None, None]

@@ -65,6 +65,19 @@ UNFIT = {
     "a level above S": ("methods.sns.level", 101, "methods.sns.level: 101 exceeds the 100 noise levels"),
     "a blind level above S": ("methods.sns_published.blind", {"level": 101, "every": 2, "random": False}, "blind.level: 101 exceeds"),
     "levels that none refines": ("methods.thermalizer_of_pairs.min_level", 9, "min_level: 9 exceeds max_level 8"),
+    "a clean path from an estimated level": ("methods.sns_published.path", "clean", "path: 'clean' needs condition_level 0, not null"),
+    "an unconditional path beside a frame": (
+        "methods.sns_generation.path", "unconditional", "path: 'unconditional' needs condition_level 100, not null"
+    ),
+    "two orders with fresh noise": ("methods.sns_published.sampler", {"order": 2}, "sampler.eta: 1 must be 0 with order 2"),
+    "two orders under fresh noise": (
+        "methods.sns_generation", {"label": "ACDM", "kind": "acdm", "models": {"denoiser": "sns_white"}, "sampler": {"eta": 0, "order": 2}},
+        "methods.sns_generation.sampler.order: 2 must be 1",
+    ),
+    "noise on the input of a denoiser": ("models.sns_residual.training.input_noise", 0.1, "training.input_noise: 0.1 has no effect"),
+    "steps fed back to a denoiser": ("models.sns_residual.training.unroll", 2, "training.unroll: 2 has no effect"),
+    "low levels of a surrogate": ("models.pointwise.training.low_condition_share", 0.5, "with the objective 'pointwise'; set it to 0"),
+    "shells of a surrogate": ("models.pointwise.training.shell_weight", 1, "training.shell_weight: 1 has no effect"),
     "levels to examine": ("metrics.diagnose.levels", 102, "exceeds the 101 noise levels, 0 included"),
     "an empty label": ("methods.sns.label", " ", "methods.sns.label"),
     "a hidden label": ("methods.sns.label", "_sns", "does not begin with '_'"),

@@ -1,11 +1,14 @@
 """The read-out of noise levels from the probabilities of the two heads."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from oracles import F64
 
 from sns_core.diffusion import LevelReadout
+from sns_core.methods.refinement import build_readout
 from sns_core.streams import generator
 
 PROBABILITIES = torch.tensor([[0.05, 0.5, 0.2, 0.25], [0.3, 0.1, 0.15, 0.45]], dtype=F64)
@@ -91,6 +94,20 @@ def test_the_calibrated_readout_refines_the_set_share_of_the_held_out_pairs_for_
     assert (levels[levels > 0] == median[levels > 0]).all() and (levels > 0).any(0).all()
     # Heads must not be exchanged: with the threshold of the more certain head, the other head would refine nearly all pairs.
     assert (LevelReadout("calibrated", 0.3, quantiles.flip(0))(logits) > 0).double().mean(0)[0] > 0.9
+
+
+@pytest.mark.parametrize("surplus", [4.0, 20.0, 30.0])
+def test_heads_that_are_nearly_certain_refine_the_set_share_of_the_held_out_pairs(surplus):
+    """In single precision, a probability above 1 - 3e-8 is 1, and no true pair would reach the share's threshold."""
+    logits = torch.randn(2000, 2, 6, generator=generator("test", "certain"))
+    logits[:, :, 0] += surplus
+    clean = logits.double().softmax(-1)[..., 0]
+    note = {"clean_probability": torch.quantile(clean, torch.linspace(0, 1, 401, dtype=F64), dim=0).T.tolist()}
+    readout = build_readout(
+        SimpleNamespace(models={"denoiser": SimpleNamespace(note=note)}), {"kind": "calibrated", "refine_share": 0.05}
+    )
+    refined = (readout(logits) > 0).double().mean(0)
+    assert ((refined - 0.05).abs() < 1 / 400).all(), refined
 
 
 def test_a_calibrated_readout_without_a_calibration_is_refused():

@@ -14,7 +14,7 @@ import torch
 from sns_core.diffusion import NoiseColour, NoiseSchedule, Prediction
 from sns_core.errors import UserError
 from sns_core.evaluation.calibration import departure_factor, find_balance, loop_gain, mean_power, residual_spectrum
-from sns_core.methods import CalibratedRefinement, DistilledRefinement
+from sns_core.methods import CalibratedRefinement, DistilledRefinement, FrameSpace
 from sns_core.methods.balanced import scale_shells
 from sns_core.methods.calibrated import least_level
 from sns_core.methods.calibration import Calibration
@@ -73,6 +73,27 @@ def test_the_residual_is_the_innovation_of_the_process(method, pairs, power):
     assert method.calibration.level == least_level(SCHEDULE, method.calibration.residual) > 1
 
 
+def test_an_error_that_no_frame_can_have_counts_neither_in_the_residual_nor_in_the_next_frame(oracle, pairs, streams):
+    """A surrogate that adds a mean to frames without a mean. With its power in R, the level would be that of pure noise."""
+    without_mean = FrameSpace(admissible=lambda x: x - x.mean((-2, -1), keepdim=True))
+    previous, true_next = map(without_mean.admissible, pairs)
+    levels, residuals, frames = [], [], []
+    for shift in (0.0, 0.3):
+        method = CalibratedRefinement(
+            lambda x, shift=shift: (x.flatten(1) @ oracle.transition.mT).view_as(x) + shift,
+            oracle, SCHEDULE, condition_level=0, frames=without_mean,
+        )  # fmt: skip
+        residuals.append(residual_spectrum(method, previous, true_next))
+        method.calibrate(residuals[-1], mean_power(true_next))
+        levels.append(method.calibration.level)
+        frames.append(method.step(method.start(previous), streams.at(1))[0]["frame"])
+        departure = departure_factor(method, previous, residuals[-1], streams)
+        torch.testing.assert_close(departure[0, 1:5], torch.ones(4, dtype=torch.float64))
+    assert levels[0] == levels[1] < SCHEDULE.levels
+    torch.testing.assert_close(residuals[1], residuals[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(frames[1], frames[0], rtol=1e-9, atol=1e-9)
+
+
 def test_the_least_level_has_noise_as_strong_as_the_residual_and_no_stronger():
     residual = torch.tensor([[0.0, 0.03, 0.01]], dtype=torch.float64)
     level = least_level(SCHEDULE, residual)
@@ -85,6 +106,26 @@ def test_a_method_that_is_not_calibrated_yet_makes_no_step(oracle, pairs, stream
     method = CalibratedRefinement(lambda x: x, oracle, SCHEDULE, condition_level=0)
     with pytest.raises(UserError, match=r"CalibratedRefinement: has no calibration, .* give calibration="):
         method.step(method.start(pairs[0]), streams.at(1))
+
+
+@pytest.mark.parametrize(
+    ("option", "change"),
+    [
+        ({"balance": False}, {"balance": torch.zeros_like(SHELLS)}),
+        ({"match_departure": False}, {"departure": None}),
+        ({"level": 9}, {"level": 9}),
+    ],
+)
+def test_an_option_leaves_its_part_out_of_a_calibration_that_holds_it(method, oracle, pairs, streams, option, change):
+    balance, departure = 0.1 * method.calibration.residual, torch.full_like(SHELLS, 0.5)
+    whole = replace(method.calibration, balance=balance, departure=departure)
+    expected = replace(whole, **change)
+    control = CalibratedRefinement(method.surrogate, oracle, SCHEDULE, condition_level=0, calibration=whole, **option)
+    frames = [control.step(control.start(pairs[0]), streams.at(1))[0]["frame"]]
+    for calibration in (expected, whole):
+        method.calibration = calibration
+        frames.append(method.step(method.start(pairs[0]), streams.at(1))[0]["frame"])
+    assert torch.equal(frames[0], frames[1]) and not torch.allclose(frames[0], frames[2])
 
 
 def test_a_completed_start_and_the_power_given_back_keep_the_law_of_the_pair(method, pairs, power, streams):
