@@ -7,9 +7,9 @@ met.
 import difflib
 from pathlib import Path
 
-from sns_core import plugins
 from sns_core.catalogue import ALONE, OBJECTIVES, REFINEMENTS
 from sns_core.grids import longer_side
+from sns_core.plugins import definitions
 from sns_workflow.config_models import used_models
 from sns_workflow.config_values import ConfigurationError, shown
 
@@ -137,7 +137,7 @@ def check_metric_names(names: list[str]) -> None:
 
     `names`: as `module.name`. A metric stands in files and tables as its name, the solver's value as `<name>_solver`.
     """
-    taken = COLUMNS | set(plugins.constant("sns_core.data.attributes", "VARIABLES")) if names else set()
+    taken = COLUMNS | set(definitions.constant("sns_core.data.attributes", "VARIABLES")) if names else set()
     for name in names:
         short = name.rpartition(".")[2]
         for column in (short, f"{short}_solver"):

@@ -7,6 +7,8 @@ import contextlib
 
 from sns_core import plugins
 from sns_core.options import check
+from sns_core.plugins import definitions
+from sns_workflow import plugin_checks
 from sns_workflow.config_checks import nearest
 from sns_workflow.config_renamed import RENAMED
 from sns_workflow.config_values import ConfigurationError, plain
@@ -34,11 +36,11 @@ def settle_model(where: str, spec: dict) -> dict:
     """
     name = plugins.objective_class(spec["objective"])
     options = plugins.build_options(name)
-    plugins.files_behind(name)
+    definitions.files_behind(name)
     settled = _settle(where, spec, options, MODEL_KEYS, "objective", "a model with the objective")
     if plugins.is_own(spec["objective"]):
         needed = ("network_arguments", "build", "__call__")
-        plugins.check_class(name, "objective", "sns_core.training.objectives.Objective", needed)
+        plugin_checks.check_class(name, "objective", "sns_core.training.objectives.Objective", needed)
     return settled
 
 

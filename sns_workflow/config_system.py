@@ -10,7 +10,8 @@ import math
 from sns_core import plugins
 from sns_core.catalogue import ATTENTION_HEADS
 from sns_core.grids import Grid, grid_shape, longer_side, per_axis
-from sns_workflow import config_checks
+from sns_core.plugins import definitions
+from sns_workflow import config_checks, plugin_checks
 from sns_workflow.config_checks import nearest
 from sns_workflow.config_methods import settle_model, settle_options
 from sns_workflow.config_models import teachers_of, used_models, with_teachers
@@ -150,11 +151,11 @@ def _name_checked(where: str):
 
 def _check_own_system(where: str, name: str, solver: dict) -> None:
     with _name_checked(f"{where}.class"):
-        plugins.check_class(
+        plugin_checks.check_class(
             name, "system", "sns_core.systems.base.System", ("initial_state", "velocity", "step|steps"), derived=True
         )
         taken = plugins.parameters(name)
-        plugins.files_behind(name)
+        definitions.files_behind(name)
     if taken is None:
         return
     accepted, required = taken
@@ -174,9 +175,9 @@ def _check_own_system(where: str, name: str, solver: dict) -> None:
 def _check_user_metrics(names: list[str]) -> None:
     for name in names:
         with _name_checked("metrics.user"):
-            plugins.definition(name)
-            plugins.files_behind(name)
-            plugins.check_metric(name)
+            definitions.definition(name)
+            definitions.files_behind(name)
+            plugin_checks.check_metric(name)
     config_checks.check_metric_names(names)
 
 
@@ -305,12 +306,12 @@ def _check_method(where: str, spec: dict, resolved: dict) -> None:
         raise ConfigurationError(f"{where}.kind: {kind!r} was renamed to {RENAMED_VALUES['methods.*.kind'][kind]!r}")
     with _name_checked(f"{where}.kind"):
         needs, options = plugins.needs_of(kind), plugins.options_of(kind)
-        plugins.files_behind(plugins.class_of(kind))
+        definitions.files_behind(plugins.class_of(kind))
     _check_roles(where, spec["models"], needs, f"a method of the kind {kind!r}", resolved["models"])
     spec |= settle_options(where, spec, options)
     if plugins.is_own(kind):
         with _name_checked(f"{where}.kind"):
-            plugins.check_class(kind, "method", "sns_core.methods.base.Method", ("start", "step", "build"))
+            plugin_checks.check_class(kind, "method", "sns_core.methods.base.Method", ("start", "step", "build"))
     leads = resolved["metrics"]["ensemble"]["leads"]
     for lead in spec.get("leads", []):
         if lead not in leads:

@@ -10,8 +10,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from sns_core import plugins
 from sns_core.catalogue import SYSTEMS
+from sns_core.plugins import definitions
 from sns_core.stages import STAGES
 from sns_workflow.syntax import Summary, remember, summary
 
@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "sns_core"
 # Which of their entries a stage uses stands in its parameters. So do the values of options: their annotations and
 # checks change no number.
-TABLES = {"sns_core.catalogue", "sns_core.options", "sns_core.plugins", "sns_core.stages"}
+PLUGINS = {f"sns_core.plugins{name}" for name in ("", ".annotations", ".classes", ".definitions")}
+TABLES = {"sns_core.catalogue", "sns_core.options", "sns_core.stages", *PLUGINS}
 
 
 def _file(module: str) -> Path | None:
@@ -30,7 +31,7 @@ def _file(module: str) -> Path | None:
 @functools.cache  # a call asks for some thousands of names, most of them again and again
 def _file_seen_from(folder: str, module: str) -> Path | None:
     if module.split(".")[0] != PACKAGE:
-        return plugins.source(module)
+        return definitions.source(module)
     base = ROOT.joinpath(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.exists():
@@ -46,7 +47,9 @@ def _summary(module: str) -> Summary:
 @functools.cache
 def _imports(module: str) -> list[tuple[str, str | None]]:
     """(module, name) of every import in a module of the package or the user's own, wherever it stands."""
-    pairs = [(plugins.absolute(module, _file(module), imported), name) for imported, name in _summary(module).imports]
+    pairs = [
+        (definitions.absolute(module, _file(module), imported), name) for imported, name in _summary(module).imports
+    ]
     # A folder without an __init__.py is no file, and `from folder import name` may name a file in it.
     return [(imported, name) for imported, name in pairs if _file(imported) or (name and _file(f"{imported}.{name}"))]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from sns_core import plugins
 from sns_core.errors import UserError
 from sns_core.files import recorded_entry, sha256, whole_file, write_json
+from sns_core.plugins import definitions
 from sns_core.record import RUN, read_run, records_below
 from sns_workflow.config_values import merge
 from sns_workflow.crate import CONFIGURATION, PAGE, PAPER, Publication, jobs_of, made_for, metadata_of
@@ -88,8 +89,8 @@ def own_code_of(record: dict) -> dict[str, bytes]:
         paths = {
             path
             for name in filter(plugins.is_own, names)
-            if plugins.definition(name)
-            for path in plugins.files_behind(name)
+            if definitions.definition(name)
+            for path in definitions.files_behind(name)
         }
     except ValueError as error:
         raise UserError(f"{error}; call this in the folder where the run was made") from None

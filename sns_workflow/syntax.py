@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sns_core import plugins
 from sns_core.errors import UserError
 from sns_core.files import write_json
+from sns_core.plugins import definitions
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -42,7 +42,7 @@ class Summary:
 def summary(path: Path) -> Summary:
     """Return the summary of a file. Raises ValueError, which names the file, if the file is no Python in UTF-8."""
     ours = path.is_relative_to(ROOT)
-    return plugins.parse(path, functools.partial(_recall, str(path.relative_to(ROOT))) if ours else summarise)
+    return definitions.parse(path, functools.partial(_recall, str(path.relative_to(ROOT))) if ours else summarise)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from sns_core.catalogue import METHODS
 from sns_core.diffusion import Sampler
 from sns_core.methods import Surrogate
 from sns_core.options import Bounds
+from sns_core.plugins import definitions
 from sns_workflow import fingerprint as fingerprints
 from sns_workflow.command import arguments_of, in_order_of_keys, settings
 from sns_workflow.config_methods import settings_of, settle_options
@@ -126,13 +127,13 @@ def test_the_code_of_a_user_s_method_holds_what_its_file_imports_in_any_way(writ
     prints = []
     for factor in (1, 2):
         write(f"def f(x):\n    return {factor} * x", "own/helper.py")
-        plugins.files_behind("own.mine.Mine")
+        definitions.files_behind("own.mine.Mine")
         fingerprints.forget()
         prints.append(fingerprints.fingerprint("rollout_segment", "own.mine.Mine"))
     assert prints[0] != prints[1]
     write("def f(:", "own/helper.py")
     with pytest.raises(ValueError, match=r"helper\.py, line 1"):
-        plugins.files_behind("own.mine.Mine")
+        definitions.files_behind("own.mine.Mine")
 
 
 @pytest.mark.parametrize("kind", ["/etc/hosts.A", "../mine.A", "mine.", "mine.A;", "a" * 201])
