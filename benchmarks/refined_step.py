@@ -17,11 +17,10 @@ import torch
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import open_frames
 from sns_core.device import use_threads
-from sns_core.methods.balanced import shell_noise
 from sns_core.methods.base import Method
 from sns_core.methods.build import build_method
 from sns_core.methods.calibration import CALIBRATION
-from sns_core.streams import MemberStreams
+from sns_core.streams import MemberStreams, normal
 
 CALLS = 4  # of each part in one turn
 
@@ -61,6 +60,10 @@ def parts_of(
         with context:
             return network.decode(skips, bottom, None)
 
+    def complete():
+        noise = normal(streams.at(1), following.shape[1:], following)
+        return method.shell_noise(method.completion, noise, method.sigma)
+
     in_one_call = {}
     if student:
         distilled = build(folder, methods, student)
@@ -74,7 +77,7 @@ def parts_of(
         "denoiser, encoder and heads": lambda: denoiser.encode_pair(previous, following, anchor),
         "denoiser, decoder": lambda: denoiser.decode_pair(pair, clean, level),
         "level of the condition": lambda: method.condition_levels(pair, streams.at(1)),
-        "completion": lambda: shell_noise(method.completion, following, streams.at(1)),
+        "completion": complete,
     }
 
 
