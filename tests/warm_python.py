@@ -34,14 +34,18 @@ from pathlib import Path
 
 SOCKETS = "SNS_WARM_PYTHON"
 # Module that is called -> server that forks it.
-SERVERS = {"snakemake": "snakemake", "sns_core": "sns_core", "torch.distributed.run": "sns_core"}
+SERVERS = {
+    "snakemake": "snakemake", "sns_workflow.inspect_run": "snakemake", "sns_workflow.plan": "snakemake", "sns_core": "sns_core",
+    "torch.distributed.run": "sns_core",
+}  # fmt: skip
 # Modules that each server imports. The first server does not import sns_core, because snakemake imports the sns_core of
-# the project that it runs.
+# the project that it runs. Estimates of a run's time need torch.
 IMPORTS = {
     "snakemake": [
         "snakemake.cli", "snakemake.api", "snakemake.workflow", "snakemake.executors.local", "snakemake.executors.dryrun",
         "snakemake.linting.rules", "snakemake.report.html_reporter", "snakemake.storage", "snakemake.profiles",
-        "snakemake.assets", "jsonschema", "yaml", "pandas", "smart_open", "safetensors",
+        "snakemake.assets", "jsonschema", "yaml", "pandas", "smart_open", "safetensors", "torch._subclasses.fake_tensor",
+        "torch.utils.flop_counter", "xarray", "matplotlib.backends.backend_agg",
     ],
     # The first optimiser that a process makes imports torch._dynamo, which takes longer than a tiny training.
     "sns_core": [

@@ -74,11 +74,19 @@ def weighted_means(samples: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     where nothing is left.
     """
     over = [dimension for dimension in weights.dims if dimension != "resample"]
+    drawn = weights.transpose("resample", *over).values.reshape(weights.sizes["resample"], -1)
 
     def mean(values: xr.DataArray) -> xr.DataArray:
-        present = values.notnull()
-        total = xr.dot(weights, present.astype(float), dim=over)
-        return xr.dot(weights, values.where(present, 0.0).astype(float), dim=over) / total.where(total > 0)
+        kept = [dimension for dimension in values.dims if dimension not in over]
+        alike = {dimension: weights.sizes[dimension] for dimension in over if dimension not in values.dims}
+        columns = values.expand_dims(alike).transpose(*over, *kept).astype(float)
+        columns, shape = columns.values.reshape(drawn.shape[1], -1), columns.shape[len(over) :]
+        present = ~np.isnan(columns)
+        total = drawn @ present
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = np.where(total > 0, drawn @ np.where(present, columns, 0.0) / total, np.nan)
+        coordinates = {name: values[name] for name in kept if name in values.coords}
+        return xr.DataArray(means.reshape(-1, *shape), coordinates, ("resample", *kept))
 
     return samples.map(mean)
 

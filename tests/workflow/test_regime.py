@@ -13,8 +13,8 @@ TINY = {
     "run": "tiny-regime",
     "systems": {"kolmogorov": {"emulator": {"step": 0.02}}},
     "models": {"sns_white": {"diffusion": {"levels": 1000}}},
-    # Heads that have hardly learnt read any of the levels, and each level is a call.
-    "methods": {"sns_published": {"max_level": 3}, "sns_indices": {"max_level": 3}},
+    # Heads that have hardly learnt read any of the levels, and each level is a call. The file gives these two steps of their own.
+    "methods": {name: {"max_level": 3, "steps": 20, "segment_steps": 10} for name in ("sns_published", "sns_indices")},
 }
 
 

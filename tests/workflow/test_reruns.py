@@ -10,10 +10,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import snakemake.api  # the modules of snakemake import each other in a ring, which is entered here
 import torch
 import xarray as xr
 import yaml
 from safetensors.torch import save_file
+from snakemake import workflow as snakemake_workflow
+from snakemake.common import configfile
 from snakemake.utils import update_config
 from snakemake_calls import SYSTEM, planned, snakemake
 
@@ -196,6 +199,24 @@ def test_a_changed_reference_ensemble_changes_the_scores_whatever_is_asked_for(r
     assert {"rollout_reference", "compute_reference", "draw_floors", "score_methods"} <= rules
 
 
+def read_once(patch: pytest.MonkeyPatch) -> None:
+    """Let Snakemake read each file once: all graphs of this process have the same rules and the same defaults."""
+    parse, load = snakemake_workflow.parse, configfile.load_configfile
+    read_files, loaded = {}, functools.cache(load)
+
+    def parse_once(path, workflow, linemap, overwrite_shellcmd=None, rulecount=0):
+        key = (path.get_path_or_uri(secret_free=True), rulecount)
+        if key not in read_files:
+            lines = {}
+            read_files[key] = (*parse(path, workflow, lines, overwrite_shellcmd, rulecount), lines)
+        code, count, lines = read_files[key]
+        linemap.update(lines)
+        return code, count
+
+    patch.setattr(snakemake_workflow, "parse", parse_once)
+    patch.setattr(configfile, "load_configfile", lambda path: copy.deepcopy(loaded(path)))
+
+
 OF_ONE_METHOD = ("calibrate_refinement", "rollout_segment", "rollout_ensemble")
 
 
@@ -204,6 +225,7 @@ def test_verify_and_the_dry_run_agree_after_each_edit_of_the_configuration(root,
     unlike, unchanged, shared, rules, rolled = [], [], [], {}, {}
     before = dependencies(read(merged(root)))
     with pytest.MonkeyPatch.context() as patch:
+        read_once(patch)
         patch.chdir(finished)
         for key, value in EDITS:
             with graph_of_jobs(str(root / "Snakefile"), merged(root, change(key, value)), ["all"]) as graph:

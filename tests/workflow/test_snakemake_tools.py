@@ -52,3 +52,12 @@ def test_removed_outputs_are_made_again_and_what_rules_do_not_declare_stays(root
     assert not (run / "results/smoke/report.html").exists()
     plan = snakemake(root, run, "all", flags=("--dry-run", "--quiet", "rules"))
     assert plan.returncode == 0, plan.stdout
+
+
+def test_the_queue_is_looked_at_when_a_job_ends_and_not_every_second(root, tmp_path):
+    """Three simulations of some seconds on one core. With Snakemake's default limit of jobs per second it looks more often."""
+    longer, aloud = "systems: {kolmogorov: {data: {spin_up: 20.0}}}", ("--verbose", "--cores", "1")
+    result = snakemake(root, tmp_path, "data", flags=aloud, overlay=longer)
+    assert result.returncode == 0, result.stdout[-4000:]
+    looks = re.findall(r"^Ready jobs: (\d+)", result.stdout, re.M)
+    assert 0 < len(looks) <= 6, looks  # one at the start, and one for each of five jobs
