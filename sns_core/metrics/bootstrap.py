@@ -78,8 +78,8 @@ def weighted_means(samples: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
 
     def mean(values: xr.DataArray) -> xr.DataArray:
         kept = [dimension for dimension in values.dims if dimension not in over]
-        alike = {dimension: weights.sizes[dimension] for dimension in over if dimension not in values.dims}
-        columns = values.expand_dims(alike).transpose(*over, *kept).astype(float)
+        absent = {dimension: weights.sizes[dimension] for dimension in over if dimension not in values.dims}
+        columns = values.expand_dims(absent).transpose(*over, *kept).astype(float)
         columns, shape = columns.values.reshape(drawn.shape[1], -1), columns.shape[len(over) :]
         present = ~np.isnan(columns)
         total = drawn @ present
