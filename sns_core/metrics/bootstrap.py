@@ -77,16 +77,16 @@ def weighted_means(samples: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
     drawn = weights.transpose("resample", *over).values.reshape(weights.sizes["resample"], -1)
 
     def mean(values: xr.DataArray) -> xr.DataArray:
-        kept = [dimension for dimension in values.dims if dimension not in over]
+        others = [dimension for dimension in values.dims if dimension not in over]
         absent = {dimension: weights.sizes[dimension] for dimension in over if dimension not in values.dims}
-        columns = values.expand_dims(absent).transpose(*over, *kept).astype(float)
+        columns = values.expand_dims(absent).transpose(*over, *others).astype(float)
         columns, shape = columns.values.reshape(drawn.shape[1], -1), columns.shape[len(over) :]
         present = ~np.isnan(columns)
         total = drawn @ present
         with np.errstate(invalid="ignore", divide="ignore"):
             means = np.where(total > 0, drawn @ np.where(present, columns, 0.0) / total, np.nan)
-        coordinates = {name: values[name] for name in kept if name in values.coords}
-        return xr.DataArray(means.reshape(-1, *shape), coordinates, ("resample", *kept))
+        coordinates = {name: values[name] for name in others if name in values.coords}
+        return xr.DataArray(means.reshape(-1, *shape), coordinates, ("resample", *others))
 
     return samples.map(mean)
 
