@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 import xarray as xr
 
+from sns_core.data.emulation import Emulation
 from sns_core.files import read_tensors
 
 
@@ -57,6 +59,23 @@ def equal(left: Path, right: Path) -> bool:
         same = all(np.array_equal(tensors[name], others[name], equal_nan=True) for name in tensors | others)
         return note == other_note and same
     return left.read_bytes() == right.read_bytes()
+
+
+def write_rollout_of_the_solver(system: Path, target: Path, steps: int = 40) -> None:
+    """Write the solver's frames from the end of a smoke run's test trajectories on, as another program would make them.
+
+    `system`: folder of a system's results.
+    """
+    solver = Emulation.read(system / "shards/manifest.json").build_system()
+    with xr.open_dataset(system / "data/test.nc") as test:
+        state, frames = torch.from_numpy(test["final_state"].values), [test["vorticity"].isel(time=-1).values]
+        axes = {name: test[name].values for name in ("member", "y", "x")}
+    for _ in range(steps):
+        state = solver.advance(state, 5)
+        frames.append(solver.observe(state, 16).numpy())
+    time = np.arange(steps + 1) * 0.1
+    field = xr.DataArray(np.stack(frames, 1)[:, :, 0], {**axes, "time": time}, ("member", "time", "y", "x"))
+    field.rename("vorticity").to_netcdf(target)
 
 
 def write_shallow_water(folder: Path) -> None:
