@@ -79,7 +79,7 @@ if workflow.is_main_process:
 onstart:
     # With a limit on jobs per second, Snakemake 9.27 looks at its queue every second, and once more for each job that has
     # ended (findings/snakemake-polls-its-queue.sh). Its default limit is one that no run here reaches.
-    limit = workflow.scheduler.job_rate_limiter
+    limit = getattr(workflow.scheduler, "job_rate_limiter", None)
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
 
