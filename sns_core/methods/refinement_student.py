@@ -2,8 +2,8 @@
 
 A calibrated refinement (`methods.calibrated`) calls its surrogate, completes the candidate with noise, and calls its
 denoiser. The previous frame and the noise decide where these end, so one network, the student, can learn it. Nothing is
-averaged away: noise is an input, and a student without loss left has the law of its teacher. What follows in a step, the
-balance, stays outside of the network, because it draws noise of its own.
+averaged away: noise is an input, and a student without loss left has the law of its teacher. The balance multiplies what
+the denoiser leaves, which the student learns, too, and adds noise of its own, which stays outside of the network.
 
 The student is a denoiser that leads pure noise to the next frame in one move, beside a clean previous frame, as in
 `training.distillation`. Its teacher can say where a step from *any* frame ends. So the student learns from frames of its own:

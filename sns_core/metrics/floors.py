@@ -94,10 +94,8 @@ def floor_bands(
 def draw_runs(
     candidates: np.ndarray, members: int, latest: int, draws: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the members (draw, members) of each run, drawn from `candidates`, and its first block (draw,), 0 ..
-
-    Latest.
-    """
+    """Return the members (draw, members) of each run, drawn from `candidates`, and its first block (draw,), at most
+    `latest`."""
     rng = np.random.default_rng(seed)
     chosen = np.stack([rng.permutation(candidates)[:members] for _ in range(draws)])
     return chosen, rng.integers(0, latest + 1, draws)

@@ -15,7 +15,7 @@ forward transforms of two thirds of the columns, instead of 4 inverse and 1 forw
 is kept within the filter. No product of modes within the filter aliases to a mode within it, so both forms agree to
 rounding where the filter leaves the start unchanged. Any other start is filtered once.
 
-Good values: 64 x 64, viscosity 1e-3, dt 0.0125 (laptop); 512 x 512, viscosity 1e-4, dt 1e-3 (the paper).
+Good values: 64 x 64, viscosity 1e-3, dt 0.01 (the demo); 512 x 512, viscosity 1e-4, dt 1e-3 (the paper).
 """
 
 import math
