@@ -640,7 +640,8 @@ def tiny_movie(path: Path, pictures: int = 21) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(source, drawn, provenance, tmp_path_factory):
+def content(source, drawn, provenance, tmp_path_factory) -> dict:
+    """The arguments of a report of one system, without its output."""
     folder = tmp_path_factory.mktemp("report")
     film = tiny_movie(source.folder / "movie_small.mp4")
     systems = {"kolmogorov": {
@@ -649,16 +650,30 @@ def report(source, drawn, provenance, tmp_path_factory):
         "windows": str(source.windows), "scorecard": str(source.scorecard), "cost": str(source.cost),
         "reference": str(source.reference), "floors": str(source.floors), "methods": METHODS,
     }}  # fmt: skip
-    arguments = {
-        "systems": systems,
-        "captions": {n: (CAPTIONS / f"{n}.rst").read_text(encoding="utf-8") for n in (*FIGURES, "movie")},
-        "provenance": provenance,
-    }
-    write_report(**arguments, output=folder / "report.html")
-    write_report(**arguments, output=folder / "again.html")
+    captions = {n: (CAPTIONS / f"{n}.rst").read_text(encoding="utf-8") for n in (*FIGURES, "movie")}
+    return {"systems": systems, "captions": captions, "provenance": provenance}
+
+
+@pytest.fixture(scope="module")
+def report(content):
+    folder = Path(content["systems"]["kolmogorov"]["explorer"]).parents[1]
+    write_report(**content, output=folder / "report.html")
+    write_report(**content, output=folder / "again.html")
     assert sorted(p.name for p in folder.iterdir()) == ["again.html", "report.html"]
     assert (folder / "again.html").read_bytes() == (folder / "report.html").read_bytes()
     return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_of_two_flows_has_a_section_and_an_explorer_for_each(content, report, tmp_path):
+    flow = content["systems"]["kolmogorov"]
+    output = tmp_path / "report.html"
+    other = {**flow, "explorer": str(tmp_path / "other" / "explorer.html")}
+    write_report(**{**content, "systems": {**content["systems"], "other": other}}, output=output)
+    text = output.read_text(encoding="utf-8")
+    for mark in ("<h2", "<video", "data:image/png"):
+        assert text.count(mark) > report.count(mark), mark
+    assert '<a href="#other-story">other: Result</a>' in text and '<a href="#kolmogorov-story">Result</a>' in report
+    assert 'href="other/explorer.html"' in text and 'href="other/explorer.html"' not in report
 
 
 class Collector(HTMLParser):
