@@ -667,8 +667,8 @@ def report(content):
 def test_a_report_of_two_flows_has_a_section_and_an_explorer_for_each(content, report, tmp_path):
     flow = content["systems"]["kolmogorov"]
     output = tmp_path / "report.html"
-    other = {**flow, "explorer": str(tmp_path / "other" / "explorer.html")}
-    write_report(**{**content, "systems": {**content["systems"], "other": other}}, output=output)
+    second = {**flow, "explorer": str(tmp_path / "other" / "explorer.html")}
+    write_report(**{**content, "systems": {**content["systems"], "other": second}}, output=output)
     text = output.read_text(encoding="utf-8")
     for mark in ("<h2", "<video", "data:image/png"):
         assert text.count(mark) > report.count(mark), mark
