@@ -88,28 +88,28 @@ def tabulate_cost(
     `floors`: result of `draw_floors`.
     `data`: the trajectory files of the training data, whose records say what they cost.
     `notes`: model -> JSON beside the model file, whose record says what the training cost.
-    `models`: method -> names of its models.
+    `models`: method -> names of its models; the rows follow the order of its methods.
     `system`: the name of the system.
     `shells`: first and last shell of the spectrum error.
     """
     timed, solver_ensemble = read_json(measured), xr.open_dataset(reference).load()
     step, card = timed["step"], read_scorecard(scorecard)
-    errors = {name: _of_method(card, name) for name in timed["methods"]}
+    errors = {name: _of_method(card, name) for name in models}
     with xr.open_dataset(grids) as opened, xr.open_dataset(ensemble) as solver:
         errors |= _of_grids(opened.load(), solver["truth"].load(), solver_ensemble, tuple(shells))
         solver_grid, grid_run = int(opened.attrs["own"]), opened.attrs
-    costs = [_cost(name, "method", spec, step) for name, spec in timed["methods"].items()]
+    costs = [_cost(name, "method", timed["methods"][name], step) for name in models]
     costs += [_cost(name, "grid", spec, step) for name, spec in timed["grids"].items()]
     generation = sum(json.loads(_attributes(path)["provenance"])["wall_seconds"] for path in data)
     training = {model: read_json(path)["provenance"]["wall_seconds"] for model, path in notes.items()}
     for cost in costs:
-        needed = models.get(cost["contender"], []) if cost["kind"] == "method" else []
+        needed = models[cost["contender"]] if cost["kind"] == "method" else []
         cost["preparation"] = generation + sum(training[model] for model in needed) if needed else 0.0
     table = pd.DataFrame([{**cost, **error} for cost in costs for error in errors[cost["contender"]]])
     table = table.assign(system=system, members=timed["members"], time_units=timed["time_units"])
     table["machine"] = _in_words(timed["machine"])
     of_grids = bands_of(read_floors(floors), int(grid_run["rolled"]), int(grid_run["counted_steps"]))
-    ends = {name: _floor(card[card["method"] == name]) for name in timed["methods"]}
+    ends = {name: _floor(card[card["method"] == name]) for name in models}
     ends |= dict.fromkeys(timed["grids"], _floor(of_grids))
     table["floor"] = table["contender"].map(ends).where(table["score"] == "spectrum_error", 0.0)
     solvers = (table["kind"] == "grid") | (table["contender"] == SOLVER)

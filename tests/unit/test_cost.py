@@ -290,7 +290,7 @@ def table(tmp_path) -> pd.DataFrame:
                 "memory_mb": 300.0, **more}  # fmt: skip
 
     write_json(tmp_path / "measured.json", {
-        "methods": {"solver": spec(4.0), "fast": spec(0.5, calls=2.0, joules=3.0), "slow": spec(1.5), "lost": spec(0.5)},
+        "methods": {"fast": spec(0.5, calls=2.0, joules=3.0), "lost": spec(0.5), "slow": spec(1.5), "solver": spec(4.0)},
         "grids": {"16": spec(1.0, dt=0.25), "32": spec(2.0, dt=0.5), "64": spec(16.0, dt=0.125, gpu_memory_mb=7.0)},
         "members": 8, "step": STEP, "time_units": "1",
         "machine": {"host": "here", "processor": "fast one", "cores": 2, "threads": 1, "gpu": None},
@@ -316,6 +316,10 @@ def entry(table, contender, score, lead=None):
     rows = rows if lead is None else rows[rows["lead"] == lead]
     assert len(rows) == 1
     return rows.iloc[0]
+
+
+def test_methods_stand_in_the_order_of_the_configuration(table):
+    assert list(dict.fromkeys(table["contender"])) == ["solver", "fast", "slow", "lost", "16", "32", "64"]
 
 
 def test_costs_are_those_of_a_time_unit(table):

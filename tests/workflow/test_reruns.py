@@ -199,6 +199,13 @@ def test_a_changed_reference_ensemble_changes_the_scores_whatever_is_asked_for(r
     assert {"rollout_reference", "compute_reference", "draw_floors", "score_methods"} <= rules
 
 
+def test_methods_in_another_order_are_listed_anew_and_not_made_anew(root, finished):
+    methods = merged(root)["use"]["methods"]
+    rules = planned(root, finished, overlay=f"use: {{methods: [{', '.join(reversed(methods))}]}}")
+    assert "tabulate_cost" in rules
+    assert not rules & {"train_model", "calibrate_refinement", "rollout_segment", "compute_metrics", "measure_cost"}
+
+
 def read_once(patch: pytest.MonkeyPatch) -> None:
     """Let Snakemake read each file once: all graphs of this process have the same rules and the same defaults."""
     parse, load = snakemake_workflow.parse, configfile.load_configfile

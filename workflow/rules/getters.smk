@@ -361,11 +361,14 @@ def count_cores(wildcards) -> int:
 
 
 def get_timed_methods(wildcards) -> dict:
-    """Method -> its options and the files of its models, for each method that is timed."""
+    """Method -> its options and the files of its models, for each method that is timed.
+
+    They are sorted, so that another order of the methods times nothing again.
+    """
     system = wildcards.system
     return {
         name: {"method": get_method_options(system, name), "models": get_measured_roles(system, name)}
-        for name in get_restartable_methods(system)
+        for name in sorted(get_restartable_methods(system))
     }
 
 
