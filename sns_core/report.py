@@ -276,12 +276,12 @@ def _unsettled(path: Path | None) -> str:
 # The scorecard
 
 
-def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
+def scorecard(table: pd.DataFrame, methods: list[dict], steps: dict[str, int]) -> list[dict]:
     """Return one row per score, layer and lead of a table of `score_methods`: {"title", "floor", "cells"}.
 
-    There is one cell per method, in order: {"value", "low", "high", "within", "lost"}, or None if a method has no such
-    score. "within": the value is inside the floor of the method's own size; "lost": members were lost. "floor": (low, high)
-    of the narrowest floor of all methods, that of the longest runs.
+    `steps`: method -> steps of its rollout. There is one cell per method, in order: {"value", "low", "high", "within",
+    "lost"}, or None if a method has no such score. "within": the value is inside the floor of the method's own size;
+    "lost": members were lost. "floor": (low, high) of the longest runs that have one.
     """
     rows = []
     layers = table["layer"][table["layer"] != ""].nunique()
@@ -291,8 +291,8 @@ def scorecard(table: pd.DataFrame, methods: list[dict]) -> list[dict]:
         title += f", after {count_of(lead, 'step')}" if np.isfinite(lead) else ""
         by_method = part.set_index("method")
         cells = [_cell(by_method.loc[m["name"]]) if m["name"] in by_method.index else None for m in methods]
-        widths = (part["floor_high"] - part["floor_low"]).fillna(math.inf)
-        floor = tuple(part.loc[widths.idxmin(), ["floor_low", "floor_high"]].astype(float))
+        lengths = part["method"].map(steps).where(part["floor_high"].notna(), 0)
+        floor = tuple(part.loc[lengths.idxmax(), ["floor_low", "floor_high"]].astype(float))
         rows.append({"title": title, "rank": list(SCORES).index(score), "lead": lead, "floor": floor, "cells": cells})
     return sorted(rows, key=lambda row: row["rank"])
 
@@ -434,7 +434,7 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
         "rows": rows,
         "layers": len({row["layer"] for row in rows}),
         "methods": methods,
-        "scorecard": scorecard(card, methods),
+        "scorecard": scorecard(card, methods, {row["name"]: row["steps"] for row in rows}),
         "source": reference.attrs.get("ensemble", "test split"),
         "without_floor": reasons(read_floors(files["floors"]), rows[0]["members"]),
         "cost": prices,

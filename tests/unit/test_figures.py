@@ -54,7 +54,7 @@ from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.floor_table import COLUMNS
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
-from sns_core.report import headline, judge, price_words, write_report
+from sns_core.report import headline, judge, price_words, scorecard, write_report
 from sns_core.wording import digits, interval, short
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
@@ -763,6 +763,20 @@ def test_report_shows_the_numbers(report):
         and "Solver on 64², step 0.025" in text
     )
     assert "d" * 64 in text and "1 min 00 s" in text
+
+
+def test_the_floor_of_a_scorecard_is_that_of_the_longest_runs_that_have_one():
+    """The worst of a single window scores less, and in a narrower band, than the worst of five."""
+    row = {"score": "worst_window_spectrum_error", "layer": "flow", "lead": math.nan, "value": 0.02, "low": math.nan,
+           "high": math.nan, "inside": True, "members_lost": 0}  # fmt: skip
+    bands = {"short": (0.005, 0.023), "long": (0.012, 0.032), "endless": (math.nan, math.nan)}
+    table = pd.DataFrame(
+        {**row, "method": name, "floor_low": low, "floor_high": high} for name, (low, high) in bands.items()
+    )
+    methods, steps = [{"name": name} for name in bands], {"short": 1000, "long": 3000, "endless": 10**6}
+    assert [row["floor"] for row in scorecard(table, methods, steps)] == [(0.012, 0.032)]
+    none = scorecard(table.assign(floor_low=math.nan, floor_high=math.nan), methods, steps)
+    assert np.isnan(none[0]["floor"]).all()
 
 
 def test_report_words_follow_the_thresholds():
