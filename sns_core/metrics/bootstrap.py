@@ -14,6 +14,7 @@ absolute noise.
 """
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import xarray as xr
@@ -157,12 +158,18 @@ def distance_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
         return value, np.maximum(value - reach, 0.0), value + reach
 
 
-def student_quantile(freedom: int) -> float:
-    """Return the 95 % quantile of Student's distribution with `freedom` degrees, to 0.3 %; NaN for none."""
+def student_quantile(freedom: int, normal: float = GAUSS) -> float:
+    """Return the quantile of Student's distribution with `freedom` degrees that `normal` is of the normal distribution.
+
+    By default that of 95 %, to 0.3 %. Further out the probability beyond it is right to 2 % from 7 degrees on, where
+    `normal` is at most 2.8. NaN for no degree.
+    """
     if freedom < 1:
         return math.nan
-    if freedom < 3:
-        return (6.3138, 2.9200)[freedom - 1]
-    z = GAUSS
+    z, beyond = normal, 1 - NormalDist().cdf(normal)
+    if freedom == 1:
+        return 1 / math.tan(math.pi * beyond)
+    if freedom == 2:
+        return (1 - 2 * beyond) / math.sqrt(2 * beyond * (1 - beyond))
     terms = (z**3 + z, (5 * z**5 + 16 * z**3 + 3 * z) / 24, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 96)
     return z + sum(term / 4 / freedom**power for power, term in enumerate(terms, 1))

@@ -39,10 +39,11 @@ def drift(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def is_drifting(differences: np.ndarray, limit: float = LIMIT) -> np.ndarray:
     """Return True where the drift of differences (member, ...) is more than `limit` standard errors from zero.
 
-    The limit is widened by Student's factor for few members. False for a single member, which has no standard error.
+    The limit is that of a large ensemble. Of few members it is the quantile of Student's distribution with the same
+    probability beyond it. False for a single member, which has no standard error.
     """
     mean, error = drift(differences)
-    return np.abs(mean) > limit * error * student_quantile(len(differences) - 1) / student_quantile(10**6)
+    return np.abs(mean) > error * student_quantile(len(differences) - 1, limit)
 
 
 def stationary_from(time: np.ndarray, series: np.ndarray) -> float:

@@ -87,6 +87,12 @@ def test_the_quantile_of_student(freedom, quantile):
     assert student_quantile(freedom) == pytest.approx(quantile, rel=3e-3)
 
 
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 114.6), (2, 13.36), (7, 3.947), (15, 3.235), (63, 2.872)])
+def test_the_quantile_of_student_far_out(freedom, quantile):
+    """Of the probability beyond 2.773 standard deviations of a normal distribution."""
+    assert student_quantile(freedom, 2.773) == pytest.approx(quantile, rel=5e-3)
+
+
 # --- C(tau) ---
 
 

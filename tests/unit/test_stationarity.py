@@ -33,6 +33,13 @@ def test_a_stationary_ensemble_drifts_as_seldom_as_the_limit_says():
         assert np.mean(alarms) == pytest.approx(0.045, abs=0.04), members
 
 
+@pytest.mark.parametrize("members", [3, 8, 16])
+def test_few_members_of_a_stationary_flow_give_no_more_false_alarms_where_many_are_tested(members):
+    limit = 2.773  # two-sided 0.56 %: 5 % of nine tests
+    alarms = is_drifting(np.random.default_rng(4).normal(size=(members, 40_000)), limit)
+    assert alarms.mean() == pytest.approx(0.0056, abs=0.0015)
+
+
 def test_a_series_that_never_settles_has_no_start():
     rng = np.random.default_rng(2)
     assert np.isnan(stationary_from(TIME, 0.05 * TIME + autoregressive(rng, 32, len(TIME))))
