@@ -45,17 +45,21 @@ def summarise(metrics: pd.DataFrame, windows: pd.DataFrame, card: pd.DataFrame, 
 
     `metrics`: one row per method, member and layer; `windows`: one row per method, layer and window; `card`: the
     scorecard; `methods`: name, label and kind of each method, in order. Means are over the members that were not lost;
-    windows count all members. "floor": ends of the floor of the worst window, NaN without one; "inside": whether the worst
-    window is inside.
+    windows count all members, and calls are those of the scorecard, of all members before they were lost. "floor": ends
+    of the floor of the worst window, NaN without one; "inside": whether the worst window is inside.
     """
     layers = [str(layer) for layer in windows["layer"].unique()]
     worst = card[card["score"] == "worst_window_spectrum_error"].set_index(["method", "layer"])
+    calls = card[card["score"] == "calls_per_step"].set_index("method")["value"]
     rows = []
     for method in methods:
         for layer in layers:
             place = method["name"], layer
             ends = worst.loc[place, ["floor_low", "floor_high"]] if place in worst.index else (math.nan, math.nan)
-            rows.append(_row(metrics, windows, method, layer, tuple(map(float, ends))))
+            row = _row(
+                metrics, windows, method, layer, float(calls.get(method["name"], math.nan)), tuple(map(float, ends))
+            )
+            rows.append(row)
     return rows
 
 
@@ -65,7 +69,7 @@ def _errors(windows: pd.DataFrame, method: str, layer: str) -> np.ndarray:
     return rows["window_spectrum_error"].fillna(math.inf).to_numpy(dtype=float)
 
 
-def _row(metrics, windows, method: dict, layer: str, floor: tuple[float, float]) -> dict:
+def _row(metrics, windows, method: dict, layer: str, calls: float, floor: tuple[float, float]) -> dict:
     name = method["name"]
     members = metrics[(metrics["method"] == name) & (metrics["layer"] == layer)]
     method_windows = windows[(windows["method"] == name) & (windows["layer"].astype(str) == layer)]
@@ -100,7 +104,7 @@ def _row(metrics, windows, method: dict, layer: str, floor: tuple[float, float])
         "change": mean("relative_change") / method_windows["relative_change_solver"].mean(),
         "decorrelation": mean("decorrelation_time"),
         "decorrelation_late": mean("decorrelation_time_late"),
-        "calls": float(members["calls_per_step"].mean()),
+        "calls": calls,
         "milliseconds": 1000 * float(members["seconds_per_step"].mean()),
         "window_rows": method_windows.to_dict("records"),
         "floor": floor,

@@ -735,6 +735,8 @@ def test_report_shows_the_numbers(report):
     assert "Keeps all members and drifts: its spectrum error grows from 0.19 to 2.6." in text
     assert "by its windows it cannot be told from a run of the solver of the same size" in text
     assert "No floor: 3 members of 8 steps need a larger ensemble." in text
+    # Calls are the scorecard's; those of lost members, 0.25 in the table of members, go on after the loss.
+    assert "4 network calls per step and member" in text and "0.25 network calls" not in text
     assert "Figure 1. Fields along the rollouts" in text
     assert (
         "SNS coloured cannot be told from the solver by the spectrum of any window: it keeps all 3 members over 40 steps. "
