@@ -269,12 +269,13 @@ def card(tmp_path_factory):
             forecast.attrs["method"] = name
             forecast.to_netcdf(ensembles[-1])
     reference(rng, 8).to_netcdf(folder / "reference.nc")
-    bands = [("kinetic_energy", 0.95, 1.05), ("kinetic_energy_variance", 0.8, 1.25), ("vorticity_distance", 0.01, 0.02)]
+    bands = [("kinetic_energy", "flow", 0.95, 1.05), ("kinetic_energy_variance", "flow", 0.8, 1.25),
+             ("vorticity_distance", "flow", 0.01, 0.02), ("rate_error", "", 0.1, 0.2)]  # fmt: skip
     rows = [
         # Uniform between quantiles: the ends are the quantiles 0.05 and 0.95 of a law that spans a ninth more.
-        {"members": MEMBERS, "steps": STEPS, "score": name, "layer": "flow",
+        {"members": MEMBERS, "steps": STEPS, "score": name, "layer": layer,
          **{column: low + (high - low) * (share - 0.05) / 0.9 for share, column in QUANTILES.items()}}
-        for name, low, high in bands
+        for name, layer, low, high in bands
     ]  # fmt: skip
     rows.append({"members": MEMBERS, "steps": 1000, "reason": "too small"})
     pd.DataFrame(rows, columns=COLUMNS).to_csv(folder / "floors.csv", index=False)
@@ -375,6 +376,11 @@ def test_a_score_is_inside_the_floor_of_its_size_or_beyond_or_has_none(card):
     without = card[(card["method"] == "lost") & ~card["score"].isin(("crps", "spread_skill"))]
     assert without["inside"].isna().all() and without["floor_high"].isna().all(), "no band for its 1000 steps"
     assert entry(card, "twin", "enstrophy")[["inside", "floor_low"]].isna().all()
+
+
+def test_a_flow_that_is_steadier_than_the_solver_is_outside_the_floor_of_the_error_of_its_rate(card):
+    twin = entry(card, "twin", "rate_error")  # its blocks do not scatter at all; those of the solver do by 0.1 to 0.2
+    assert twin["value"] < twin["floor_low"] and not twin["inside"] and twin["p"] == 0
 
 
 def test_windows_tell_all_members_or_none():
