@@ -253,11 +253,14 @@ def _rollout_scores(result: xr.Dataset, ensemble: xr.Dataset, window: int, shell
         "stability_horizon": horizon(result["lost_step"].values, result.sizes["step"]),
         "seconds_per_step": seconds_per_step(seconds, int(result["block"][0])),
     }
+    of_run = _rows(xr.Dataset({name: ("resample", values) for name, values in run.items()}))
+    longest = of_run["high"].clip(upper=result.sizes["step"])  # no member lives longer than the run
+    of_run["high"] = longest.where(of_run["score"] == "stability_horizon", of_run["high"])
     shown = _has_mean_flow(members.mean("unit"))
     energy = ensemble["kinetic_energy"].mean("member").values
     return pd.concat([
         score_stretches(stretches(result, ensemble, window), members, shells),
-        _rows(xr.Dataset({name: ("resample", values) for name, values in run.items()})),
+        of_run,
         _worst_window_rows(result, ensemble, window, shells),
         _mean_flow_rows(profiles(result), solver_profiles(ensemble), energy, shown),
     ])  # fmt: skip

@@ -415,6 +415,11 @@ def test_the_forecasts_of_the_solver_are_the_floor_of_the_others(card):
     assert entry(card, "solver", "crps", 1)["value"] == pytest.approx(1 / math.sqrt(math.pi), rel=0.05)
 
 
+def test_the_interval_of_the_horizon_ends_with_the_run(card):
+    lost = entry(card, "lost", "stability_horizon")
+    assert lost["low"] < 505 + 1000 / 3 and lost["high"] == 1000
+
+
 def test_horizon_and_seconds_are_means_with_their_resamples():
     assert horizon(np.array([-1, 11, -1, 101]), 100)[0] == (100 + 10 + 100 + 100) / 4
     assert (horizon(np.array([-1, -1]), 50) == 50).all()
