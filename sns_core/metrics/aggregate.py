@@ -40,7 +40,7 @@ def _member_rows(
         }  # fmt: skip
         for layer, label in enumerate(ensemble["layer"].values):
             row = {"system": system, "method": result.attrs["method"], "member": int(number), "layer": label, **shared}
-            spectrum = member["energy_spectrum"].isel(layer=layer)
+            spectrum = member["energy_spectrum"].isel(layer=layer).astype(float)  # for a sum over many blocks
             for name, part in (
                 ("member_spectrum_error", slice(None)),
                 ("member_spectrum_error_late", slice(half, None)),

@@ -398,6 +398,16 @@ def test_windows_tell_all_members_or_none():
     assert table[columns][2:].isna().all(axis=None)
 
 
+def test_the_mean_of_equal_numbers_of_a_window_is_that_number_in_single_precision_too():
+    rng = np.random.default_rng(11)
+    result, solver = synthetic(rng, MEMBERS, STEPS), reference(rng, MEMBERS)
+    two = [data.isel(layer=[0, 0]).assign_coords(layer=["upper", "lower"]) for data in (result, solver)]
+    energy = two[0]["kinetic_energy"]
+    two[0]["kinetic_energy"] = xr.full_like(energy, 0.1781, dtype=np.float32)
+    table = window_table(*two, WINDOW, (1, 5), [], STEP)
+    assert table["kinetic_energy"].to_numpy() == pytest.approx(float(np.float32(0.1781)), rel=1e-12)
+
+
 def test_every_method_has_every_score_and_forecasts_where_there_are_ensembles(card):
     forecasts = {"crps", "spread_skill"}
     for method, rows in card.groupby("method"):
