@@ -14,6 +14,7 @@ A mistake ends as one line on stderr (and in the log) with exit status 1. A reco
 """
 
 import contextlib
+import difflib
 import gc
 import importlib
 import inspect
@@ -59,6 +60,10 @@ def main(words: list[str]) -> int:
         _show(help_of_all())
         return 0
     if stage not in MODULES:
+        if stage:
+            close = difflib.get_close_matches(stage, MODULES, 1, 0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            print(f"no stage or command is called {stage!r}{hint}", file=sys.stderr)
         print(
             "usage: python -m sns_core STAGE --argument value …; --help explains a stage\n"
             f"stages: {', '.join(STAGES)}\ncommands: {', '.join(COMMANDS)}",

@@ -93,7 +93,11 @@ def test_stages_that_tabulate_and_draw_load_no_torch():
 
 def test_mistakes_end_as_one_line(capsys, tmp_path):
     assert main(["no_such_stage"]) == 2
-    capsys.readouterr()
+    assert capsys.readouterr().err.startswith("no stage or command is called 'no_such_stage'")
+    assert main(["train"]) == 2
+    assert "'train'; did you mean 'train_model'?\n" in capsys.readouterr().err
+    assert main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
     missing = str(tmp_path / "missing.nc")
     assert main(["shard_dataset", "--trajectories", missing, "--output", str(tmp_path / "manifest.json")]) == 1
     error = capsys.readouterr().err.strip().splitlines()
