@@ -473,6 +473,8 @@ class Emulator:
         Raises UserError for other names, units or directions of its axes, other layers, and points of another grid.
         """
         names = ", ".join(AXES)
+        if "time" in x0.dims:  # frames of a rollout, for example
+            raise UserError("x0: has the dimension time; choose one time, for example x0.isel(time=-1)")
         if [dim for dim in x0.dims if dim not in AXES] or not {"y", "x"} <= set(x0.dims):
             raise UserError(f"x0: has the dimensions {', '.join(map(str, x0.dims))}; name them {names} (x0.rename)")
         units = x0.attrs.get("units")

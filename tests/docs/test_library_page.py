@@ -69,6 +69,9 @@ MISTAKES = {
     "a state of another shape or grid": lambda x0: sns_core.load(FLOW).rollout(x0[..., :32], steps=1),
     "complex numbers, booleans or text": lambda x0: sns_core.load(FLOW).rollout(x0 * 1j, steps=1),
     "NaN": lambda x0: sns_core.load(FLOW).rollout(x0 * np.nan, steps=1),
+    "an xarray array of several times": lambda x0: sns_core.load(FLOW).rollout(
+        xr.DataArray(x0[None], dims=("time", "y", "x")), steps=1
+    ),
     "an xarray array with other dimensions": lambda x0: sns_core.load(FLOW).rollout(
         xr.DataArray(x0, dims=("row", "column")), steps=1
     ),

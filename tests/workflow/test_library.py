@@ -120,6 +120,9 @@ MISTAKES = {
     "not a number": (lambda x: x * np.nan, "x0: holds NaN"),
     "no member": (lambda x: x[:0], "x0: shape"),
     "other units": (lambda x: xr.DataArray(x, dims=("member", "layer", "y", "x"), attrs={"units": "s-1"}), "is in 's-1'"),
+    "several times": (
+        lambda x: xr.DataArray(x[None], dims=("time", "member", "layer", "y", "x")), r"choose one time.*x0\.isel\(time=-1\)",
+    ),
     "other names": (lambda x: xr.DataArray(x, dims=("m", "layer", "lat", "lon")), "name them"),
     "upside down": (
         lambda x: xr.DataArray(x, {"y": np.arange(16)[::-1]}, ("member", "layer", "y", "x")), "'y' descends; sort it first",
