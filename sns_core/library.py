@@ -81,7 +81,7 @@ def load(
     if not isinstance(compile, bool):
         raise UserError(f"compile: {compile!r} is neither True nor False")
     path, exported = Path(path), Path(path).suffix == ".safetensors"
-    origin = _exported(path, method, system) if exported else _method_of_run(path, method or "sns", system)
+    origin = _exported(path, method, system) if exported else _method_of_run(path, method, system)
     return Emulator(origin, Hardware(select_device(str(device)), precision or origin.precision, compile), threads)
 
 
@@ -97,9 +97,9 @@ def _exported(path: Path, method: str | None, system: str | None) -> PortableMet
     return exported
 
 
-def _method_of_run(folder: Path, method: str, system: str | None) -> "MethodOfRun":
-    """A method of a finished run, by the names of its system and its own."""
-    record = _record_of(folder)
+def _method_of_run(folder: Path, method: str | None, system: str | None) -> "MethodOfRun":
+    """A method of a finished run (None: sns), by the names of its system and its own."""
+    record, method = _record_of(folder), "sns" if method is None else method
     systems = {name: entry["methods"] for name, entry in record["systems"].items()}
     if system is None and len(systems) > 1:
         raise UserError(f"{folder}: holds several systems; give system= one of {', '.join(systems)}")
@@ -130,7 +130,7 @@ def _record_of(folder: Path) -> dict:
 
 def _pick(name: str, names, reason: str) -> str:
     """The name itself where it is among `names`; UserError with the nearest one otherwise."""
-    if name in names:
+    if isinstance(name, str) and name in names:
         return name
     close = difflib.get_close_matches(str(name), names, 1, 0.5)
     raise UserError(f"{reason} {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"))
