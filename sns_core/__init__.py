@@ -1,7 +1,7 @@
 """Self-refining neural surrogates: systems, diffusion, networks, methods, rollouts and metrics.
 
-`sns_core.load` opens a finished run as an `Emulator` (docs/library.md); `sns_core.methods`, `sns_core.systems`,
-`sns_core.diffusion` and `sns_core.metrics` hold the parts.
+`sns_core.load` opens a finished run as an `Emulator` (docs/library.md), and mistakes raise `sns_core.UserError`.
+`sns_core.methods`, `sns_core.systems`, `sns_core.diffusion` and `sns_core.metrics` hold the parts.
 
 The floors of the house, ground floor first. A room is a module or a package of `sns_core`; it imports only from rooms on
 lower floors. tests/unit/test_house.py reads this table and holds the code to it.
@@ -22,9 +22,10 @@ lower floors. tests/unit/test_house.py reads this table and holds the code to it
 
 import importlib
 
+from sns_core.errors import UserError as UserError
 from sns_core.version import __version__ as __version__
 
-__all__ = ["Emulator", "load", "roll"]
+__all__ = ["Emulator", "UserError", "load", "roll"]
 ROOMS = (
     "data",
     "diffusion",

@@ -171,7 +171,7 @@ def test_folders_without_a_finished_run_are_one_line(run, tmp_path):
     for wrong in ("", ["sns"], 3):
         with pytest.raises(UserError, match="no method"):
             sns_core.load(run, method=wrong)
-    with pytest.raises(UserError, match="no system 'qg'"):
+    with pytest.raises(sns_core.UserError, match="no system 'qg'"):
         sns_core.load(run, system="qg")
     with pytest.raises(UserError, match="torch sees no GPU" if not torch.cuda.is_available() else ""):
         sns_core.load(run, device="cuda:7")
