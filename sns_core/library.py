@@ -287,11 +287,12 @@ class Emulator:
         returned; `seed`: of the method's random numbers. On a CPU the same seed gives the same bits as the run's own
         rollout of as many members from the same states.
 
-        The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes; x0 is frame 0, to
-        rounding (for the solver, x0 on the grid of the frames), without what no frame of the system has, such as a
-        mean. `levels` (member, step, frame) are the noise levels at which each pair stood, -1 where none was examined;
-        `calls` (member, step) are network calls of the walk. Raises UserError for an x0, a number of steps, an interval
-        or a seed that does not fit.
+        The dataset has the dimensions (member, time, layer, y, x), physical units and CF attributes. Frame 0 is x0, to
+        rounding and without parts that no frame of the system can have, such as a mean; the solver's is x0 on the grid
+        of the frames. `levels` (member, step, frame) are the noise levels at which each pair stood, -1 where none was
+        examined; `calls` (member, step) are network calls of the walk. Copies of one state give an ensemble, because
+        each member draws noise of its own. Raises UserError for an x0, a number of steps, an interval or a seed that
+        does not fit.
         """
         steps, every = _whole(steps, "steps", 1), _whole(every, "every", 1)
         if steps % every:
@@ -305,8 +306,10 @@ class Emulator:
         return self._dataset(np.stack(frames.stored, 1), records, steps, every, seed)
 
     def stream(self, x0, *, seed: int = 0) -> Iterator[tuple[float, np.ndarray]]:
-        """Return an iterator of (time, frames) after each step, without end; frames are (B, C, H, W) float32 in
-        physical units. The arguments are those of `rollout`. Memory does not grow with the number of steps.
+        """Return an iterator of (time, frames) after each step, without end.
+
+        `time` is in `time_units`, one step at first; frames are numpy float32 (B, C, H, W) in physical units. The
+        arguments and their errors are those of `rollout`. Memory does not grow with the number of steps.
         """
         states, streams = self._states(x0), self._streams(seed)
 
