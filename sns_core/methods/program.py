@@ -7,6 +7,13 @@ from sns_core.methods.base import Carry, FrameMethod, further_state
 from sns_core.streams import GivenNoise
 
 
+class _Tally(GivenNoise):
+    """Counts the numbers that a step takes from all members, and refuses to be taken apart into members."""
+
+    def __getitem__(self, member: int):
+        raise TypeError("it draws numbers for single members, or other than normal ones")
+
+
 class OneStep(torch.nn.Module):
     """(frame, start, noise) -> the next frame, all frames (B, C, H, W) in physical units.
 
@@ -27,7 +34,7 @@ class OneStep(torch.nn.Module):
         networks = [getattr(part, "network", None) for part in vars(method).values()]
         self.networks = torch.nn.ModuleList(each for each in networks if isinstance(each, torch.nn.Module))
         # The view of one zero as a long row: the step takes from it as many numbers as it needs.
-        tally = GivenNoise(torch.zeros((), device=example.device).expand(len(example), 2**40))
+        tally = _Tally(torch.zeros((), device=example.device).expand(len(example), 2**40))
         carry = self._carry(example, example)
         further = (
             ["the number of the step"] if method.period > 1 else further_state(carry, method.step(carry, tally)[0])

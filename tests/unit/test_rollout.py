@@ -275,6 +275,12 @@ def test_single_steps_of_a_method_that_looks_now_and_then_keep_the_number_of_the
             OneStep(method(name), torch.ones(1, 1, 1), torch.zeros(1, 1, 1), states)
 
 
+def test_a_step_whose_members_draw_apart_is_no_program(method, states):
+    refinement = with_levels(method("published"), [[3, 4]] * 3)
+    with pytest.raises(TypeError, match="it draws numbers for single members"):
+        OneStep(refinement, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), states)
+
+
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
     anchors, streams = ResampledAnchor(true_frames(tiny.manifest, 5)), MemberStreams("t", members=range(3))
     first, second = (anchors.of_step({}, streams.at(step)) for step in (1, 2))
