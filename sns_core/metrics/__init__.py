@@ -1,4 +1,7 @@
-"""Measures of flows and of surrogates: spectra, temporal coherence, stability; and the stages that tabulate them."""
+"""Measures of flows and of surrogates: spectra, temporal coherence, stability; and the stages that tabulate them.
+
+The functions below take torch tensors (`torch.from_numpy` makes them of arrays); `spectrum_error` takes arrays, too.
+"""
 
 __all__ = ["kinetic_energy_spectrum", "rate_of_change", "spectrum_error", "temporal_correlation"]
 

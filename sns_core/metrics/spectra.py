@@ -22,7 +22,7 @@ def kinetic_energy_spectrum(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the energy density over wavenumber shells round(|k| / dk), dk = 2 pi / length, where `length` is the longer side.
 
-    u, v: (B, ..., H, W), velocities on a periodic rectangle; axes between the first and the last two are averaged.
+    u, v: tensors (B, ..., H, W), velocities on a periodic rectangle; axes between the first and the last two are averaged.
     Returns k (K,), angular wavenumbers, and E (B, K), the sum over the modes of a shell divided by dk, so that
     sum(E) * dk is the mean of (u^2 + v^2) / 2 (Parseval: every mode, the corners of the square included, belongs to a
     shell). A sum jumps where the number of modes does: it is 0.85 to 1.27 times the ring mean times 2 pi k.

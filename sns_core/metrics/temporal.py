@@ -47,8 +47,8 @@ def lagged_correlation(history: torch.Tensor, frames: torch.Tensor) -> torch.Ten
 def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> torch.Tensor:
     """Return C(tau), the mean over time and members of the correlation of spatially centred frames at lag tau.
 
-    frames: (B, T, C, H, W). Returns (max_lag + 1,) with C(0) = 1; max_lag is T - 1 by default. Raises ValueError where
-    the frames do not reach that far.
+    frames: a tensor (B, T, C, H, W). Returns (max_lag + 1,) with C(0) = 1; max_lag is T - 1 by default. Raises ValueError
+    where the frames do not reach that far.
     """
     steps = frames.shape[1]
     max_lag = steps - 1 if max_lag is None else max_lag
@@ -62,7 +62,7 @@ def temporal_correlation(frames: torch.Tensor, max_lag: int | None = None) -> to
 def rate_of_change(frames: torch.Tensor, dt: float) -> torch.Tensor:
     """Return R(t), the mean over members, channels and space of |x_{t+1} - x_t| / dt.
 
-    frames: (B, T, C, H, W). Returns (T - 1,).
+    frames: a tensor (B, T, C, H, W); dt: the time between frames. Returns (T - 1,), in units of the field per time.
     """
     return frames.diff(dim=1).abs().mean((0, 2, 3, 4)) / dt
 

@@ -29,7 +29,9 @@ def iterate(
 ) -> Iterator[tuple[Carry, torch.Tensor, StepRecord]]:
     """Yield (carry, frame, record) after each of `steps`, once the observers have seen it.
 
-    `steps` are the numbers of the steps to make; the random numbers of a step depend on its number alone.
+    `carry`: of `method.start(states)`, or of an earlier call; `streams`: of its B members; `steps`: the numbers of the
+    steps to make, such as range(1, 101) for the first hundred. The random numbers of a step depend on its number alone.
+    Frames are tensors (B, C, m, m) in standard deviations of the training data.
     """
     for step in steps:
         for observer in observers:
@@ -45,7 +47,7 @@ def iterate(
 def roll(
     method: Method, carry: Carry, streams: MemberStreams, steps: Iterable[int], observers: Sequence[Observer] = ()
 ) -> Carry:
-    """Make all `steps` (see `iterate`) and return the last carry."""
+    """Make all `steps` and return the last carry, whose frame is `method.frame(carry)`; arguments as in `iterate`."""
     for carry, _, _ in iterate(method, carry, streams, steps, observers):  # noqa: B007, B020
         pass
     return carry
