@@ -56,7 +56,8 @@ def read_arguments(function, words: list[str], files_below: str = "") -> dict:
             arguments[name] = _convert_words(name, values, hints[name])
     missing = [name for name, p in signature.items() if p.default is p.empty and name not in arguments]
     if missing:
-        raise ValueError(f"missing argument {_flag(missing[0])}")
+        positional = signature[missing[0]].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        raise ValueError(f"missing argument {missing[0].upper() if positional else _flag(missing[0])}")
     return arguments
 
 

@@ -102,7 +102,7 @@ def test_a_folder_without_a_run_ends_in_one_line(left, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and error[0].startswith(f"compare: {tmp_path}: no finished run")
     assert main(["compare", str(left)]) == 1
-    assert "missing argument" in capsys.readouterr().err
+    assert "missing argument RIGHT" in capsys.readouterr().err
 
 
 def test_runs_of_other_systems_have_nothing_to_compare(left, tmp_path, capsys):
