@@ -6,6 +6,7 @@ configuration, the code, the data and the machine, which scores lie apart, and s
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,18 @@ def _equal(left: float, right: float) -> bool:
     return left == right or (math.isnan(left) and math.isnan(right))
 
 
+def whole_titles() -> dict[str, str]:
+    """Return score -> title. A title such as "… its variance" gets the quantity of the row above, to be read alone."""
+    titles, quantity = {}, ""
+    for score, (title, *_) in SCORES.items():
+        if title.startswith("… "):
+            title = f"{quantity}{', ' if title.startswith('… its') else ' '}{title.removeprefix('… ')}"
+        else:
+            quantity = re.split(r", | / | \(", title)[0]
+        titles[score] = title
+    return titles
+
+
 def compare_scores(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, list[dict]]:
     """Return method -> one row per score, layer and lead of two scorecards, methods and scores in the order of the left.
 
@@ -143,12 +156,13 @@ def compare_scores(left: pd.DataFrame, right: pd.DataFrame) -> dict[str, list[di
     index = tables[0].index.append(tables[1].index.difference(tables[0].index, sort=False))
     several_layers = index.get_level_values("layer").nunique() > 2  # besides "", of scores without layers
     methods: dict[str, list[dict]] = {}
+    titles = whole_titles()
     for method, score, layer, lead in index:
         place = (method, score, layer, lead)
         mine, yours = (
             table.loc[place, ["value", "low", "high"]].to_dict() if place in table.index else None for table in tables
         )
-        title = SCORES[score][0] if score in SCORES else score
+        title = titles.get(score, score)
         title += f", {layer}" if layer and several_layers else ""
         title += f", after {count_of(lead, 'step')}" if lead > 0 else ""
         counts = mine and yours and score not in ON_THE_CLOCK

@@ -8,7 +8,7 @@ import pytest
 from small_run import CONFIGURATION, SCORES, make_run
 
 from sns_core.__main__ import main
-from sns_core.comparison import Run, compare_runs, differences, flatten, headline, lie_apart
+from sns_core.comparison import Run, compare_runs, differences, flatten, headline, lie_apart, whole_titles
 from sns_core.files import write_json
 
 
@@ -50,6 +50,14 @@ def test_each_difference_is_told_in_its_place(left, tmp_path):
     ]
     assert apart == [("sns", "Spectrum error (decades)")]
     assert headline(comparison).startswith("2 settings differ, other code made 1 of 2 common results, 1 checksum")
+
+
+def test_a_title_that_goes_on_from_the_row_above_is_whole():
+    titles = whole_titles()
+    assert titles["worst_window_spectrum_error"] == "Spectrum error of the worst window"
+    assert titles["enstrophy_variance"] == "Enstrophy, its variance / solver"
+    assert titles["zonal_strength"] == "Zonal-mean flow, its strength / solver"
+    assert len(set(titles.values())) == len(titles) and not any("…" in title for title in titles.values())
 
 
 def test_a_method_of_one_run_alone_is_shown_and_not_judged(left, tmp_path):
