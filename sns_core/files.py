@@ -241,9 +241,11 @@ def write_tensors(path: Path, tensors: dict[str, "torch.Tensor"], note: dict) ->
 def read_tensors(path: Path) -> tuple[dict[str, "torch.Tensor"], dict]:
     """Return the tensors and the note of a file that `write_tensors` wrote.
 
-    Raises UserError where the file is missing, and DamagedFile for any other file, and for a file in which a bit has
-    changed.
+    Raises UserError where the file is missing or a folder, and DamagedFile for any other file, and for a file in which
+    a bit has changed.
     """
+    if Path(path).is_dir():
+        raise UserError(f"{path}: is a folder; name the file")
     try:
         with safe_open(path, framework="pt") as handle:
             header = handle.metadata() or {}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sns_core.errors import UserError
+from sns_core.errors import DamagedFile, UserError
 from sns_core.files import digest, provenance, read_json, read_tensors, sha256, whole_file, write_json, write_tensors
 from sns_core.streams import generator
 
@@ -107,6 +107,12 @@ def test_a_file_of_no_tensors_is_named_with_the_way_out(tmp_path, spoil):
     with pytest.raises(UserError) as caught:
         read_tensors(path)
     assert_names(caught, path)
+
+
+def test_a_folder_is_not_to_be_deleted(tmp_path):
+    with pytest.raises(UserError, match="is a folder; name the file") as caught:
+        read_tensors(tmp_path)
+    assert not isinstance(caught.value, DamagedFile)
 
 
 def test_json_comes_back_as_it_went(tmp_path):
