@@ -14,6 +14,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from sns_core.data.classic import lacking_bytes
 from sns_core.errors import UserError
 
 OPENING = {"engine": "netcdf4", "decode_times": False, "cache": False}
@@ -47,6 +48,8 @@ def open_store(path: Path) -> xr.Dataset:
         ) from None
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: not readable as netCDF ({error})") from None
+    if lacking := lacking_bytes(path):
+        raise UserError(f"{path}: lacks {lacking:,} bytes or more at its end; copy or write it again")
     try:
         if in_layout_of_the_well:
             return _open_well(path)

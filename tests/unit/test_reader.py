@@ -1,5 +1,8 @@
 """Trajectories of other programs: one recording from any file, with what cannot be understood refused in one line."""
 
+import os
+
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
@@ -95,6 +98,31 @@ def test_packed_numbers_are_unpacked_and_fill_values_are_missing(field, tmp_path
         UserError, match=r"hole\.nc: member 1 has missing or infinite values from time 2 \(frame 4\) on"
     ):
         open_recording([path], ["b"]).read(1, slice(2, None))
+
+
+def by_the_library(path, frames, form="NETCDF4", fill_value=None, missing_value=None, growing=False):
+    """Write frames (time, y, x) without xarray, which adds attributes of its own; times are six, however many frames there are."""
+    with netCDF4.Dataset(path, "w", format=form) as file:
+        for name, size in {"time": TIMES, "y": SIDE, "x": SIDE}.items():
+            file.createDimension(name, None if growing and name == "time" else size)
+            file.createVariable(name, "f8", (name,))[:] = np.arange(size)
+        variable = file.createVariable("b", frames.dtype, ("time", "y", "x"), fill_value=fill_value)
+        variable.set_auto_mask(False)
+        if missing_value is not None:
+            variable.setncattr("missing_value", missing_value)
+        variable[: len(frames)] = frames
+    return path
+
+
+@pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+@pytest.mark.parametrize("growing", [False, True])
+def test_a_classic_file_that_was_cut_off_is_refused(tmp_path, form, growing):
+    """The netCDF library reads the bytes that are missing as those before, without an error."""
+    path = by_the_library(tmp_path / "a.nc", RANDOM[0], form, growing=growing)
+    np.testing.assert_array_equal(frames_of(open_recording([path], ["b"])), RANDOM[:1])
+    os.truncate(path, path.stat().st_size - 8)
+    with pytest.raises(UserError, match=r"a\.nc: lacks \d+ bytes or more at its end; copy or write it again"):
+        open_recording([path], ["b"])
 
 
 def test_channels_come_from_variables_and_layers(field, tmp_path):
