@@ -17,7 +17,7 @@ import xarray as xr
 from sns_core.data.classic import lacking_bytes
 from sns_core.errors import UserError
 
-OPENING = {"engine": "netcdf4", "decode_times": False, "cache": False}
+OPENING = {"engine": "netcdf4", "decode_times": False, "cache": False, "mask_and_scale": False}
 CHUNK_BYTES = 2**22  # of a variable that are read at once: small beside the block of frames that a stage asks for
 WELL_GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 
@@ -53,11 +53,39 @@ def open_store(path: Path) -> xr.Dataset:
     try:
         if in_layout_of_the_well:
             return _open_well(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*multiple fill values.*")
-            return _in_chunks(xr.open_dataset(path, **OPENING))
+        return _in_chunks(_decoded(_with_default_fill_values(xr.open_dataset(path, **OPENING))))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not readable as netCDF ({error})") from None
+
+
+def _decoded(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset whose packed numbers are unpacked, and whose fill values are NaN.
+
+    A fill value takes the precision of its variable first: 1e20 in double precision equals no number in single precision.
+    """
+    dataset = dataset.copy()
+    for variable in dataset.variables.values():
+        for name in ("_FillValue", "missing_value"):
+            if name in variable.attrs and variable.dtype.kind == "f":
+                try:
+                    variable.attrs[name] = np.asarray(variable.attrs[name]).astype(variable.dtype)
+                except ValueError:  # a text that is no number
+                    del variable.attrs[name]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*multiple fill values.*")
+        return xr.decode_cf(dataset, decode_times=False)
+
+
+def _with_default_fill_values(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset of a netCDF file whose variables state the fill value that the library writes if none is named.
+
+    Frames that a program never wrote, such as those after its end, hold this value, 9.97e36 in single precision.
+    """
+    for variable in dataset.data_vars.values():
+        fill = netCDF4.default_fillvals.get(variable.dtype.str[1:])
+        if variable.dtype.kind in "fiu" and variable.dtype.itemsize > 1 and fill is not None:
+            variable.attrs.setdefault("_FillValue", fill)
+    return dataset
 
 
 def _in_chunks(dataset: xr.Dataset) -> xr.Dataset:
@@ -160,7 +188,7 @@ def _open_well(path: Path) -> xr.Dataset:
     variables = {}
     for rank, group in enumerate(WELL_GROUPS):
         if names.get(group):
-            opened = _in_chunks(xr.open_dataset(path, group=group, **OPENING))
+            opened = _in_chunks(_decoded(xr.open_dataset(path, group=group, **OPENING)))
             for name in names[group]:
                 field = _well_field(opened[name], space, rank, trajectories, axes)
                 variables |= _components(name, field, space, rank)

@@ -114,6 +114,34 @@ def by_the_library(path, frames, form="NETCDF4", fill_value=None, missing_value=
     return path
 
 
+LAND = {
+    "a fill value": {"_FillValue": np.float32(1e20)},
+    "in double precision": {"missing_value": 1e20},
+    "as a text": {"missing_value": "1e20"},
+    "two": {"missing_value": np.array([-999.0, 1e20])},
+    "that of the library, without a word": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stated", LAND.values(), ids=LAND)
+def test_missing_values_are_seen_however_the_file_states_them(tmp_path, stated):
+    land = RANDOM[0].copy()
+    land[4:, :2, :2] = 1e20 if stated else netCDF4.default_fillvals["f4"]
+    path = by_the_library(
+        tmp_path / "land.nc", land, fill_value=stated.get("_FillValue"), missing_value=stated.get("missing_value")
+    )
+    recording = open_recording([path], ["b"])
+    np.testing.assert_array_equal(recording.read(0, slice(4))[:, 0], land[:4])
+    with pytest.raises(UserError, match=r"missing or infinite values from time 4 \(frame 4\) on"):
+        recording.read(0, slice(None))
+
+
+def test_frames_that_were_never_written_are_missing(tmp_path):
+    path = by_the_library(tmp_path / "early.nc", RANDOM[0, :3].astype("i2"))
+    with pytest.raises(UserError, match=r"missing or infinite values from time 3 \(frame 3\) on"):
+        open_recording([path], ["b"]).read(0, slice(None))
+
+
 @pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
 @pytest.mark.parametrize("growing", [False, True])
 def test_a_classic_file_that_was_cut_off_is_refused(tmp_path, form, growing):
