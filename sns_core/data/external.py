@@ -99,7 +99,12 @@ class ExternalRollout:
             )
         if not self._start <= index < self._start + self._steps_per_read:
             self._start = index
-            with dask.config.set(scheduler=dask.get):
-                block = self.field.isel(time=slice(index, index + self._steps_per_read)).values
+            try:
+                with dask.config.set(scheduler=dask.get):
+                    block = self.field.isel(time=slice(index, index + self._steps_per_read)).values
+            except (OSError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"{self.path}: frames from step {step} on are not readable ({' '.join(str(error).split())}); copy or write it again"
+                ) from None
             self._frames = block.astype(np.float32)
         return self._frames[self.rows(members), index - self._start]

@@ -89,8 +89,8 @@ def _with_even_steps(part: Recording) -> Recording:
         )
     doubled = np.flatnonzero(steps <= UNIFORM * step)
     for index in doubled:
-        pair = part.frames.isel(time=[index, index + 1]).values
-        if step == 0 or not np.array_equal(pair[:, 0], pair[:, 1], equal_nan=True):
+        pairs = (part.values(member, slice(index, index + 2)) for member in range(len(part.members)))
+        if step == 0 or not all(np.array_equal(*pair, equal_nan=True) for pair in pairs):
             raise _two_frames(part, int(index), part.times[doubled])
     if len(doubled):
         keep = np.setdiff1d(np.arange(len(part.times)), doubled + 1)

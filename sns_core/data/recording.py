@@ -87,7 +87,7 @@ class Recording:
 
     def read(self, member: int, times: slice) -> np.ndarray:
         """Return frames (time, layer, y, x) of the member at a position. Raise UserError where one is not finite."""
-        values = self._values(member, times)
+        values = self.values(member, times)
         if not np.isfinite(values).all():
             first = self._first_missing(member)
             number, frames, time = self.origins[member] if self.origins else (self.members[member], 0, 0.0)
@@ -97,14 +97,24 @@ class Recording:
             )
         return values
 
-    def _values(self, member: int, times: slice) -> np.ndarray:
-        with dask.config.set(scheduler=dask.get):
-            return self.frames.isel(member=member, time=times).values
+    def values(self, member: int, times: slice) -> np.ndarray:
+        """Return frames as `read` does, whether they are finite or not. Raise UserError where one is not readable."""
+        try:
+            with dask.config.set(scheduler=dask.get):
+                return self.frames.isel(member=member, time=times).values
+        except (OSError, RuntimeError, ValueError) as error:
+            positions = range(len(self.times))[times]
+            if len(positions) > 1:  # a block may lie in several files: its frames tell which one is damaged
+                return np.stack([self.values(member, slice(place, place + 1))[0] for place in positions])
+            raise UserError(
+                f"{self.file_of(member, positions[0])}: frames from time {self.times[positions[0]]:g} on are not readable "
+                f"({' '.join(str(error).split())}); copy or write it again"
+            ) from None
 
     def _first_missing(self, member: int) -> int:
         """Return the position of the first frame of a member, one of whose frames is not finite, that is not finite."""
         blocks = (slice(first, first + self.block) for first in range(0, len(self.times), self.block))
-        finite = (np.isfinite(self._values(member, block)).all((1, 2, 3)) for block in blocks)
+        finite = (np.isfinite(self.values(member, block)).all((1, 2, 3)) for block in blocks)
         return next(index for index, good in enumerate(itertools.chain.from_iterable(finite)) if not good)
 
     def part(self, members: slice = slice(None), times: slice = slice(None)) -> "Recording":

@@ -361,6 +361,33 @@ def test_zeros_of_zarr_are_numbers(tmp_path, version):
     assert (frames_of(open_recording([tmp_path / "zeros.zarr"], ["b"])) == 0).all()
 
 
+@pytest.mark.parametrize("form", ["netCDF", 2, 3])
+def test_a_damaged_chunk_is_named_with_its_file(field, tmp_path, form):
+    parts, paths = [field.isel(time=slice(2)), field.isel(time=slice(2, None))], []
+    for index, part in enumerate(parts):
+        if form == "netCDF":
+            encoding = {"b": {"fletcher32": True, "chunksizes": (1, 1, SIDE, SIDE)}}
+            paths.append(written(tmp_path, part, f"{index}.nc", encoding=encoding))
+        else:
+            pytest.importorskip("zarr")
+            paths.append(tmp_path / f"{index}.zarr")
+            part.chunk(time=1).to_dataset().to_zarr(paths[-1], zarr_format=form)
+    place = {"netCDF": paths[1], 2: paths[1] / "b/0.1.0.0", 3: paths[1] / "b/c/0/1/0/0"}[form]
+    content = bytearray(place.read_bytes())
+    if form == "netCDF":
+        first = content.index(RANDOM[0, 3].tobytes())
+        content[first : first + 40] = bytes(40)
+    else:
+        content = content[:9]
+    place.write_bytes(content)
+    recording = open_recording(paths, ["b"])
+    with pytest.raises(
+        UserError, match=r"frames from time 1(\.5)? on are not readable \(.*\); copy or write it again"
+    ) as caught:
+        recording.read(0, slice(None))
+    assert str(caught.value).startswith(f"{paths[1]}: ") and "\n" not in str(caught.value)
+
+
 def test_the_layout_of_the_well_is_read(tmp_path):
     h5py = pytest.importorskip("h5py")
     vector = np.random.default_rng(4).normal(size=(2, TIMES, SIDE, SIDE, 2)).astype("f4")
