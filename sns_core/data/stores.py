@@ -147,11 +147,11 @@ def _open_zarr(path: Path) -> xr.Dataset:
     except Exception as error:  # zarr has exceptions of many kinds
         raise UserError(f"{path}: not readable as a Zarr store ({' '.join(str(error).split())})") from None
     # In format 2 the fill value is also the value of chunks that were never written. zarr's own default is 0, and a zero
-    # is a number, not a missing value.
-    for variable in dataset.variables.values():
-        if np.all(np.equal(variable.attrs.get("_FillValue", np.nan), 0)):
+    # is a number, not a missing value. In format 3 the attribute alone says which value is missing.
+    for variable in () if (path / "zarr.json").exists() else dataset.variables.values():
+        if variable.dtype.kind in "fiu" and np.all(np.equal(variable.attrs.get("_FillValue", np.nan), 0)):
             del variable.attrs["_FillValue"]
-    return xr.decode_cf(dataset, decode_times=False)
+    return _decoded(dataset)
 
 
 def _is_consolidated(path: Path) -> bool:

@@ -349,16 +349,27 @@ def test_zarr_stores_are_read(field, tmp_path, version, consolidated):
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_zeros_of_zarr_are_numbers(tmp_path, version):
+    """A text beside them, whose fill value is no number, changes nothing."""
     zarr = pytest.importorskip("zarr")
     group = zarr.open_group(tmp_path / "zeros.zarr", mode="w", zarr_format=version)
     sizes = {"time": 3, "y": 4, "x": 4}
     for name, dims, values in [
         ("b", tuple(sizes), np.zeros((3, 4, 4))),
+        ("place", ("x",), np.array(list("abcd"))),
         *((d, (d,), np.arange(n) * 1.0) for d, n in sizes.items()),
     ]:
         array = group.create_array(name, data=values, **({"dimension_names": dims} if version == 3 else {}))
         array.attrs["_ARRAY_DIMENSIONS"] = dims
     assert (frames_of(open_recording([tmp_path / "zeros.zarr"], ["b"])) == 0).all()
+
+
+def test_a_zero_that_zarr_states_as_missing_is_missing(field, tmp_path):
+    pytest.importorskip("zarr")
+    hole = field.where(field.time < 2)
+    packing = {"dtype": "i2", "scale_factor": 1e-3, "_FillValue": 0}
+    hole.to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=3, encoding={"b": packing})
+    with pytest.raises(UserError, match=r"missing or infinite values from time 2 \(frame 4\) on"):
+        open_recording([tmp_path / "a.zarr"], ["b"]).read(0, slice(None))
 
 
 @pytest.mark.parametrize("form", ["netCDF", 2, 3])
