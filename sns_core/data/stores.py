@@ -173,16 +173,18 @@ def _open_well(path: Path) -> xr.Dataset:
     Components of vectors and tensors become variables with the names of the axes: velocity_x, stress_xy. Arrays that do not
     vary between trajectories or in time lack these dimensions.
     """
-    axes = {}
     with netCDF4.Dataset(path) as file:
-        space = list(np.atleast_1d(file["dimensions"].getncattr("spatial_dims")))
+        try:
+            space = [str(name) for name in np.atleast_1d(file["dimensions"].getncattr("spatial_dims"))]
+            trajectories, arrays = int(file.getncattr("n_trajectories")), file["dimensions"].variables
+            axes = {name: _well_axis(path, name, arrays[name][:]) for name in ("time", *space) if name in arrays}
+            axes["time"]  # the others may be absent
+        except (AttributeError, IndexError, KeyError):
+            raise UserError(
+                f"{path}: has the group t0_fields, as files of The Well, but not all of their n_trajectories, dimensions/time and "
+                "spatial_dims of dimensions; add them, or write netCDF"
+            ) from None
         names = {group: list(file[group].variables) for group in WELL_GROUPS if group in file.groups}
-        trajectories = int(file.getncattr("n_trajectories"))
-        for name in ("time", *space):
-            if name in file["dimensions"].variables:
-                axes[name] = np.asarray(file["dimensions"][name][:], dtype=float)
-                if axes[name].ndim > 1:  # of coordinates that vary between trajectories
-                    axes[name] = axes[name].reshape(-1, axes[name].shape[-1])[0]
     if len(space) != 2:
         raise UserError(f"{path}: has the axes {', '.join(space)}; fields on planes are read, with two axes")
     variables = {}
@@ -190,15 +192,35 @@ def _open_well(path: Path) -> xr.Dataset:
         if names.get(group):
             opened = _in_chunks(_decoded(xr.open_dataset(path, group=group, **OPENING)))
             for name in names[group]:
-                field = _well_field(opened[name], space, rank, trajectories, axes)
+                field = _well_field(path, opened[name], space, rank, trajectories, axes)
                 variables |= _components(name, field, space, rank)
     return xr.Dataset(variables, {name: (name, values) for name, values in axes.items()})
 
 
-def _well_field(field: xr.DataArray, space: list[str], rank: int, trajectories: int, axes: dict) -> xr.DataArray:
+def _well_axis(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """Return the coordinate (n,) of an axis, in its own precision, which says how it is rounded.
+
+    Raises UserError where it differs between trajectories, or in time.
+    """
+    rows = np.asarray(values).reshape(-1, values.shape[-1]) if values.ndim > 1 else np.asarray(values)[None]
+    if (rows != rows[0]).any():
+        raise UserError(
+            f"{path}: the coordinate {name!r} differs between trajectories; write those that share it to a file"
+        )
+    return rows[0]
+
+
+def _well_field(
+    path: Path, field: xr.DataArray, space: list[str], rank: int, trajectories: int, axes: dict
+) -> xr.DataArray:
     """Return a field with the names of its axes: HDF5 holds none, their order says which is which."""
     components = [f"component_{index}" for index in range(rank)]
     leading = field.ndim - len(space) - rank
+    if leading not in (0, 1, 2):
+        raise UserError(
+            f"{path}: {field.name!r} has {field.ndim} axes, and a field of The Well of rank {rank} at most {len(space) + rank + 2}: "
+            f"trajectory, time, {', '.join([*space, *components])}; correct the file"
+        )
     first = [["trajectory", "time"][len(axes["time"]) == field.shape[0] and trajectories != field.shape[0]]]
     dims = {0: [], 1: first, 2: ["trajectory", "time"]}[leading]
     return xr.DataArray(field.data, dims=[*dims, *space, *components], attrs=field.attrs)

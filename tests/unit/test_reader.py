@@ -399,21 +399,54 @@ def test_a_damaged_chunk_is_named_with_its_file(field, tmp_path, form):
     assert str(caught.value).startswith(f"{paths[1]}: ") and "\n" not in str(caught.value)
 
 
-def test_the_layout_of_the_well_is_read(tmp_path):
+def of_the_well(path, fields=None, times=None, space=("x", "y"), **attributes):
+    """Write a file in the layout of The Well: group -> name -> array. Times are in single precision, as its own are."""
     h5py = pytest.importorskip("h5py")
-    vector = np.random.default_rng(4).normal(size=(2, TIMES, SIDE, SIDE, 2)).astype("f4")
-    with h5py.File(tmp_path / "well.hdf5", "w") as file:
-        file.attrs["n_trajectories"] = 2
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"n_trajectories": 2} if attributes.get("trajectories", True) else {})
         axes = file.create_group("dimensions")
-        axes.attrs["spatial_dims"] = ["x", "y"]
-        for name, count in {"time": TIMES, "x": SIDE, "y": SIDE}.items():
-            axes[name] = np.arange(count) * 0.5
-        for group, name, values in (("t0_fields", "b", RANDOM.swapaxes(2, 3)), ("t1_fields", "velocity", vector)):
-            file.create_group(group)[name] = values
-        file.create_group("t2_fields")
-    recording = open_recording([tmp_path / "well.hdf5"], ["b", "velocity_y"])
+        if space:
+            axes.attrs["spatial_dims"] = space
+        if times is not False:
+            axes["time"] = (np.arange(TIMES) * 0.5 if times is None else times).astype("f4")
+        for name in "xy":
+            axes[name] = np.arange(SIDE) * 0.5
+        for group in stores.WELL_GROUPS:
+            file.create_group(group)
+        for place, values in (fields or {"t0_fields/b": RANDOM.swapaxes(2, 3)}).items():
+            file[place] = values
+    return path
+
+
+def test_the_layout_of_the_well_is_read(tmp_path):
+    vector = np.random.default_rng(4).normal(size=(2, TIMES, SIDE, SIDE, 2)).astype("f4")
+    fields = {"t0_fields/b": RANDOM.swapaxes(2, 3), "t1_fields/velocity": vector}
+    recording = open_recording([of_the_well(tmp_path / "well.hdf5", fields)], ["b", "velocity_y"])
     np.testing.assert_array_equal(recording.read(1, slice(None))[:, 0], RANDOM[1])
     np.testing.assert_array_equal(recording.read(1, slice(None))[:, 1], vector[1, ..., 1].swapaxes(1, 2))
+
+
+def test_late_times_of_the_well_are_even_up_to_their_rounding(tmp_path):
+    """From 4096 on single precision rounds to 1/20 of the step."""
+    recording = open_recording([of_the_well(tmp_path / "well.hdf5", times=5000 + 0.01 * np.arange(TIMES))], ["b"])
+    assert recording.step == pytest.approx(0.01, rel=0.05)
+
+
+ODD_WELLS = {
+    "no number of trajectories": ({"trajectories": False}, "but not all of their n_trajectories"),
+    "no times": ({"times": False}, "dimensions/time"),
+    "no names of axes": ({"space": None}, "spatial_dims of dimensions"),
+    "an axis too many": ({"fields": {"t0_fields/b": RANDOM[None]}}, "'b' has 5 axes, and .* of rank 0 at most 4: trajectory"),
+    "times of their own": ({"times": np.arange(TIMES) * np.ones((2, 1)) + [[0], [1]]}, "'time' differs between trajectories"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), ODD_WELLS.values(), ids=ODD_WELLS)
+def test_what_is_not_quite_the_layout_of_the_well_is_one_line(tmp_path, change, words):
+    path = of_the_well(tmp_path / "well.hdf5", **change)
+    with pytest.raises(UserError, match=words) as caught:
+        open_recording([path], ["b"])
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
