@@ -3,6 +3,8 @@
 `path` is, in every function, the file that a message names. Each raises UserError for a coordinate that it cannot read.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import cftime
@@ -53,8 +55,8 @@ def excerpt(values: np.ndarray) -> str:
     return ", ".join(str(value) for value in np.ravel(values)[:3]) + (", …" if np.size(values) > 3 else "")
 
 
-def members_of(path: Path, coordinate: xr.DataArray | None, count: int) -> tuple[int, ...]:
-    """Return the numbers of the members; those whose labels are no whole numbers are counted from 0."""
+def members_of(path: Path, coordinate: xr.DataArray | None, count: int) -> tuple[int | float | str, ...]:
+    """Return the numbers or the names of the members; they are counted from 0 without a coordinate."""
     if coordinate is None:
         return tuple(range(count))
     if coordinate.dtype.kind in "iuf":
@@ -64,11 +66,21 @@ def members_of(path: Path, coordinate: xr.DataArray | None, count: int) -> tuple
             raise UserError(
                 f"{path}: the coordinate {coordinate.name!r} holds the member {twice[0]:g} twice; number the members"
             )
-        if np.array_equal(numbers, np.rint(numbers)):
-            return tuple(int(n) for n in numbers)
-    elif len(set(coordinate.values.tolist())) < count:
+        whole = np.array_equal(numbers, np.rint(numbers))
+        return tuple(int(n) if whole else float(n) for n in numbers)
+    names = tuple(map(str, labels_of(coordinate)))
+    if len(set(names)) < count:
         raise UserError(f"{path}: the coordinate {coordinate.name!r} names a member twice; number the members")
-    return tuple(range(count))
+    return names
+
+
+def order_of(labels: Iterable[Path | int | float | str]) -> list[int]:
+    """Return the positions of labels in their order: numbers by value, texts such as r2 before r10."""
+    labels = list(labels)
+    if all(isinstance(label, int | float) for label in labels):
+        return sorted(range(len(labels)), key=labels.__getitem__)
+    words = [[int(w) if w.isdigit() else w for w in re.split(r"(\d+)", str(label))] for label in labels]
+    return sorted(range(len(labels)), key=words.__getitem__)
 
 
 def sorted_axis(

@@ -1,14 +1,12 @@
 """Recordings of several files joined to one, along time or with members side by side."""
 
 import itertools
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from sns_core.data.coordinates import UNIFORM
+from sns_core.data.coordinates import UNIFORM, order_of
 from sns_core.data.recording import Recording
 from sns_core.errors import UserError
 
@@ -21,7 +19,7 @@ def join_recordings(parts: list[Recording], join: str | None) -> Recording:
     """
     if len(parts) == 1:
         return _with_even_steps(parts[0])
-    parts = sorted(parts, key=lambda part: _natural(part.path))
+    parts = [parts[index] for index in order_of(part.path for part in parts)]
     groups: list[list[Recording]] = []
     how = join or _how_joined(parts)
     if how == "time":
@@ -32,11 +30,6 @@ def join_recordings(parts: list[Recording], join: str | None) -> Recording:
     else:
         groups = [[part] for part in parts]
     return _side_by_side([_with_even_steps(_in_a_row(group)) for group in groups])
-
-
-def _natural(path: Path) -> list:
-    """Return a key that sorts file_2 before file_10."""
-    return [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", str(path))]
 
 
 def _how_joined(parts: list[Recording]) -> str:
@@ -148,7 +141,7 @@ def _side_by_side(parts: list[Recording]) -> Recording:
     )
     if len(set(numbers)) < len(numbers):
         numbers = list(range(len(numbers)))  # each file counts its own members from the start
-    order = np.argsort(numbers, kind="stable").tolist()
+    order = order_of(numbers)
     if order != sorted(order):
         frames, numbers, files = frames.isel(member=order), [numbers[i] for i in order], [files[i] for i in order]
     return replace(first, frames=frames, members=tuple(numbers), files=tuple(files))

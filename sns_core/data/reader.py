@@ -1,7 +1,7 @@
 """Trajectories that somebody else simulated, as one lazy array (member, time, layer, y, x).
 
 Names of dimensions come from the configuration, from CF (`axis`, `standard_name`), or from convention, in this order.
-Coordinates count: y that descends, times out of order and layers are sorted; a step that stands twice with the same
+Coordinates count: y that descends, members and times out of order are sorted; a step that stands twice with the same
 frame is left out once; units, dates and durations become numbers; what a file of this project lacks, as its attribute
 `subtracted` says, is added again. A UserError refuses the rest, and names the file, the place and the way out. Nothing
 is read but coordinates until `Recording.read` asks for frames.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sns_core.data.coordinates import excerpt, labels_of, members_of, rounding_of, sorted_axis, times_of
+from sns_core.data.coordinates import excerpt, labels_of, members_of, order_of, rounding_of, sorted_axis, times_of
 from sns_core.data.joining import join_recordings
 from sns_core.data.recording import Axis, Recording, check_alike
 from sns_core.data.stores import groups_of, open_store
@@ -50,7 +50,9 @@ def open_recording(
     for part in parts[1:]:
         check_alike(parts[0], part)
     recording = join_recordings(parts, join)
-    return replace(recording, numbers=np.arange(len(recording.times)))
+    numbered = all(isinstance(member, int) for member in recording.members)
+    members = recording.members if numbered else tuple(range(len(recording.members)))
+    return replace(recording, members=members, numbers=np.arange(len(recording.times)))
 
 
 def open_static(path: Path, variables: list[str], dims: dict[str, str | None], like: Recording) -> np.ndarray:
@@ -198,6 +200,9 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
     if not np.array_equal(order, np.arange(len(order))):
         frames, times = frames.isel(time=order), times[order]
     members = members_of(path, axes.get("member"), frames.sizes["member"])
+    order = order_of(members)
+    if order != sorted(order):
+        frames, members = frames.isel(member=order), tuple(members[index] for index in order)
     units = (str(field.attrs.get("units", "")),) * frames.sizes["layer"]
     files = (((path, len(times)),),) * len(members)
     if "subtracted" in field.attrs:

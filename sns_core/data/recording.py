@@ -43,8 +43,9 @@ class Axis:
 class Recording:
     """Trajectories of some members on one grid.
 
-    `frames`: lazy array (member, time, layer, y, x). `members`: their numbers. `times` (time,): in `time_units`, ""
-    where the files state none; `dated`: whether they count from a date; `rounding`: by how much the files round them.
+    `frames`: lazy array (member, time, layer, y, x). `members`: their numbers, or their names until files are joined.
+    `times` (time,): in `time_units`, "" where the files state none; `dated`: whether they count from a date;
+    `rounding`: by how much the files round them.
     `numbers` (time,): of the frames, counted over all files of a member. `layers`: label of each channel, None where
     the files hold none; `units`: of each channel. `y`, `x`: axes. `files`: for each member, the files that hold it,
     each with the frame after its last.
@@ -53,7 +54,7 @@ class Recording:
     """
 
     frames: xr.DataArray
-    members: tuple[int, ...]
+    members: tuple[int | float | str, ...]
     times: np.ndarray
     numbers: np.ndarray
     time_units: str

@@ -243,6 +243,20 @@ def test_files_of_several_members_without_numbers_hold_members_of_their_own(fiel
     np.testing.assert_array_equal(frames_of(recording), np.concatenate(parts))
 
 
+@pytest.mark.parametrize("names", [["r1i1p1f1", "r2i1p1f1"], [0.5, 1.5], [3, 4]], ids=["texts", "shares", "numbers"])
+def test_members_of_files_that_follow_each_other_are_told_by_their_names(field, tmp_path, names):
+    """The second file holds them the other way round; files of single members are joined by their names, too."""
+    named = field.assign_coords(member=names)
+    parts = [named.isel(time=slice(0, 2)), named.isel(time=slice(2, None), member=[1, 0])]
+    paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
+    recording = open_recording(paths, ["b"])
+    np.testing.assert_array_equal(frames_of(recording), RANDOM)
+    assert recording.members == ((3, 4) if names == [3, 4] else (0, 1))
+    singles = [part.isel(member=[row]) for part in parts for row in (0, 1)]
+    paths = [written(tmp_path, part, f"single_{index}.nc") for index, part in enumerate(singles)]
+    np.testing.assert_array_equal(frames_of(open_recording(paths, ["b"])), RANDOM)
+
+
 def test_files_that_differ_where_they_overlap_are_named(field, tmp_path):
     member = field.isel(member=0, drop=True)
     paths = [
