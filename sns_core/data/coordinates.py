@@ -106,11 +106,14 @@ def sorted_axis(
     return frames, Axis(positions, str(coordinate.attrs.get("units", "")))
 
 
-def times_of(path: Path, coordinate: xr.DataArray | None) -> tuple[np.ndarray, str, bool]:
-    """Return the times of the frames, their units, and whether they are dates, which then count from 1 January 2000."""
+def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np.ndarray, str, bool]:
+    """Return the times of the frames, their units, and whether they are dates, which then count from 1 January 2000.
+
+    `name`: of the dimension, for a message.
+    """
     if coordinate is None:
         raise UserError(
-            f"{path}: has no coordinate 'time', which numbers the steps; add one, in the units of the time step"
+            f"{path}: has no coordinate {name!r}, which numbers the steps; add one, in the units of the time step"
         )
     if coordinate.size > MOST_FRAMES:
         raise UserError(f"{path}: claims {coordinate.size:,} times, and at most {MOST_FRAMES:,} are read; cut the file")

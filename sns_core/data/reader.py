@@ -117,6 +117,11 @@ def _in_roles(
     `needed`: roles that the variable has beside y. Without y, it is a single row of points.
     """
     roles: dict[str, str] = {}
+    for dim, size in field.sizes.items():
+        if size == 0:
+            raise UserError(
+                f"{path}: {field.name!r} has no values, its dimension {dim!r} has the length 0; leave it out"
+            )
     for role, dim in dims.items():
         if dim is not None and dim in field.dims:
             roles[role] = dim
@@ -195,7 +200,7 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
         layers = tuple(f"{name}_{label}" for label in labels) if "layer" in field.dims else (name,)
     frames, x = sorted_axis(path, frames, "x", axes.get("x"))
     frames, y = sorted_axis(path, frames, "y", axes.get("y"))
-    times, time_units, dated = times_of(path, axes.get("time"))
+    times, time_units, dated = times_of(path, axes.get("time"), roles["time"])
     order = np.argsort(times, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         frames, times = frames.isel(time=order), times[order]

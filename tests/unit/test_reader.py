@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from sns_core.data import stores
-from sns_core.data.reader import open_recording
+from sns_core.data.reader import open_recording, open_static
 from sns_core.errors import UserError
 from sns_core.units import conversion, parse
 
@@ -284,6 +284,8 @@ REFUSED = {
     "uneven times": (lambda f: f.assign_coords(time=f.time**1.5), r"its frames are 0\.354 to 1\.12 apart in time; interpolate them"),
     "two frames at a time": (lambda f: f.assign_coords(time=[0, 0.5, 0.5, 1, 1.5, 2]), "two different frames at time 0.5"),
     "no times": (lambda f: f.drop_vars("time"), "no coordinate 'time'"),
+    "no times under another name": (lambda f: f.drop_vars("time").rename(time="t"), "no coordinate 't'"),
+    "no frames": (lambda f: f.isel(time=slice(0)), "'b' has no values, its dimension 'time' has the length 0; leave it out"),
     "text as times": (lambda f: f.assign_coords(time=list("abcdef")), "'time' holds a, b, c, …; it needs finite numbers"),
     "a time that is NaN": (lambda f: f.assign_coords(time=f.time.where(f.time < 2)), "'time' holds .*finite numbers"),
     "months": (lambda f: f.assign_coords(time=("time", f.time.values, {"units": "months since 2000-01-01"})), "no fixed length"),
