@@ -59,7 +59,7 @@ def open_store(path: Path) -> xr.Dataset:
 
 
 def _decoded(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a dataset whose packed numbers are unpacked, and whose fill values are NaN.
+    """Return a dataset whose packed numbers are unpacked, whose fill values are NaN, and whose coordinates are axes.
 
     A fill value takes the precision of its variable first: 1e20 in double precision equals no number in single precision.
     """
@@ -73,7 +73,11 @@ def _decoded(dataset: xr.Dataset) -> xr.Dataset:
                     del variable.attrs[name]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*multiple fill values.*")
-        return xr.decode_cf(dataset, decode_times=False)
+        dataset = xr.decode_cf(dataset, decode_times=False)
+    # A latitude (lat, lon) places no point of the axis lat. Other fields, such as a depth, are variables, also where another
+    # one names them in its attribute `coordinates`.
+    dataset = dataset.drop_vars([n for n, field in dataset.coords.items() if n in dataset.dims and field.ndim > 1])
+    return dataset.reset_coords([n for n in dataset.coords if n not in dataset.dims])
 
 
 def _with_default_fill_values(dataset: xr.Dataset) -> xr.Dataset:

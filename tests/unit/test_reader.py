@@ -195,6 +195,18 @@ def test_variables_on_other_points_are_one_line(field, tmp_path, change, words):
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
+def test_a_variable_may_be_a_coordinate_of_another_one(field, tmp_path):
+    """A depth, or a latitude of a curvilinear grid, even with the name of an axis, as CF allows."""
+    path = written(tmp_path, field.assign_coords(depth=(("y", "x"), RANDOM[0, 0]), speed=2 * field))
+    recording = open_recording([path], ["b", "speed"])
+    np.testing.assert_array_equal(recording.read(1, slice(None)), np.stack([RANDOM[1], 2 * RANDOM[1]], 1))
+    np.testing.assert_array_equal(open_static(path, ["depth"], {}, recording), RANDOM[0, :1])
+    with netCDF4.Dataset(by_the_library(tmp_path / "curved.nc", RANDOM[0]), "a") as file:
+        file.renameDimension("y", "lat")
+        file.createVariable("lat", "f8", ("lat", "x"))[:] = RANDOM[0, 1]
+    np.testing.assert_array_equal(frames_of(open_recording([tmp_path / "curved.nc"], ["b"])), RANDOM[:1])
+
+
 def test_variables_may_have_layers_of_their_own(field, tmp_path):
     three, two = (xr.concat([field] * len(z), "lev").assign_coords(lev=z) for z in ([10, 20, 30], [5, 15]))
     path = written(tmp_path, xr.Dataset({"b": three, "c": two.rename(lev="height")}))
