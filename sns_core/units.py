@@ -19,7 +19,11 @@ ALIASES = {
     "meter": "m", "meters": "m", "metre": "m", "metres": "m", "kelvin": "K", "pascal": "Pa", "percent": "%", "dimensionless": "1",
     "sec": "s", "secs": "s", "second": "s", "seconds": "s", "minute": "min", "minutes": "min", "hr": "h", "hrs": "h", "hour": "h",
     "hours": "h", "d": "day", "days": "day", "weeks": "week", "millisecond": "ms", "milliseconds": "ms", "microseconds": "us",
-    "nanoseconds": "ns", "radian": "rad", "radians": "rad", "degrees": "degree", "degrees_north": "degree", "degrees_east": "degree",
+    "nanoseconds": "ns", "radian": "rad", "radians": "rad", "degrees": "degree", "deg": "degree",
+    "day": "day", "mins": "min", "msec": "ms", "msecs": "ms", "millisec": "ms", "millisecs": "ms",
+    "microsecond": "us", "microsec": "us", "microsecs": "us", "nanosecond": "ns",
+    "kilometer": "km", "kilometers": "km", "kilometre": "km", "kilometres": "km",
+    **{f"{degree}{side}": "degree" for degree in ("degree", "degrees") for side in ("_north", "_east", "_N", "_E", "N", "E")},
 }  # fmt: skip
 PREFIXES = {"k": 1e3, "M": 1e6, "G": 1e9, "h": 1e2, "c": 1e-2, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "n": 1e-9}
 PREFIXED = ("m", "s", "g", "Hz", "N", "Pa", "bar", "J", "W")
@@ -62,7 +66,8 @@ def _word(word: str) -> Parsed | None:
     match = re.fullmatch(r"([A-Za-zµ_%]+)([-+]?\d+)?", word)
     if not match:
         return None
-    name, exponent = ALIASES.get(match[1], match[1]), int(match[2] or 1)
+    exponent = int(match[2] or 1)
+    name = ALIASES.get(match[1]) or (match[1] if len(match[1]) < 3 else ALIASES.get(match[1].lower(), match[1]))
     if name == "1":
         return 1.0, {}
     scale = 1.0
@@ -77,7 +82,7 @@ def _word(word: str) -> Parsed | None:
 def short_name(text: str) -> str:
     """Return a unit under its short name; "1" where there is none, and for a text such as "grid point" that is no unit."""
     text = text.strip()
-    return "1" if not text or parse(text) is None else ALIASES.get(text, text)
+    return "1" if not text or parse(text) is None else ALIASES.get(text, ALIASES.get(text.lower(), text))
 
 
 def conversion(source: str, target: str) -> float | None:

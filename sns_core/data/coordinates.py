@@ -13,7 +13,7 @@ import xarray as xr
 
 from sns_core.data.recording import Axis
 from sns_core.errors import UserError
-from sns_core.units import is_time
+from sns_core.units import conversion, is_time, short_name
 
 MOST_FRAMES = 10**8  # of one file: their times alone take a gigabyte
 UNIFORM = 1e-3  # steps, or spacings, of one file may differ by this share of a step, or of a spacing
@@ -127,17 +127,24 @@ def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np
         origin = np.datetime64("2000-01-01") if dated else np.timedelta64(0, "s")
         return (values - origin) / np.timedelta64(1, "s"), "s", dated
     times, units = numbers_of(path, coordinate), str(coordinate.attrs.get("units", ""))
-    unit, since, origin = units.partition(" since ")
+    if "%Y" in units:
+        raise UserError(
+            f"{path}: times in {units!r} are digits of dates, which do not count the days; write them as days since a date, such as "
+            "with cdo -r copy"
+        )
+    unit, since, origin = re.fullmatch(r"(.*?)(?:\s+(since)\b\s*(.*))?", units.strip(), re.IGNORECASE).groups()
     if not since:
         return times, units, False
     if not is_time(unit):
-        raise UserError(f"{path}: times in {units!r} have no fixed length; write them in days or in seconds")
-    calendar = coordinate.attrs.get("calendar", "standard")
+        raise UserError(
+            f"{path}: times in {units!r} are in no known unit of a fixed length; write them in days or in seconds"
+        )
+    calendar = str(coordinate.attrs.get("calendar") or "standard").strip()
     try:
-        first = cftime.num2date(0, f"{unit} since {origin}", calendar)
-        shift = float(cftime.date2num(first, f"{unit} since 2000-01-01", calendar))
+        first = cftime.num2date(0, f"seconds since {origin}", calendar)
+        shift = float(cftime.date2num(first, "seconds since 2000-01-01", calendar)) * conversion("s", unit)
     except ValueError as error:
         raise UserError(
             f"{path}: times in {units!r}, calendar {calendar!r}, are not understood ({error}); write them in days or seconds since a date"
         ) from None
-    return times + shift, unit, True
+    return times + shift, short_name(unit), True

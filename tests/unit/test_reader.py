@@ -10,7 +10,7 @@ import xarray as xr
 from sns_core.data import stores
 from sns_core.data.reader import open_recording, open_static
 from sns_core.errors import UserError
-from sns_core.units import conversion, parse
+from sns_core.units import conversion, parse, short_name
 
 TIMES, SIDE = 6, 8
 RANDOM = np.random.default_rng(3).normal(size=(2, TIMES, SIDE, SIDE)).astype("f4")
@@ -56,6 +56,27 @@ def test_coordinates_are_understood(field, tmp_path, change):
     unit = conversion(recording.time_units, "s") if recording.time_units else 1.0
     np.testing.assert_allclose(recording.step * unit, 0.5)
     assert (recording.x.spacing, recording.units, recording.members) == (2.0, ("m s-1",), (0, 1))
+
+
+def in_units(field, units, calendar="standard"):
+    return field.assign_coords(time=("time", field.time.values, {"units": units, "calendar": calendar}))
+
+
+@pytest.mark.parametrize("unit", ["seconds", "Seconds", "SECOND", "secs", "s"])
+@pytest.mark.parametrize(
+    ("since", "calendar"), [("since", "noleap"), ("Since", "360_day"), (" since", ""), ("since ", "NOLEAP ")]
+)
+def test_dates_are_understood_as_models_write_them(field, tmp_path, unit, since, calendar):
+    dated = in_units(field, f"{unit} {since} 1850-01-01 00:00:00", calendar)
+    recording = open_recording([written(tmp_path, dated)], ["b"])
+    assert (recording.time_units, recording.step, recording.dated) == ("s", 0.5, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN", "degrees_east", "degreeE"]
+)
+def test_degrees_are_understood_as_cf_writes_them(text):
+    assert short_name(text) == "degree" and conversion(text, "degrees") == 1
 
 
 def long_row(first: float, frames: int) -> xr.DataArray:
@@ -300,7 +321,8 @@ REFUSED = {
     "no frames": (lambda f: f.isel(time=slice(0)), "'b' has no values, its dimension 'time' has the length 0; leave it out"),
     "text as times": (lambda f: f.assign_coords(time=list("abcdef")), "'time' holds a, b, c, …; it needs finite numbers"),
     "a time that is NaN": (lambda f: f.assign_coords(time=f.time.where(f.time < 2)), "'time' holds .*finite numbers"),
-    "months": (lambda f: f.assign_coords(time=("time", f.time.values, {"units": "months since 2000-01-01"})), "no fixed length"),
+    "digits of dates": (lambda f: in_units(f, "day as %Y%m%d.%f"), "digits of dates, which do not count the days"),
+    "months": (lambda f: in_units(f, "months since 2000-01-01"), "in no known unit of a fixed length"),
     "uneven points": (lambda f: f.assign_coords(x=f.x**2), "points of 'x' are not evenly spaced"),
     "a member twice": (lambda f: f.assign_coords(member=[1, 1]), "the member 1 twice"),
     "two axes for x": (lambda f: f.rename(member="lon"), "two dimensions that may be x, 'lon' and 'x'"),
@@ -480,7 +502,8 @@ def test_what_is_not_quite_the_layout_of_the_well_is_one_line(tmp_path, change, 
 @pytest.mark.parametrize(
     ("source", "target", "factor"),
     [("day-1", "s-1", 1 / 86400), ("km", "m", 1e3), ("m/s", "m s-1", 1), ("m**2 s**-2", "m2 s-2", 1), ("1/s", "Hz", 1), ("%", "1", 0.01),
-     ("10^6 m", "m", 1e6), ("10**3 g m-3", "kg m-3", 1), ("10^-5 s-1", "s-1", 1e-5), ("1/10^3 m^2", "m2", 1e-3), ("10 ** 2 m", "cm", 1e4)],
+     ("Meters", "m", 1), ("10^6 m", "m", 1e6), ("10**3 g m-3", "kg m-3", 1), ("10^-5 s-1", "s-1", 1e-5), ("1/10^3 m^2", "m2", 1e-3),
+     ("10 ** 2 m", "cm", 1e4)],
 )  # fmt: skip
 def test_units_are_converted(source, target, factor):
     assert conversion(source, target) == pytest.approx(factor)
