@@ -47,6 +47,7 @@ def open_recording(
     if not paths:
         raise UserError("source.files: no file fits the pattern; name files that exist")
     parts = [_open_part(Path(path), variables, dims or {}) for path in paths]
+    parts = [part.in_time_units(parts[0].time_units) for part in parts]
     for part in parts[1:]:
         check_alike(parts[0], part)
     recording = join_recordings(parts, join)
@@ -235,6 +236,7 @@ def _stacked(parts: list[Recording], variables: list[str]) -> Recording:
     if len(parts) == 1:
         return parts[0]
     fullest = max(range(len(parts)), key=lambda index: len(parts[index].members))
+    parts = [part.in_time_units(parts[fullest].time_units) for part in parts]
     first = parts[fullest]
     for name, part in zip(variables, parts, strict=True):
         _check_same_points(name, part, variables[fullest], first)

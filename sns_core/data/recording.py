@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from sns_core.errors import UserError
+from sns_core.units import conversion
 
 BLOCK_BYTES = 2**25  # of frames that are read at a time
 
@@ -118,6 +119,16 @@ class Recording:
         finite = (np.isfinite(self.values(member, block)).all((1, 2, 3)) for block in blocks)
         return next(index for index, good in enumerate(itertools.chain.from_iterable(finite)) if not good)
 
+    def in_time_units(self, units: str) -> "Recording":
+        """Return the recording with times in other units, or as it is where they cannot be converted.
+
+        xarray writes hours for frames that are hours apart, and days for a single frame.
+        """
+        factor = conversion(self.time_units, units)
+        if factor is None or not self.time_units or not units:
+            return self
+        return replace(self, times=self.times * factor, rounding=self.rounding * factor, time_units=units)
+
     def part(self, members: slice = slice(None), times: slice = slice(None)) -> "Recording":
         """Return some members and some times, by their positions; `times` may leave out frames."""
         positions = np.arange(len(self.times))[times]
@@ -178,13 +189,23 @@ def check_alike(first: Recording, part: Recording) -> None:
 
     if part.frames.shape[2:] != first.frames.shape[2:]:
         refuse("frames (layer, y, x) of", part.frames.shape[2:], first.frames.shape[2:])
-    for name in ("layers", "units", "time_units"):
-        if getattr(part, name) != getattr(first, name):
+    same = {
+        "layers": part.layers == first.layers,
+        "units": all(map(_are_same_units, part.units, first.units)),
+        "time_units": _are_same_units(part.time_units, first.time_units),
+    }
+    for name, agrees in same.items():
+        if not agrees:
             refuse(name.replace("_", " "), *(_in_words(getattr(recording, name)) for recording in (part, first)))
     for name in ("y", "x"):
         axis, expected = getattr(part, name), getattr(first, name)
-        if axis.units != expected.units or not axis.agrees_with(expected):
+        if not _are_same_units(axis.units, expected.units) or not axis.agrees_with(expected):
             refuse(f"{name} of", axis, expected)
+
+
+def _are_same_units(text: str, expected: str) -> bool:
+    """Whether two texts are one unit, such as m/s and m s-1. A text without units is the same only where both are."""
+    return text == expected or bool(text and expected and conversion(text, expected) == 1)
 
 
 def _in_words(labels: tuple | str | None) -> str:

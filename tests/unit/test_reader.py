@@ -290,6 +290,19 @@ def test_members_of_files_that_follow_each_other_are_told_by_their_names(field, 
     np.testing.assert_array_equal(frames_of(open_recording(paths, ["b"])), RANDOM)
 
 
+def test_units_of_files_may_be_written_otherwise(field, tmp_path):
+    """xarray writes days for a single frame, where frames of other files are hours apart."""
+    dates = np.datetime64("2000-01-01") + np.arange(TIMES) * np.timedelta64(1, "h")
+    dated = field.isel(member=0, drop=True).assign_coords(time=dates.astype("M8[ns]"))
+    parts = [dated[:5], dated[5:].assign_attrs(units="m/s")]
+    paths = [written(tmp_path, part, f"part_{index}.nc") for index, part in enumerate(parts)]
+    with netCDF4.Dataset(paths[0]) as hours, netCDF4.Dataset(paths[1]) as days:
+        assert [file["time"].units.split()[0] for file in (hours, days)] == ["hours", "days"]
+    recording = open_recording(paths, ["b"])
+    assert (recording.step, recording.time_units) == (1.0, "h")
+    np.testing.assert_array_equal(frames_of(recording), RANDOM[:1])
+
+
 def test_files_that_differ_where_they_overlap_are_named(field, tmp_path):
     member = field.isel(member=0, drop=True)
     paths = [
