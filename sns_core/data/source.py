@@ -20,7 +20,7 @@ from sns_core.errors import UserError
 from sns_core.files import provenance, whole_file
 from sns_core.grids import grid_of, grid_shape
 from sns_core.progress import progress
-from sns_core.units import short_name
+from sns_core.units import conversion, parse, short_name
 
 SOME_MEMBERS = 8  # whose first and last frames tell the mean of each channel
 LOOKED_AT = 50  # frames of a member from which a channel is said never to change
@@ -210,16 +210,30 @@ def _static_fields(source: dict, recording: Recording) -> np.ndarray | None:
 def _longer_length(recording: Recording, lengths: list[float] | None, grid: list[int]) -> float:
     """Return the length of the longer side of a grid, as configured or from the distance of its points."""
     points = recording.frames.shape[-2:]
-    axes = (recording.y, recording.x)
-    spacings = (
-        [a.spacing for a in axes] if lengths is None else [side / n for side, n in zip(lengths, points, strict=True)]
-    )
+    if lengths is None:
+        spacings = [recording.y.spacing * _units_along_y(recording), recording.x.spacing]
+    else:
+        spacings = [side / n for side, n in zip(lengths, points, strict=True)]
     if points[0] > 1 and abs(spacings[0] - spacings[1]) > 0.01 * spacings[1]:
         raise UserError(
             f"{recording.path}: points are {spacings[0]:g} apart along y and {spacings[1]:g} along x; interpolate to squares, or say "
             "source.length where the coordinates are wrong"
         )
     return _rounded(spacings[1] * max(grid))
+
+
+def _units_along_y(recording: Recording) -> float:
+    """Return the factor from the units of y to those of x; 1 where one has none, or none that is known."""
+    y, x = recording.y.units, recording.x.units
+    if not y or not x or parse(y) is None or parse(x) is None:
+        return 1.0
+    factor = conversion(y, x)
+    if factor is None:
+        raise UserError(
+            f"{recording.path}: y is in {y!r} and x in {x!r}, so no distance along both is known; correct the attribute units, or say "
+            "source.length"
+        )
+    return factor
 
 
 def _some_frames(recording: Recording) -> np.ndarray:

@@ -438,8 +438,21 @@ def test_ends_of_walls_and_rows_that_are_all_alike_are_no_doubled_points(fields,
     assert facts_of({**SOURCE, "files": [str(tmp_path / "bands.nc")]})["parameters"]["layers"] == ["h", "u"]
 
 
+def in_units(fields: xr.Dataset, y: str, x: str) -> xr.Dataset:
+    """Return fields whose positions along y and x have units."""
+    return fields.assign_coords(y=fields.y.assign_attrs(units=y), x=fields.x.assign_attrs(units=x))
+
+
+def test_positions_along_both_axes_may_have_units_of_their_own(fields, tmp_path):
+    in_units(fields.assign_coords(y=fields.y * 1e3), "m", "km").to_netcdf(tmp_path / "a.nc")
+    parameters = facts_of({**SOURCE, "files": [str(tmp_path / "a.nc")]})["parameters"]
+    assert (parameters["length"], parameters["length_units"]) == (48, "km")
+
+
 REFUSED = {
     "unequal spacing": (lambda f: f.assign_coords(x=f.x * 2), {}, "points are 3 apart along y and 6 along x"),
+    "metres and kilometres": (lambda f: in_units(f, "m", "km"), {}, "points are 0.003 apart along y and 3 along x"),
+    "metres and degrees": (lambda f: in_units(f, "m", "degrees_east"), {}, "y is in 'm' and x in 'degrees_east', so no distance"),
     "an odd number of points": (lambda f: f.isel(x=slice(15)), {}, "8 x 15 points; along a periodic axis their number must be even"),
     "x with both of its ends": (
         lambda f: f.where(f.x < 45, f.isel(x=0)), {}, "the last points along x repeat the first ones, .*; leave the last ones out"
