@@ -93,9 +93,11 @@ class Recording:
         if not np.isfinite(values).all():
             first = self._first_missing(member)
             number, frames, time = self.origins[member] if self.origins else (self.members[member], 0, 0.0)
+            frame = self.numbers[first] + frames
+            remedy = "keep the frames before" if frame else "fill them, such as with 0 on land"
             raise UserError(
                 f"{self.file_of(member, first)}: member {number} has missing or infinite values from time "
-                f"{self.times[first] + time:g} (frame {self.numbers[first] + frames}) on; leave the member out, or keep the frames before"
+                f"{self.times[first] + time:g} (frame {frame}) on; leave the member out, or {remedy}"
             )
         return values
 
