@@ -106,8 +106,10 @@ def sorted_axis(
     return frames, Axis(positions, str(coordinate.attrs.get("units", "")))
 
 
-def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np.ndarray, str, bool]:
-    """Return the times of the frames, their units, and whether they are dates, which then count from 1 January 2000.
+def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np.ndarray, str, str]:
+    """Return the times of the frames, their units, and the calendar of dates, which count from 1 January 2000.
+
+    The calendar is "" where the times are no dates.
 
     `name`: of the dimension, for a message.
     """
@@ -125,7 +127,7 @@ def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np
             )
         dated = values.dtype.kind == "M"
         origin = np.datetime64("2000-01-01") if dated else np.timedelta64(0, "s")
-        return (values - origin) / np.timedelta64(1, "s"), "s", dated
+        return (values - origin) / np.timedelta64(1, "s"), "s", "proleptic_gregorian" if dated else ""
     times, units = numbers_of(path, coordinate), str(coordinate.attrs.get("units", ""))
     if "%Y" in units:
         raise UserError(
@@ -134,12 +136,12 @@ def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np
         )
     unit, since, origin = re.fullmatch(r"(.*?)(?:\s+(since)\b\s*(.*))?", units.strip(), re.IGNORECASE).groups()
     if not since:
-        return times, units, False
+        return times, units, ""
     if not is_time(unit):
         raise UserError(
             f"{path}: times in {units!r} are in no known unit of a fixed length; write them in days or in seconds"
         )
-    calendar = str(coordinate.attrs.get("calendar") or "standard").strip()
+    calendar = str(coordinate.attrs.get("calendar") or "standard").strip().lower()
     try:
         first = cftime.num2date(0, f"seconds since {origin}", calendar)
         shift = float(cftime.date2num(first, "seconds since 2000-01-01", calendar)) * conversion("s", unit)
@@ -147,4 +149,4 @@ def times_of(path: Path, coordinate: xr.DataArray | None, name: str) -> tuple[np
         raise UserError(
             f"{path}: times in {units!r}, calendar {calendar!r}, are not understood ({error}); write them in days or seconds since a date"
         ) from None
-    return times + shift, short_name(unit), True
+    return times + shift, short_name(unit), calendar

@@ -46,9 +46,10 @@ def _how_joined(parts: list[Recording]) -> str:
             return "time"
         if np.ptp(starts) <= slack or np.isnan(step):
             return "member"
+        left, right = ordered[:2]
         raise UserError(
-            f"{ordered[1].path}: begins at time {ordered[1].times[0]:g}, where {ordered[0].path} covers {ordered[0].times[0]:g} to "
-            f"{ordered[0].times[-1]:g}: neither the same times nor the next ones; say source.join: member or time"
+            f"{right.path}: begins at time {right.clock(right.times[0])}, where {left.path} covers {left.clock(left.times[0])} to "
+            f"{left.clock(left.times[-1])}: neither the same times nor the next ones; say source.join: member or time"
         )
     # Members of several files may have the same numbers, because each file counts its own from the start.
     alike = len({part.members for part in parts}) == len(parts) or np.ptp([part.times[-1] for part in parts]) == 0
@@ -100,8 +101,9 @@ def _with_even_steps(part: Recording) -> Recording:
     if len(uneven):
         index = int(uneven[0])
         raise UserError(
-            f"{part.file_of(0, index + 1)}: time goes from {part.times[index]:g} to {part.times[index + 1]:g} in a step, and elsewhere by "
-            f"{step:g}; fill the gap, or name the files before or after it"
+            f"{part.file_of(0, index + 1)}: time goes from {part.clock(part.times[index])} to {part.clock(part.times[index + 1])} in a "
+            f"step, and elsewhere by {step:g} {part.time_units}".rstrip()
+            + "; fill the gap, or name the files before or after it"
         )
     return part
 
@@ -111,12 +113,12 @@ def _two_frames(part: Recording, index: int, doubled: np.ndarray) -> UserError:
 
     `doubled`: all times that stand twice.
     """
-    path, earlier, time = part.file_of(0, index + 1), part.file_of(0, index), part.times[index]
+    path, earlier, time = part.file_of(0, index + 1), part.file_of(0, index), part.clock(part.times[index])
     if path == earlier:
-        return UserError(f"{path}: holds two different frames at time {time:g}; keep one of them")
+        return UserError(f"{path}: holds two different frames at time {time}; keep one of them")
     return UserError(
-        f"{path}: holds another frame at time {time:g} than {earlier}, and both cover {doubled[0]:g} to {doubled[-1]:g}; leave out one of "
-        "them there, or say source.join: member if they hold different members"
+        f"{path}: holds another frame at time {time} than {earlier}, and both cover {part.clock(doubled[0])} to "
+        f"{part.clock(doubled[-1])}; leave out one of them there, or say source.join: member if they hold different members"
     )
 
 

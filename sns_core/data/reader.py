@@ -201,7 +201,7 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
         layers = tuple(f"{name}_{label}" for label in labels) if "layer" in field.dims else (name,)
     frames, x = sorted_axis(path, frames, "x", axes.get("x"))
     frames, y = sorted_axis(path, frames, "y", axes.get("y"))
-    times, time_units, dated = times_of(path, axes.get("time"), roles["time"])
+    times, time_units, calendar = times_of(path, axes.get("time"), roles["time"])
     order = np.argsort(times, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         frames, times = frames.isel(time=order), times[order]
@@ -214,7 +214,7 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
     if "subtracted" in field.attrs:
         frames = frames + _subtracted(path, field, frames.sizes["layer"])
     numbers, rounding = np.arange(len(times)), rounding_of(axes.get("time"))
-    return Recording(frames, members, times, numbers, time_units, layers, units, y, x, files, dated, rounding)
+    return Recording(frames, members, times, numbers, time_units, layers, units, y, x, files, calendar, rounding)
 
 
 def _subtracted(path: Path, field: xr.DataArray, layers: int) -> xr.DataArray:

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cftime
 import dask
 import numpy as np
 import xarray as xr
@@ -45,7 +46,7 @@ class Recording:
     """Trajectories of some members on one grid.
 
     `frames`: lazy array (member, time, layer, y, x). `members`: their numbers, or their names until files are joined.
-    `times` (time,): in `time_units`, "" where the files state none; `dated`: whether they count from a date;
+    `times` (time,): in `time_units`, "" where the files state none; `calendar`: of dates, "" of other times;
     `rounding`: by how much the files round them.
     `numbers` (time,): of the frames, counted over all files of a member. `layers`: label of each channel, None where
     the files hold none; `units`: of each channel. `y`, `x`: axes. `files`: for each member, the files that hold it,
@@ -64,7 +65,7 @@ class Recording:
     y: Axis
     x: Axis
     files: tuple[tuple[tuple[Path, int], ...], ...]
-    dated: bool = False
+    calendar: str = ""
     rounding: float = 0.0
     origins: tuple[tuple[int, int, float], ...] = ()
 
@@ -77,6 +78,18 @@ class Recording:
     def step(self) -> float:
         """Time between frames, in `time_units`; NaN for a single frame."""
         return float(self.times[-1] - self.times[0]) / (len(self.times) - 1) if len(self.times) > 1 else float("nan")
+
+    @property
+    def dated(self) -> bool:
+        """Whether times are dates, as numbers since 1 January 2000."""
+        return bool(self.calendar)
+
+    def clock(self, time: float) -> str:
+        """Return a time as text, for a message: a date of the calendar of the files, or a number."""
+        if not self.dated:
+            return f"{time:g}"
+        seconds = float(time) * conversion(self.time_units, "s")
+        return str(cftime.num2date(seconds, "seconds since 2000-01-01", self.calendar))
 
     @property
     def block(self) -> int:
@@ -97,7 +110,7 @@ class Recording:
             remedy = "keep the frames before" if frame else "fill them, such as with 0 on land"
             raise UserError(
                 f"{self.file_of(member, first)}: member {number} has missing or infinite values from time "
-                f"{self.times[first] + time:g} (frame {frame}) on; leave the member out, or {remedy}"
+                f"{self.clock(self.times[first] + time)} (frame {frame}) on; leave the member out, or {remedy}"
             )
         return values
 
@@ -111,7 +124,7 @@ class Recording:
             if len(positions) > 1:  # a block may lie in several files: its frames tell which one is damaged
                 return np.stack([self.values(member, slice(place, place + 1))[0] for place in positions])
             raise UserError(
-                f"{self.file_of(member, positions[0])}: frames from time {self.times[positions[0]]:g} on are not readable "
+                f"{self.file_of(member, positions[0])}: frames from time {self.clock(self.times[positions[0]])} on are not readable "
                 f"({' '.join(str(error).split())}); copy or write it again"
             ) from None
 

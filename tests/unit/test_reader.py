@@ -72,6 +72,19 @@ def test_dates_are_understood_as_models_write_them(field, tmp_path, unit, since,
     assert (recording.time_units, recording.step, recording.dated) == ("s", 0.5, True)
 
 
+def test_messages_name_dates_of_the_calendar_of_the_files(field, tmp_path):
+    """In a calendar of 30 days each month the day 59.5 is the last of February."""
+    dated = in_units(field.assign_coords(time=np.arange(TIMES) + 55.5), "days since 1850-01-01", "360_day")
+    path = written(tmp_path, dated.where(dated.time < 59))
+    with pytest.raises(UserError, match=r"values from time 1850-02-30 12:00:00 \(frame 4\) on"):
+        open_recording([path], ["b"]).read(0, slice(None))
+    path = written(tmp_path, dated.isel(time=[0, 1, 2, 3, 5]), "gap.nc")
+    with pytest.raises(
+        UserError, match=r"from 1850-02-29 12:00:00 to 1850-03-01 12:00:00 in a step, and elsewhere by 1 day; fill"
+    ):
+        open_recording([path], ["b"])
+
+
 @pytest.mark.parametrize(
     "text", ["degrees_north", "degree_north", "degree_N", "degrees_N", "degreeN", "degreesN", "degrees_east", "degreeE"]
 )
@@ -326,7 +339,7 @@ def test_names_of_dimensions_may_be_said(field, tmp_path):
 
 REFUSED = {
     "no such variable": (lambda f: f.rename("c"), "holds no 'b', only 'c'"),
-    "a missing step": (lambda f: f.isel(time=[0, 1, 3, 4, 5]), "time goes from 0.5 to 1.5 in a step, and elsewhere by 0.5"),
+    "a missing step": (lambda f: f.isel(time=[0, 1, 3, 4, 5]), "time goes from 0.5 to 1.5 in a step, and elsewhere by 0.5; fill"),
     "uneven times": (lambda f: f.assign_coords(time=f.time**1.5), r"its frames are 0\.354 to 1\.12 apart in time; interpolate them"),
     "months as days": (lambda f: f.assign_coords(time=[0, 31, 59, 90, 120, 151]), "its frames are 28 to 31 apart in time"),
     "land": (lambda f: f.where(f.x > 2), r"from time 0 \(frame 0\) on; leave the member out, or fill them, such as with 0 on land"),
