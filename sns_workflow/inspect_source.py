@@ -10,6 +10,7 @@ import math
 import sys
 from pathlib import Path
 
+from sns_core.errors import UserError
 from sns_core.grids import grid_shape, grid_text
 from sns_workflow import configuration
 from sns_workflow.jobs import Job
@@ -86,7 +87,11 @@ def main() -> int:
     for name in sourced:
         picture = Path(config["results"], config["run"], name, "source.png")
         picture.parent.mkdir(parents=True, exist_ok=True)
-        lines, suffices = describe(name, configuration.resolve(config, name), picture)
+        try:
+            lines, suffices = describe(name, configuration.resolve(config, name), picture)
+        except UserError as error:
+            print(f"{name}: {error}")
+            return 1
         print("\n".join(lines))
         print(
             "  next       snakemake --cores all, with the same --configfile"

@@ -20,6 +20,7 @@ from sns_core.errors import UserError
 from sns_core.export import export, open_rollout
 from sns_core.figures.movie import GAP, PANEL
 from sns_core.metrics.reference import compute_reference
+from sns_workflow import inspect_source
 
 OVERLAY = """
 run: files
@@ -227,6 +228,21 @@ def test_inspect_says_what_the_files_hold(root, from_files):
     assert "static     bottom, which every network sees, from in/bottom.nc" in result.stdout
     assert re.search(r"training +sns_residual: about \d+", result.stdout)
     assert (from_files / RECTANGLE / "source.png").stat().st_size > 10_000
+
+
+def test_inspect_says_in_one_line_what_is_not_readable(tmp_path, monkeypatch, capsys):
+    """Frames are read for the first time by this call: the facts of a configuration need the first and the last ones."""
+    config = {"use": {"systems": ["mine"]}, "systems": {"mine": {"source": {}}}, "results": str(tmp_path), "run": "a"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def describe(*_):
+        raise UserError("a.nc: member 0 has missing values; fill them")
+
+    monkeypatch.setattr(inspect_source, "describe", describe)
+    monkeypatch.setattr(inspect_source.configuration, "resolve", lambda *_: {})
+    monkeypatch.setattr("sys.argv", ["", "--snakefile", "", "--configuration", str(tmp_path / "config.json")])
+    assert inspect_source.main() == 1
+    assert capsys.readouterr().out == "mine: a.nc: member 0 has missing values; fill them\n"
 
 
 @pytest.fixture
