@@ -33,7 +33,8 @@ class SourceCheck:
     one above the other. `times` (T,) and `energy` (member, T, C): kinetic energy, or half the mean square, of each channel in
     squared standard deviations; `reach` (C,): largest absolute value in standard deviations; `lag` (L,) and `correlation` (L,):
     C(tau) of the channels in standard deviations; `decorrelation`: the time at which C(tau) falls to one half, NaN where it does
-    not; `step`: of the emulator; `duration`: time that all training trajectories cover together.
+    not; `step`: of the emulator; `recorded_step`: time between frames of the files, the smallest step that an emulator can have;
+    `duration`: time that all training trajectories cover together.
     """
 
     layers: tuple[str, ...]
@@ -45,6 +46,7 @@ class SourceCheck:
     correlation: np.ndarray
     decorrelation: float
     step: float
+    recorded_step: float
     duration: float
 
     @property
@@ -61,7 +63,10 @@ class SourceCheck:
                 (False, "C(tau) stays above one half: the trajectories are too short to see the flow forget itself"),
             ]
         steps = self.decorrelation / self.step
-        remedy = "take a smaller emulator.step" if steps < STEPS[0] else "take a larger emulator.step"
+        closer = (
+            "take a smaller emulator.step" if self.step > 1.5 * self.recorded_step else "write frames closer in time"
+        )
+        remedy = closer if steps < STEPS[0] else "take a larger emulator.step"
         good = STEPS[0] <= steps <= STEPS[1]
         return [
             *answers,
@@ -114,7 +119,8 @@ def check_source(source: dict, system: dict, emulator: dict, train: dict) -> Sou
     """
     flow = build_system(system["name"], system["parameters"], torch.float32)
     recording = open_split(source, "train")
-    recording = recording.part(times=slice(None, None, every_nth(emulator["step"], recording.step)))
+    recorded_step = recording.step
+    recording = recording.part(times=slice(None, None, every_nth(emulator["step"], recorded_step)))
     count = min(train["frames"], FRAMES)
     members = np.linspace(0, train["members"] - 1, min(train["members"], MEMBERS)).round().astype(int)
     frames = np.stack([recording.read(int(member), slice(count)) for member in members]).astype(np.float32)
@@ -139,5 +145,6 @@ def check_source(source: dict, system: dict, emulator: dict, train: dict) -> Sou
         correlation=correlation,
         decorrelation=float(decorrelation_time(lag, correlation)),
         step=emulator["step"],
+        recorded_step=recorded_step,
         duration=train["members"] * train["frames"] * emulator["step"],
     )

@@ -217,14 +217,23 @@ def test_a_flow_in_one_dimension_is_read_as_the_rows_that_its_solver_made(tmp_pa
             facts_of({**source, **options})
 
 
-def checked(folder: Path, fields: xr.Dataset):
-    """Return the check of the training split of a file that holds fields h and u."""
+def checked(folder: Path, fields: xr.Dataset, stride: int = 1):
+    """Return the check of the training split of a file that holds fields h and u, with every stride-th frame."""
     fields.to_netcdf(folder / "checked.nc")
     source = {**SOURCE, "files": [str(folder / "checked.nc")]}
     facts = facts_of(source)
-    emulator = {"resolution": facts["resolution"], "step": facts["step"]}
-    parameters = {**facts["parameters"], "resolution": facts["resolution"], "dt": facts["step"]}
-    return check_source(source, {"name": "RecordedFlow", "parameters": parameters}, emulator, facts["splits"]["train"])
+    emulator = {"resolution": facts["resolution"], "step": stride * facts["step"]}
+    parameters = {**facts["parameters"], "resolution": facts["resolution"], "dt": emulator["step"]}
+    train = {**facts["splits"]["train"], "frames": facts["splits"]["train"]["frames"] // stride}
+    return check_source(source, {"name": "RecordedFlow", "parameters": parameters}, emulator, train)
+
+
+def test_a_step_that_is_too_long_is_that_of_the_emulator_or_of_the_files(fields, tmp_path):
+    """Noise forgets itself within a step. No emulator has a smaller step than the files."""
+    noise = xr.zeros_like(fields) + np.random.default_rng(8).normal(size=fields["u"].shape)
+    for stride, remedy in ((1, "write frames closer in time"), (2, "take a smaller emulator.step")):
+        good, text = checked(tmp_path, noise, stride).findings()[3]
+        assert not good and text.startswith("decorrelation time") and text.endswith(f"emulator steps; {remedy}")
 
 
 def test_findings_name_the_channel_and_do_not_depend_on_units(fields, tmp_path):
