@@ -186,11 +186,6 @@ def _open_variable(path: Path, dataset: xr.Dataset, name: str, dims: dict, sever
     `several`: whether labels of layers begin with its name.
     """
     field, roles = _in_roles(path, _variable(path, dataset, name), dims)
-    if not field.size:
-        empty = ", ".join(role for role, size in field.sizes.items() if not size)
-        raise UserError(
-            f"{path}: {name!r} is empty along {empty}; the program that writes it has not written a frame yet"
-        )
     if field.dtype.kind not in "fiu":
         raise UserError(f"{path}: {name!r} holds {field.dtype}, not numbers; name a variable of numbers")
     axes = {role: dataset[dim] for role, dim in roles.items() if dim in dataset.coords}

@@ -355,7 +355,6 @@ REFUSED = {
     "uneven points": (lambda f: f.assign_coords(x=f.x**2), "points of 'x' are not evenly spaced"),
     "a member twice": (lambda f: f.assign_coords(member=[1, 1]), "the member 1 twice"),
     "two axes for x": (lambda f: f.rename(member="lon"), "two dimensions that may be x, 'lon' and 'x'"),
-    "no frame": (lambda f: f.isel(time=[]), "'b' is empty along time; the program"),
     "no axis x": (lambda f: f.isel(x=0), "none is known as x"),
     "one point along x": (lambda f: f.isel(x=[0]), "has one point along x; a single row lies along x"),
     "a plane of x and z": (lambda f: f.rename(y="z"), "has x and 'z', and no y; say dims: {y: z} for planes, or dims: {layer: z}"),

@@ -472,7 +472,7 @@ def test_an_external_rollout_in_other_coordinates_is_the_same_rollout(tiny, tmp_
     [
         (lambda f: f, "omega", "holds no 'vorticity', only 'omega'"),
         (lambda f: f.isel(time=slice(None, 8)), "vorticity", "ends with step 7, step 8 is asked for; set the method's steps"),
-        (lambda f: f.isel(time=[]), "vorticity", "'vorticity' is empty along time"),
+        (lambda f: f.isel(time=[]), "vorticity", "'vorticity' has no values, its dimension 'time' has the length 0"),
         (lambda f: f.isel(time=slice(0, None, 2)), "vorticity", "multiples of the emulator's step 0.1, .* not 0, 0.2, 0.4"),
         (lambda f: f.isel(x=slice(8)), "vorticity", r"frames \(layer, y, x\) of \(1, 16, 8\) where"),
         (lambda f: f.rename(x="q"), "vorticity", "the dimension 'q', which is neither time, y, x, member nor layer"),
