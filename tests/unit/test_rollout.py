@@ -445,7 +445,7 @@ def test_members_of_an_external_rollout_are_known_by_their_number(tiny, tmp_path
     np.testing.assert_allclose(
         scored["vorticity"].values, read(rollout)["vorticity"].sel(member=[0, 2], time=scored["time"]), rtol=1e-5
     )
-    with pytest.raises(UserError, match=r"external\.nc: holds no member 1, only 2, 0"):
+    with pytest.raises(UserError, match=r"external\.nc: holds no member 1, only 0, 2"):
         score_external(tiny, tmp_path, path)
 
 

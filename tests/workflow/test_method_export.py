@@ -106,7 +106,7 @@ def test_what_cannot_go_out_is_one_line(run, tmp_path):
         (
             "sns_published",
             "pt2",
-            r"a step is no single graph of torch \(it draws numbers for single members, .*\); export a surrogate or a",
+            "a step is no single graph of torch .*; export a surrogate or a calibrated refinement",
         ),
         ("snss", "safetensors", "did you mean 'sns"),
     ):
