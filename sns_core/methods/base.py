@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 
 from sns_core.data.emulation import Emulation
+from sns_core.errors import UserError
 from sns_core.grids import Grid
 from sns_core.systems import System
 
@@ -130,6 +131,23 @@ class Method(abc.ABC):
     def frame(self, carry: Carry) -> torch.Tensor:
         """The visible frame (B, C, m, m) of a carry."""
         return carry["frame"]
+
+
+def next_frames(surrogate: Callable[[torch.Tensor], torch.Tensor], frames: torch.Tensor) -> torch.Tensor:
+    """The frames that a surrogate, perhaps the user's own, makes of frames (B, C, m, m).
+
+    Raises UserError where it returns anything but a tensor of the same shape and number format.
+    """
+    following = surrogate(frames)
+    if not torch.is_tensor(following):
+        made = f"a {type(following).__name__}"
+    elif following.shape != frames.shape or following.dtype != frames.dtype:
+        made = f"{tuple(following.shape)} of {following.dtype}"
+    else:
+        return following
+    raise UserError(
+        f"surrogate: made {made} of frames {tuple(frames.shape)} of {frames.dtype}; return a tensor like the frames"
+    )
 
 
 def further_state(before: Carry, after: Carry) -> list[str]:

@@ -22,7 +22,7 @@ import torch
 
 from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule
 from sns_core.methods.balanced import BalancedMethod, scale_shells
-from sns_core.methods.base import Carry, Parts, StepRecord, Streams
+from sns_core.methods.base import Carry, Parts, StepRecord, Streams, next_frames
 from sns_core.methods.calibration import Calibration
 from sns_core.methods.levels import EstimatedLevels
 from sns_core.options import AnchorFrame, Count, Level
@@ -120,7 +120,7 @@ class CalibratedRefinement(BalancedMethod):
 
         An error in a mean that all frames lack is no error of theirs: it counts neither in R nor in the level that R sets.
         """
-        return self.frames.admissible(self.surrogate(previous))
+        return self.frames.admissible(next_frames(self.surrogate, previous))
 
     def refine(self, previous, candidate, anchor, streams: Streams, step=None) -> tuple[torch.Tensor, StepRecord]:
         """Complete a candidate, estimate the clean frame and give power back; return that frame and the record.

@@ -17,7 +17,7 @@ import torch
 
 from sns_core.diffusion import Denoiser, LevelReadout, NoiseSchedule, Path, Sampler
 from sns_core.diffusion.schedule import per_member
-from sns_core.methods.base import Carry, Parts, StepRecord, Streams
+from sns_core.methods.base import Carry, Parts, StepRecord, Streams, next_frames
 from sns_core.methods.denoising import DenoisingMethod, WalkBack
 from sns_core.methods.levels import BlindLevels, EstimatedLevels, IndexedLevels, LevelRule
 from sns_core.options import AnchorFrame, Blind, Bookkeeping, Count, Gain, Level, PathName, Readout, SamplerOptions
@@ -97,7 +97,7 @@ class Refinement(DenoisingMethod):
         return {**super().start(states), "step": torch.zeros(len(states), dtype=torch.int64)}
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
-        step, frame = carry["step"] + 1, self.surrogate(carry["frame"])
+        step, frame = carry["step"] + 1, next_frames(self.surrogate, carry["frame"])
         if self.refine_every > 1 and int(step[0]) % self.refine_every:  # all members are at the same step
             record = StepRecord.nothing(len(frame))
         else:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, StepRecord
+from sns_core.methods.base import Carry, FrameMethod, FrameSpace, Parts, StepRecord, next_frames
 
 
 class Surrogate(FrameMethod):
@@ -21,5 +21,5 @@ class Surrogate(FrameMethod):
         return cls(parts.surrogate, parts.frames)
 
     def step(self, carry: Carry, streams) -> tuple[Carry, StepRecord]:
-        frame = self.frames.admissible(self.predict(carry["frame"]))
+        frame = self.frames.admissible(next_frames(self.predict, carry["frame"]))
         return {**carry, "frame": frame}, StepRecord.nothing(len(frame))

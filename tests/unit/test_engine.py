@@ -91,6 +91,23 @@ def test_the_clock_leaves_out_the_other_observers(monkeypatch):
     assert clock.seconds.tolist() == [3, 3]
 
 
+@pytest.mark.parametrize(
+    ("surrogate", "made"),
+    [
+        (lambda frames: frames[:, :, ::2], r"\(2, 1, 2, 3\) of torch.float32"),
+        (lambda frames: frames.double(), r"\(2, 1, 4, 3\) of torch.float64"),
+        (lambda frames: frames.numpy(), "a ndarray"),
+    ],
+    ids=["shape", "precision", "numpy"],
+)
+def test_what_a_surrogate_makes_is_like_its_frames_or_named(surrogate, made):
+    method = Surrogate(surrogate)
+    with pytest.raises(
+        UserError, match=rf"^surrogate: made {made} of frames \(2, 1, 4, 3\) of torch.float32; return a tensor"
+    ):
+        roll(method, method.start(torch.zeros(2, 1, 4, 3)), MemberStreams(0, "engine", members=[0, 1]), range(1, 3))
+
+
 def test_a_surrogate_with_parameters_keeps_no_graph():
     method = Surrogate(torch.nn.Linear(3, 3))
     carry = roll(method, method.start(torch.ones(2, 3)), MemberStreams(0, "engine", members=[0, 1]), range(1, 4))
