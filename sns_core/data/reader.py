@@ -121,7 +121,7 @@ def _in_roles(
     for dim, size in field.sizes.items():
         if size == 0:
             raise UserError(
-                f"{path}: {field.name!r} has no values, its dimension {dim!r} has the length 0; leave it out"
+                f"{path}: {field.name!r} has no values, its dimension {dim!r} has the length 0; leave the file out"
             )
     for role, dim in dims.items():
         if dim is not None and dim in field.dims:

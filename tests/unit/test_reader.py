@@ -347,7 +347,7 @@ REFUSED = {
     "two frames at a time": (lambda f: f.assign_coords(time=[0, 0.5, 0.5, 1, 1.5, 2]), "two different frames at time 0.5"),
     "no times": (lambda f: f.drop_vars("time"), "no coordinate 'time'"),
     "no times under another name": (lambda f: f.drop_vars("time").rename(time="t"), "no coordinate 't'"),
-    "no frames": (lambda f: f.isel(time=slice(0)), "'b' has no values, its dimension 'time' has the length 0; leave it out"),
+    "no frames": (lambda f: f.isel(time=slice(0)), "'b' has no values, its dimension 'time' has the length 0; leave the file out"),
     "text as times": (lambda f: f.assign_coords(time=list("abcdef")), "'time' holds a, b, c, …; it needs finite numbers"),
     "a time that is NaN": (lambda f: f.assign_coords(time=f.time.where(f.time < 2)), "'time' holds .*finite numbers"),
     "digits of dates": (lambda f: in_units(f, "day as %Y%m%d.%f"), "digits of dates, which do not count the days"),
