@@ -2,8 +2,8 @@
 
 A surrogate is worth its price only where the solver cannot be as accurate as cheaply. So the same ensembles of short
 forecasts are run on coarser grids, from the same disturbed states in their spectral truncation, and a long run gives
-their spectrum. On every grid the solver has its fastest form, and the time step is the longest fraction of an emulator
-step with which the run stays stable.
+their spectrum. Frames are those of the same waves on the solver's own grid. On every grid the solver has its fastest
+form, and the time step is the longest fraction of an emulator step with which the run stays stable.
 """
 
 import math
@@ -42,6 +42,23 @@ def regridded(states: torch.Tensor, resolution: Grid) -> torch.Tensor:
     if height > 1:
         wider[..., -top + 1 :, :half] = spectrum[..., -top + 1 :, :half]  # the Nyquist modes have no sign to keep
     return torch.fft.irfft2(wider, s=(rows, columns), norm="forward")
+
+
+class SolverOnGrid(Solver):
+    """The solver on a grid of its own, seen as the emulated solver `emulated` is seen: its waves stand on that solver's
+    grid when the frame is taken.
+
+    A frame may depend on the grid beneath it. A mean over blocks of 2 x 2 points lies half a point beside them, and damps
+    the smallest waves; frames of the same waves on two grids would otherwise differ by more than forecasts do.
+    """
+
+    def __init__(self, system: System, emulated: System, resolution: Grid, step: float, scale: torch.Tensor):
+        super().__init__(system, resolution, step, scale)
+        self.emulated = emulated
+
+    def frame(self, carry) -> torch.Tensor:
+        state = regridded(self.system.state(carry), self.emulated.resolution)
+        return self.emulated.observe(state, self.resolution) / self.scale
 
 
 def longest_step(emulation: Emulation, points: int, device, run: Callable[[System], dict]) -> tuple[int, dict]:
@@ -91,6 +108,7 @@ def rollout_grids(
     use_threads(threads)
     device, emulation = select_device(device), Emulation.read(manifest)
     configured, scale = longer_side(emulation.system_parameters["resolution"]), emulation.scale(device)
+    emulated = emulation.build_system(device)
     states = torch.from_numpy(open_members(initial, "final_state")["final_state"].values)
     around = torch.cat([disturbed(states, s, members + 1, disturbance, seed)[:members] for s in range(starts)])
     around = around.to(device)
@@ -99,7 +117,8 @@ def rollout_grids(
 
     def run(flow: System) -> dict:
         """Return the results of one grid; on a grid too fine for forecasts or spectra, one step or no long run."""
-        solver, result = Solver(flow, emulation.resolution, emulation.step, scale), {"stable_steps": 1}
+        solver = SolverOnGrid(flow, emulated, emulation.resolution, emulation.step, scale)
+        result = {"stable_steps": 1}
         if longer_side(flow.resolution) <= finest:
             frames = forecast(solver, regridded(around, flow.resolution), streams, leads)
             result |= {"forecast": frames.reshape(starts, members, *frames.shape[1:]), "stable_steps": max(leads)}

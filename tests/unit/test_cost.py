@@ -15,13 +15,13 @@ from tiny_models import SYSTEM
 from sns_core.data.emulation import Emulation
 from sns_core.errors import UserError
 from sns_core.evaluation import timing as cost
-from sns_core.evaluation.coarse_solver import longest_step, regridded, rollout_grids
+from sns_core.evaluation.coarse_solver import SolverOnGrid, longest_step, regridded, rollout_grids
 from sns_core.evaluation.timing import EnergyMeter, in_subprocess, measure_cost, timed
 from sns_core.files import read_json, write_json
 from sns_core.metrics.cost import _compare, break_even, frontier, read_cost, seconds_at, tabulate_cost
 from sns_core.metrics.floor_table import COLUMNS
 from sns_core.rollout.ensemble import rollout_ensemble
-from sns_core.systems import InstabilityError, KolmogorovFlow
+from sns_core.systems import InstabilityError, KolmogorovFlow, TwoLayerQG
 
 CPU = torch.device("cpu")
 EMULATION = Emulation(SYSTEM["name"], SYSTEM["parameters"], 16, 0.1, {}, "")
@@ -40,6 +40,17 @@ def waves(n: int) -> torch.Tensor:
 @pytest.mark.parametrize(("resolution", "target"), [(16, 24), (16, 64), (24, 16), (16, 16)])
 def test_the_same_waves_stand_on_another_grid(resolution, target):
     assert torch.allclose(regridded(waves(resolution), target), waves(target), atol=1e-12)
+
+
+@pytest.mark.parametrize("points", [16, 64])
+def test_frames_of_the_same_waves_are_the_same_on_every_grid(points):
+    """Block means of another grid's points would lie beside those of the solver's own grid."""
+    scale = torch.ones(2, 1, 1, dtype=torch.float64)
+    emulated, flow = (TwoLayerQG(n, length=2 * math.pi, eddy_frames=False) for n in (32, points))
+    expected = emulated.observe(torch.cat([waves(32), -waves(32)], 1), 16)
+    solver = SolverOnGrid(flow, emulated, 16, flow.dt, scale)
+    frame = solver.frame(solver.start(torch.cat([waves(points), -waves(points)], 1)))
+    assert torch.allclose(frame, expected, atol=1e-12)
 
 
 def on_grid(resolution: int, dt: float):
