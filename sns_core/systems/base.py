@@ -176,9 +176,12 @@ class System(abc.ABC):
         size = max(1, self.cache_points // math.prod(grid_shape(self.resolution)))
         if members <= size or next(iter(carry.values())).is_cuda:
             return self.steps(carry, count)
+        # The transform of a single field may differ in the last bit from the same field's transform in a batch. So a
+        # single member that is left over joins the group before it, unless all members are stepped one by one.
+        starts = range(0, members - (size > 1 and members % size == 1), size)
         parts = [
-            self.steps({name: tensor[first : first + size] for name, tensor in carry.items()}, count)
-            for first in range(0, members, size)
+            self.steps({name: tensor[first:stop] for name, tensor in carry.items()}, count)
+            for first, stop in zip(starts, [*starts[1:], members], strict=True)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
