@@ -18,7 +18,7 @@ from sns_core.data.frames import FrameWriter, steps_per_frame
 from sns_core.device import select_device, use_threads
 from sns_core.errors import DamagedFile
 from sns_core.files import digest, provenance, read_tensors, whole_file, write_tensors
-from sns_core.grids import Grid, grid_shape
+from sns_core.grids import grid_shape
 from sns_core.progress import progress
 from sns_core.streams import generator
 from sns_core.systems import InstabilityError, System, build_system
@@ -81,15 +81,20 @@ class _Checkpoints:
 
 
 @contextlib.contextmanager
-def _members_of_split(members: range):
-    """Name a failed member by its number in the split, instead of by its row in the batch."""
+def _as_in_split(members: range, steps_before: int, frame_step: float):
+    """Name a failed member by its number in the split and its step since the initial state, instead of those of a call.
+
+    `steps_before`: solver steps before the call. `frame_step`: time between frames, which the suggested time step divides.
+    """
     try:
         yield
     except InstabilityError as error:
-        raise error.of_member(members[error.member % len(members)]) from None
+        raise error.of_member(members[error.member % len(members)], steps_before, frame_step) from None
 
 
-def _first_carry(system: System, members: range, split: str, seed: int, steps: int, device: torch.device) -> Carry:
+def _first_carry(
+    system: System, members: range, split: str, seed: int, steps: int, frame_step: float, device: torch.device
+) -> Carry:
     """Return the carry after `steps` solver steps from random initial states. It may hold one row too many."""
     rows = list(members)
     if len(rows) == 1 and device.type == "cpu":
@@ -97,7 +102,7 @@ def _first_carry(system: System, members: range, split: str, seed: int, steps: i
         # second row, a member has the same bits alone and in company.
         rows *= 2
     streams = [generator(seed, "initial state", split, member) for member in rows]
-    with _members_of_split(members):
+    with _as_in_split(members, 0, frame_step):
         return system.run(system.start(system.initial_state(len(rows), streams)), steps)
 
 
@@ -162,11 +167,11 @@ def simulate_trajectories(
     if finished:
         carry = {name: tensor.to(chosen_device) for name, tensor in tensors.items()}
     else:
-        carry = _first_carry(solver, member_numbers, split, seed, first_substeps, chosen_device)
+        carry = _first_carry(solver, member_numbers, split, seed, first_substeps, emulator["step"], chosen_device)
     for index in progress(len(chunk_starts), f"{split}: {chunk} emulator steps per chunk", start=finished):
         chunk_steps = range(chunk_starts[index], min(chunk_starts[index] + chunk, steps))
         carry, series = _simulate_chunk(
-            solver, carry, chunk_steps, substeps, spin_up_steps, member_numbers, emulator["resolution"]
+            solver, carry, chunk_steps, first_substeps, emulator, spin_up_steps, member_numbers
         )
         checkpoints.add(index, series, carry, time.monotonic() - began)
 
@@ -185,17 +190,18 @@ def simulate_trajectories(
 
 
 def _simulate_chunk(
-    solver: System, carry: Carry, steps: range, substeps: int, spin_up_steps: int, members: range, resolution: Grid
+    solver: System, carry: Carry, steps: range, first_substeps: int, emulator: dict, spin_up_steps: int, members: range
 ) -> tuple[Carry, dict[str, torch.Tensor]]:
-    """Advance a carry by the emulator `steps`, of `substeps` solver steps each; return the carry and its series.
+    """Advance a carry by the emulator `steps`, before which there are `first_substeps` solver steps; return the carry and its series.
 
-    The series are "energy" (B, steps, layers) and "frames" (B, T, C, m, m) on the grid `resolution`, whose T steps are
-    those from the end of the spin-up on; both without a row of the carry beyond `members`.
+    The series are "energy" (B, steps, layers) and "frames" (B, T, C, m, m) on the grid of the `emulator`, whose T steps
+    are those from the end of the spin-up on; both without a row of the carry beyond `members`.
     """
-    count = len(members)
+    count, resolution = len(members), emulator["resolution"]
+    substeps = steps_per_frame(emulator["step"], solver.dt)
     energy, frames = [], [torch.empty(count, 0, solver.channels, *grid_shape(resolution))]
     for step in steps:
-        with _members_of_split(members):
+        with _as_in_split(members, first_substeps + step * substeps, emulator["step"]):
             carry = solver.run(carry, substeps)
         state = solver.state(carry)
         energy.append(solver.kinetic_energy(state)[:count].cpu())

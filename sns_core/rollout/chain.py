@@ -24,7 +24,7 @@ from sns_core.rollout.engine import Clock, roll
 from sns_core.rollout.observers import BlockStatistics, StoredFrames
 from sns_core.rollout.statistics import StreamingStatistics
 from sns_core.streams import MemberStreams
-from sns_core.systems import System
+from sns_core.systems import InstabilityError, System
 
 FORMAT = "sns-restart-2"
 PREFIX = "carry."  # of the carry's tensors in a restart file
@@ -96,7 +96,10 @@ class Segment:
                     frames.store(method.frame(carry))
             streams = MemberStreams(self.seed, "rollout", self.name, members=self.members, device=device)
             numbers = (index + 1 for index in progress(last_step, f"rollout of {self.name}", start=self.first_step))
-            carry = roll(method, carry, streams, numbers, observers)
+            try:
+                carry = roll(method, carry, streams, numbers, observers)
+            except InstabilityError as error:
+                raise error.of_member(self.members[error.member], frame_step=emulation.step) from None
             if frames:
                 frames.close()
             writer.variable("lost_step", ("member",), kind="i8")[:] = statistics.lost_step.numpy()

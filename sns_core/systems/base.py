@@ -33,12 +33,27 @@ class InstabilityError(FloatingPointError):
         self.reason, self.member, self.step, self.cfl, self.suggested_dt = reason, member, step, cfl, suggested_dt
         super().__init__(
             f"member {member} {reason} at step {step} with CFL number {cfl:.3g}; a time step of {suggested_dt:g} "
-            "would do"
+            "would do (solver.dt)"
         )
 
-    def of_member(self, member: int) -> "InstabilityError":
-        """Return the same error with another number for the member, such as its number in the split."""
-        return InstabilityError(self.reason, member, self.step, self.cfl, self.suggested_dt)
+    def of_member(self, member: int, steps_before: int = 0, frame_step: float | None = None) -> "InstabilityError":
+        """Return the same error as a stage tells it.
+
+        `member`: another number for the member, such as its number in the split. `steps_before`: solver steps that the
+        stage made before the call. `frame_step`: time between frames, which the time step of the message then divides.
+        """
+        dt = self.suggested_dt if frame_step is None else _dividing(frame_step, self.suggested_dt)
+        return InstabilityError(self.reason, member, steps_before + self.step, self.cfl, dt)
+
+
+def _dividing(whole: float, part: float) -> float:
+    """Return the largest whole / n <= part that six digits write down; `part` where n would be 10 times as large."""
+    least = math.ceil(whole / part * (1 - 1e-9))
+    for count in range(least, 10 * least + 1):
+        written = float(f"{whole / count:g}")
+        if abs(written * count - whole) < 1e-9 * whole:
+            return written
+    return part
 
 
 class System(abc.ABC):

@@ -29,7 +29,8 @@ from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, steps_per_frame
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import code_state, read_tensors, write_tensors
-from sns_core.systems import InstabilityError, KolmogorovFlow
+from sns_core.streams import generator
+from sns_core.systems import InstabilityError, KolmogorovFlow, build_system
 
 SYSTEM = {"name": "KolmogorovFlow", "parameters": {"resolution": 32, "viscosity": 1e-2, "dt": 0.01}}
 EMULATOR = {"resolution": 16, "step": 0.03}
@@ -209,6 +210,29 @@ def test_an_unstable_member_of_a_group_is_named_by_its_number(tmp_path):
     coarse = {**SYSTEM, "parameters": {**SYSTEM["parameters"], "dt": 0.06}}
     with pytest.raises(InstabilityError, match=r"member 7 broke the CFL bound"):
         simulate(tmp_path / "train.nc", first_member=7, members=1, system=coarse, emulator={**EMULATOR, "step": 0.06})
+
+
+def test_an_instability_is_told_with_its_step_since_the_initial_state_and_a_time_step_that_divides_a_frame(tmp_path):
+    forced = {**SYSTEM, "parameters": {**SYSTEM["parameters"], "forcing_scale": 100.0}}
+    solver = build_system(forced["name"], forced["parameters"], dtype=torch.float32)
+    streams = [generator(SEED, "initial state", "train", member) for member in range(MEMBERS)]
+    with pytest.raises(InstabilityError) as expected:
+        solver.advance(solver.initial_state(MEMBERS, streams), 1000)
+    with pytest.raises(InstabilityError, match=r"would do \(solver\.dt\)") as caught:
+        simulate(tmp_path / "train.nc", system=forced, frames=300)
+    assert caught.value.step == expected.value.step > 3, "solver steps, not those of the call that failed"
+    ratio = EMULATOR["step"] / caught.value.suggested_dt
+    assert abs(ratio - round(ratio)) < 1e-9 and caught.value.suggested_dt <= expected.value.suggested_dt
+
+
+@pytest.mark.parametrize(
+    ("suggested", "frame_step", "expected"),
+    [(0.02, 0.05, 0.0125), (5000.0, 432000.0, 4800.0), (0.02, 0.1, 0.02), (0.02, 0.3, 0.02)],
+)
+def test_a_suggested_time_step_divides_the_time_between_frames(suggested, frame_step, expected):
+    error = InstabilityError("became NaN", 0, 1, 3.0, suggested).of_member(4, 10, frame_step)
+    assert (error.member, error.step) == (4, 11) and error.suggested_dt == pytest.approx(expected)
+    steps_per_frame(frame_step, float(f"{error.suggested_dt:g}"))
 
 
 def test_more_members_leave_the_others_as_they_were(frames, tmp_path):
