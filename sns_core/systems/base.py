@@ -2,7 +2,7 @@
 
 state  The real fields (B, C, N, N) of the solver, or (B, C, H, W). A user passes and receives states.
 carry  A dict of tensors with everything that an exact continuation needs: spectra and, for multi-step schemes, the
-       tendencies of earlier steps. Time stepping maps a carry to a carry.
+       tendencies of earlier steps. Each has a row for each member. Time stepping maps a carry to a carry.
 frame  The fields (B, C, m, m) that an emulator sees, with axes (y, x).
 
 In one space dimension, states and frames are a single row of points, (B, C, 1, N), and `resolution` is [1, N].
@@ -175,8 +175,16 @@ class System(abc.ABC):
     def run(self, carry: Carry, steps: int) -> Carry:
         """Integrate a carry over `steps` time steps, as `advance` integrates a state.
 
-        k calls of n steps give the same bits as one call of k n steps.
+        k calls of n steps give the same bits as one call of k n steps. Raises ValueError for a carry whose tensors do
+        not all have a row for each member.
         """
+        rows = {len(tensor) if tensor.ndim else 0 for tensor in carry.values()}
+        if len(rows) != 1 or 0 in rows:
+            shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in carry.items())
+            raise ValueError(
+                f"{type(self).__name__}: the tensors of its carry need a first axis of members, but have the shapes {shapes}; "
+                "give each a row for each member"
+            )
         done = 0
         while done < steps:
             block = min(self.check_every, steps - done)

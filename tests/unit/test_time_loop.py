@@ -35,3 +35,15 @@ def test_a_member_that_is_left_over_by_the_groups_has_the_bits_of_the_whole_batc
     whole = flow.advance(state, 3)
     flow.cache_points = group * 32**2
     assert torch.equal(flow.advance(state, 3), whole)
+
+
+@pytest.mark.parametrize("clock", [torch.zeros(()), torch.zeros(1)])
+def test_a_carry_without_a_row_for_each_member_is_refused(clock):
+    class Timed(Diffusion):
+        def start(self, state):
+            return {"state": state, "clock": clock}
+
+    flow = Timed(8)
+    with pytest.raises(ValueError, match=r"Timed: .*axis of members.*clock") as caught:
+        flow.advance(flow.initial_state(2, torch.Generator().manual_seed(1)), 1)
+    assert "\n" not in str(caught.value)
