@@ -31,6 +31,8 @@ FORMAT = "sns-shards-1"
 SPLITS = ("train", "validation", "test")
 LARGE_SHARD, PIECE = 2**28, 2**26  # bytes: the statistics of a larger shard are those of pieces of this size
 READ_BYTES = 2**23  # of frames that are read and written at a time
+STEADY = 1e-6  # standard deviations: frames that change less do so by the rounding of float32
+FAR = 6.0  # standard deviations of a mean from zero; a member counts as lost beyond 12
 
 
 def _read(source: Path, frames: xr.DataArray) -> np.ndarray:
@@ -149,6 +151,27 @@ def statistics_of(sums: list[dict]) -> dict:
     }
 
 
+def check_statistics(statistics: dict, layers: list[str], place: Path) -> None:
+    """Raise UserError where the frames of a channel are all equal, never change, or stand far from zero.
+
+    Frames are divided by their standard deviation, and no mean is subtracted. So a flow at rest would give NaN, a steady
+    one has nothing to learn, and one with a large mean would count as lost from the first step on. `place`: the file that
+    the message begins with.
+    """
+    for channel, name in enumerate(layers):
+        mean, std = statistics["mean"][channel], statistics["std"][channel]
+        if not std > 1e-7 * abs(mean) or not statistics["increment_std"][channel] > STEADY:
+            raise UserError(
+                f"{place}: the training frames of {name!r} do not change in time, so there is nothing to learn; drive the flow "
+                "more or damp it less (keys of solver)"
+            )
+        if abs(mean) > FAR * std:
+            raise UserError(
+                f"{place}: the training frames of {name!r} have a mean of {mean:.3g} and a standard deviation of {std:.3g}, and "
+                "no mean is subtracted; let `observe` of the system return deviations from a fixed state"
+            )
+
+
 def _by_split(trajectories: list[Path]) -> dict[str, dict[Path, np.ndarray]]:
     """Return, for each split, its files with the numbers of their members, in the order of the members.
 
@@ -194,6 +217,8 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
                 )
             variable = next(name for name in dataset.data_vars if name != "final_state")
             members, frame = dataset["member"].values, dataset[variable].shape[1:]
+            if split == "train":
+                layers = [str(layer) for layer in dataset["layer"].values]
             if split == "train" and "static" in dataset:
                 static = {"static": _write_static(dataset["static"].values, folder / "static.npy")}
         for index, start in enumerate(range(0, len(members), shard_members)):
@@ -215,7 +240,10 @@ def shard_dataset(*, trajectories: list[Path], output: Path, shard_members: int 
     for (split, name), entry in zip(places, entries, strict=True):
         sums += entry.pop("sums")
         splits.setdefault(split, []).append({"file": name, **entry})
-    body = {"format": FORMAT, **reference, "splits": splits, "statistics": statistics_of(sums), **static}
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a flow at rest, which is refused
+        statistics = statistics_of(sums)
+    check_statistics(statistics, layers, output)
+    body = {"format": FORMAT, **reference, "splits": splits, "statistics": statistics, **static}
     identity = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     write_json(output, {**body, "identity": identity})
 

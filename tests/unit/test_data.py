@@ -27,6 +27,7 @@ from sns_core.data import shards as shards_module
 from sns_core.data import trajectories as trajectories_module
 from sns_core.data.emulation import Emulation
 from sns_core.data.frames import FrameWriter, steps_per_frame
+from sns_core.data.shards import check_statistics
 from sns_core.errors import DamagedFile, UserError
 from sns_core.files import code_state, read_tensors, write_tensors
 from sns_core.streams import generator
@@ -500,6 +501,29 @@ def test_a_training_split_of_single_frames_is_refused(tmp_path):
 
 
 # --- shards and statistics ---
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"system": {"name": "KuramotoSivashinsky", "parameters": {"resolution": [1, 16], "dt": 0.5, "length": 2.0}},
+         "emulator": {"resolution": [1, 8], "step": 1.0}, "spin_up": 300.0},
+        {"system": {**SYSTEM, "parameters": {**SYSTEM["parameters"], "viscosity": 20.0}}, "spin_up": 60.0},
+    ],
+    ids=["at rest", "steady"],
+)  # fmt: skip
+def test_a_flow_that_stands_still_is_refused_before_training(tmp_path, changes):
+    path = simulate(tmp_path / "train.nc", members=2, **changes)
+    with pytest.raises(UserError, match=r"manifest.json: .* do not change in time.*drive the flow") as caught:
+        shard_dataset(trajectories=[path], output=tmp_path / "manifest.json")
+    assert "\n" not in str(caught.value) and not (tmp_path / "manifest.json").exists()
+
+
+def test_a_mean_far_from_zero_is_refused():
+    statistics = {"mean": [0.0, 1000.0], "std": [1.0, 3.0], "increment_std": [0.1, 0.1]}
+    with pytest.raises(UserError, match=r"m.json: .*'depth' have a mean of 1e\+03 .*observe"):
+        check_statistics(statistics, ["u", "depth"], Path("m.json"))
+    check_statistics({**statistics, "mean": [0.0, 10.0]}, ["u", "depth"], Path("m.json"))
 
 
 def test_shards_hold_the_frames_and_the_manifest_their_checksums(frames, manifest):
