@@ -22,7 +22,7 @@ from sns_core.methods.calibration import read_calibration
 from sns_core.metrics.lost import LOST_BEYOND
 from sns_core.options import Count
 from sns_core.training.distillation import weights_of_teacher
-from sns_core.training.objectives import ALL_ROWS, DenoiserObjective, TrainingData
+from sns_core.training.objectives import ALL_ROWS, DenoiserObjective, TrainingData, without_gradients
 
 RUN_EXPONENT = 3
 
@@ -84,7 +84,7 @@ class RefinementDistillationObjective(DenoiserObjective):
         def white_noise():
             return torch.randn(batch[:, 0].shape, generator=generator)[rows].to(batch)
 
-        with torch.no_grad():
+        with without_gradients():
             frame = first
             for _ in range(steps):
                 z, _ = self.draw(network, frame, white_noise(), anchor)

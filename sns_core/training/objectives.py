@@ -24,8 +24,9 @@ lists all of them.
 """
 
 import abc
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -100,6 +101,19 @@ class Objective(abc.ABC):
         self, network, batch: torch.Tensor, generator: torch.Generator, rows: slice = ALL_ROWS
     ) -> dict[str, torch.Tensor]:
         """Return {"loss"} and perhaps "noise" and "level" for a batch (B, F, C, H, W)."""
+
+
+@contextlib.contextmanager
+def without_gradients() -> Iterator[None]:
+    """Run calls of a network that still learns without recording gradients, also inside of autocast.
+
+    Autocast keeps the weights that it casts, for later calls in the same context. In older torch (before PyTorch's pull
+    request 165068 of December 2025), weights that were cast here have no gradient, so a later call with gradients would not
+    train them. Therefore they are not kept.
+    """
+    with torch.no_grad():
+        yield
+    torch.clear_autocast_cache()
 
 
 class PointwiseObjective(Objective):

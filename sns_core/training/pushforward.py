@@ -7,7 +7,7 @@ and its gradient never passes through several calls: the memory is that of one c
 import torch
 import torch.nn.functional as F
 
-from sns_core.training.objectives import ALL_ROWS, PointwiseObjective
+from sns_core.training.objectives import ALL_ROWS, PointwiseObjective, without_gradients
 
 
 class PushforwardObjective(PointwiseObjective):
@@ -19,7 +19,7 @@ class PushforwardObjective(PointwiseObjective):
         """Return {"loss"} for a batch (B, unroll + 1, C, H, W)."""
         steps = int(torch.randint(self.frames - 1, (), generator=generator))
         x = self.first_frames(batch, generator, rows)
-        with torch.no_grad():
+        with without_gradients():
             for _ in range(steps):
                 x = self.advance(network, x)
         moved, target = self.advance(network, x), batch[rows, steps + 1]

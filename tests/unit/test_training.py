@@ -1,6 +1,7 @@
 """Training resumes to the same bits, and a model file is refused where it does not fit."""
 
 import copy
+import itertools
 import json
 import os
 import re
@@ -245,6 +246,26 @@ def test_training_learns(tiny):
     history = pd.read_csv(tiny.folder / "denoiser.csv")
     assert history["step"].tolist() == [10, 20, 30]
     assert history["noise"].iloc[-1] < history["noise"].iloc[0]
+
+
+@pytest.mark.parametrize("name", ["pushforward", "distilled_refinement"])
+def test_weights_that_were_cast_without_gradients_are_not_those_that_learn(tiny, specs, monkeypatch, name):
+    """Older torch would use the cast weights of a call without gradients in the call that learns, and train nothing."""
+    spec, dataset = specs[name], load_dataset(tiny.manifest, "train")
+    roles = {"surrogate": tiny.models["surrogate"], "denoiser": tiny.models["residual"]} if "models" in spec else {}
+    objectives = {"surrogate": "pointwise", "denoiser": "denoiser"}
+    teachers = {role: load_model(path, objectives[role]) for role, path in roles.items()}
+    calibration = tiny.models["calibration"]
+    trainer = Trainer(
+        name, spec, dataset, 3, ProcessGroup(torch.device("cpu")), "bfloat16", models=teachers, calibration=calibration
+    )
+    events = []
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: events.append("cleared"))
+    trainer.network.register_forward_pre_hook(lambda *_: events.append("learns" if torch.is_grad_enabled() else "runs"))
+    for _ in range(4):
+        trainer.train_step()
+    assert "runs" in events and "learns" in events
+    assert ("runs", "learns") not in list(itertools.pairwise(events))
 
 
 def test_a_loss_that_is_not_finite_names_the_model(tiny, tmp_path, specs):
