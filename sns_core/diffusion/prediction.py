@@ -125,6 +125,9 @@ class ResidualPrediction(Prediction):
 
     def noise(self, output, noised, levels):
         """Return the noise (B, F, C, N, N) that the network's `output` predicts for the frames `noised`."""
+        if noised.shape[1] == 1 and len(noised) == 1:
+            # The transform of a single field may differ in the last bit from the same field's transform in a batch.
+            return self.noise(*(torch.cat([part, part]) for part in (output, noised, levels)))[:1]
         estimate, spread = self._estimate(noised, levels)
         clean = torch.fft.irfft2(estimate + spread * torch.fft.rfft2(output), s=output.shape[-2:])
         flat = clean.flatten(0, 1), noised.flatten(0, 1), levels.flatten()

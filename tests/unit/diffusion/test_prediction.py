@@ -7,6 +7,7 @@ from oracles import oracle_1d, schedule_of
 from sns_core.diffusion import NoiseColour, NoiseSchedule
 from sns_core.diffusion.prediction import Prediction, ResidualPrediction, build_prediction
 from sns_core.diffusion.schedule import PREDICTIONS
+from sns_core.shells import shell_index
 from sns_core.streams import generator
 
 
@@ -92,6 +93,17 @@ def test_the_residual_of_one_frame_does_not_depend_on_another_frame():
     target = prediction.target(x, noised, noise, level)
     assert target.shape == x.shape
     assert torch.allclose(prediction.noise(target, noised, level), noise, atol=2e-3)
+
+
+@pytest.mark.parametrize("points", [16, 32])
+def test_a_frame_alone_has_the_bits_that_it_has_in_a_batch(points):
+    flat = torch.ones(1, int(shell_index(points).max()) + 1).tolist()
+    schedule, level = NoiseSchedule.cosine(20), torch.arange(1, 21)[:, None]
+    prediction = ResidualPrediction(schedule, NoiseColour(0.0, flat, points), flat, flat)
+    output, noised = torch.randn(2, 20, 1, 1, points, points, generator=generator("company"))
+    together = prediction.noise(output, noised, level)
+    alone = [prediction.noise(output[row : row + 1], noised[row : row + 1], level[row : row + 1]) for row in range(20)]
+    assert torch.equal(torch.cat(alone), together)
 
 
 def test_unknown_kinds_of_prediction_are_refused():
