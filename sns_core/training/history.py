@@ -11,19 +11,21 @@ from sns_core.files import whole_file
 
 COLUMNS = ("step", "loss", "noise", "level", "validation", "learning_rate")
 
-# A network is taken for dead when the losses of this many rows in a row are all above the loss of the first row. A
-# single spike of the loss can kill a network: from then on it no longer learns.
-STUCK_ROWS = 5
+# A network is taken for dead when the losses of this many rows in a row, which cover at least STUCK_STEPS steps after the
+# warm-up, are all above the loss of the first row. A single spike of the loss can kill a network: from then on it no
+# longer learns. In fewer steps, or while the learning rate still rises, a first row that is low by chance looks the same.
+STUCK_ROWS, STUCK_STEPS = 5, 25
 
 
 @dataclass
 class History:
     """Rows with the mean losses of the steps since the row before, and the sums for the next row.
 
-    `name`: the model's name, for messages.
+    `name`: the model's name, for messages. `warmup`: steps in which the learning rate rises.
     """
 
     name: str
+    warmup: int = 0
     rows: list[dict] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -41,8 +43,10 @@ class History:
         loss = self.sums["loss"] / count
         if not math.isfinite(loss):
             raise UserError(f"models.{self.name}: the loss became {loss} before step {step}; lower its learning_rate")
-        recent = [row["loss"] for row in self.rows[-STUCK_ROWS + 1 :]] + [loss]
-        if len(self.rows) >= 2 * STUCK_ROWS and min(recent) >= self.rows[0]["loss"]:
+        rows = max(STUCK_ROWS, math.ceil(STUCK_STEPS / count))
+        recent = [row["loss"] for row in self.rows[-rows + 1 :]] + [loss]
+        learning = len(self.rows) >= 2 * rows and step - rows * count >= self.warmup
+        if learning and min(recent) >= self.rows[0]["loss"]:
             first = f"{self.rows[0]['loss']:.3g} of its first {self.rows[0]['step']} steps"
             raise UserError(
                 f"models.{self.name}: its loss is {loss:.3g} after {step} steps, no better than the {first}: it has"

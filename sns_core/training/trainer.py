@@ -102,7 +102,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=training["learning_rate"], weight_decay=training["weight_decay"], fused=True
         )
-        self.step, self.history, self.began = 0, History(name), time.monotonic()
+        self.step, self.history, self.began = 0, History(name, training["warmup"]), time.monotonic()
 
     def _constant_fields(self, resolution: Grid) -> torch.Tensor | None:
         """Return the constant fields (S, H, W) that the network sees beside the frames, or None.

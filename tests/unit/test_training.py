@@ -28,6 +28,7 @@ from sns_core.streams import generator
 from sns_core.systems import System
 from sns_core.training import load_model, train_model
 from sns_core.training.checkpoint import load_checkpoint, save_checkpoint
+from sns_core.training.history import History
 from sns_core.training.objectives import DenoiserObjective, PointwiseObjective, shell_weights
 from sns_core.training.trainer import Trainer, learning_rate
 
@@ -289,6 +290,23 @@ def test_training_stops_early_if_a_spike_has_destroyed_the_network(tiny, tmp_pat
         UserError, match=r"models\.pointwise: its loss is .* after 55 steps, .* stopped learning; lower its"
     ):
         train(tmp_path, tiny.manifest, "pointwise", spec)
+
+
+def losses(history, values, length):
+    """Give a history the losses `values` of its rows of `length` steps each."""
+    for row, loss in enumerate(values, 1):
+        history.add({"loss": length * loss})
+        history.add_row(step=row * length, **history.means(row * length))
+
+
+@pytest.mark.parametrize(("length", "warmup", "steps"), [(1, 0, 50), (1, 60, 84), (5, 0, 50), (10, 200, 240)])
+def test_a_low_first_row_is_no_sign_of_a_dead_network_before_enough_steps_after_the_warm_up(length, warmup, steps):
+    """The first row is low by chance, and the rows after it are the best that an untrained network has."""
+    losses(History("m", warmup), [0.9] + [1.0] * (steps // length - 1), length)
+    with pytest.raises(
+        UserError, match=rf"after {steps + length} steps, no better than the 0.9 of its first {length} "
+    ):
+        losses(History("m", warmup), [0.9] + [1.0] * (steps // length), length)
 
 
 def test_learning_rates():
