@@ -144,10 +144,16 @@ class Trainer:
         return any_stop > 0
 
     def log(self, validation: PairSampler) -> None:
-        """Add a row to the history. Raise UserError where the loss is not finite or the network no longer learns."""
+        """Add a row to the history. Raise UserError where the loss or a weight is not finite or the network no longer learns."""
+        means = self.history.means(self.step)
+        # The loss of a step is that of the weights before it, so the last step of a training may spoil them unseen.
+        if not all(bool(weight.isfinite().all()) for weight in self.average):
+            raise UserError(
+                f"models.{self.name}: the weights are no finite numbers after {self.step} steps; lower its learning_rate"
+            )
         self.history.add_row(
             step=self.step,
-            **self.history.means(self.step),
+            **means,
             validation=self.validation_loss(validation),
             learning_rate=learning_rate(self.step - 1, self.spec["training"]),
         )

@@ -275,6 +275,26 @@ def test_a_loss_that_is_not_finite_names_the_model(tiny, tmp_path, specs):
         train(tmp_path, tiny.manifest, "pointwise", specs["pointwise"])
 
 
+def test_weights_that_the_last_step_has_spoilt_make_no_model(tiny, tmp_path, specs, monkeypatch):
+    done, clip = Trainer.train_step, torch.nn.utils.clip_grad_norm_
+
+    def explode(parameters, most):
+        parameters[0].grad.fill_(torch.inf)
+        return clip(parameters, most)
+
+    def spoils(trainer, stop=False):
+        if trainer.step == 29:
+            monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", explode)
+        return done(trainer, stop)
+
+    monkeypatch.setattr(Trainer, "train_step", spoils)
+    with pytest.raises(
+        UserError, match=r"models\.pointwise: the weights are no finite numbers after 30 steps; lower its"
+    ):
+        train(tmp_path, tiny.manifest, "pointwise", specs["pointwise"])
+    assert not (tmp_path / "pointwise.safetensors").exists()
+
+
 def test_training_stops_early_if_a_spike_has_destroyed_the_network(tiny, tmp_path, specs, monkeypatch):
     spec = specs["pointwise"]
     spec["training"] |= {"steps": 200, "log_every": 5, "checkpoint_every": 200, "learning_rate": 0.0}
