@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from sns_core.stages import STAGES
+
 LINES = 12  # of a log
-REPORTED = ("verify", "status", "progress", "plan")  # rules whose log has been on the terminal
-KILLED = "its log is empty: it was killed, perhaps for want of memory or time"
+KILLED = "it was killed, perhaps for want of memory or time"
 
 
 class HideCommands(logging.Filter):
@@ -24,7 +25,8 @@ def describe_end(failed: Iterable, running: Iterable) -> str:
 
 def describe_failures(jobs: Iterable) -> str:
     """Return rule, outputs and the end of the log of each failed job, and the way out; empty without such a job."""
-    failed = sorted((job for job in jobs if job.rule.name not in REPORTED), key=lambda job: str(job.output))
+    # Rules that make no file, such as `verify`, have printed their log.
+    failed = sorted((job for job in jobs if job.output), key=lambda job: str(job.output))
     if not failed:
         return ""
     lines = [f"\n{job.rule.name} failed to make {', '.join(map(str, job.output))}\n{_end(job.log)}" for job in failed]
@@ -40,9 +42,14 @@ def describe_stop(jobs: Iterable) -> str:
 
 
 def _end(logs: Iterable) -> str:
-    """Return the last lines of a job's log."""
+    """Return the last lines of a job's log.
+
+    A stage that fails says so in a line that begins with its name. A job that is killed cannot.
+    """
     for path in map(Path, logs):
-        lines = path.read_text(errors="replace").replace("\r", "\n").splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").replace("\r", "\n").splitlines()[-LINES:] if path.exists() else []
         if lines:
-            return "\n".join([f"the end of {path}:", *(f"    {line}" for line in lines[-LINES:])])
-    return KILLED
+            explained = any(line.partition(": ")[0] in STAGES for line in lines)
+            way_out = [] if explained else [f"no line of the log says why it ended: {KILLED}"]
+            return "\n".join([f"the end of {path}:", *(f"    {line}" for line in lines), *way_out])
+    return f"its log is empty: {KILLED}"

@@ -22,7 +22,7 @@ from snakemake_calls import SYSTEM, command, copy_project, planned, snakemake, s
 from test_reruns import merged
 
 from sns_workflow import command as commands
-from sns_workflow.failures import HideCommands, describe_failures, describe_stop
+from sns_workflow.failures import KILLED, HideCommands, describe_failures, describe_stop
 from sns_workflow.jobs import graph_of_jobs
 
 
@@ -263,6 +263,29 @@ def test_a_failed_job_is_described_by_the_end_of_its_log_and_without_its_command
     commands_of_snakemake = "RuleException:\nCalledProcessError in file x: Command 'python -m sns_core plot_error'"
     shown = [HideCommands().filter(logging.makeLogRecord({"msg": text})) for text in (commands_of_snakemake, "other")]
     assert shown == [False, True]
+
+
+def test_a_job_that_was_killed_at_work_is_said_to_be_killed(tmp_path):
+    log = tmp_path / "train.log"
+    job = SimpleNamespace(rule=SimpleNamespace(name="train_model"), output=["a.safetensors"], log=[log])
+    at_work = "training pointwise: 443/100000, 2.3 per second, 723.2 min left\n"
+    log.write_text(at_work)
+    assert "    training pointwise: 443" in describe_failures([job]) and f"why it ended: {KILLED}" in describe_failures(
+        [job]
+    )
+    for text in (
+        f"{at_work}train_model: the loss became nan",
+        "Traceback\ntrain_model: KeyError: 'x'\nlast words of torch",
+    ):
+        log.write_text(text)
+        assert KILLED not in describe_failures([job])
+
+
+@pytest.mark.parametrize("name", ["verify", "inspect", "seed0_verify"])
+def test_the_end_of_a_call_repeats_nothing_of_a_rule_that_makes_no_file(name, tmp_path):
+    log = tmp_path / "inspection.log"
+    log.write_text("no file fits the pattern")
+    assert describe_failures([SimpleNamespace(rule=SimpleNamespace(name=name), output=[], log=[log])]) == ""
 
 
 def test_a_call_without_jobs_prints_nothing():
