@@ -11,6 +11,8 @@ import glob
 import json
 import os
 import platform
+import threading
+import time
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from sns_core.files import FileTree, checksum, file_entry, hold, provenance, rea
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
+TOUCHED_EVERY = 60.0  # seconds between two signs of life of a job at work
 RUN, GALLERY = "provenance.json", "given.json"  # the record of a run, in its own folder and in a folder of the gallery
 
 # Arguments of stages that name a file to be written, besides all those whose names start with "output".
@@ -31,6 +34,44 @@ BESIDE = {"train_model": "{stem}.json", "plot_movie": "{stem}_small.mp4", "shard
 def running_path(result: Path) -> Path:
     """Return the path of the file that exists while a job makes a result."""
     return Path(result).parent / "provenance" / f"{Path(result).name}.running"
+
+
+def process_start(pid: int) -> str | None:
+    """Return when a process of this machine began, in clock ticks since the machine started. None if no one can say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+@contextlib.contextmanager
+def _marked(outputs: list[Path], log: Path | None) -> Iterator[None]:
+    """Mark outputs as being made while the block runs. The markers are touched again and again, as a sign of life.
+
+    A process that is killed leaves its markers behind. The number of a process alone does not tell that it lives: the
+    number may belong to another process by now, and from another machine no process can be seen.
+    """
+    marker = {"pid": os.getpid(), "process_start": process_start(os.getpid()), "host": platform.node()}
+    marker |= {"log": str(log) if log else None, "began": time.time()}
+    for path in outputs:
+        write_json(running_path(path), marker)
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(TOUCHED_EVERY):
+            for path in outputs:
+                with contextlib.suppress(OSError):
+                    os.utime(running_path(path))
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for path in outputs:
+            running_path(path).unlink(missing_ok=True)
 
 
 def as_json(value):
@@ -102,11 +143,8 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
     """
     hold(inputs_of(stage, arguments))
     outputs = outputs_of(arguments)
-    marker = {"pid": os.getpid(), "host": platform.node(), "log": str(log) if log else None}
-    for path in outputs:
-        write_json(running_path(path), marker)
-    began = clock()
-    try:
+    with _marked(outputs, log):
+        began = clock()
         yield
         device = "cpu"
         if "device" in arguments:
@@ -128,9 +166,6 @@ def recorded(stage: Callable, arguments: dict, code: str, log: Path | None, cloc
             record["outputs"] = {each.name: entries[each] for each in dict.fromkeys([*outputs, path])}
             # The keys are not sorted, because the order of methods is part of what made a table.
             write_json(record_path(path), record, sort_keys=False)
-    finally:
-        for path in outputs:
-            running_path(path).unlink(missing_ok=True)
 
 
 def record_provenance(*, configuration: dict, systems: FileTree, methods: dict, seed: int, output: Path) -> None:

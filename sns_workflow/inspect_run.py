@@ -18,30 +18,35 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from sns_core.arguments import COMMON
 from sns_core.files import checksum, recorded_entry, sha256
-from sns_core.record import running_path
-from sns_workflow.jobs import STATES, Job, expected_jobs, read_json_or_none, read_record, upstream_of
+from sns_core.record import TOUCHED_EVERY, process_start, running_path
+from sns_workflow.jobs import STATES, Job, expected_jobs, modified, read_json_or_none, read_record, upstream_of
+
+SILENCE = 15 * TOUCHED_EVERY  # seconds after which a job on another host that shows no sign of life is dead
 
 
-def alive(marker: dict) -> bool:
-    """Whether the process of a running marker lives.
+def alive(path: Path, marker: dict) -> bool:
+    """Whether the job of a running marker lives; `path`: of the marker.
 
-    On another host that cannot be seen, and the marker is believed.
+    Here its process is looked for. The process of another host cannot be seen: its job is alive while it touches its
+    marker, and a marker of an earlier version, which was never touched, is believed.
     """
     if marker["host"] != platform.node():
-        return True
+        touched = modified(path)
+        return "began" not in marker or touched is None or time.time() - touched < SILENCE
     try:
         os.kill(marker["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    return marker.get("process_start") in (None, process_start(marker["pid"]))
 
 
 def judge_all(jobs: list[Job], thorough: bool) -> None:
@@ -57,9 +62,10 @@ def judge(job: Job, upstream: list[Job], digest: Callable[[Path], str] = sha256)
 
     `digest`: path -> sha256 of a file.
     """
-    marker = next((marker for marker in map(read_json_or_none, map(running_path, job.outputs)) if marker), None)
+    markers = {path: read_json_or_none(path) for path in map(running_path, job.outputs)}
+    path, marker = next(((path, marker) for path, marker in markers.items() if marker), (None, None))
     if marker:
-        job.state = "running" if alive(marker) else "killed"
+        job.state = "running" if alive(path, marker) else "killed"
         job.why = last_line(job.log) if job.state == "running" else "goes on with the next call"
         return
     if absent := absent_of(job):

@@ -94,6 +94,14 @@ def read_json_or_none(path: Path) -> dict | None:
         return None
 
 
+def modified(path: Path) -> float | None:
+    """Return the time at which a file was last changed; None for a file that a job has just removed."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
 def read_record(path: Path) -> dict | None:
     """Return the record of a result; None without a whole one."""
     record = read_json_or_none(record_path(path))

@@ -9,9 +9,10 @@ import graphlib
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from sns_core.record import running_path
-from sns_workflow.jobs import Job, read_record, upstream_of
+from sns_workflow.jobs import Job, modified, read_json_or_none, read_record, upstream_of
 
 FINISHED = ("done",)
 LEFT = re.compile(r"([\d.]+) min left")
@@ -64,8 +65,13 @@ def _rest(job: Job, whole: float) -> float:
     """Return the seconds that a running job has left: as it prints them, or what is over of its estimate."""
     if minutes := LEFT.findall(job.why):
         return 60 * float(minutes[-1])
-    began = min((running_path(path).stat().st_mtime for path in job.outputs if running_path(path).exists()), default=0)
-    return max(0.0, whole - (time.time() - began)) if began else whole
+    times = [began for path in job.outputs if (began := _began(running_path(path)))]
+    return max(0.0, whole - (time.time() - min(times))) if times else whole
+
+
+def _began(marker: Path) -> float | None:
+    """Return the time at which a job began; None without a marker. A marker of an earlier version has the time of its file."""
+    return (read_json_or_none(marker) or {}).get("began") or modified(marker)
 
 
 def _longest_chain(jobs: list[Job], seconds: list[float]) -> float:

@@ -1,7 +1,9 @@
 """The time left of a run is told from what its jobs have taken, and a page shows what is there before the run ends."""
 
+import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +11,8 @@ import pytest
 from snakemake_calls import SYSTEM, snakemake
 
 from sns_core.files import record_path, write_json
-from sns_core.record import FORMAT, running_path
+from sns_core.record import FORMAT, recorded, running_path
+from sns_workflow.inspect_run import SILENCE, alive
 from sns_workflow.jobs import Job
 from sns_workflow.progress_page import history_of, write_page
 from sns_workflow.time_left import sentence, time_left
@@ -70,6 +73,62 @@ def test_a_running_job_is_believed_or_has_the_rest_of_its_estimate(jobs):
     began = marker.stat().st_mtime - 30
     os.utime(marker, (began, began))
     assert time_left(run, [1000.0, 100.0]).work == pytest.approx(150 + 70, abs=5)
+
+
+def test_a_job_that_touches_its_marker_began_when_the_marker_says(jobs):
+    run = jobs(("train_model", "running", None, ""))
+    write_json(running_path(run[0].outputs[0]), {"began": time.time() - 30})
+    assert time_left(run, [100.0]).work == pytest.approx(70, abs=5)
+
+
+def stage_of_a_file(*, output: Path) -> None:
+    """A stage that makes one file."""
+
+
+@pytest.fixture
+def marker(tmp_path) -> tuple[Path, dict]:
+    """(path, content) of the marker of a job of this process."""
+    output = tmp_path / "model.safetensors"
+    with recorded(stage_of_a_file, {"output": output}, "", None, time.monotonic):
+        path = running_path(output)
+        content = json.loads(path.read_text())
+        output.write_text("")
+    path.touch()
+    return path, content
+
+
+def test_a_job_whose_number_another_process_has_by_now_is_dead(marker):
+    path, content = marker
+    assert alive(path, content)
+    assert not alive(path, {**content, "process_start": "1"}), "another process with the number of the job"
+    assert alive(path, {key: value for key, value in content.items() if key != "process_start"})
+    assert not alive(path, {**content, "pid": 2**22 + 1})
+
+
+def test_a_job_on_another_host_is_alive_as_long_as_it_touches_its_marker(marker):
+    path, content = marker
+    content = {**content, "host": "node17"}
+    assert alive(path, content)
+    earlier = time.time() - SILENCE - 60
+    os.utime(path, (earlier, earlier))
+    assert not alive(path, content)
+    assert alive(path, {key: content[key] for key in ("pid", "host", "log")}), "a marker of an earlier version"
+    path.unlink()
+    assert alive(path, content), "the job has just ended"
+
+
+def test_a_job_at_work_touches_its_markers(tmp_path, monkeypatch):
+    monkeypatch.setattr("sns_core.record.TOUCHED_EVERY", 0.01)
+    output = tmp_path / "model.safetensors"
+
+    with recorded(stage_of_a_file, {"output": output}, "", None, time.monotonic):
+        os.utime(running_path(output), (0, 0))
+        deadline = time.monotonic() + 20
+        while not running_path(output).stat().st_mtime:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        output.write_text("")
+    assert not running_path(output).exists()
 
 
 def test_a_page_shows_jobs_curves_scores_and_figures_of_a_run_that_is_not_finished(tmp_path, monkeypatch):
