@@ -15,6 +15,7 @@ from test_reruns import merged
 from sns_core.files import record_path
 from sns_workflow import configuration
 from sns_workflow.config_values import ConfigurationError
+from sns_workflow.jobs import expected_jobs, graph_of_jobs
 from sns_workflow.sweep import maker_of, read
 
 GRID = {"seed": [0, 1], "models.sns_residual.training.steps": [20, 40]}
@@ -95,6 +96,20 @@ def test_a_point_that_has_left_the_grid_remains_the_maker_of_its_files(root, tmp
     assert maker_of(MODEL, sweep.points[0].linked) == f"{old.folder}/{MODEL}"
     longer = swept(root, {"methods.sns.steps": [40]}, models={"pointwise": {"training": {"steps": 80}}})
     assert not any(re.fullmatch(pattern, MODEL) for pattern in longer.points[0].linked), "its settings are others"
+
+
+def test_a_question_about_a_point_knows_its_links(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(root))
+    maker, point = swept(root, {"methods.pointwise.steps": [20, 40]}, use={"methods": ["solver", "pointwise"]}).points
+    snakefile, config = str(root / "Snakefile"), {**point.whole, "linked": point.linked}
+    with graph_of_jobs(snakefile, config, ["verify"]) as graph:
+        config_of_rule = json.loads(Path(next(iter(graph.jobs)).params.configuration).read_text())
+    names = [f"kolmogorov/data/{split}.nc" for split in ("train", "validation", "test", "reference")]
+    for name in (*names, MANIFEST, MODEL):
+        made(maker.folder, name)
+    stages = {str(job.outputs[0]): job.stage for job in expected_jobs(snakefile, config_of_rule, ["data", "models"])}
+    assert stages == {f"{point.folder}/{name}": "link_result" for name in (MANIFEST, MODEL)}
 
 
 def test_points_of_other_lengths_share_no_frames_that_stand_for_the_rollout(root):

@@ -510,8 +510,9 @@ def get_report_files(wildcards) -> dict:
 
 
 def write_configuration(wildcards, output) -> str:
-    """The whole configuration, written to a file."""
+    """The whole configuration, written to a file; with its links, that of a point of a sweep."""
     path = Path(RESULTS, "logs", "configuration.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config))  # in its own order, which is that of methods and models in files and tables
+    linked = {"linked": LINKED} if LINKED else {}
+    path.write_text(json.dumps({**config, **linked}))  # in its own order, which is that of methods and models in files and tables
     return str(path)
