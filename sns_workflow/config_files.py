@@ -18,6 +18,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Numbers that mean something else in YAML than they look like: 12:00:00 is 43200 (base 60), 010 is 8 (base 8).
 MISREAD = re.compile(r"[-+]?(?:[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?|0[0-7_]+)")
 
+# Names of options that Snakemake takes once -> words for an example of several values.
+REPEATED = {("--config", "-C"): "run=mine seed=1", ("--configfile", "--configfiles"): "first.yaml second.yaml"}
+
 
 class ConfigFiles:
     """The configuration files of a call. `overlays`: those of --configfile, in order; `default`: the file under them;
@@ -87,6 +90,25 @@ class ConfigFiles:
                     "tag:yaml.org,2002:str", text, yaml.Mark(str(path), 0, 0, 0, None, 0)
                 )
         return self._nodes[path]
+
+
+def refuse_repeated_options(words: list[str]) -> None:
+    """Raise ConfigurationError where the words of a call name --config or --configfile twice.
+
+    Snakemake would drop the first without a word, and `--config run=mine --config seed=1` would replace the results of
+    the default run.
+    """
+    options = words[: words.index("--")] if "--" in words else words
+    for names, example in REPEATED.items():
+        repeats = [
+            word for word in options if word.partition("=")[0] in names or (word[:2] in names and word[1] != "-")
+        ]
+        if len(repeats) > 1:
+            raise ConfigurationError(
+                f"{names[0]}: stands {len(repeats)} times in this call, and Snakemake keeps the last one only; put all after one: "
+                f"{names[0]} {example}",
+                key="",
+            )
 
 
 def relative(path: Path) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from sns_core.grids import longer_side
 from sns_workflow import config_checks
 from sns_workflow.config_checks import movie_methods
-from sns_workflow.config_files import ConfigFiles
+from sns_workflow.config_files import ConfigFiles, refuse_repeated_options
 from sns_workflow.config_methods import METHOD_KEYS
 from sns_workflow.config_models import teachers_of, used_models, with_teachers
 from sns_workflow.config_renamed import RENAMED, with_new_names
@@ -111,6 +111,8 @@ def read_or_stop(config: dict, workflow, files_must_exist: bool = False) -> Conf
     """
     files = ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config)
     try:
+        if workflow.is_main_process:
+            refuse_repeated_options(sys.argv[1:])
         configuration = read(config, files, files_must_exist)
         _refuse_prefix(configuration.whole["results"], workflow)
     except ConfigurationError as error:

@@ -29,7 +29,7 @@ from sns_core.files import digest
 from sns_core.plugins import is_calibrated
 from sns_core.record import RUN
 from sns_workflow import configuration
-from sns_workflow.config_files import ConfigFiles
+from sns_workflow.config_files import ConfigFiles, refuse_repeated_options
 from sns_workflow.config_schema import DEFAULT
 from sns_workflow.config_values import ConfigurationError, merge, plain
 
@@ -160,6 +160,8 @@ def _files(folder: str) -> Iterator[tuple[str, Path | None]]:
 def read_or_stop(config: dict, workflow) -> Sweep:
     """Read the sweep of a Snakefile; a mistake ends the process with one line on standard error."""
     try:
+        if workflow.is_main_process:
+            refuse_repeated_options(sys.argv[1:])
         return read(config, ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config))
     except ConfigurationError as error:
         print(f"Configuration: {error}", file=sys.stderr)

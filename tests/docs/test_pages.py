@@ -24,6 +24,8 @@ BY_SNAKEMAKE = {
     "BUG: Out of jobs ready to be started",
     "Config file must be given as JSON or YAML with keys at top level.",
     "file is not valid JSON or YAML.",
+    "Config entry must start with a valid identifier.",
+    "Config entries have to be defined as name=value pairs.",
 }
 
 

@@ -4,6 +4,7 @@ import copy
 import datetime
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from test_configuration import put
 
-from sns_workflow import configuration
+from sns_workflow import configuration, sweep
 from sns_workflow.config_files import ConfigFiles
 from sns_workflow.configuration import ConfigurationError, read
 
@@ -217,6 +218,37 @@ def test_a_duplicate_key_and_a_misleading_number_are_refused(config, tmp_path, m
     path.write_text(text)
     message = refused(config, ConfigFiles([path]))
     assert message.startswith("own.yaml") and FILES[text] in message, message
+
+
+REPEATED = {
+    "--config run=mine --config seed=1": "--config: stands 2 times in this call",
+    "-C run=mine --cores 2 --config=seed=1 -n": "--config: stands 2 times in this call",
+    "-Crun=mine -Cseed=1": "--config: stands 2 times in this call",
+    "--configfile a.yaml --configfile b.yaml": "--configfile: stands 2 times in this call",
+    "--configfile a.yaml --configfiles=b.yaml": "put all after one: --configfile first.yaml second.yaml",
+    "-n --configfile a.yaml b.yaml --config run=mine seed=1 --cores 2 -- --config": "",
+    "-c2 -C run=-C": "",
+}
+
+
+@pytest.mark.parametrize("reader", [configuration.read_or_stop, sweep.read_or_stop], ids=["run", "sweep"])
+@pytest.mark.parametrize("words", REPEATED)
+def test_an_option_of_which_snakemake_would_drop_one_is_refused(config, monkeypatch, capsys, reader, words):
+    monkeypatch.setattr("sys.argv", ["snakemake", *words.split()])
+    settings = SimpleNamespace(config={})
+    modifier = SimpleNamespace(path_modifier=SimpleNamespace(replace_prefix=lambda path: path))
+    workflow = SimpleNamespace(
+        overwrite_configfiles=[], config_settings=settings, is_main_process=True, modifier=modifier
+    )
+    if not REPEATED[words]:
+        reader(config, workflow)
+        return
+    with pytest.raises(SystemExit):
+        reader(config, workflow)
+    text = capsys.readouterr().err
+    assert text.startswith("Configuration: --config") and REPEATED[words] in text and text.count("\n") == 1
+    workflow.is_main_process = False
+    reader(config, workflow)
 
 
 def test_a_message_names_the_file_and_the_line(config, root, tmp_path, monkeypatch):
