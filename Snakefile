@@ -34,7 +34,7 @@ from sns_workflow.command import (
     python,
     settings,
 )
-from sns_workflow.failures import HideCommands, describe_end
+from sns_workflow.failures import HideCommands, print_end, stop_with_the_terminal
 from sns_workflow.fingerprint import builds_systems, fingerprint
 from sns_workflow.sweep import maker_of
 
@@ -74,6 +74,7 @@ if IN_A_CLONE:
 
 if workflow.is_main_process:
     logger.addFilter(HideCommands())
+    stop_with_the_terminal()
 
 
 onstart:
@@ -85,8 +86,7 @@ onstart:
 
 
 onerror:
-    if workflow.scheduler:
-        print(describe_end(workflow.scheduler.failed, workflow.scheduler.running), file=sys.stderr)
+    print_end(workflow.scheduler)
 
 
 # The targets. They run nothing themselves, and so they are never submitted to a cluster.

@@ -1,6 +1,10 @@
 """The closing lines of a call about jobs that failed or were stopped. They replace Snakemake's own lines."""
 
+import contextlib
 import logging
+import signal
+import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,12 +14,29 @@ LINES = 12  # of a log
 KILLED = "it was killed, perhaps for want of memory or time"
 
 
+def stop_with_the_terminal() -> None:
+    """Let a terminal that closes stop a call as Ctrl-C does, so that its folder does not stay locked.
+
+    A call that ignores the signal, as under nohup, goes on ignoring it.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()  # elsewhere Python refuses handlers
+    if in_main_thread and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
 class HideCommands(logging.Filter):
     """A filter for Snakemake's log, which drops the commands of failed stages: they say nothing about the failure."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         return not (message.startswith("RuleException:\nCalledProcessError") and " sns_core " in message)
+
+
+def print_end(scheduler) -> None:
+    """Print the closing lines of a call that did not succeed; nothing where its terminal has closed."""
+    if scheduler:
+        with contextlib.suppress(OSError):
+            print(describe_end(scheduler.failed, scheduler.running), file=sys.stderr, flush=True)
 
 
 def describe_end(failed: Iterable, running: Iterable) -> str:

@@ -13,7 +13,7 @@ HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(HOME))  # a clone runs its own code and not the installed one
 from sns_workflow import sweep
 from sns_workflow.command import command, python, settings
-from sns_workflow.failures import describe_end
+from sns_workflow.failures import print_end
 from sns_workflow.fingerprint import fingerprint
 
 
@@ -46,8 +46,7 @@ for POINT in (*SWEEP.points, *SWEEP.former):
 
 
 onerror:
-    if workflow.scheduler:
-        print(describe_end(workflow.scheduler.failed, workflow.scheduler.running), file=sys.stderr)
+    print_end(workflow.scheduler)
 
 
 rule sweep:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,14 @@ from snakemake_calls import SYSTEM, command, copy_project, planned, snakemake, s
 from test_reruns import merged
 
 from sns_workflow import command as commands
-from sns_workflow.failures import KILLED, HideCommands, describe_failures, describe_stop
+from sns_workflow.failures import (
+    KILLED,
+    HideCommands,
+    describe_failures,
+    describe_stop,
+    print_end,
+    stop_with_the_terminal,
+)
 from sns_workflow.jobs import graph_of_jobs
 
 
@@ -234,12 +242,13 @@ def test_ten_thousand_segments_reach_their_stage(tmp_path, monkeypatch):
     assert text[-1].startswith("compute_metrics: ") and "missing" in text[-1], text[-3:]
 
 
-def test_a_stopped_call_ends_with_one_line(root, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "a terminal that closes"])
+def test_a_stopped_call_ends_with_one_line(root, tmp_path, number):
     longer = "models: {pointwise: {training: {steps: 30000}}}"
     model = SYSTEM / "models/pointwise.safetensors"
-    with started(root, tmp_path, str(model), overlay=longer, warm=True) as process:
+    with started(root, tmp_path, str(model), overlay=longer, warm=number == signal.SIGINT) as process:
         wait_for(lambda: list(tmp_path.glob(f"{SYSTEM}/models/.work/*/checkpoint.safetensors")), process)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         assert process.wait(100) != 0
     text = (tmp_path / "log").read_text()
     line = f"Stopped: train_model of {model}. The same call again goes on from what is done."
@@ -279,6 +288,34 @@ def test_a_job_that_was_killed_at_work_is_said_to_be_killed(tmp_path):
     ):
         log.write_text(text)
         assert KILLED not in describe_failures([job])
+
+
+@pytest.fixture
+def handler_of_hangups():
+    """The handler of SIGHUP is set back after the test."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_does_not_end_the_end_of_a_call_in_an_error(monkeypatch):
+    def closed(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=closed, flush=closed))
+    print_end(SimpleNamespace(failed=[], running=[]))
+    print_end(None)
+
+
+def test_a_terminal_that_closes_stops_a_call_unless_it_ignores_that(handler_of_hangups):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop_with_the_terminal()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, "as under nohup"
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    stop_with_the_terminal()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(1)
 
 
 @pytest.mark.parametrize("name", ["verify", "inspect", "seed0_verify"])
