@@ -514,5 +514,6 @@ def write_configuration(wildcards, output) -> str:
     path = Path(RESULTS, "logs", "configuration.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     linked = {"linked": LINKED} if LINKED else {}
-    path.write_text(json.dumps({**config, **linked}))  # in its own order, which is that of methods and models in files and tables
+    # In its own order, which is that of methods and models in files and tables.
+    path.write_text(json.dumps({**config, **linked}))
     return str(path)
