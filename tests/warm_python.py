@@ -6,7 +6,7 @@ executable named `python`. The executable hands its words, working directory, en
 forks. So each call still is a separate process, whose memory holds freshly imported modules and nothing else. All other
 calls go to the real interpreter.
 
-The executable passes SIGINT, SIGTERM and SIGCONT on to the process group of the forked process. If the executable is
+The executable passes SIGINT, SIGTERM, SIGCONT and SIGHUP on to the process group of the forked process. If the executable is
 killed, the server kills that group.
 
 With SNS_COLD_PYTHON=1 in the environment the tests use the real interpreter for everything.
@@ -67,7 +67,7 @@ message = json.dumps([call[1:], os.getcwd(), dict(os.environ)]).encode()
 server.sendmsg([len(message).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 server.sendall(message)
 group = int(server.recv(8) or 0)
-passed = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
+passed = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT, signal.SIGHUP)
 for number in passed if group else ():
     signal.signal(number, lambda number, frame: os.killpg(group, number))
 status = server.recv(8)
