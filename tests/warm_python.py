@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import functools
 import gc
+import hashlib
 import json
 import os
 import runpy
@@ -89,7 +90,7 @@ def start() -> Path | None:
         return None
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid.uuid4().hex)
     folder = Path(tempfile.gettempdir(), f"warm-{session[:12]}")  # the path of a socket must be short
-    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "parsed").mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         workers = folder / "workers"
@@ -142,7 +143,25 @@ def executable() -> str:
     return str(start() / "python") if start() else sys.executable
 
 
-def _load(module: str) -> None:
+def _parse_once(parse, folder: Path, path, workflow, linemap, overwrite_shellcmd=None, rulecount=0):
+    """Do what Snakemake's `parse` does, once for each text of a file: calls of the tests parse the same files."""
+    name = path.get_path_or_uri(secret_free=True)
+    read = f"{name} {overwrite_shellcmd} {rulecount} ".encode() + Path(name).read_bytes()
+    memory = folder / hashlib.sha256(read).hexdigest()
+    try:
+        parsed = json.loads(memory.read_text())
+    except OSError:
+        lines: dict = {}
+        parsed = [*parse(path, workflow, lines, overwrite_shellcmd, rulecount), list(lines.items())]
+        written = memory.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps(parsed))
+        written.rename(memory)
+    code, rulecount, lines = parsed
+    linemap.update(lines)
+    return code, rulecount
+
+
+def _load(module: str, folder: Path) -> None:
     import importlib
 
     names = IMPORTS[module]
@@ -158,6 +177,12 @@ def _load(module: str) -> None:
 
         torch.set_num_threads(1)
         xarray.backends.plugins.list_engines()
+    else:
+        import snakemake.cli
+        from snakemake import workflow
+
+        snakemake.cli.get_argument_parser()  # looks for plugins among all packages, once
+        workflow.parse = functools.partial(_parse_once, workflow.parse, Path(folder, "parsed"))
     gc.collect()
     gc.freeze()  # the garbage collector of a forked call looks at what the call makes, and not at all modules
 
@@ -276,5 +301,5 @@ def _kill(child: int) -> None:
 
 
 if __name__ == "__main__":
-    _load(sys.argv[1])
+    _load(sys.argv[1], Path(sys.argv[2]).parent)
     _serve(sys.argv[2])
