@@ -1,15 +1,16 @@
 """The stage that trains one model. A killed training goes on from its last checkpoint to the same bits.
 
-A checkpoint is written every `checkpoint_every` steps, every `checkpoint_minutes` minutes, and on SIGTERM. It lies in a
-folder beside the model. When the model has been written, the checkpoint of the last step is kept where a training of more
-steps could go on from it, and otherwise it is removed.
+A checkpoint is written every `checkpoint_every` steps, every `checkpoint_minutes` minutes, and when a signal asks the
+training to end (`ENDING`). It lies in a folder beside the model. When the model has been written, the checkpoint of the
+last step is kept where a training of more steps could go on from it, and otherwise it is removed.
 """
 
+import contextlib
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sns_core.data.pairs import PairSampler, load_dataset
@@ -25,6 +26,9 @@ from sns_core.training.loggers import opened
 from sns_core.training.models import FORMAT, load_models
 from sns_core.training.trainer import Trainer
 from sns_core.version import __version__
+
+# SLURM's request to end, Ctrl-C, and a terminal that closes.
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def train_model(
@@ -130,11 +134,9 @@ def _train(
     interval: float,
     log_row: Callable[[dict], None],
 ) -> None:
-    """Train to the last step. Save checkpoints, `interval` seconds apart at most. On SIGTERM, save one and exit."""
+    """Train to the last step. Save checkpoints, `interval` seconds apart at most. On a signal, save one and end."""
     training, saved = trainer.spec["training"], time.monotonic()
-    signals = []
-    previous_handler = signal.signal(signal.SIGTERM, lambda *_: signals.append(True))
-    try:
+    with _signals_that_end() as signals:
         for _ in progress(training["steps"], f"training {trainer.name}", start=trainer.step):
             stopped = trainer.train_step(stop=bool(signals))
             if trainer.step % training["log_every"] == 0 or trainer.step == training["steps"]:
@@ -151,9 +153,24 @@ def _train(
                 save_checkpoint(checkpoint, trainer, identity)
                 saved = time.monotonic()
             if stopped:
-                raise SystemExit(128 + signal.SIGTERM)
+                # Perhaps only another of the processes got a signal.
+                number = signals[0] if signals else signal.SIGTERM
+                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _signals_that_end() -> Iterator[list[int]]:
+    """Note the signals of `ENDING` in this block, in a list. A signal that is ignored, as under `nohup`, stays ignored."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in ENDING}
+    noted = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    try:
+        for number in noted:
+            signal.signal(number, lambda number, _: received.append(number))
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, previous_handler)
+        for number in noted:
+            signal.signal(number, before[number])
 
 
 def _write_model(trainer: Trainer, dataset, validation: PairSampler, output: Path, code: str) -> None:

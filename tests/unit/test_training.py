@@ -66,7 +66,10 @@ def test_interrupted_training_ends_in_the_same_bits(tiny, tmp_path, monkeypatch,
     assert not list((tmp_path / ".work").glob("*")), "a finished training leaves no checkpoint"
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, specs):
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_a_training_that_is_asked_to_end_leaves_a_checkpoint(tiny, tmp_path, specs, number, status):
     spec = specs["pointwise"]
     spec["training"] |= {"steps": 2000, "log_every": 500, "checkpoint_every": 2000}
     words = [
@@ -76,16 +79,16 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_call_goes_on(tiny, tmp_path, s
     ]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
     work = tmp_path / ".work"
-    # The process catches SIGTERM from the beginning of the training on.
+    # The process catches these signals from the beginning of the training on.
     handled = Path(f"/proc/{process.pid}/status")
     deadline = time.monotonic() + 60
     while not int(re.search(r"SigCgt:\s*(\w+)", handled.read_text())[1], 16) >> (signal.SIGTERM - 1) & 1:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.wait(60)
-    assert process.returncode == 128 + signal.SIGTERM, process.stderr.read()
+    assert process.returncode == status, process.stderr.read()
     note = read_tensors(next(work.glob("*/checkpoint.safetensors")))[1]
     assert 0 < note["step"] < 2000
     assert not (tmp_path / "m.safetensors").exists()
