@@ -291,6 +291,12 @@ def check_training(where: str, spec: dict) -> None:
                 f"{where}.training.{key}: {value:g} has no effect on a model with the objective {spec['objective']!r}; set it to "
                 f"{neutral}"
             )
+    share, batch = spec["training"].get("low_condition_share", 0), spec["training"]["batch"]
+    if share and not round(share * batch):
+        raise ConfigurationError(
+            f"{where}.training.low_condition_share: {share:g} is no sample of a batch of {batch}; set it to 0, or to "
+            f"{1 / batch:g} or more"
+        )
 
 
 def check_scales(where: str, resolved: dict) -> None:

@@ -259,7 +259,7 @@ class DenoiserObjective(Objective):
         levels = torch.randint(self.schedule.levels + 1, (batch, per_sample), generator=generator)
         if self.low_condition_share:
             low = (self.schedule.levels * torch.rand(batch, generator=generator) ** self.LOW_EXPONENT).floor().long()
-            count = int(self.low_condition_share * batch)
+            count = round(self.low_condition_share * batch)
             levels[:count, 0] = low[:count]
         return levels
 

@@ -1,6 +1,7 @@
 # What the jobs of the rules read and which settings they take: functions of a job's wildcards (`get_...`), or of names.
 import json
 import math
+import os
 
 
 def get_method_class(wildcards) -> list[str]:
@@ -514,6 +515,9 @@ def write_configuration(wildcards, output) -> str:
     path = Path(RESULTS, "logs", "configuration.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     linked = {"linked": LINKED} if LINKED else {}
+    # Another call may read the file at this moment, so it is moved into place whole.
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
     # In its own order, which is that of methods and models in files and tables.
-    path.write_text(json.dumps({**config, **linked}))
+    unfinished.write_text(json.dumps({**config, **linked}))
+    unfinished.replace(path)
     return str(path)
