@@ -78,7 +78,7 @@ UNFIT = {
     "noise on the input of a denoiser": ("models.sns_residual.training.input_noise", 0.1, "training.input_noise: 0.1 has no effect"),
     "steps fed back to a denoiser": ("models.sns_residual.training.unroll", 2, "training.unroll: 2 has no effect"),
     "low levels of a surrogate": ("models.pointwise.training.low_condition_share", 0.5, "with the objective 'pointwise'; set it to 0"),
-    "low levels of no sample": ("models.sns_residual.training.low_condition_share", 0.03, "0.03 is no sample of a batch of 16; set it to 0"),
+    "low levels of no sample": ("models.sns_residual.training.low_condition_share", 0.03, "0.03 is no sample of a batch of 16"),
     "shells of a surrogate": ("models.pointwise.training.shell_weight", 1, "training.shell_weight: 1 has no effect"),
     "levels to examine": ("metrics.diagnose.levels", 102, "exceeds the 101 noise levels, 0 included"),
     "an empty label": ("methods.sns.label", " ", "methods.sns.label"),
