@@ -35,6 +35,11 @@ from sns_workflow.config_values import ConfigurationError, merge, plain
 
 SEEDS = {"seed": [0, 1, 2]}  # the sweep of a configuration that names none
 LONGEST_NAME = 48
+# Columns of the sweep's table, which no axis of the grid may be called.
+COLUMNS = (
+    "system", "method", "score", "layer", "lead", "value", "runs", "mean", "deviation", "least", "greatest", "low", "high",
+    "floor_low", "floor_high", "inside", "members_lost", "members",
+)  # fmt: skip
 MOST_POINTS = 1000
 
 
@@ -214,13 +219,17 @@ def maker_of(name: str, linked: dict[str, str]) -> str:
 
 
 def _checked_axes(sweep) -> dict[str, list | dict]:
-    """Return the axes of a grid. Raises ConfigurationError for an axis without values, and for too many points."""
+    """Return the axes of a grid. Raises ConfigurationError for an axis without values, for one that is called like a
+    column of the sweep's table, and for too many points.
+    """
     if not isinstance(sweep, dict):
         raise ConfigurationError("sweep: must map each key to the list of its values")
     count = 1
     for key, values in sweep.items():
         if not isinstance(values, list | dict) or not values:
             raise ConfigurationError(f"sweep.{key}: must be a list of values, or overlays by their names")
+        if key in COLUMNS:
+            raise ConfigurationError(f"sweep.{key}: is the name of a column of the sweep's table; choose another name")
         for label, overlay in values.items() if isinstance(values, dict) else ():
             if not isinstance(overlay, dict):
                 raise ConfigurationError(f"sweep.{key}.{label}: must be an overlay, a mapping of keys to values")
@@ -231,9 +240,13 @@ def _checked_axes(sweep) -> dict[str, list | dict]:
 
 
 def _short_names(axes: dict) -> dict[str, str]:
-    """Return short name -> key of each axis: the last part of the key, or the whole key where two parts are equal."""
+    """Return short name -> key of each axis: the last part of the key.
+
+    It is the whole key where two last parts are equal, or where the last part is a column of the sweep's table.
+    """
     last = [key.rpartition(".")[2] for key in axes]
-    return {key if last.count(part) > 1 else part: key for part, key in zip(last, axes, strict=True)}
+    whole = {part for part in last if last.count(part) > 1 or part in COLUMNS}
+    return {key if part in whole else part: key for part, key in zip(last, axes, strict=True)}
 
 
 def _grid(axes: dict) -> Iterator[tuple[dict, dict]]:

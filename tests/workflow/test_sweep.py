@@ -13,10 +13,11 @@ from snakemake_calls import command
 from test_reruns import merged
 
 from sns_core.files import record_path
+from sns_core.metrics.sweep import tabulate_sweep
 from sns_workflow import configuration
 from sns_workflow.config_values import ConfigurationError
 from sns_workflow.jobs import expected_jobs, graph_of_jobs
-from sns_workflow.sweep import maker_of, read
+from sns_workflow.sweep import COLUMNS, maker_of, read
 
 GRID = {"seed": [0, 1], "models.sns_residual.training.steps": [20, 40]}
 
@@ -138,6 +139,21 @@ def test_overlays_have_names_and_equal_names_of_axes_are_told_apart(root):
     assert len({point.name for point in sweep.points}) == 4 and max(len(point.name) for point in sweep.points) < 64
 
 
+def test_an_axis_is_not_called_like_a_column_of_the_table(root, tmp_path):
+    sweep = swept(root, {"rollout.members": [1, 2]})
+    assert sweep.axes == ("rollout.members",)
+    rows = dict.fromkeys(COLUMNS, 1) | {"method": "solver", "score": "spectrum_error"}
+    pd.DataFrame([rows]).to_csv(tmp_path / "scorecard.csv", index=False)
+    output = tmp_path / "sweep.csv"
+    places = [point.place for point in sweep.points]
+    tabulate_sweep(
+        scorecards=[tmp_path / "scorecard.csv"] * 2, places=places, output=output, output_readable=tmp_path / "sweep.md"
+    )
+    table = pd.read_csv(output)
+    assert table["rollout.members"].tolist() == [1, 2]
+    assert set(table) == {*COLUMNS, "rollout.members"} - {"value"}
+
+
 def test_without_a_grid_three_seeds_are_run(root):
     assert [point.place for point in read(merged(root)).points] == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
@@ -152,8 +168,9 @@ MISTAKES = {
     "a misspelt key": ({"rollout.membrs": [1]}, 'sweep, point membrs1: rollout: unknown key "membrs"; did you mean'),
     "a value out of bounds": (
         {"rollout.members": [1, 100]},
-        "sweep, point members100: rollout.members: 100 exceeds the",
+        "sweep, point rollout.members100: rollout.members: 100 exceeds the",
     ),
+    "a column of the table": ({"method": {"a": {}}}, "sweep.method: is the name of a column of the sweep's table"),
 }
 
 
