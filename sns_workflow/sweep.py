@@ -266,8 +266,10 @@ def _grid(axes: dict) -> Iterator[tuple[dict, dict]]:
 
 
 def _label(value, index: int):
-    """Return the value itself if it is a number or a text, and otherwise its position."""
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else index
+    """Return the value itself if it is a number or a text, true, false and null as text, and otherwise its position."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return value if isinstance(value, int | float | str) else index
 
 
 def _nested(key: str, value) -> dict:

@@ -34,7 +34,7 @@ def plot_sweep(*, table: Path, axes: list, labels: dict, dpi: int, output: Path)
     """
     if not Path(table).exists():
         raise missing(table)
-    scores = pd.read_csv(table, dtype={"layer": str}).fillna({"layer": ""})
+    scores = _read(table)
     settings = [name for name in axes if name != "seed"]
     if absent := [name for name in settings if name not in scores]:
         raise UserError(f"{table}: has no column {absent[0]!r}; run the stage that makes it")
@@ -57,6 +57,13 @@ def plot_sweep(*, table: Path, axes: list, labels: dict, dpi: int, output: Path)
         handles, words = grid[0, 0].get_legend_handles_labels()
         if settings:
             figure.legend(handles, words, loc="outside lower center", ncols=min(4, max(1, len(words))), fontsize=7.5)
+
+
+def _read(table: Path) -> pd.DataFrame:
+    """Return the table of a sweep, with layer "" where a score has none; the settings true, false and null are text."""
+    scores = pd.read_csv(table, dtype={"layer": str}, keep_default_na=False, na_values=[""]).fillna({"layer": ""})
+    switches = {name: scores[name].map({True: "true", False: "false"}) for name in scores.select_dtypes("bool")}
+    return scores.assign(**switches)
 
 
 def _rows(scores: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:

@@ -4,9 +4,11 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from sns_core.errors import UserError
-from sns_core.figures.sweep import plot_sweep
+from sns_core.figures.style import method_styles
+from sns_core.figures.sweep import _along, _read, plot_sweep
 from sns_core.metrics.sweep import tabulate_sweep
 from sns_core.record import inputs_of, outputs_of
 
@@ -89,3 +91,14 @@ def test_the_figure_shows_every_method_whatever_is_swept(tmp_path, files, axes):
     orange = np.abs(picture - np.array([0xD5, 0x5E, 0x00]) / 255).max(-1) < 0.1
     assert orange.sum() > 20, "the colour of the method"
     assert (tmp_path / "sweep.pdf").exists()
+
+
+@pytest.mark.parametrize("values", [["true", "false"], ["null", 3]])
+def test_the_figure_names_the_values_true_false_and_null(tmp_path, files, values):
+    cards = [scorecard(tmp_path / f"{i}.csv", {"solver": 0.01, "sns": 0.02}) for i in range(2)]
+    tabulate_sweep(scorecards=cards, places=[{"setting": value} for value in values], **files)
+    table = _read(files["output"])
+    axis = Figure().add_subplot()
+    _along(axis, table[table["score"] == "spectrum_error"], ["setting"], method_styles({"sns": "SNS"}))
+    assert [label.get_text() for label in axis.get_xticklabels()] == [str(value) for value in values]
+    assert [list(bar.lines[0].get_xdata()) for bar in axis.containers] == [[0, 1]]

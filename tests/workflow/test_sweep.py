@@ -154,6 +154,14 @@ def test_an_axis_is_not_called_like_a_column_of_the_table(root, tmp_path):
     assert set(table) == {*COLUMNS, "rollout.members"} - {"value"}
 
 
+def test_true_false_and_null_are_called_by_their_names(root):
+    grid = {"methods.sns_published.renoise": [True, False], "methods.sns_published.max_level": [None, 3]}
+    places = [point.place for point in swept(root, grid).points]
+    assert [(place["renoise"], place["max_level"]) for place in places] == [
+        ("true", "null"), ("true", 3), ("false", "null"), ("false", 3),
+    ]  # fmt: skip
+
+
 def test_without_a_grid_three_seeds_are_run(root):
     assert [point.place for point in read(merged(root)).points] == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
 
