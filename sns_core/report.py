@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.errors import DamagedFile
-from sns_core.figures.inputs import SHOWN_UNITS, read
+from sns_core.figures.inputs import SHOWN_UNITS, read, step_size, time_units
 from sns_core.figures.style import css_colours, method_styles
 from sns_core.files import FileTree, read_json, whole_file
 from sns_core.metrics.cost import read_cost
@@ -34,6 +34,7 @@ TEMPLATE = "report.html.j2"
 DRIFT = 0.25  # decades: a window with a larger spectrum error has left the solver's statistics
 ENERGY = 1.5  # a larger factor of the solver's kinetic energy, up or down, is called a change of the mean energy
 LOW_CALLS = 0.5  # denoiser calls per step: with fewer calls most steps are the surrogate's own
+TIME_UNITS = {"1": "time units", "d": "days"}  # units of the figures -> words
 AFTER_LOSS = 0.02  # share of the movie between the first loss and the picture that stands for the movie
 
 
@@ -168,7 +169,8 @@ def headline(rows: list[dict], prices: dict | None, truth: str = "solver") -> di
     numbers = _numbers(equal, alone, solver, truth)
     if prices is not None:
         priced = (row["speed_up_configured"] for row in prices["rows"] if row["name"] == best["name"])
-        numbers.append(_price_number(next(priced, math.nan), best["label"] if len(equal) > 1 else ""))
+        label = best["label"] if len(equal) > 1 else ""
+        numbers.append(_price_number(next(priced, math.nan), label, prices["unit"]))
     return {"sentence": _sentence(equal, alone, truth), "numbers": numbers, **best}
 
 
@@ -232,16 +234,16 @@ def _numbers(equal: list[dict], alone: dict | None, solver: list[dict], truth: s
     ]
 
 
-def _price_number(speed_up: float, label: str) -> dict:
+def _price_number(speed_up: float, label: str, unit: str) -> dict:
     """Return the third number of the first screen: how much cheaper or dearer the best method is than the solver.
 
-    `label`: of that method, "" where it is the only best one.
+    `label`: of that method, "" where it is the only best one; `unit`: of time.
     """
     cheaper = speed_up >= 1
     return {
         "value": "–" if math.isnan(speed_up) else f"{short(speed_up if cheaper else 1 / speed_up)} ×",
         "title": f"{'cheaper' if cheaper else 'dearer'} than the solver as configured",
-        "beside": (f"{label}: " if label else "") + "wall seconds per time unit; coarser grids: see Cost",
+        "beside": (f"{label}: " if label else "") + f"wall seconds per {unit}; coarser grids: see Cost",
     }
 
 
@@ -426,6 +428,10 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
     styles = method_styles({method["name"]: method["label"] for method in methods})
     colours = {name: css_colours(look["color"]) for name, look in styles.items()}
     card, reference = read_scorecard(files["scorecard"]), read(files["reference"])
+    step = step_size(reference)  # in the units shown
+    with xr.open_dataset(files["reference"]) as stored:
+        times = ["decorrelation_time", "decorrelation_time_late"]
+        metrics[times] *= step / step_size(stored)
     rows = summarise(metrics, pd.read_csv(files["windows"], dtype={"layer": str}), card, methods)
     prices = tabulate_prices(read_cost(files["cost"]), methods) if "cost" in files else None
     shares, truth = _shares_of_losses(metrics, record["configuration"], methods), files.get("truth", "solver")
@@ -454,7 +460,8 @@ def _section(system: str, files: dict, record: dict, texts: dict, folder: Path) 
         "explorer": os.path.relpath(files["explorer"], folder),
         "members": rows[0]["members"],
         "steps": max(row["steps"] for row in rows),
-        "step_size": record["configuration"]["systems"].get(system, {}).get("emulator", {}).get("step"),
+        "duration": max(row["steps"] for row in rows) * step,
+        "time_units": TIME_UNITS.get(units := time_units({system: reference}), units),
         "made": record["systems"].get(system, {}),
     }
 

@@ -676,6 +676,23 @@ def test_a_report_of_two_flows_has_a_section_and_an_explorer_for_each(content, r
     assert 'href="other/explorer.html"' in text and 'href="other/explorer.html"' not in report
 
 
+def test_times_of_a_flow_in_seconds_are_told_in_days(content, source, tmp_path):
+    """The decorrelation time in the tables is 0.7 of the file's units, and a run is 40 steps of 432,000 s."""
+    reference, table, cost = tmp_path / "reference.nc", tmp_path / "metrics.csv", tmp_path / "cost.csv"
+    with xr.open_dataset(source.reference) as dataset:
+        seconds = ("lag", dataset["lag"].values / source.step * 432000.0, {"units": "s"})
+        dataset.assign_coords(lag=seconds).to_netcdf(reference)
+    times = {"decorrelation_time": 216000.0, "decorrelation_time_late": 216000.0}
+    pd.read_csv(source.table).assign(**times).to_csv(table, index=False)
+    pd.read_csv(source.cost).assign(time_units="s").to_csv(cost, index=False)
+    flow = content["systems"]["kolmogorov"] | {"reference": str(reference), "metrics": str(table), "cost": str(cost)}
+    write_report(**content | {"systems": {"kolmogorov": flow}}, output=tmp_path / "report.html")
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", (tmp_path / "report.html").read_text(encoding="utf-8")))
+    assert "3 members over 40 steps (200 days)" in text and "time units" not in text
+    assert "falls below one half, in days" in text and "wall seconds per day" in text
+    assert " 2.50 2.50 " in text and "216000" not in text.replace("\u202f", "")
+
+
 class Collector(HTMLParser):
     """Collect the tags that stay open, and every attribute that could load a file."""
 
@@ -806,7 +823,7 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
         row | {"name": "ours", "label": "Ours", "error_worst": 0.04},
         row | {"name": "short", "label": "Short", "steps": 50, "error_worst": 0.01},
     ]
-    prices = {"rows": [{"name": "ours", "speed_up_configured": 0.01}]}
+    prices = {"rows": [{"name": "ours", "speed_up_configured": 0.01}], "unit": "time unit"}
     result = headline(rows, prices)
     assert result["sentence"] == (
         "Ours stays nearest to the solver: it keeps all 4 members over 100 steps, "
