@@ -44,9 +44,11 @@ def plot_ablation(*, tables: Path, metrics: FileTree, reference: Path, labels: d
         raise UserError("figures: no method to compare")
     solver, styles, table = read(reference), method_styles(labels), pd.read_csv(tables, dtype={"layer": str})
     layers = layer_names(solver)
+    results = {name: read(metrics[name]) for name in labels}
+    early = early_frames(results)
     scores = {
-        name: _scores(table[table["method"] == name], read(metrics[name]), solver, layers, is_solver=name == "solver")
-        for name in labels
+        name: _scores(table[table["method"] == name], result, solver, layers, 0 if name == "solver" else early)
+        for name, result in results.items()
     }
     numbers = {name: index for index, name in enumerate(labels, 1)}
     height = 4.5 + 0.3 * len(labels) + 0.4 * (len(layers) > 1)
@@ -86,10 +88,19 @@ def best(points: dict[str, tuple[float, float]]) -> list[str]:
     ]
 
 
-def _scores(rows: pd.DataFrame, result, solver, layers: list[str], is_solver: bool) -> dict:
+def early_frames(results: dict) -> int:
+    """Return the number of stored frames that the early error is a mean over: a twentieth of the shortest rollout's.
+
+    It is the same for all methods, because the error grows with time.
+    """
+    return max(2, min(result.sizes["time"] for result in results.values()) // 20)
+
+
+def _scores(rows: pd.DataFrame, result, solver, layers: list[str], early: int) -> dict:
     """Return the errors of a method, (layer, member), a lost member at WORST; "calls" per step.
 
-    The early error compares a method with the solver's own rollout, so the solver has none (NaN).
+    `early`: frames of the early error, 0 for the solver. That error compares a method with the solver's own rollout, so
+    the solver has none (NaN).
     """
     errors = rows.pivot(index="layer", columns="member", values="member_spectrum_error").loc[layers].to_numpy()
     lost = is_lost(rows.groupby("member")["lost_step"].first().to_numpy())
@@ -97,12 +108,15 @@ def _scores(rows: pd.DataFrame, result, solver, layers: list[str], is_solver: bo
     # C(tau) over the last third of the blocks.
     late = block[:, -max(1, block.shape[1] // 3) :].mean(1)
     correlation = np.abs(late - solver["correlation"].mean("member").values).mean(-1)
-    count = max(2, result.sizes["time"] // 20)
-    early = result["mse"].transpose("member", "time").values[:, 1 : count + 1].mean(1)
+    if early:
+        error = result["mse"].transpose("member", "time").values[:, 1 : early + 1].mean(1)
+        early_error = _drawn(error, np.isnan(error))[None]
+    else:
+        early_error = np.full((1, len(lost)), np.nan)
     return {
         "spectrum_error": _drawn(errors, lost),
         "correlation_error": _drawn(correlation, lost)[None],
-        "early_error": np.full((1, len(lost)), np.nan) if is_solver else _drawn(early, np.isnan(early))[None],
+        "early_error": early_error,
         "calls": float(rows["calls_per_step"].mean()),
     }
 

@@ -24,7 +24,7 @@ from PIL import Image
 
 from sns_core.data.frames import FORMAT as FRAMES
 from sns_core.errors import UserError
-from sns_core.figures.ablation import best, plot_ablation
+from sns_core.figures.ablation import _scores, best, early_frames, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.cost import plot_cost
 from sns_core.figures.distributions import density, plot_distributions
@@ -892,3 +892,19 @@ def test_a_density_integrates_to_one_and_nothing_counted_is_nan():
 def test_a_point_is_best_if_no_point_beats_it():
     points = {"cheap": (0.0, 0.5), "good": (2.0, 0.1), "worse": (3.0, 0.1), "dear": (9.0, 0.05), "twin": (2.0, 0.1)}
     assert best(points) == ["cheap", "good", "dear", "twin"]
+
+
+def test_the_early_error_is_a_mean_over_equally_many_frames_for_rollouts_of_all_lengths():
+    """An error that grows with time is smaller over the first twentieth of a shorter rollout."""
+
+    def rollout(frames):
+        mse = np.tile(0.01 * np.arange(frames), (2, 1))
+        return xr.Dataset(
+            {"mse": (("member", "time"), mse), "correlation": (("member", "block", "lag"), np.ones((2, 3, 4)))}
+        )
+
+    results = {"long": rollout(400), "short": rollout(100)}
+    rows = pd.DataFrame({"layer": "flow", "member": [0, 1], "member_spectrum_error": 0.1, "lost_step": -1, "calls_per_step": 1.0})  # fmt: skip
+    solver = xr.Dataset({"correlation": (("member", "lag"), np.ones((2, 4)))})
+    scores = {name: _scores(rows, result, solver, ["flow"], early_frames(results)) for name, result in results.items()}
+    assert scores["long"]["early_error"].tolist() == scores["short"]["early_error"].tolist()
