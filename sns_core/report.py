@@ -152,7 +152,8 @@ def headline(rows: list[dict], prices: dict | None, truth: str = "solver") -> di
     `rows`: of `summarise`; `prices`: of `tabulate_prices`, None without a solver that could be paid; `truth`: the word for
     the reference of all methods. The best methods lose the fewest members. Among these, all whose worst window is inside
     the floor are equal; if there is none, the best one has the least spectrum error there. Methods with shorter rollouts
-    than others do not compete. None without a method besides the solver.
+    than others do not compete. A method that was not timed, such as one of another program, has no price. None without a
+    method besides the solver.
     """
     methods = _worst_layers(row for row in rows if row["kind"] != "solver")
     if not methods:
@@ -165,12 +166,14 @@ def headline(rows: list[dict], prices: dict | None, truth: str = "solver") -> di
     equal = [row for row in contenders if row["inside"]] or [min(contenders, key=lambda row: row["error_worst"])]
     best = equal[0]
     alone = next((row for row in methods if row["kind"] == "pointwise"), None)
-    alone = None if alone in equal else alone
+    # A surrogate that keeps its members over fewer steps says nothing about the others.
+    is_short = alone is not None and not alone["lost"] and alone["steps"] < longest
+    alone = None if alone in equal or is_short else alone
     numbers = _numbers(equal, alone, solver, truth)
     if prices is not None:
         priced = (row["speed_up_configured"] for row in prices["rows"] if row["name"] == best["name"])
-        label = best["label"] if len(equal) > 1 else ""
-        numbers.append(_price_number(next(priced, math.nan), label, prices["unit"]))
+        if math.isfinite(speed_up := next(priced, math.nan)):
+            numbers.append(_price_number(speed_up, best["label"] if len(equal) > 1 else "", prices["unit"]))
     return {"sentence": _sentence(equal, alone, truth), "numbers": numbers, **best}
 
 

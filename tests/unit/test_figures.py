@@ -843,6 +843,11 @@ def test_the_headline_names_the_best_method_and_says_when_none_keeps_its_members
         "No method keeps all members over 100 steps: Ours loses 1 of 4 members, the first at step 60"
     )
     assert headline(rows[:1], prices) is None
+    shorter = [rows[0], rows[1] | {"steps": 50, "lost": 0, "first_lost": None}, rows[2]]
+    result = headline(shorter, prices)
+    assert result["sentence"] == "Ours stays nearest to the solver: it keeps all 4 members over 100 steps."
+    assert not any("Alone" in item["beside"] for item in result["numbers"]), "kept over 50 steps is not kept over 100"
+    assert len(headline(rows, prices | {"rows": []})["numbers"]) == 2, "a method that was not timed has no price"
 
 
 def test_the_legend_of_the_spin_up_marks_what_drifts():
