@@ -71,7 +71,8 @@ def _layer(axis, results: dict, index: int, drifts: pd.DataFrame | None) -> None
         note_at(axis, text, *place, color=INK, va="top")
     if frames_begin > 0:
         corner(axis, "grey: spin-up; no frame of it is kept", "lower right")
-        axis.legend(loc="center right" if energy[:, 0].mean() < energy.mean() else "upper right")
+        below_words = {"loc": "upper right", "bbox_to_anchor": (1, 0.94)}
+        axis.legend(**({"loc": "center right"} if energy[:, 0].mean() < energy.mean() else below_words))
     else:  # frames from files fill the panel, so the words stand above the energies
         axis.set_ylim(top=axis.get_ylim()[1] + 0.5 * np.ptp(axis.get_ylim()))
         axis.legend(loc="upper right", bbox_to_anchor=(1, 0.94), fontsize=7.5)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import json
 import math
 import re
@@ -35,7 +36,7 @@ from sns_core.figures.levels import _energy, plot_levels
 from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
-from sns_core.figures.spin_up import _drifts_of, plot_spin_up
+from sns_core.figures.spin_up import _drifts_of, _layer, plot_spin_up
 from sns_core.figures.style import (
     DARK_PAGE,
     LIGHT_PAGE,
@@ -854,6 +855,26 @@ def test_the_legend_of_the_spin_up_marks_what_drifts():
     row = {"layer": "flow", "drift": 0.05, "error": 0.01, "drifts": True}
     rows = [{**row, "quantity": "kinetic_energy"}, {**row, "quantity": "spectrum", "drifts": False}]
     assert _drifts_of(pd.DataFrame(rows)) == "energy +5 ± 1 % (!), spectrum +0.05 ± 0.01 decades"
+
+
+def test_the_legend_of_the_spin_up_does_not_cover_the_times_that_stand_above():
+    """The energy falls to its later mean, so that the legend stands on the upper right."""
+    clock, random = np.arange(1.0, 91.0), np.random.default_rng(0)
+    energy = (1 + 3 * np.exp(-clock / 3)) * random.normal(1, 0.02, (8, 90))
+    result = xr.Dataset(
+        {"kinetic_energy": (("member", "clock", "layer"), energy[..., None])}, {"clock": clock, "time": np.arange(50.0)}
+    )
+    splits, quantities = ("train", "validation", "test"), ("kinetic_energy", "enstrophy", "spectrum")
+    places = itertools.product(splits, quantities)
+    drifts = pd.DataFrame(
+        [{"split": s, "quantity": q, "drift": -0.0123, "error": 0.03, "drifts": True} for s, q in places]
+    )
+    figure = Figure(figsize=(10.4, 3.1), layout="constrained")
+    axis = figure.add_subplot()
+    _layer(axis, dict.fromkeys(splits, result), 0, drifts)
+    figure.draw_without_rendering()
+    words = next(text for text in axis.texts if text.get_text().startswith("stationary from"))
+    assert not words.get_window_extent().overlaps(axis.get_legend().get_window_extent())
 
 
 def test_every_figure_of_the_workflow_has_a_caption():
