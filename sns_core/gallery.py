@@ -26,6 +26,7 @@ from sns_core.record import GALLERY, RUN_FORMAT
 from sns_core.wording import digits, interval
 
 FORMAT = "sns-given-1"
+TIME_UNITS = {"1": "time units"}  # units -> words
 TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
 # Results of each system that the folder keeps, by kind. The rollout of the solver is the largest: it is left out first.
 KINDS = {
@@ -226,20 +227,8 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
         "",
     ]
     for system, described in record["systems"].items():
-        settings = configuration["systems"][system]
-        solver, emulator, data = settings["solver"], settings["emulator"], settings["data"]
-        parameters = ", ".join(
-            f"{name} {value}" for name, value in solver.items() if name not in ("class", "resolution")
-        )
-        splits = ", ".join(f"{name} {s['members']} x {s['frames']}" for name, s in data["splits"].items())
-        lines += [
-            f"## {system}",
-            "",
-            f"{solver['class']} on {grid_text(solver['resolution'])} ({parameters}), with frames of "
-            f"{grid_text(emulator['resolution'])} every {emulator['step']:g} time units. "
-            f"Members x frames: {splits}, after a spin-up of {data['spin_up']:g}.",
-            "",
-        ]
+        manifest = read_json(folder / system / "shards/manifest.json")
+        lines += [f"## {system}", "", _origin(configuration["systems"][system], manifest), ""]
         hours = pd.DataFrame(described["wall_seconds"])
         lines += ["| stage | of | hours |", "|---|---|---|"]
         lines += [f"| {row.stage} | {row.item} | {row.seconds / 3600:.2f} |" for row in hours.itertuples()]
@@ -249,6 +238,25 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
             for path in sorted((folder / system / "figures").glob("*.png"))
         ]
     return "\n".join(lines) + "\n"
+
+
+def _origin(settings: dict, manifest: dict) -> str:
+    """Return one line about the data of a system: its solver or its files, and its frames.
+
+    `settings`: of the system in the configuration, where a system whose data come from files has no solver.
+    """
+    emulator = manifest["emulator"]
+    units = manifest["system"]["parameters"].get("time_units", "1")  # of files; a solver's parameters do not name them
+    frames = f"frames of {grid_text(emulator['resolution'])} every {emulator['step']:g} {TIME_UNITS.get(units, units)}."
+    if "solver" not in settings:
+        return f"Data from files, with {frames}"
+    solver, data = settings["solver"], settings["data"]
+    parameters = ", ".join(f"{name} {value}" for name, value in solver.items() if name not in ("class", "resolution"))
+    splits = ", ".join(f"{name} {s['members']} x {s['frames']}" for name, s in data["splits"].items())
+    return (
+        f"{solver['class']} on {grid_text(solver['resolution'])} ({parameters}), with {frames} "
+        f"Members x frames: {splits}, after a spin-up of {data['spin_up']:g}."
+    )
 
 
 def _scores(path: Path) -> list[str]:

@@ -14,7 +14,7 @@ from snakemake_calls import SYSTEM, planned, snakemake
 
 from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors, record_path, write_json, write_tensors
-from sns_core.gallery import collect_run, take_result
+from sns_core.gallery import _origin, collect_run, take_result
 from sns_workflow.configuration import ConfigurationError, resolve, reused_results, validate
 
 RUN = Path("results/gallery-smoke/kolmogorov")
@@ -108,6 +108,11 @@ def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
         and "figures/scorecard.png" in page
     )
     assert (folder / "kolmogorov/scorecard.csv").read_bytes() == (finished / SYSTEM / "scorecard.csv").read_bytes()
+
+
+def test_the_page_of_a_run_from_files_names_no_solver():
+    manifest = {"emulator": {"resolution": [16, 32], "step": 0.2}, "system": {"parameters": {"time_units": "s"}}}
+    assert _origin({"source": {}, "data": {}}, manifest) == "Data from files, with frames of 16 x 32 every 0.2 s."
 
 
 def test_a_limit_on_the_size_leaves_out_the_solvers_rollout_and_a_later_run_makes_it(root, finished, gallery_copy):
