@@ -930,7 +930,8 @@ def test_the_early_error_is_a_mean_over_equally_many_frames_for_rollouts_of_all_
         )
 
     results = {"long": rollout(400), "short": rollout(100)}
-    rows = pd.DataFrame({"layer": "flow", "member": [0, 1], "member_spectrum_error": 0.1, "lost_step": -1, "calls_per_step": 1.0})  # fmt: skip
+    columns = {"member_spectrum_error": 0.1, "lost_step": -1, "calls_per_step": 1.0}
+    rows = pd.DataFrame({"layer": "flow", "member": [0, 1], **columns})
     solver = xr.Dataset({"correlation": (("member", "lag"), np.ones((2, 4)))})
     scores = {name: _scores(rows, result, solver, ["flow"], early_frames(results)) for name, result in results.items()}
     assert scores["long"]["early_error"].tolist() == scores["short"]["early_error"].tolist()
