@@ -95,6 +95,9 @@ def main() -> int:
             )
             return 1
     rollout = statistics_of(words.rollout)
+    if not 1 <= words.parts <= rollout.sizes["block"]:
+        print(f"--parts: must be between 1 and {rollout.sizes['block']}, the blocks of the rollout", file=sys.stderr)
+        return 1
     print(table(parts_of(rollout, statistics_of(words.reference), words.parts)))
     lost = sorted({int(step) for step in rollout["lost_step"].values.ravel() if is_lost(step)})
     print(f"\nlost at steps: {', '.join(map(str, lost)) or 'none'}")

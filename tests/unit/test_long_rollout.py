@@ -62,3 +62,14 @@ def test_a_folder_without_segments_is_one_line(long_rollout, tmp_path, capsys, m
     monkeypatch.setattr("sys.argv", ["long_rollout.py", str(tmp_path), "--reference", str(tmp_path)])
     assert long_rollout.main() == 1
     assert "holds no segments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parts", [0, BLOCKS + 1])
+def test_parts_without_a_block_are_refused_in_one_line(long_rollout, tmp_path, capsys, monkeypatch, parts):
+    (tmp_path / "0-2").mkdir()
+    (tmp_path / "0-2" / "segment_0000.nc").touch()
+    monkeypatch.setattr(long_rollout, "statistics_of", lambda folder: statistics())
+    words = ["long_rollout.py", str(tmp_path), "--reference", str(tmp_path), "--parts", str(parts)]
+    monkeypatch.setattr("sys.argv", words)
+    assert long_rollout.main() == 1
+    assert capsys.readouterr().err == f"--parts: must be between 1 and {BLOCKS}, the blocks of the rollout\n"
