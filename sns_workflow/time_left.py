@@ -85,8 +85,12 @@ def _longest_chain(jobs: list[Job], seconds: list[float]) -> float:
 
 def sentence(left: TimeLeft, cores: int, duration) -> str:
     """Return one line about the time left on so many cores; `duration`: seconds -> words."""
-    basis = f"measured on {left.measured} jobs" if left.measured else "at the rates of `snakemake plan`"
+    basis = f"measured on {_counted(left.measured, 'job')}" if left.measured else "at the rates of `snakemake plan`"
     return (
-        f"about {duration(left.on(cores))} left on {cores} core{'s' * (cores > 1)} ({duration(left.work)} of one core in "
-        f"{left.jobs} jobs, {duration(left.chain)} of them one after the other; {basis})"
+        f"about {duration(left.on(cores))} left on {_counted(cores, 'core')} ({duration(left.work)} of one core in "
+        f"{_counted(left.jobs, 'job')}, {duration(left.chain)} of them one after the other; {basis})"
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" + "s" * (number != 1)
