@@ -61,8 +61,8 @@ def test_jobs_that_do_not_wait_for_each_other_share_the_cores(jobs):
     left = time_left(run, [10.0] * 4)
     assert (left.on(1), left.on(2), left.on(8)) == (40.0, 20.0, 10.0) and left.measured == 0
     assert "at the rates of `snakemake plan`" in sentence(left, 8, str)
-    one = time_left(run[:1], [10.0])
-    assert "10.0 left on 1 core (10.0 of one core in 1 job, 10.0 of them" in sentence(one, 1, str)
+    single = time_left(run[:1], [10.0])
+    assert "10.0 left on 1 core (10.0 of one core in 1 job, 10.0 of them" in sentence(single, 1, str)
 
 
 def test_a_running_job_is_believed_or_has_the_rest_of_its_estimate(jobs):
