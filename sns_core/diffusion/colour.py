@@ -6,8 +6,8 @@ forward process therefore runs in partly whitened coordinates z. Per channel and
     z_hat(k) = c w_hat(k) / A(K)^p.
 
 A(K) is the root-mean-square amplitude of the training data in shell K, and the constant c gives z unit variance. White
-noise in z is noise with the spectrum A^{2p} in the field. The exponent p = 0 is the published method, and p = 1 whitens
-the field fully. The theory of the plane holds in any linear coordinates.
+noise in z is noise with the spectrum A^{2p} in the field. The exponent p = 0 is the published method, in which z is the
+field itself (c = 1), and p = 1 whitens the field fully. The theory of the plane holds in any linear coordinates.
 """
 
 import torch
@@ -43,17 +43,18 @@ class NoiseColour:
             )
         exponents = exponents.expand(len(amplitude))
         self.exponent, self.resolution = exponents.tolist(), resolution
+        self.white = not any(self.exponent)
         bounded = torch.maximum(amplitude, self.FLOOR * amplitude.amax(1, keepdim=True))[:, shells]
         amplitude = amplitude[:, shells]
         weight = torch.from_numpy(mode_weight(resolution))
         whitened = amplitude * bounded ** -exponents[:, None, None]
         variance = (weight * whitened**2).sum((-2, -1), keepdim=True) / (height * width)
-        factor = bounded ** -exponents[:, None, None] / variance.sqrt()
+        # Frames with a mean have a variance above 1, and for p = 0 they stay as they are.
+        factor = torch.ones_like(bounded) if self.white else bounded ** -exponents[:, None, None] / variance.sqrt()
         self.factor = factor.to(device, torch.float32)
         first = [int((shells == shell).flatten().nonzero()[0]) for shell in range(int(shells.max()) + 1)]
         self.shell_factor = factor.flatten(1)[:, first]  # (C, K), float64 on the CPU
         self.inverse_factor = (1 / factor).to(device, torch.float32)
-        self.white = not any(self.exponent)
 
     def whiten(self, x: torch.Tensor) -> torch.Tensor:
         """Map frames x (..., C, N, N) to coordinates z of the same shape; for p = 0 return x itself."""

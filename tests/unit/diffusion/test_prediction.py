@@ -64,6 +64,22 @@ def test_without_any_knowledge_beyond_a_linear_estimate_the_residual_is_the_exac
         assert not predicted[~noised, side].any()  # a clean frame holds no noise
 
 
+@pytest.mark.parametrize("colour", [0.0, 0.25])
+def test_frames_with_a_mean_have_the_power_of_the_coordinates_in_which_they_are_noised(colour):
+    """No mean is subtracted from frames, so those of a flow with a mean have more than unit variance."""
+    mean = 4.0
+    amplitude = torch.ones(1, int(shell_index(8).max()) + 1)
+    amplitude[0, 0] = 8 * mean  # an orthonormal transform of 8 x 8 points
+    coordinates = NoiseColour(colour, amplitude, 8)
+    flat = torch.full_like(amplitude, 0.9).tolist()
+    prediction = build_prediction(
+        "residual", schedule_of(20), coordinates, {"shell_amplitude": amplitude.tolist()}, flat
+    )
+    constant = coordinates.whiten(torch.full((1, 1, 8, 8), mean))
+    power = torch.fft.rfft2(constant, norm="ortho").abs().square()[0, 0, 0, 0]
+    torch.testing.assert_close(prediction.power[0, 0], power.double(), rtol=1e-5, atol=0)
+
+
 def test_the_residual_has_unit_variance_in_every_shell_and_no_correlation_with_the_noised_pair():
     prediction, members = residual_prediction(), 4000
     draw = torch.randn(2, members, 1, 8, 8, generator=generator("gaussian"))
