@@ -230,6 +230,11 @@ def _check_teachers(name: str, spec: dict, models: dict) -> None:
                     f"{where}.diffusion.{key}: {spec['diffusion'].get(key)!r} is not the {value!r} of its teacher {teacher!r}; "
                     "leave diffusion out, and it is the teacher's"
                 )
+    if spec["objective"] == "distilled_refinement" and spec["diffusion"].get("prediction", "noise") == "noise":
+        raise ConfigurationError(
+            f"{where}.diffusion.prediction: 'noise' tells a student next to nothing, because its only move begins at pure noise; "
+            "name a denoiser with another prediction, such as sns_residual"
+        )
     levels = spec.get("diffusion", {}).get("levels", math.inf)
     if spec.get("condition_level", 0) > levels:
         raise ConfigurationError(

@@ -116,8 +116,10 @@ class RefinementDistillationObjective(DenoiserObjective):
         if teacher.factor is not None:
             z = scale_shells(z, teacher.factor)
         noised, levels = self.pair(frame, noise)
-        # The next frame is pure noise, so what was mixed into it is the noise itself.
-        return self.prediction.target(torch.stack([z_prev, z], 1), noised, noised, levels)[:, 1]
+        # The noise of level S with which the student's input stands at the teacher's frame.
+        signal, sigma = (float(table(levels[0, 1])) for table in (self.schedule.signal, self.schedule.sigma))
+        mixed = torch.stack([noise, (noise - signal * z) / sigma], 1)
+        return self.prediction.target(torch.stack([z_prev, z], 1), noised, mixed, levels)[:, 1]
 
     def pair(self, frame, noise) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the clean previous frame beside pure noise (B, 2, C, H, W), and their levels (B, 2)."""

@@ -165,6 +165,17 @@ def test_a_student_of_a_refinement_is_trained_after_the_calibration_of_its_teach
     assert student["diffusion"]["levels"] == 20 and student["run_up"] == 8
 
 
+def test_a_student_of_a_refinement_does_not_predict_noise(refined):
+    models = {"surrogate": "pointwise", "denoiser": "sns_white"}
+    refined["methods"]["sns"]["models"] = refined["models"]["sns_student"]["models"] = models
+    with pytest.raises(
+        ConfigurationError, match=r"^models\.sns_student\.diffusion\.prediction: 'noise' tells a student"
+    ):
+        validate(refined)
+    refined["models"]["sns_white"]["diffusion"]["prediction"] = "velocity"
+    assert read(refined).systems["kolmogorov"]["models"]["sns_student"]["diffusion"]["prediction"] == "velocity"
+
+
 CALIBRATION_MISTAKES = {
     "none": (lambda c: c["models"]["sns_student"].pop("calibration"), "models.sns_student.calibration: is missing; name a method of"),
     "not in use": (lambda c: c["use"]["methods"].remove("sns"), "'sns' is not in use.methods; name it there, too"),

@@ -289,6 +289,17 @@ def test_a_student_that_has_learnt_all_keeps_the_law_in_one_call(objective, meth
     assert record.levels.unique(dim=0).tolist() == [[0, SCHEDULE.levels]]
 
 
+@pytest.mark.parametrize("kind", ["noise", "velocity", "clean"])
+def test_a_student_that_gives_its_target_makes_its_teachers_frame(objective, method, pairs, kind):
+    objective.prediction = Prediction(kind, SCHEDULE)
+    frame, noise = pairs[0][:4], torch.randn(4, 1, POINTS, POINTS, generator=generator("x"), dtype=torch.float64)
+    target = objective.target(frame, noise, None)
+    z, _ = objective.draw(lambda stack: (torch.stack([frame, target], 1), None), frame, noise, None)
+    exact, _ = method.before_balance(frame, method.propose(frame), noise, None, [None] * 4)
+    expected = exact if method.factor is None else scale_shells(exact, method.factor)
+    torch.testing.assert_close(z, expected, rtol=1e-3, atol=1e-3)  # the output of a network is float32
+
+
 def test_a_student_learns_what_its_teacher_does_on_frames_of_its_own(objective, method, pairs):
     """Its own frames are far too strong after some steps; the teacher is asked about them, and of a lost flow about the start."""
     batch, powers = torch.stack(pairs, 1)[:4], []
