@@ -55,7 +55,8 @@ def lyapunov_exponents(
     size: float = 1e-6,
     settling: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the `count` largest exponents and their standard errors, each (count,), per unit of time, the largest first.
+    """Return the `count` largest exponents and their standard errors, each (count,) on the CPU, per unit of time, the largest
+    first.
 
     `advance`: states (B, C, H, W) -> states after the time `duration`, between two orthogonalisations. `state` (C, H, W): a
     state on the attractor. `stretches`: their number, after `settling` more in which the disturbances turn into their
@@ -72,7 +73,7 @@ def lyapunov_exponents(
         changes = ((after[1:] - state) / scale).reshape(count, points).T
         frame, triangle = torch.linalg.qr(changes.double())
         if stretch >= settling:
-            growth.append(triangle.diagonal().abs().log() / duration)
+            growth.append(triangle.diagonal().abs().log().cpu() / duration)
     growth = torch.stack(growth)
     parts = torch.stack([part.mean(0) for part in growth.tensor_split(min(10, len(growth)))])
     return growth.mean(0), parts.std(0) / len(parts) ** 0.5

@@ -103,11 +103,12 @@ def test_stopping_and_resuming_gives_the_same_bits():
     assert torch.equal(once["spectrum"], twice["spectrum"])
 
 
-def test_exponents_of_a_linear_map_are_the_logarithms_of_its_eigenvalues():
-    matrix = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 0.1]], dtype=F64)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_exponents_of_a_linear_map_are_the_logarithms_of_its_eigenvalues(device):
+    matrix = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 0.1]], dtype=F64, device=device)
     exponents, errors = lyapunov_exponents(
         lambda x: (x.flatten(1) @ matrix.T).view_as(x),
-        torch.zeros(1, 1, 3, dtype=F64),
+        torch.zeros(1, 1, 3, dtype=F64, device=device),
         3,
         60,
         0.5,
