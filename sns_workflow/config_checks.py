@@ -324,7 +324,13 @@ def check_scales(where: str, resolved: dict) -> None:
             )
     for name, method in resolved["methods"].items():
         denoiser = resolved["models"].get(method["models"].get("denoiser"), {})
-        levels = denoiser.get("diffusion", {}).get("levels")
+        diffusion = denoiser.get("diffusion", {})
+        levels = diffusion.get("levels")
+        if method.get("anchor_frame") == "resampled" and diffusion and not diffusion.get("anchor"):
+            raise ConfigurationError(
+                f"methods.{name}.anchor_frame: 'resampled' has no effect, because the denoiser {method['models']['denoiser']!r} "
+                "sees no anchor; use initial, or set its diffusion.anchor to true"
+            )
         if levels:
             _check_levels(f"methods.{name}", method, levels, metrics["diagnose"]["levels"])
         if method["kind"] in WALKED and levels:

@@ -152,7 +152,8 @@ class Refinement(DenoisingMethod):
         """Return frames (B, C, m, m) at the start of their walk, for frames z (B, C, m, m) at the levels (B,).
 
         They are noised to their level. With `renoise` false no noise is added: z is scaled by the signal of the level,
-        as if its faults were the noise of that level.
+        as if its faults were the noise of that level. The noise of the first move is what the denoiser predicts for z
+        itself, so a single move to level 0 ends at z - (sigma / signal) noise.
         """
         return self.diffuse(z, level, streams) if self.renoise else per_member(self.schedule.signal(level), z) * z
 

@@ -187,6 +187,16 @@ def test_bookkeeping_by_indices_refuses_options_that_need_a_clean_level_or_no_no
         validate(config)
 
 
+def test_an_anchor_that_no_network_sees_is_refused(config):
+    config["methods"]["sns_published"]["anchor_frame"] = "resampled"
+    validate(config)
+    config["models"]["sns_white"]["diffusion"]["anchor"] = False
+    with pytest.raises(
+        ConfigurationError, match=r"^methods\.sns_published\.anchor_frame: .* 'sns_white' sees no anchor; use"
+    ):
+        validate(config)
+
+
 def test_no_two_models_of_the_default_are_one_object(root):
     """An overlay is merged in place, so one object under two keys, as from a YAML alias, would change under both."""
     mappings = []
