@@ -126,6 +126,10 @@ class _HeldOutPairs:
             lambda: denoiser.logits(denoiser.encode_pair(z_prev, z_next, z_anchor)), streams, None
         ).numpy()
 
+    def candidate(self, frames: torch.Tensor) -> torch.Tensor:
+        """What the method refines after frames (B, C, m, m): the surrogate's step, as a step of the method sees it."""
+        return getattr(self.method, "propose", self.method.surrogate)(frames)
+
     @property
     def estimates(self) -> bool:
         """Whether the method refines by estimated levels; a blind control cannot be asked about one pair."""
@@ -169,7 +173,7 @@ def _estimated_levels(examined: _HeldOutPairs, levels, stream) -> dict:
         return examined.estimated_levels(prev, nxt, examined.z_anchor, streams)
 
     estimated = [read(examined.noised(z_prev, s, stream), examined.noised(z_next, s, stream)) for s in levels.tolist()]
-    candidate = method.whiten(method.surrogate(examined.previous))
+    candidate = method.whiten(examined.candidate(examined.previous))
     return {
         "estimated_level": (("level", "pair", "frame"), np.stack(estimated)),
         "level_of_true_pair": (("pair", "frame"), read(z_prev, z_next)),
@@ -199,7 +203,7 @@ def _detected_drifts(examined: _HeldOutPairs) -> dict:
     ]
     return {
         "drift_detected": (("drift", "side"), scaled),
-        "surrogate_detected": (("side",), _shares_beyond(noisiness(previous, method.surrogate(previous)), usual)),
+        "surrogate_detected": (("side",), _shares_beyond(noisiness(previous, examined.candidate(previous)), usual)),
     }
 
 
@@ -282,14 +286,18 @@ def _restored_shares(examined: _HeldOutPairs, seed: int) -> dict:
 
 
 def _one_step_errors(examined: _HeldOutPairs, seed: int) -> dict:
-    """Root-mean-square error, by shell, of the surrogate's step from true frames: as it is, and refined."""
+    """Root-mean-square error, by shell, of the surrogate's step from true frames: as it is, and refined.
+
+    Both without what no frame of the system has, as in rollouts.
+    """
     if not examined.estimates:
         return {}
     previous, true_next = examined.previous, examined.true_next
     streams = [generator(seed, "one step", row) for row in range(len(previous))]
-    candidate = examined.method.surrogate(previous)
+    candidate, admissible = examined.candidate(previous), examined.method.frames.admissible
     refined, _ = examined.method.refine(previous, candidate, examined.z_anchor, streams)
-    mean = [shell_power((x - true_next)[:, None].cpu().numpy()).mean(0) / len(x) for x in (candidate, refined)]
+    errors = [admissible(x) - true_next for x in (candidate, refined)]
+    mean = [shell_power(error[:, None].cpu().numpy()).mean(0) / len(error) for error in errors]
     return {"one_step_error": (("when", "shell"), np.sqrt(mean))}
 
 
@@ -330,7 +338,7 @@ def _levels_along_rollout(examined: _HeldOutPairs, segments, dataset, system, em
 
 
 def _watch(examined: _HeldOutPairs, frame_at, count: int, system, scale) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return three series of `count` frames x, in pairs (x, surrogate(x)).
+    """Return three series of `count` frames x, in pairs of x and the surrogate's step from it.
 
     They are the estimated levels of the pairs (count, member, 2), the amplitude of the large scales that the score gives
     to the pairs (count, member), and the kinetic energy of x (count, member, layer).
@@ -340,7 +348,7 @@ def _watch(examined: _HeldOutPairs, frame_at, count: int, system, scale) -> tupl
     streams = [generator("unused", member) for member in range(len(first))]
     for index in range(count):
         frame = frame_at(index)
-        z = [*(method.whiten(x) for x in (frame, method.surrogate(frame))), _anchors(method, first, streams)]
+        z = [*(method.whiten(x) for x in (frame, examined.candidate(frame))), _anchors(method, first, streams)]
         levels.append(examined.estimated_levels(*z, streams))
         amplitudes.append(_amplitudes(method, z[:2], z[2], stream)[:, -1].cpu().numpy())
         u, v = system.frame_velocity(frame * scale)

@@ -12,15 +12,18 @@ from sns_core.diffusion import NoiseSchedule
 from sns_core.evaluation.denoiser_diagnosis import (
     DRIFTS,
     _amplitudes_of_drifts,
+    _detected_drifts,
+    _estimated_levels,
     _HeldOutPairs,
     _one_step_errors,
     _restored_shares,
 )
 from sns_core.figures.held_out import plot_held_out
-from sns_core.methods import EstimatedLevels
+from sns_core.methods import CalibratedRefinement, EstimatedLevels, FrameSpace, Refinement
 from sns_core.metrics.distances import WORST
 from sns_core.metrics.held_out import MEASURES, agreement, compare_held_out, held_out_measures
 from sns_core.shells import mode_weight, shell_index
+from sns_core.theory.compute import field_process
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0, -0.2])
@@ -62,11 +65,33 @@ def test_the_error_of_one_step_obeys_parseval_whichever_way_it_runs(axis):
         level_rule=EstimatedLevels(),
         surrogate=lambda previous: truth + 0.3 * wave,
         refine=lambda previous, candidate, anchor, streams: (truth + 0.1 * wave, None),
+        frames=FrameSpace(),
     )
     error = _one_step_errors(_HeldOutPairs(method, None, truth, truth), seed=0)["one_step_error"][1]
     modes = np.bincount(shell_index(8).ravel(), mode_weight(8).ravel())
     assert (error**2 @ modes / 64).tolist() == pytest.approx([0.3**2 / 2, 0.1**2 / 2])
     assert np.flatnonzero(error[0] > 1e-6).tolist() == [1]
+
+
+def test_a_part_that_no_frame_has_counts_in_no_measure_of_a_method_that_removes_it():
+    """The surrogate's frames have a mean, which a system without one loses before a calibrated refinement sees it."""
+    oracle, measured = field_process(8, NoiseSchedule.cosine(12)), []
+    space = FrameSpace(admissible=lambda x: x - x.mean((-2, -1), keepdim=True))
+    previous, following = map(space.admissible, oracle.sample(24, torch.Generator().manual_seed(2), (1, 8, 8)))
+    for shift in (0.0, 0.5):
+        method = CalibratedRefinement(lambda x, shift=shift: 0.9 * x + shift, oracle, oracle.schedule, frames=space)
+        method.calibrate(torch.full((1, 7), 0.1, dtype=torch.float64), torch.ones(1, 7, dtype=torch.float64))
+        pairs = _HeldOutPairs(method, None, previous, following)
+        levels = _estimated_levels(pairs, torch.tensor([3]), torch.Generator().manual_seed(3))["level_of_surrogate"]
+        detected, errors = _detected_drifts(pairs)["surrogate_detected"], _one_step_errors(pairs, seed=0)
+        measured.append([np.array(part[1]) for part in (levels, detected, errors["one_step_error"])])
+    for left, right in zip(*measured, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-9)
+    published = Refinement(
+        lambda x: 0.9 * x + 0.5, oracle, oracle.schedule, frames=space, levels=EstimatedLevels(condition_level=0)
+    )
+    error = _one_step_errors(_HeldOutPairs(published, None, previous, following), seed=0)["one_step_error"][1]
+    assert (error[:, 0] < 1e-9).all(), "the heads see this mean, and no rollout has it"
 
 
 def examined(error=0.5, false_alarms=0.25, restored=0.1):
