@@ -31,14 +31,9 @@ class PDERefiner(FrameMethod):
     @classmethod
     def build(cls, parts: Parts) -> "PDERefiner":
         model = parts.models["refiner"]
-        network, refinements = model.increments(parts.hardware.precision), model.spec["refinements"]
-        steps = torch.eye(refinements + 1)
-        return cls(
-            lambda previous, y, k: network(previous, y, steps[k]),
-            network.increment_std,
-            refinement_noise(refinements, model.spec["least_noise"]),
-            parts.frames,
-        )
+        network = model.increments(parts.hardware.precision)
+        deviations = refinement_noise(model.spec["refinements"], model.spec["least_noise"])
+        return cls(network.refinement, network.increment_std, deviations, parts.frames)
 
     def step(self, carry: Carry, streams: Streams) -> tuple[Carry, StepRecord]:
         previous = carry["frame"]

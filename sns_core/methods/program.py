@@ -30,8 +30,9 @@ class OneStep(torch.nn.Module):
     def __init__(self, method: FrameMethod, scale: torch.Tensor, offset: torch.Tensor, example: torch.Tensor):
         super().__init__()
         self.method, self.scale, self.offset = method, scale, offset
-        # Parameters must belong to the module, or torch.export does not find them.
-        networks = [getattr(part, "network", None) for part in vars(method).values()]
+        # Parameters must belong to the module, or torch.export does not find them. A part may be a method of a network's owner.
+        owners = [getattr(part, "__self__", part) for part in vars(method).values()]
+        networks = [getattr(owner, "network", None) for owner in owners]
         self.networks = torch.nn.ModuleList(each for each in networks if isinstance(each, torch.nn.Module))
         # The view of one zero as a long row: the step takes from it as many numbers as it needs.
         tally = _Tally(torch.zeros((), device=example.device).expand(len(example), 2**40))

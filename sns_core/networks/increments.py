@@ -34,6 +34,10 @@ class IncrementNetwork:
         """
         return self(previous, y, time_features(torch.tensor([time])))
 
+    def refinement(self, previous: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
+        """Return the increment (k = 0) or the noise in y (k = 1 .. K), (B, C, m, m), of a PDE-Refiner's network."""
+        return self(previous, y, torch.eye(self.network.condition_features)[k])
+
     @torch.no_grad()
     def velocities(self, previous: torch.Tensor, y: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Return the velocities of a window y (B, W, C, m, m) at the times (W,), for a network of such windows."""

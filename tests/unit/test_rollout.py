@@ -281,6 +281,19 @@ def test_a_step_whose_members_draw_apart_is_no_program(method, states):
         OneStep(refinement, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), states)
 
 
+PROGRAMS = {"pointwise": "surrogate", "flow matching": "velocity", "distilled": "velocity", "pde refiner": "refiner"}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_holds_the_weights_of_its_network(tiny, name):
+    """torch.export refuses weights that do not belong to the module."""
+    role = PROGRAMS[name]
+    model = METHODS[name].get(role, ROLES[role])
+    method = build(tiny, name, {role: tiny.models[model]})
+    one = OneStep(method, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(2, 1, 16, 16))
+    assert {f"networks.0.{key}" for key in read_tensors(tiny.models[model])[0]} == one.state_dict().keys()
+
+
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
     anchors, streams = ResampledAnchor(true_frames(tiny.manifest, 5)), MemberStreams("t", members=range(3))
     first, second = (anchors.of_step({}, streams.at(step)) for step in (1, 2))
