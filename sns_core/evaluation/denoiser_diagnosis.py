@@ -127,7 +127,7 @@ class _HeldOutPairs:
         ).numpy()
 
     def candidate(self, frames: torch.Tensor) -> torch.Tensor:
-        """What the method refines after frames (B, C, m, m): the surrogate's step, as a step of the method sees it."""
+        """Return what the method refines after frames (B, C, m, m): the surrogate's step, as a step of the method sees it."""
         return getattr(self.method, "propose", self.method.surrogate)(frames)
 
     @property

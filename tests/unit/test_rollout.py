@@ -290,8 +290,8 @@ def test_a_program_holds_the_weights_of_its_network(tiny, name):
     role = PROGRAMS[name]
     model = METHODS[name].get(role, ROLES[role])
     method = build(tiny, name, {role: tiny.models[model]})
-    one = OneStep(method, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(2, 1, 16, 16))
-    assert {f"networks.0.{key}" for key in read_tensors(tiny.models[model])[0]} == one.state_dict().keys()
+    step = OneStep(method, torch.ones(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(2, 1, 16, 16))
+    assert {f"networks.0.{key}" for key in read_tensors(tiny.models[model])[0]} == step.state_dict().keys()
 
 
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
