@@ -146,6 +146,8 @@ def executable() -> str:
 def _parse_once(parse, folder: Path, path, workflow, linemap, overwrite_shellcmd=None, rulecount=0):
     """Do what Snakemake's `parse` does, once for each text of a file: calls of the tests parse the same files."""
     name = path.get_path_or_uri(secret_free=True)
+    if not os.path.isfile(name):  # a workflow at an address
+        return parse(path, workflow, linemap, overwrite_shellcmd, rulecount)
     read = f"{name} {overwrite_shellcmd} {rulecount} ".encode() + Path(name).read_bytes()
     memory = folder / hashlib.sha256(read).hexdigest()
     try:
