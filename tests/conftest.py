@@ -29,10 +29,16 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def default_config() -> dict:
+    """The default configuration, which no test may change."""
+    return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
 @pytest.fixture
-def config() -> dict:
+def config(default_config) -> dict:
     """A copy of the default configuration, which a test may change."""
-    return copy.deepcopy(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+    return copy.deepcopy(default_config)
 
 
 def is_slow(item: pytest.Item) -> bool:
