@@ -4,18 +4,20 @@ All functions but `load` read the file that defines the class, and run nothing.
 """
 
 import ast
+import copy
 import difflib
+import functools
 import importlib
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sns_core import options
 from sns_core.catalogue import METHODS, OBJECTIVES
 from sns_core.plugins.annotations import Annotations
-from sns_core.plugins.definitions import ABSENT, definition, function_of, lineage, literal
+from sns_core.plugins.definitions import ABSENT, PACKAGE, definition, function_of, lineage, literal
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,23 @@ def _class_of(name: str, catalogue: dict[str, str], noun: str) -> str:
     return catalogue[name]
 
 
+def _once_for_ours(read: Callable) -> Callable:
+    """Let `read` read each class of this package once: its files do not change while it runs, and a user's may."""
+    remembered = functools.cache(read)
+
+    @functools.wraps(read)
+    def called(name: str):
+        return (remembered if name.startswith(f"{PACKAGE.name}.") else read)(name)
+
+    return called
+
+
 def needs_of(kind: str) -> dict[str, tuple[str, ...]]:
     """Role of each model that a kind of method needs -> objectives, from the class attribute `needs` or its base's."""
     return class_needs(class_of(kind))
 
 
+@_once_for_ours
 def class_needs(name: str) -> dict[str, tuple[str, ...]]:
     """The same for the class `module.Name` of a method or an objective."""
     return next((_needs(ancestor, value) for ancestor, value in _attributes(name, "needs")), {})
@@ -99,6 +113,7 @@ def is_calibrated(kind: str) -> bool:
     return class_is_calibrated(class_of(kind))
 
 
+@_once_for_ours
 def class_is_calibrated(name: str) -> bool:
     """The same for the class `module.Name` of a method, or of an objective, which reads the calibration of a method."""
     return any(value is True for _, value in itertools.islice(_attributes(name, "calibrated"), 1))
@@ -132,6 +147,7 @@ def options_of(kind: str) -> dict[str, Option]:
     return build_options(class_of(kind))
 
 
+@_once_for_ours
 def build_options(name: str) -> dict[str, Option]:
     """Options of a class `module.Name`: the keyword-only arguments of its `build`, and its base's where `build` passes
     `**options` on or is inherited."""
@@ -157,6 +173,6 @@ def check_option(kind: str, name: str, value, where: str):
 def default_of(option: Option):
     """Return the value of an option that is left out, as the configuration would state it; ABSENT where it is unknown."""
     try:
-        return options.check(option.default, option.hint, "default")
+        return options.check(copy.deepcopy(option.default), option.hint, "default")
     except (ValueError, OverflowError):  # `factor: float = None` says more than its annotation
         return option.default
