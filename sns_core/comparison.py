@@ -17,7 +17,7 @@ from sns_core.errors import UserError
 from sns_core.files import digest, read_json, whole_file
 from sns_core.metrics.scorecard import SCORES, read_scorecard
 from sns_core.pages import inline, render_page
-from sns_core.record import read_run, records_below
+from sns_core.record import RUN, check_current, read_run, records_below
 from sns_core.wording import count_of, digits, interval
 
 TEMPLATE = "comparison.html.j2"
@@ -37,8 +37,13 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Read the records of a run. Raises UserError for a folder without a finished run."""
-        return cls(Path(folder), read_run(folder), records_below(folder))
+        """Read the records of a run. Raises UserError for a folder without a finished run, and for one made again in part."""
+        folder = Path(folder)
+        run = cls(folder, read_run(folder), records_below(folder))
+        shown = [f"{system}/scorecard.csv" for system in run.record["systems"]]
+        shown += [name for name in run.records if name.endswith(".png")]
+        check_current(folder, run.record["configuration"], run.records, [RUN, *shown])
+        return run
 
     @property
     def name(self) -> str:
@@ -256,7 +261,7 @@ def compare(left: Path, right: Path, *, output: Path | None = None) -> str:
     """Compare two finished runs: what differs, and what follows from it.
 
     Returns the comparison as text, and writes it with all scores and the pictures into one HTML page. Raises UserError for a folder
-    without a finished run, and for runs without a common system.
+    without a finished run, for a run that was made again in part, and for runs without a common system.
 
     `left`, `right`: folders of runs, or of the gallery.
     `output`: the page; without it, LEFT_and_RIGHT.html beside the left run.

@@ -22,7 +22,7 @@ from sns_core.errors import UserError
 from sns_core.files import hold, read_json, read_tensors, record_path, sha256, whole_file, write_json
 from sns_core.grids import grid_text
 from sns_core.metrics.scorecard import SCORES
-from sns_core.record import GALLERY, RUN_FORMAT
+from sns_core.record import GALLERY, RUN, RUN_FORMAT, check_current, records_below
 from sns_core.wording import digits, interval
 
 FORMAT = "sns-given-1"
@@ -92,8 +92,8 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
 
     If the solver's rollout does not fit into `megabytes`, it is left out, and a run that uses the folder makes it anew.
     Raises UserError for a listing of another name, for a folder that holds results of a run, for a run that is not
-    finished, that itself used such a folder, whose models do not fit its data, or whose results pass the limit without
-    the solver's rollout, and DamagedFile for a file that is not what its record says.
+    finished or was made again in part, that itself used such a folder, whose models do not fit its data, or whose results
+    pass the limit without the solver's rollout, and DamagedFile for a file that is not what its record says.
 
     `run`: the folder of the run.
     `output`: the listing `given.json` in the new folder.
@@ -112,6 +112,16 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
             check_model(run / system / "models" / f"{model}.safetensors", manifest)
         kinds |= _results(run, system, described["models"])
     hold(run / name for name in kinds)
+    shown = {
+        system: [
+            *(run / system / name for name in TABLES if (run / system / name).exists()),
+            *sorted((run / system / "figures").glob("*.png")),
+        ]
+        for system in record["systems"]
+    }
+    hold(path for paths in shown.values() for path in paths)
+    of_pages = [str(path.relative_to(run)) for paths in shown.values() for path in paths]
+    check_current(run, configuration, records_below(run), [RUN, *kinds, *of_pages])
     for name in kinds:
         if record_path(folder / name).exists():
             raise UserError(f"{folder / name}: is a result of a run, which would be replaced; name a folder of its own")
@@ -127,11 +137,8 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     files = {
         name: {"kind": kinds[name], "bytes": size, "sha256": sha256(folder / name)} for name, size in sizes.items()
     }
-    for system in record["systems"]:
-        tables = [run / system / name for name in TABLES if (run / system / name).exists()]
-        pictures = sorted((run / system / "figures").glob("*.png"))
-        hold([*tables, *pictures])
-        for path in [*tables, *pictures]:
+    for paths in shown.values():
+        for path in paths:
             _copy(path, folder / path.relative_to(run))
     reuse = {"folder": str(folder), "solver": any(kinds[name] == "solver" for name in files)}
     overlay = {**configuration, "run": f"gallery-{configuration['run']}", "reuse": reuse}

@@ -33,7 +33,7 @@ from sns_core.data.shards import read_manifest
 from sns_core.device import precision_on, select_device
 from sns_core.errors import UserError
 from sns_core.evaluation.lyapunov import lyapunov_exponents, step_map
-from sns_core.files import hold, read_json, read_tensors
+from sns_core.files import checksum, hold, read_json, read_tensors
 from sns_core.grids import grid_shape
 from sns_core.methods.base import FrameMethod, FrameSpace, Hardware, Method
 from sns_core.methods.build import build_method
@@ -109,7 +109,9 @@ def _method_of_run(folder: Path, method: str | None, system: str | None) -> "Met
     if spec["kind"] == "external":
         raise UserError(f"{folder}: {method!r} is a rollout that was read from a file; it cannot be started again")
     precision = record["configuration"].get("hardware", {}).get("precision", "auto")
-    return MethodOfRun(folder / system, method, spec, precision, int(record["seed"]))
+    models = record["systems"][system].get("models", {})
+    checksums = {model: models[model]["sha256"] for model in spec["models"].values() if model in models}
+    return MethodOfRun(folder / system, method, spec, precision, int(record["seed"]), checksums)
 
 
 def _record_of(folder: Path) -> dict:
@@ -152,7 +154,7 @@ class MethodOfRun:
     """A method whose models, calibration and states lie in the folder of a run's system.
 
     `path`: that folder; `name`, `options`: of the method in the run's configuration; `precision`: of its networks;
-    `seed`: of the run.
+    `seed`: of the run; `checksums`: model -> sha256 of its file by the run's record.
     """
 
     path: Path
@@ -160,6 +162,7 @@ class MethodOfRun:
     options: dict
     precision: str
     seed: int
+    checksums: dict[str, str]
     card = ""
 
     @property
@@ -175,8 +178,18 @@ class MethodOfRun:
         return files
 
     def emulation(self) -> Emulation:
-        """Return the emulation of the data, after the checksums of all files have been compared."""
+        """Return the emulation of the data, after the checksums of all files have been compared.
+
+        Raises UserError for a model that was trained again after the run had ended.
+        """
         hold([self.manifest_file, *self.files().values()])
+        for model, recorded in self.checksums.items():
+            path = self.path / "models" / f"{model}.safetensors"
+            if path.exists() and checksum(path) != recorded:
+                raise UserError(
+                    f"{path}: not the model that the run's record names, so the run is not finished; call `snakemake` for the "
+                    "whole run again"
+                )
         return Emulation.read(self.manifest_file)
 
     def build(self, emulation: Emulation, system: System, hardware: Hardware, frames: FrameSpace) -> Method:

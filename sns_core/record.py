@@ -14,11 +14,22 @@ import platform
 import threading
 import time
 import typing
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 
 from sns_core.errors import UserError
-from sns_core.files import FileTree, checksum, file_entry, hold, provenance, read_json, record_path, sha256, write_json
+from sns_core.files import (
+    FileTree,
+    checksum,
+    file_entry,
+    hold,
+    provenance,
+    read_json,
+    record_path,
+    recorded_entry,
+    sha256,
+    write_json,
+)
 
 FORMAT = "sns-record-1"
 RUN_FORMAT = "sns-provenance-1"
@@ -253,6 +264,32 @@ def records_below(folder: Path) -> dict[str, dict]:
         if record.get("format") == FORMAT:
             records[str((path.parents[1] / path.name.removesuffix(".json")).relative_to(folder))] = record
     return records
+
+
+def check_current(run: Path, configuration: dict, records: dict[str, dict], results: Iterable[str]) -> None:
+    """Raise UserError where results of a run, or results behind them, were made from other files than those that are there.
+
+    That is so after a call that made a part of a changed run, such as its models alone.
+
+    `configuration`: of the run; `records`: of its results, as `records_below` returns them; `results`: names below its
+    folder. Files without a record and files outside the folder are not compared.
+    """
+    # The folder as the jobs named it. It may have been moved since.
+    prefix = PurePosixPath(configuration.get("results", ""), configuration.get("run", ""))
+    waiting, compared = list(results), set()
+    while waiting:
+        result = waiting.pop()
+        if result in compared or result not in records:
+            continue
+        compared.add(result)
+        for path, read in records[result]["inputs"].items():
+            name = str(PurePosixPath(path).relative_to(prefix)) if PurePosixPath(path).is_relative_to(prefix) else ""
+            if name in records and (entry := recorded_entry(run / name)) and entry["sha256"] != read:
+                raise UserError(
+                    f"{run / name}: not the file from which {result} was made, so the run is not finished; call `snakemake` "
+                    "for the whole run again"
+                )
+            waiting.append(name)
 
 
 def _record_in(path) -> dict:

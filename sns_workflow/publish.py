@@ -21,7 +21,7 @@ from sns_core import plugins
 from sns_core.errors import UserError
 from sns_core.files import recorded_entry, sha256, whole_file, write_json
 from sns_core.plugins import definitions
-from sns_core.record import RUN, read_run, records_below
+from sns_core.record import RUN, check_current, read_run, records_below
 from sns_workflow.config_values import merge
 from sns_workflow.crate import CONFIGURATION, PAGE, PAPER, Publication, jobs_of, made_for, metadata_of
 
@@ -188,8 +188,8 @@ def publish(
 
     Returns name -> {"bytes", "sha256"}, and the names of files that were not made for the report: of a method that is
     no longer in the configuration, or of no job at all. Raises UserError for a folder without a finished run or without
-    records, for one that is of the gallery, for a file that is not what its record says, and where the user's own code
-    is not here.
+    records, for one that is of the gallery, for a file that is not what its record says, for a report that was made from
+    other files than those that are there, and where the user's own code is not here.
     """
     if not (run / RUN).exists() and (run / "given.json").exists():
         raise UserError(f"{run}: a folder of the gallery has no records of its jobs; publish the run itself")
@@ -198,6 +198,7 @@ def publish(
     records = records_below(run)
     if not records:
         raise UserError(f"{run}: holds no records of its jobs (provenance/*.json), so nothing says what made its files")
+    check_current(run, configuration, records, ("report.html", RUN))
     jobs = jobs_of(records, f"{configuration['results']}/{configuration['run']}")
     code, sentence = code_of([code["commit"] for code in record["code_of_results"]])
     if any(

@@ -9,14 +9,24 @@ import torch
 from sns_core.errors import UserError
 from sns_core.export.card import card_of
 from sns_core.files import whole_file
-from sns_core.library import load
+from sns_core.library import Emulator, MethodOfRun, load
+from sns_core.record import RUN, check_current, read_run, records_below
 
 CARD, FACTS = "card.md", "facts.json"  # further files in a program
 
 
+def _loaded(run: Path, method: str, system: str | None, precision: str | None = None) -> Emulator:
+    """Return a method on the CPU. Raises the errors of `load`, and UserError where its scores are of earlier files."""
+    emulator = load(run, method, system=system, device="cpu", precision=precision)
+    if isinstance(emulator.origin, MethodOfRun):
+        scores = f"{emulator.folder.name}/scorecard.csv"
+        check_current(Path(run), read_run(run)["configuration"], records_below(run), [RUN, scores])
+    return emulator
+
+
 def write_method(run: Path, method: str, system: str | None, output: Path) -> str:
     """Write a method as a safetensors file with its card, and return a line about it. Arguments and errors are those of `export`."""
-    emulator = load(run, method, system=system, device="cpu")
+    emulator = _loaded(run, method, system)
     use = ["import sns_core", "", f'emulator = sns_core.load("{output.name}")']
     exported = emulator.portable(
         card_of(emulator, [*use, "flow = emulator.rollout(emulator.initial_state(members=2), steps=100)"])
@@ -32,7 +42,7 @@ def write_program(run: Path, method: str, system: str | None, output: Path) -> s
     The arguments and errors are those of `export`. The program takes (frame, start, noise), as `methods.program.OneStep` does,
     for any number of members.
     """
-    emulator = load(run, method, system=system, device="cpu", precision="float32")
+    emulator = _loaded(run, method, system, precision="float32")
     # A batch of one is a special case for torch.export, and so is one as large as another dimension of the graph.
     example = np.zeros((3, *emulator.grid), np.float32)
     frame = torch.from_numpy(example)

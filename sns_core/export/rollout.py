@@ -13,7 +13,7 @@ from sns_core.data.emulation import Emulation
 from sns_core.data.segments import CHUNK, open_segments
 from sns_core.errors import UserError
 from sns_core.files import hold, whole_file, whole_folder
-from sns_core.record import read_run
+from sns_core.record import check_current, read_run, records_below
 
 
 def write_rollout(run: Path, method: str, system: str | None, output: Path) -> str:
@@ -30,8 +30,8 @@ def write_rollout(run: Path, method: str, system: str | None, output: Path) -> s
 def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Dataset:
     """Return the frames of a rollout of a finished run, lazily: one variable (member, time, layer, y, x) in physical units.
 
-    Raises UserError for a folder without a finished run, or without this system or rollout, and for a rollout that lacks
-    steps or members, and DamagedFile for a segment that is not what its record says.
+    Raises UserError for a folder without a finished run, or without this system or rollout, for a rollout that lacks
+    steps or members, and for one of earlier models or data, and DamagedFile for a segment that is not what its record says.
     """
     run = Path(run)
     record = read_run(run)
@@ -47,6 +47,7 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
         raise UserError(f"{folder}: holds no rollout of {method!r}; it has {names}")
     flow = Emulation.read(folder / "shards" / "manifest.json").build_system()
     hold(segments)
+    check_current(run, record["configuration"], records_below(run), [str(path.relative_to(run)) for path in segments])
     frames, statistics = open_segments(segments, flow.variable)
     _check_whole(folder / "rollouts" / method, statistics, *_size_of(record, folder.name, method))
     frames = frames[flow.variable].drop_attrs()

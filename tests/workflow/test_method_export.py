@@ -14,8 +14,9 @@ import sns_core
 from sns_core.__main__ import main
 from sns_core.errors import DamagedFile, UserError
 from sns_core.export import export, open_rollout
-from sns_core.files import read_json, record_path, write_json
+from sns_core.files import file_entry, read_json, read_tensors, record_path, write_json, write_tensors
 from sns_core.streams import MemberStreams
+from sns_workflow.publish import main as publish
 
 ALONE = """
 import sys
@@ -149,3 +150,33 @@ def test_a_file_that_holds_no_method_is_one_line(run, tmp_path):
     with pytest.raises(UserError, match=r"its checksum differs.*export the method again"):
         sns_core.load(path)
     assert path.exists(), "nobody can make a foreign file again, so it stays where it is"
+
+
+@pytest.mark.parametrize("name", ["models/pointwise.safetensors", "metrics/pointwise.nc"])
+def test_results_of_a_run_that_was_made_again_in_part_are_not_taken_for_its_own(run, tmp_path, capsys, name):
+    """As after `snakemake models` with another number of training steps: the scores are those of the model before."""
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    path, record = copied / "kolmogorov" / name, record_path(copied / "kolmogorov" / name)
+    if path.suffix == ".safetensors":
+        tensors, note = read_tensors(path)
+        write_tensors(path, {tensor: 2 * values for tensor, values in tensors.items()}, note)
+    else:
+        path.write_bytes(path.read_bytes() + b"\0")
+    write_json(record, {**read_json(record), "outputs": {path.name: file_entry(path)}})
+    for words in (
+        ["export", str(copied), "pointwise", "--output", str(tmp_path / "a.safetensors")],
+        ["export", str(copied), "pointwise", "--output", str(tmp_path / "a.pt2")],
+        ["collect_run", "--run", str(copied), "--output", str(tmp_path / "gallery/given.json")],
+        ["compare", str(run), str(copied), "--output", str(tmp_path / "a.html")],
+    ):
+        assert main(words) == 1, words
+    assert publish([str(copied), "--creators", "Doe, Jane"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5 and all(f"{path}: not the " in line for line in lines), lines
+    if path.suffix == ".safetensors":
+        with pytest.raises(UserError, match="not the model that the run's record names, so the run is not finished"):
+            sns_core.load(copied, "sns", device="cpu")
+        with pytest.raises(UserError, match="not the file from which kolmogorov/rollouts/pointwise"):
+            open_rollout(copied, "pointwise")
+    assert sns_core.load(copied, "acdm", device="cpu").method == "acdm"
+    assert not list(tmp_path.glob("*.*")) and not list(tmp_path.glob("gallery/*.*"))
