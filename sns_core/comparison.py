@@ -23,6 +23,7 @@ from sns_core.wording import count_of, digits, interval
 TEMPLATE = "comparison.html.j2"
 NAMES_OF_RUNS = ("run", "results", "reuse")  # keys of the configuration that differ between any two runs
 ON_THE_CLOCK = ("seconds_per_step",)  # scores that depend on the machine and on what else it does
+COPIES = ("take_result", "link_result")  # stages that make no result of their own
 PLACE = ["score", "layer", "lead"]
 ABSENT = "–"
 
@@ -109,11 +110,13 @@ def differences(left: dict, right: dict) -> list[dict]:
 
 
 def compare_code(left: Run, right: Run) -> list[dict]:
-    """Return {"stage", "count", "of"} per stage: how many of the results that both runs have were made by other code.
+    """Return {"stage", "count", "of"} per stage: how many of the results that both runs made were made by other code.
 
-    A folder of the gallery has no records of results, so nothing is known of the code of each.
+    A folder of the gallery has no records of results, so nothing is known of the code of each. A result that one run
+    copied from the gallery, or linked to another run of a sweep, is not counted: its record tells of the copy.
     """
-    common = [(left.records[name], right.records[name]) for name in left.records if name in right.records]
+    pairs = [(left.records[name], right.records[name]) for name in left.records if name in right.records]
+    common = [(mine, yours) for mine, yours in pairs if mine["stage"] == yours["stage"] and mine["stage"] not in COPIES]
     total = Counter(mine["stage"] for mine, _ in common)
     changed = Counter(mine["stage"] for mine, yours in common if mine["fingerprint"] != yours["fingerprint"])
     return [{"stage": stage, "count": changed[stage], "of": count} for stage, count in total.items()]

@@ -9,7 +9,7 @@ from small_run import CONFIGURATION, SCORES, make_run
 
 from sns_core.__main__ import main
 from sns_core.comparison import Run, compare_runs, differences, flatten, headline, lie_apart, whole_titles
-from sns_core.files import write_json
+from sns_core.files import read_json, record_path, write_json
 
 
 @pytest.fixture
@@ -50,6 +50,17 @@ def test_each_difference_is_told_in_its_place(left, tmp_path):
     ]
     assert apart == [("sns", "Spectrum error (decades)")]
     assert headline(comparison).startswith("2 settings differ, other code made 1 of 2 common results, 1 checksum")
+
+
+@pytest.mark.parametrize("stage", ["take_result", "link_result"])
+def test_a_copied_result_is_not_counted_as_made_by_other_code(left, tmp_path, stage):
+    right = make_run(tmp_path / "b")
+    path = record_path(right / "flow/metrics/sns.nc")
+    write_json(path, {**read_json(path), "stage": stage, "fingerprint": "of the copy"})
+    comparison = compared(left, right)
+    assert comparison["code"] == [{"stage": "compute_metrics", "count": 0, "of": 1}]
+    assert "other code made 0 of 1 common result," in headline(comparison)
+    assert [row["of"] for row in compared(right, right)["code"]] == [1]
 
 
 def test_a_title_that_goes_on_from_the_row_above_is_whole():
