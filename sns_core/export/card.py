@@ -52,8 +52,9 @@ def _description(emulator: Emulator) -> str:
             "",
             "## Limits",
             "",
-            "The method belongs to this system, this grid, this time between frames and these data. A rollout keeps the statistics of the "
-            "flow; after a few decorrelation times no member follows the trajectory of a solver. It forecasts nothing real.",
+            "The method belongs to this system, this grid, this time between frames and these data. Its scores say how well a rollout "
+            "keeps the statistics of the flow; after a few decorrelation times no member follows the trajectory of a solver. It "
+            "forecasts nothing real.",
         ]
     )
 

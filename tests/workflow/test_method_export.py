@@ -62,6 +62,13 @@ def test_the_card_says_what_the_method_is_and_how_good(run, tmp_path):
     assert sns_core.load(run, "sns", device="cpu").card == ""
 
 
+def test_the_card_of_a_method_that_lost_every_member_does_not_praise_it(run, tmp_path):
+    export(run, "sns_published", output=tmp_path / "lost.safetensors")
+    card = sns_core.load(tmp_path / "lost.safetensors", device="cpu").card
+    assert "2 of 2 members were lost." in card and "A rollout keeps the statistics" not in card
+    assert "Its scores say how well a rollout keeps the statistics" in card
+
+
 def test_torch_alone_makes_the_librarys_steps_for_any_number_of_members(run, tmp_path):
     """The numbers that the library draws for the first two steps are the program's input; the start is not the frame."""
     export(run, "sns", output=tmp_path / "sns.pt2")
