@@ -97,6 +97,24 @@ def own_code_of(record: dict) -> dict[str, bytes]:
     return {str(path.relative_to(Path.cwd())): path.read_bytes() for path in sorted(paths)}
 
 
+def needed_of(record: dict) -> list[str]:
+    """Return the files and folders that a run reads and that no package holds, as the configuration names them.
+
+    They are a folder of the gallery, the files of a source, and rollouts of other programs.
+    """
+    configuration, names = record["configuration"], []
+    if configuration.get("reuse"):
+        names.append(configuration["reuse"]["folder"])
+    for system, described in record["systems"].items():
+        source = configuration["systems"][system].get("source") or {}
+        files = source.get("files", {})
+        for each in files.values() if isinstance(files, dict) else [files]:
+            names += [each] if isinstance(each, str) else each
+        names.append((source.get("static") or {}).get("file"))
+        names += [method.get("file") for method in described.get("methods", {}).values()]
+    return list(dict.fromkeys(filter(None, names)))
+
+
 def check_records(paths: dict[str, Path], files: dict[str, dict]) -> None:
     """Raise UserError for files that are not what their records say.
 
@@ -112,11 +130,17 @@ def check_records(paths: dict[str, Path], files: dict[str, dict]) -> None:
 
 
 def page_of(
-    publication: Publication, files: dict[str, dict], without: list[str], code: str, others: list[str] = ()
+    publication: Publication,
+    files: dict[str, dict],
+    without: list[str],
+    code: str,
+    others: list[str] = (),
+    needed: list[str] = (),
 ) -> str:
     """Return the README of a package: title, licence, size, contents, and how to check them.
 
-    `code`: a sentence about the code. `others`: names of files that were not made for the report.
+    `code`: a sentence about the code. `others`: names of files that were not made for the report. `needed`: names of files
+    that the run reads from elsewhere.
     """
     total = sum(entry["bytes"] for entry in files.values())
     folders: dict[str, list[int]] = {}
@@ -124,6 +148,9 @@ def page_of(
         folder = "/".join(name.split("/")[:-1][:2]) or "."
         folders.setdefault(folder, []).append(entry["bytes"])
     rows = [f"| `{folder}` | {len(sizes)} | {sum(sizes) / 1e6:.2f} |" for folder, sizes in sorted(folders.items())]
+    first = (
+        f" Put there first what is not in this package: {', '.join(f'`{name}`' for name in needed)}." if needed else ""
+    )
     left_out = f"Left out: {', '.join(without)}; their checksums are in the records. " if without else ""
     return "\n".join(
         [
@@ -137,7 +164,7 @@ def page_of(
             f"{len(files)} files, {total / 1e6:.2f} MB. `sha256sum -c checksums.sha256` checks them. "
             "`ro-crate-metadata.json` (Workflow Run RO-Crate, profile Provenance Run Crate 0.5) says which job made which "
             "file from which others. Open `report.html` first. To make the run again, in the folder `workflow`: "
-            f"`snakemake --cores all --configfile ../{CONFIGURATION}`.",
+            f"`snakemake --cores all --configfile ../{CONFIGURATION}`.{first}",
             "",
             "| folder | files | MB |",
             "|---|---|---|",
@@ -222,7 +249,7 @@ def publish(
     ]
     files |= {name: _entry(content) for name, content in texts.items()}
     described = {name: _entry(content) for name, content in sources.items()}
-    texts[PAGE] = page_of(publication, files | described, without, sentence, others).encode()
+    texts[PAGE] = page_of(publication, files | described, without, sentence, others, needed_of(record)).encode()
     files[PAGE] = _entry(texts[PAGE])
     metadata = metadata_of(record, jobs, files, described, publication)
     texts["ro-crate-metadata.json"] = json.dumps(metadata, indent=1).encode() + b"\n"

@@ -179,6 +179,22 @@ def test_the_users_own_code_is_packed_or_asked_for(run, tmp_path, monkeypatch, c
     assert b"The user's own code is in it, too: mine.py, moments.py." in contents["README.md"]
 
 
+def test_the_page_names_what_a_run_reads_from_outside_its_folder(run):
+    assert b"Put there first" not in published(run)["README.md"]
+    record = json.loads((run / "provenance.json").read_text())
+    record["configuration"]["reuse"] = {"folder": "gallery/mine", "solver": True}
+    files = {"test": ["frames/a.nc", "frames/b.nc"], "train": "frames/train*.nc"}
+    record["configuration"]["systems"]["flow"] = {"source": {"files": files, "static": {"file": "coast.nc"}}}
+    record["systems"]["flow"]["methods"] = {
+        "sns": {"kind": "refinement"},
+        "other": {"kind": "external", "file": "other.nc"},
+    }
+    write_json(run / "provenance.json", record)
+    names = "`gallery/mine`, `frames/a.nc`, `frames/b.nc`, `frames/train*.nc`, `coast.nc`, `other.nc`"
+    page = published(run)["README.md"].decode()
+    assert f"../config.json`. Put there first what is not in this package: {names}." in page
+
+
 def test_the_same_run_gives_the_same_bytes(run):
     published(run)
     first = (run.parent / "a.zip").read_bytes()
