@@ -12,6 +12,7 @@ Runs of a sweep, which lie beside each other, link to each other's results inste
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -125,15 +126,19 @@ def collect_run(*, run: Path, output: Path, megabytes: float = 20.0) -> None:
     for name in kinds:
         if record_path(folder / name).exists():
             raise UserError(f"{folder / name}: is a result of a run, which would be replaced; name a folder of its own")
-    if output.exists():
-        for name in read_json(output)["files"]:
-            (folder / name).unlink(missing_ok=True)
-    for name in kinds:
-        if "/data/" in name and name.endswith(".nc"):
-            _without_frames(run / name, folder / name, states=Path(name).stem.startswith("test"))
-        else:
-            _copy(run / name, folder / name)
-    sizes = _fit(folder, kinds, 1e6 * megabytes)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A call that is refused leaves a run that was collected here before as it is.
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as part:
+        for name in kinds:
+            if "/data/" in name and name.endswith(".nc"):
+                _without_frames(run / name, Path(part, name), states=Path(name).stem.startswith("test"))
+            else:
+                _copy(run / name, Path(part, name))
+        sizes = _fit(Path(part), folder, kinds, 1e6 * megabytes)
+        _remove_collected(folder)
+        for name in sizes:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Path(part, name).replace(folder / name)
     files = {
         name: {"kind": kinds[name], "bytes": size, "sha256": sha256(folder / name)} for name, size in sizes.items()
     }
@@ -162,16 +167,30 @@ def _record_of(run: Path) -> dict:
     return record
 
 
-def _fit(folder: Path, kinds: dict[str, str], limit: float) -> dict[str, int]:
-    """Delete the solver's rollout from a folder that exceeds `limit` bytes, and return name -> bytes of what stays.
+def _remove_collected(folder: Path) -> None:
+    """Remove what a former call collected into a folder: results, tables and pictures, which the new run may lack."""
+    listing = folder / GALLERY
+    if listing.exists():
+        former = read_json(listing)
+        for name in former["files"]:
+            (folder / name).unlink(missing_ok=True)
+        for system in former["provenance"]["systems"]:
+            for path in [*(folder / system / name for name in TABLES), *(folder / system / "figures").glob("*.png")]:
+                path.unlink(missing_ok=True)
+        listing.unlink()
 
-    `kinds`: name -> kind of each result in the folder. Raises UserError where the rest exceeds the limit, too.
+
+def _fit(part: Path, folder: Path, kinds: dict[str, str], limit: float) -> dict[str, int]:
+    """Delete the solver's rollout from `part` where it exceeds `limit` bytes, and return name -> bytes of what stays.
+
+    `part`: a folder with the results; `folder`: where they will lie, for the message; `kinds`: name -> kind of each
+    result. Raises UserError where the rest exceeds the limit, too.
     """
-    sizes = {name: (folder / name).stat().st_size for name in kinds}
+    sizes = {name: (part / name).stat().st_size for name in kinds}
     if sum(sizes.values()) <= limit:
         return sizes
     for name in [name for name in sizes if kinds[name] == "solver"]:
-        (folder / name).unlink()
+        (part / name).unlink()
         del sizes[name]
     if sum(sizes.values()) > limit:
         raise UserError(

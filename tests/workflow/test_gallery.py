@@ -246,6 +246,22 @@ def test_an_unfinished_run_and_a_run_of_reused_results_are_not_collected(finishe
         collect_run(run=run, output=tmp_path / "gallery/given.json")
 
 
+def test_a_folder_that_is_collected_again_holds_the_new_run_alone_and_a_refused_call_leaves_the_old(finished, tmp_path):
+    run, listing = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run")), tmp_path / "gallery/given.json"
+    collect_run(run=run, output=listing)
+    before = {path: path.read_bytes() for path in sorted(listing.parent.rglob("*")) if path.is_file()}
+    with pytest.raises(UserError, match=rf"{listing.parent}: .* MB without the solver's rollout, of 0.5 allowed"):
+        collect_run(run=run, output=listing, megabytes=0.5)
+    assert {path: path.read_bytes() for path in sorted(listing.parent.rglob("*")) if path.is_file()} == before
+    (run / "kolmogorov/figures/ablation.png").unlink()
+    (run / "kolmogorov/cost.csv").unlink()
+    collect_run(run=run, output=listing)
+    gone = {"kolmogorov/figures/ablation.png", "kolmogorov/cost.csv"}
+    after = {path for path in listing.parent.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(listing.parent)) for path in before.keys() - after} == gone
+    assert "ablation" not in (listing.parent / "README.md").read_text()
+
+
 def test_a_run_is_not_collected_into_a_folder_of_results(finished, tmp_path):
     run = Path(shutil.copytree(finished / "results/smoke", tmp_path / "run"))
     before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
