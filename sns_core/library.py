@@ -41,7 +41,8 @@ from sns_core.methods.calibration import CALIBRATION
 from sns_core.methods.portable import PortableMethod
 from sns_core.methods.program import OneStep
 from sns_core.methods.solver import Solver
-from sns_core.plugins import is_calibrated
+from sns_core.plugins import is_calibrated, is_own
+from sns_core.plugins.definitions import lineage
 from sns_core.record import read_run
 from sns_core.rollout.engine import Observer, iterate, roll
 from sns_core.streams import MemberStreams, generator
@@ -72,8 +73,8 @@ def load(
     numbers are then the same to rounding; `threads`: of torch while the emulator computes on a CPU. One thread, the
     workflow's own number, gives the workflow's bits.
 
-    Raises UserError for a folder without a finished run, for an unknown method or system, and for a model that is
-    missing or damaged.
+    Raises UserError for a folder without a finished run, for an unknown method or system, for a model that is missing or
+    damaged, and for a class of the user's own whose file is not in the working directory.
     """
     threads = _whole(threads, "threads", 1)
     if not isinstance(path, str | os.PathLike):
@@ -82,7 +83,17 @@ def load(
         raise UserError(f"compile: {compile!r} is neither True nor False")
     path, exported = Path(path), Path(path).suffix == ".safetensors"
     origin = _exported(path, method, system) if exported else _method_of_run(path, method, system)
+    _check_own_code(path, origin.options["kind"])
     return Emulator(origin, Hardware(select_device(str(device)), precision or origin.precision, compile), threads)
+
+
+def _check_own_code(path: Path, name: str) -> None:
+    """Raise UserError where the class of a method or a system is the user's own, and its file is not here."""
+    try:
+        if is_own(name):
+            lineage(name)
+    except ValueError as error:
+        raise UserError(f"{path}: needs code of your own: {error}; call this in the folder with this file") from None
 
 
 def _exported(path: Path, method: str | None, system: str | None) -> PortableMethod:
@@ -231,6 +242,7 @@ class Emulator:
         self.options, self.card = origin.options, origin.card
         self._device, self._precision, self._threads = hardware.device, hardware.precision, threads
         self.emulation = origin.emulation()
+        _check_own_code(self.folder, self.emulation.system_name)
         self.system: System = self.emulation.build_system(hardware.device)
         self._scale = self.emulation.scale(hardware.device)
         offset = self.system.offset

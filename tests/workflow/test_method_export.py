@@ -187,3 +187,29 @@ def test_results_of_a_run_that_was_made_again_in_part_are_not_taken_for_its_own(
             open_rollout(copied, "pointwise")
     assert sns_core.load(copied, "acdm", device="cpu").method == "acdm"
     assert not list(tmp_path.glob("*.*")) and not list(tmp_path.glob("gallery/*.*"))
+
+
+@pytest.mark.parametrize("part_of_run", ["kind", "system"])
+def test_a_class_of_the_users_own_that_is_not_here_is_one_line(run, tmp_path, monkeypatch, part_of_run):
+    copied, elsewhere = Path(shutil.copytree(run, tmp_path / "run")), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    export(run, "pointwise", output=tmp_path / "a.safetensors")
+    tensors, note = read_tensors(tmp_path / "a.safetensors")
+    record, manifest = copied / "provenance.json", copied / "kolmogorov/shards/manifest.json"
+    content = {path: read_json(path) for path in (record, manifest)}
+    for part in (note["options"], content[record]["systems"]["kolmogorov"]["methods"]["pointwise"]) * (
+        part_of_run == "kind"
+    ):
+        part["kind"] = "mine.Method"
+    for part in (note["manifest"], content[manifest]) * (part_of_run == "system"):
+        part["system"]["name"] = "mine.Flow"
+    write_tensors(tmp_path / "a.safetensors", tensors, note)
+    for path in content:
+        write_json(path, content[path])
+        record_path(path).unlink()
+    monkeypatch.chdir(elsewhere)
+    for path, method in ((tmp_path / "a.safetensors", None), (copied, "pointwise")):
+        with pytest.raises(
+            UserError, match=r"needs code of your own: 'mine\..*': there is no mine.py in .*elsewhere; call"
+        ):
+            sns_core.load(path, method, device="cpu")
