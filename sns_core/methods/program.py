@@ -30,10 +30,16 @@ class OneStep(torch.nn.Module):
     def __init__(self, method: FrameMethod, scale: torch.Tensor, offset: torch.Tensor, example: torch.Tensor):
         super().__init__()
         self.method, self.scale, self.offset = method, scale, offset
-        # Parameters must belong to the module, or torch.export does not find them. A part may be a method of a network's owner.
+        # Parameters must belong to the module, or torch.export does not find them. A part may be a method of a network's owner,
+        # or a function that was defined where the network was at hand.
         owners = [getattr(part, "__self__", part) for part in vars(method).values()]
-        networks = [getattr(owner, "network", None) for owner in owners]
-        self.networks = torch.nn.ModuleList(each for each in networks if isinstance(each, torch.nn.Module))
+        owners += [cell.cell_contents for part in owners for cell in getattr(part, "__closure__", None) or ()]
+        networks = [
+            owner if isinstance(owner, torch.nn.Module) else getattr(owner, "network", None) for owner in owners
+        ]
+        self.networks = torch.nn.ModuleList(
+            dict.fromkeys(each for each in networks if isinstance(each, torch.nn.Module))  # each once
+        )
         # The view of one zero as a long row: the step takes from it as many numbers as it needs.
         tally = _Tally(torch.zeros((), device=example.device).expand(len(example), 2**40))
         carry = self._carry(example, example)

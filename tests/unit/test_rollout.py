@@ -294,6 +294,25 @@ def test_a_program_holds_the_weights_of_its_network(tiny, name):
     assert {f"networks.0.{key}" for key in read_tensors(tiny.models[model])[0]} == step.state_dict().keys()
 
 
+@pytest.mark.parametrize("held", ["in a function", "as an attribute"])
+def test_a_program_finds_the_network_of_a_users_own_method(tiny, held):
+    method = build(tiny, "pointwise", {"surrogate": tiny.models["surrogate"]})
+    network = getattr(method.predict, "__self__", method.predict).network
+    if held == "in a function":
+        method.predict = lambda frames: network(frames[:, None])[0][:, 0]
+    else:
+        method.network = network
+        method.predict = lambda frames: method.network(frames[:, None])[0][:, 0]
+    unit, frames = torch.ones(1, 1, 1), torch.randn(3, 1, 16, 16)
+    step = OneStep(method, unit, 0 * unit, frames)
+    members = {0: torch.export.Dim("members")}
+    arguments = (frames, frames.clone(), torch.zeros(3, step.noise_numbers))
+    with torch.no_grad():
+        program = torch.export.export(step, arguments, dynamic_shapes=(members,) * 3, strict=True)
+        torch.testing.assert_close(program.module()(*arguments), step(*arguments))
+    assert step.state_dict().keys() == {f"networks.0.{key}" for key in network.state_dict()}
+
+
 def test_a_resampled_anchor_is_a_true_frame_and_another_at_each_step(tiny):
     anchors, streams = ResampledAnchor(true_frames(tiny.manifest, 5)), MemberStreams("t", members=range(3))
     first, second = (anchors.of_step({}, streams.at(step)) for step in (1, 2))
