@@ -1,7 +1,8 @@
 """A page of what a run has come to, while it is going: `snakemake --nolock progress` writes progress.html.
 
 It shows the time left, the jobs by stage, the losses of finished and running trainings, the scores of the methods whose
-rollouts are measured, and every figure that is there.
+rollouts are measured, and every figure that is there. Results of this configuration alone are shown, and those that it
+would make anew are called stale.
 """
 
 from collections import Counter
@@ -48,12 +49,32 @@ def _stages(jobs: list[Job]) -> list[str]:
 
 def _system(folder: Path, name: str, jobs: list[Job]) -> dict:
     """Return what the page shows of a system."""
-    pictures = sorted((folder / name / "figures").glob("*.png"))
+    pictures = _present(jobs, folder / name / "figures", ".png")
     return {
         "name": name,
         "training": _training(folder / name, jobs),
-        "scores": _scores(folder / name),
-        "pictures": [{"name": p.stem, "address": inline(p.read_bytes(), "image/png")} for p in pictures],
+        "scores": _scores(_present(jobs, folder / name / "metrics", "_windows.csv")),
+        "pictures": [
+            {"name": title, "address": inline(path.read_bytes(), "image/png")} for path, title in pictures.items()
+        ],
+    }
+
+
+def _present(jobs: list[Job], folder: Path, ending: str) -> dict[Path, str]:
+    """Return result -> its name without the ending, with its state unless it is done, of the jobs' results in a folder.
+
+    The folder may hold results of other configurations, too.
+    """
+    made = sorted(
+        (path, job.state)
+        for job in jobs
+        for path in job.outputs
+        if path.parent == folder and path.name.endswith(ending)
+    )
+    return {
+        path: path.name.removesuffix(ending) + (f" ({state})" if state != "done" else "")
+        for path, state in made
+        if path.exists()
     }
 
 
@@ -79,13 +100,13 @@ def _training(folder: Path, jobs: list[Job]) -> str | None:
     return inline(output.read_bytes(), "image/png")
 
 
-def _scores(folder: Path) -> list[dict]:
-    """Return a row per method whose rollout is measured: the means of its windows, as text."""
+def _scores(tables: dict[Path, str]) -> list[dict]:
+    """Return a row per method whose rollout is measured: the means of its windows, as text; `tables`: file -> method."""
     rows = []
-    for path in sorted((folder / "metrics").glob("*_windows.csv")):
+    for path, method in tables.items():
         table = pd.read_csv(path)
         columns = [column for column in SCORES if column in table]
-        row = {"method": path.stem.removesuffix("_windows")}
+        row = {"method": method}
         row |= {SCORES[c]: digits(float(table[c].max() if c == "members_lost" else table[c].mean())) for c in columns}
         rows.append(row)
     return rows

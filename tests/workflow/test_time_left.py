@@ -142,19 +142,35 @@ def test_a_page_shows_jobs_curves_scores_and_figures_of_a_run_that_is_not_finish
         pd.DataFrame({"step": [10, 20], "loss": [1.0, 0.5], "validation": [1.1, 0.6]}).to_csv(path, index=False)
     (folder / "flow/metrics").mkdir()
     windows = {"window_spectrum_error": [0.1, 0.3], "kinetic_energy": [1.0, 1.0], "members_lost": [0, 3]}
-    pd.DataFrame(windows).to_csv(folder / "flow/metrics/pointwise_windows.csv", index=False)
+    for method in ("pointwise", "sns", "dropped"):
+        pd.DataFrame(windows).to_csv(folder / f"flow/metrics/{method}_windows.csv", index=False)
     (folder / "flow/figures").mkdir()
-    (folder / "flow/figures/fields.png").write_bytes(b"picture")
+    for name in ("fields", "levels", "dropped"):
+        (folder / f"flow/figures/{name}.png").write_bytes(b"picture")
 
     def training(name: str, state: str) -> Job:
         arguments = {"name": name, "spec": {"training": {"steps": 40}}}
         return Job("train_model", arguments, "", None, [folder / f"flow/models/{name}.safetensors"], [], state, "10/40")
 
     config = {"run": "mine", "use": {"systems": ["flow"]}}
+
+    def making(stage: str, *names: str, state: str) -> Job:
+        return Job(stage, {}, "", None, [folder / "flow" / name for name in names], [], state)
+
     run = [training("sns", "running"), training("done", "done"), training("later", "missing")]
+    run += [
+        making("compute_metrics", "metrics/pointwise.nc", "metrics/pointwise_windows.csv", state="done"),
+        making("compute_metrics", "metrics/sns.nc", "metrics/sns_windows.csv", state="stale"),
+        making("plot_fields", "figures/fields.png", state="done"),
+        making("plot_levels", "figures/levels.png", state="stale"),
+        making("plot_zonal", "figures/zonal.png", state="missing"),
+    ]
     text = write_page(folder, config, run, "1 running, 1 done", "about 3 h left").read_text()
     assert "about 3 h left" in text and "<td>0.2</td>" in text and "<td>3</td>" in text
-    assert text.count("data:image/png;base64,") == 2 and "sns.safetensors</code>: 10/40" in text
+    assert text.count("data:image/png;base64,") == 3 and "sns.safetensors</code>: 10/40" in text
+    assert "<td>pointwise</td>" in text and "<figcaption>fields</figcaption>" in text
+    assert "<td>sns (stale)</td>" in text and "<figcaption>levels (stale)</figcaption>" in text
+    assert "dropped" not in text, "results of another configuration"
     assert history_of(folder / "flow/models/sns.safetensors").parent.name == "abc"
     assert history_of(folder / "flow/models/later.safetensors") is None
 
