@@ -171,6 +171,9 @@ def test_a_page_shows_jobs_curves_scores_and_figures_of_a_run_that_is_not_finish
     assert "<td>pointwise</td>" in text and "<figcaption>fields</figcaption>" in text
     assert "<td>sns (stale)</td>" in text and "<figcaption>levels (stale)</figcaption>" in text
     assert "dropped" not in text, "results of another configuration"
+    assert "A run that is not finished" in text
+    finished = write_page(folder, config, run[1:2], "1 done", "nothing is left").read_text()
+    assert "A finished run" in finished and "not finished" not in finished
     assert history_of(folder / "flow/models/sns.safetensors").parent.name == "abc"
     assert history_of(folder / "flow/models/later.safetensors") is None
 
