@@ -188,13 +188,16 @@ def print_ways_out(jobs: list[Job]) -> None:
     """Print the calls that make again what `verify` found missing or wrong.
 
     The calls name files, because Snakemake leaves two kinds of them alone unless it is asked: a missing file whose
-    results are there, and, without .snakemake, a file that is there and wrong.
+    results are there, and, without .snakemake, a file that is there and wrong. Without the options of this call they
+    would ask for another configuration.
     """
     if missing := to_make(jobs):
         print(f"make what is missing: snakemake --cores all -- {' '.join(map(str, missing))}; then verify again")
     wrong = [str(job.outputs[0]) for job in jobs if job.state in ("damaged", "stale", "unrecorded")]
     if wrong:
         print(f"make them again: snakemake --cores all --forcerun {' '.join(wrong)}")
+    if missing or wrong:
+        print("with the -s, --configfile and --config of this call, if it has any")
 
 
 def main() -> int:

@@ -140,6 +140,7 @@ def test_verify_names_the_call_that_makes_a_deleted_folder_again_and_calls_nothi
     manifest = f"{SYSTEM}/shards/manifest.json"
     assert verified.returncode != 0 and f"missing     {manifest}" in verified.stdout
     assert f"make what is missing: snakemake --cores all -- {manifest}; then verify again" in verified.stdout
+    assert "with the -s, --configfile and --config of this call, if it has any" in verified.stdout
     assert "stale" not in verified.stdout and "--forcerun" not in verified.stdout
     assert snakemake(root, run, manifest).returncode == 0
     repeated = snakemake(root, run, "verify")
