@@ -330,7 +330,9 @@ def tabulate_prices(table: pd.DataFrame, methods: list[dict]) -> dict:
     labels = {method["name"]: method["label"] for method in methods}
     order = [name for name in labels if name in set(table["contender"])]
     order += sorted((name for name in table["contender"].unique() if name not in labels), key=int)
-    rows = [_price(name, table[table["contender"] == name], labels.get(name), kinds, factor) for name in order]
+    of_solver = table[table["points"] != ""]
+    grids = dict(zip(of_solver["contender"], of_solver["points"], strict=True)) | {"solver": "the solver"}
+    rows = [_price(name, table[table["contender"] == name], labels.get(name), kinds, factor, grids) for name in order]
     titles = [
         SCORES[score][0] + (f", after {count_of(lead, 'step')}" if score == "crps" else "") for score, lead in kinds
     ]
@@ -345,15 +347,22 @@ def tabulate_prices(table: pd.DataFrame, methods: list[dict]) -> dict:
     }
 
 
-def _price(name: str, table: pd.DataFrame, label: str | None, kinds: list[tuple], factor: float) -> dict:
-    """Return the row of a contender; `kinds`: (score, lead) of the columns; `factor`: of the units of time shown."""
+def _price(
+    name: str, table: pd.DataFrame, label: str | None, kinds: list[tuple], factor: float, grids: dict[str, str]
+) -> dict:
+    """Return the row of a contender.
+
+    `kinds`: (score, lead) of the columns; `factor`: of the units of time shown; `grids`: contender -> its grid in words.
+    """
     first = table.iloc[0]
     cells = {(row["score"], row["lead"] if row["score"] == "crps" else None): row for row in table.to_dict("records")}
+    for cell in cells.values():
+        cell["beaten_by"] = grids.get(cell["beaten_by"], "")
     costs = {key: first[key] / factor for key in ("seconds", "seconds_low", "seconds_high", "calls", "joules")}
     costs |= {key: first[key] for key in ("memory_mb", "preparation", "speed_up_configured", "kind")}
     return {
         "name": name,
-        "label": label or f"Solver on {name}², step {first['dt'] * factor:.3g}",
+        "label": label or f"Solver on {first['points']}, step {first['dt'] * factor:.3g}",
         **costs,
         "break_even_configured": first["break_even_configured"] * factor,
         "cells": [cells.get((score, lead if score == "crps" else None)) for score, lead in kinds],

@@ -96,13 +96,11 @@ def _solvers(axis, solvers: pd.DataFrame) -> None:
         marker = {"marker": "s" if configured else "o", "markersize": 6 if configured else 4}
         axis.plot(row["seconds"], row["error"], color=INK, zorder=3, **marker)
         if not configured:
-            note_at(
-                axis, f"{row['grid']:g}²", (row["seconds"], row["error"]), (-5, -5), ha="right", va="top", **GRID_NOTE
-            )
+            note_at(axis, row["points"], (row["seconds"], row["error"]), (-5, -5), ha="right", va="top", **GRID_NOTE)
     for _, row in solvers[~np.isfinite(solvers["error"])].iterrows():
         axis.plot([row["seconds"]] * 2, [0, 0.03], color=INK, linewidth=1, transform=axis.get_xaxis_transform())
         place = ((row["seconds"], 0.03), (0, 1), ("data", "axes fraction"))
-        note_at(axis, f"{row['grid']:g}²", *place, ha="center", va="bottom", **GRID_NOTE)
+        note_at(axis, row["points"], *place, ha="center", va="bottom", **GRID_NOTE)
 
 
 def _method(axis, row: pd.Series, style: dict) -> None:

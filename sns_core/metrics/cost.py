@@ -19,6 +19,7 @@ import pandas as pd
 import xarray as xr
 
 from sns_core.files import FileTree, missing, read_json, whole_file
+from sns_core.grids import grid_text, with_longer_side
 from sns_core.metrics.bootstrap import distance_interval, interval, pooled
 from sns_core.metrics.distances import log_ratio
 from sns_core.metrics.floor_table import bands_of, read_floors
@@ -27,9 +28,9 @@ from sns_core.metrics.scorecard import forecast_scores, read_scorecard, solver_m
 SOLVER = "solver"  # name of the method that is the solver as configured
 EVEN = 0.05  # a speed-up this near to 1 is neither a gain nor a loss
 COLUMNS = (
-    "system", "contender", "kind", "grid", "dt", "members", "seconds", "seconds_low", "seconds_high", "calls", "memory_mb", "joules",
-    "score", "lead", "error", "error_low", "error_high", "floor", "members_lost", "solver_seconds", "at_most", "speed_up", "beaten_by",
-    "verdict", "speed_up_configured", "preparation", "break_even", "break_even_configured", "time_units", "machine",
+    "system", "contender", "kind", "grid", "points", "dt", "members", "seconds", "seconds_low", "seconds_high", "calls", "memory_mb",
+    "joules", "score", "lead", "error", "error_low", "error_high", "floor", "members_lost", "solver_seconds", "at_most", "speed_up",
+    "beaten_by", "verdict", "speed_up_configured", "preparation", "break_even", "break_even_configured", "time_units", "machine",
 )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def read_cost(path: Path) -> pd.DataFrame:
     """Return the table of `tabulate_cost`, with empty text where there is none. Raises UserError where it is missing."""
     if not Path(path).exists():
         raise missing(Path(path))
-    text = ("contender", "kind", "beaten_by", "verdict", "score", "time_units", "machine")
+    text = ("contender", "kind", "points", "beaten_by", "verdict", "score", "time_units", "machine")
     table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
     return table.assign(**{name: table[name].fillna("") for name in text})
 
@@ -72,7 +73,7 @@ def break_even(preparation: float, seconds: float, instead_of: float) -> float:
 
 def tabulate_cost(
     *, measured: Path, grids: Path, ensemble: Path, scorecard: Path, reference: Path, floors: Path, data: list[Path],
-    notes: FileTree, models: dict, system: str, shells: list, output: Path,
+    notes: FileTree, models: dict, system: str, shells: list, resolution: list, output: Path,
 ) -> None:  # fmt: skip
     """Write the table of cost and accuracy, one row per contender and score.
 
@@ -91,6 +92,7 @@ def tabulate_cost(
     `models`: method -> names of its models; the rows follow the order of its methods.
     `system`: the name of the system.
     `shells`: first and last shell of the spectrum error.
+    `resolution`: points (y, x) of the solver's own grid.
     """
     timed, solver_ensemble = read_json(measured), xr.open_dataset(reference).load()
     step, card = timed["step"], read_scorecard(scorecard)
@@ -114,9 +116,18 @@ def tabulate_cost(
     table["floor"] = table["contender"].map(ends).where(table["score"] == "spectrum_error", 0.0)
     solvers = (table["kind"] == "grid") | (table["contender"] == SOLVER)
     table.loc[table["contender"] == SOLVER, "grid"] = solver_grid
+    table["points"] = [_points_in_words(resolution, side) for side in table["grid"]]
     _compare(table, solvers)
     with whole_file(output) as temporary:
         table.reindex(columns=list(COLUMNS)).to_csv(temporary, index=False)
+
+
+def _points_in_words(resolution: list, side: float) -> str:
+    """Return the points of a grid of the shape of `resolution` whose longer side has `side` points; empty without a side."""
+    if math.isnan(side):
+        return ""
+    grid = with_longer_side(resolution, int(side))
+    return f"{grid}²" if isinstance(grid, int) else grid_text(grid)
 
 
 def _attributes(path: Path) -> dict:

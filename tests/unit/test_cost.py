@@ -18,7 +18,7 @@ from sns_core.evaluation import timing as cost
 from sns_core.evaluation.coarse_solver import SolverOnGrid, longest_step, regridded, rollout_grids
 from sns_core.evaluation.timing import EnergyMeter, in_subprocess, measure_cost, timed
 from sns_core.files import read_json, write_json
-from sns_core.metrics.cost import _compare, break_even, frontier, read_cost, seconds_at, tabulate_cost
+from sns_core.metrics.cost import _compare, _points_in_words, break_even, frontier, read_cost, seconds_at, tabulate_cost
 from sns_core.metrics.floor_table import COLUMNS
 from sns_core.rollout.ensemble import rollout_ensemble
 from sns_core.systems import InstabilityError, KolmogorovFlow, TwoLayerQG
@@ -317,7 +317,7 @@ def table(tmp_path) -> pd.DataFrame:
         data=[tmp_path / "train.nc", tmp_path / "validation.nc"],
         notes={name: tmp_path / f"{name}.json" for name in ("surrogate", "denoiser")},
         models={"solver": [], "fast": ["surrogate"], "slow": ["surrogate", "denoiser"], "lost": ["surrogate"]},
-        system="kolmogorov", shells=list(SHELLS), output=tmp_path / "cost.csv",
+        system="kolmogorov", shells=list(SHELLS), resolution=[16, 32], output=tmp_path / "cost.csv",
     )  # fmt: skip
     return read_cost(tmp_path / "cost.csv")
 
@@ -327,6 +327,14 @@ def entry(table, contender, score, lead=None):
     rows = rows if lead is None else rows[rows["lead"] == lead]
     assert len(rows) == 1
     return rows.iloc[0]
+
+
+def test_a_grid_is_named_by_the_points_along_both_of_its_sides(table):
+    points = table.drop_duplicates("contender").set_index("contender")["points"]
+    assert points[["solver", "16", "32", "64"]].tolist() == ["16 x 32", "8 x 16", "16 x 32", "32 x 64"]
+    assert points["fast"] == ""
+    shapes = ([64, 64], [1, 128], [48, 32])
+    assert [_points_in_words(shape, 96) for shape in shapes] == ["96²", "96 points", "96 x 64"]
 
 
 def test_methods_stand_in_the_order_of_the_configuration(table):

@@ -27,7 +27,7 @@ from sns_core.data.frames import FORMAT as FRAMES
 from sns_core.errors import UserError
 from sns_core.figures.ablation import _scores, best, early_frames, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
-from sns_core.figures.cost import plot_cost
+from sns_core.figures.cost import _solvers, plot_cost
 from sns_core.figures.distributions import density, plot_distributions
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
@@ -51,11 +51,12 @@ from sns_core.figures.style import (
 )
 from sns_core.figures.temporal import plot_temporal
 from sns_core.figures.zonal import plot_zonal
+from sns_core.metrics.cost import read_cost
 from sns_core.metrics.distances import CENTRES
 from sns_core.metrics.floor_table import COLUMNS
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import record_provenance
-from sns_core.report import headline, judge, price_words, scorecard, write_report
+from sns_core.report import headline, judge, price_words, scorecard, tabulate_prices, write_report
 from sns_core.wording import digits, interval, short
 
 CAPTIONS = Path(__file__).parents[2] / "workflow" / "report"
@@ -316,7 +317,8 @@ class Synthetic:
                 error = math.nan if name == "512" or (name, score) == ("generation", "crps") else 0.01 * (8 - index)
                 rows.append({
                     "system": "kolmogorov", "contender": name, "kind": "grid" if grid else "method", "members": self.members,
-                    "grid": int(name) if grid else 64 if name == "solver" else "", "dt": 0.025 if grid else "",
+                    "grid": int(name) if grid else 64 if name == "solver" else "",
+                    "points": f"{name}²" if grid else "64²" if name == "solver" else "", "dt": 0.025 if grid else "",
                     "seconds": 0.1 * (1 + index), "seconds_low": 0.09 * (1 + index), "seconds_high": 0.2 * (1 + index),
                     "calls": 20.0, "memory_mb": 300.0, "joules": 1.5 if name == "coloured" else "", "score": score, "lead": lead,
                     "error": error, "error_low": 0.9 * error, "error_high": 1.2 * error,
@@ -783,6 +785,21 @@ def test_report_shows_the_numbers(report):
         and "Solver on 64², step 0.025" in text
     )
     assert "d" * 64 in text and "1 min 00 s" in text
+
+
+def test_figure_and_report_name_the_solver_s_grids_as_the_table_of_cost_does(source):
+    """A rectangle and a row of points are no squares."""
+    words = {"32": "16 x 32", "64": "64 points"}
+    table = read_cost(source.cost)
+    table["points"] = [
+        words.get(name, points) for name, points in zip(table["contender"], table["points"], strict=True)
+    ]
+    axis = Figure().add_subplot()
+    _solvers(axis, table[(table["kind"] == "grid") & (table["score"] == "spectrum_error")])
+    assert [text.get_text() for text in axis.texts] == ["16 x 32", "64 points", "512²"]
+    rows = tabulate_prices(table, METHODS)["rows"]
+    assert [row["label"] for row in rows[-3:]] == [f"Solver on {w}, step 0.025" for w in (*words.values(), "512²")]
+    assert {cell["beaten_by"] for row in rows for cell in row["cells"] if cell} == {"", "16 x 32"}
 
 
 def test_the_floor_of_a_scorecard_is_that_of_the_longest_runs_that_have_one():

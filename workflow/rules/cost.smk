@@ -99,6 +99,9 @@ rule tabulate_cost:
             notes=get_notes,
             models=get_models_of_methods,
             shells=config_slice("metrics", "shells"),
+            resolution=lambda wildcards: list(
+                grid_shape(RESOLVED[wildcards.system]["system"]["parameters"]["resolution"])
+            ),
         ),
     shell:
         command("tabulate_cost")
