@@ -1,5 +1,6 @@
 """Figure 7: the noise levels that a denoiser estimates, in use, along a drifting rollout, and against true levels."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from sns_core.figures.style import (
     method_styles,
     page,
     panel_letter,
-    plain_minor,
     ratio_ticks,
     readable,
 )
@@ -84,10 +84,25 @@ def _level_axis(axis, highest: float, which: str = "x") -> None:
     set_limits(-0.5 if which == "x" else -0.15, highest * 1.12 + 0.6)
 
 
+def _headroom(axis, share: float) -> None:
+    """Raise the upper end of y until this share of the height lies above what is drawn, for a legend and notes."""
+    scale = axis.yaxis.get_transform()
+    low, high = scale.transform(np.array(axis.get_ylim()))
+    axis.set_ylim(top=float(scale.inverted().transform(low + (high - low) / (1 - share))))
+
+
+def _share_axis(axis, least: float, largest: float) -> None:
+    """Make y a logarithmic axis of shares: a decade at least, so that a power of ten is on it, and no tick above 1."""
+    low, high = min(0.7 * least, 0.1 * largest), 1.1 * largest
+    axis.set(yscale="log", ylim=(low, high))
+    axis.set_yticks(10.0 ** np.arange(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1))
+    axis.yaxis.set_minor_locator(NullLocator())
+
+
 def _histogram(axis, result, levels) -> None:
     """Draw how often each level was estimated, over the steps of all members until they were lost."""
     panel_letter(axis, "a", "Levels in use")
-    values, highest = estimated_levels(living(result, "levels")), 0
+    values, highest, shares = estimated_levels(living(result, "levels")), 0, []
     if not np.isfinite(values).any():
         return empty_panel(axis, "every member\nlost at once")
     for index, colour, label in FRAMES:
@@ -98,11 +113,12 @@ def _histogram(axis, result, levels) -> None:
             highest = max(highest, len(counts) - 1)
             edges = np.arange(len(counts) + 1) - 0.5
             axis.stairs(counts / len(frame), edges, color=colour, label=label, linewidth=1.4, fill=False)
-    axis.set_yscale("log")
+            shares += (counts[counts > 0] / len(frame)).tolist()
+    _share_axis(axis, min(shares), max(shares))
+    _headroom(axis, 0.26)
     _level_axis(axis, highest)
     axis.set(xlabel=f"estimated level (of S = {int(levels)})", ylabel="share of estimates")
     axis.legend(loc="upper right")
-    plain_minor(axis)
 
 
 def _series(axis, result) -> None:
@@ -150,6 +166,7 @@ def _along_surrogate(axis, diagnosis, surrogate, label: str) -> None:
         axis.plot([steps[shown][i].mean() for i in inside], [mean[i].mean() for i in inside], color=colour, label=name)
         highest = max(highest, float(high.max()))
     _level_axis(axis, highest, "y")
+    _headroom(axis, 0.36)  # the legend, and the note of the alarm below it
     axis.set_ylabel("estimated level")
     axis.tick_params(labelbottom=False)
     axis.legend(loc="upper left")
@@ -231,4 +248,4 @@ def _clean_pairs(axis, diagnosis) -> None:
     _level_axis(axis, highest)
     axis.set(ylim=(0, 1.02), xlabel="estimated level", ylabel="share at or below")
     panel_letter(axis, "f", "Level of clean pairs")
-    axis.legend(loc="lower right", fontsize=7)
+    axis.legend(loc="best", fontsize=7)

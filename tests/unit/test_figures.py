@@ -21,6 +21,7 @@ import xarray as xr
 from docutils.core import publish_doctree
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.path import Path as Curve
 from PIL import Image
 
 from sns_core.data.frames import FORMAT as FRAMES
@@ -32,7 +33,7 @@ from sns_core.figures.distributions import density, plot_distributions
 from sns_core.figures.error import plot_error
 from sns_core.figures.fields import frame_at, plot_fields
 from sns_core.figures.inputs import in_shown_units, living, lost_note, read, thirds
-from sns_core.figures.levels import _energy, plot_levels
+from sns_core.figures.levels import _alarm, _along_surrogate, _clean_pairs, _energy, _histogram, plot_levels
 from sns_core.figures.phase_space import plot_phase_space
 from sns_core.figures.scorecard import plot_scorecard
 from sns_core.figures.spectra import plot_spectra
@@ -471,6 +472,39 @@ def test_the_energy_of_a_layer_with_small_units_is_drawn(tmp_path):
         _energy(axis, surrogate, solver, method_styles(LABELS)["pointwise"])
         drawn.append(axis.lines[-1].get_ydata())
     np.testing.assert_allclose(*drawn)
+
+
+@pytest.mark.parametrize("levels", [(0, 16), (16, 16), (97, 10), (3, 3)])
+def test_legends_and_notes_of_levels_cover_nothing_that_is_drawn(levels):
+    """All estimates of a frame are one level, so that each peak reaches up to 1, and each line stays at its height."""
+    member, step = np.arange(4), np.arange(1, 101)
+    both = np.broadcast_to(levels, (4, 100, 2))
+    result = xr.Dataset(
+        {"levels": (("member", "step", "frame"), both), "lost_step": ("member", [-1] * 4)},
+        {"member": member, "step": step, "block": step[9::10]},
+    )
+    pairs = (("pair", "frame"), both[0])
+    diagnosis = xr.Dataset(
+        {"rollout_level": (("rollout_step", "member", "frame"), both.swapaxes(0, 1)), "rollout_step": step}
+        | {"level_of_true_pair": pairs, "level_of_surrogate": pairs}
+    )
+    figure = Figure((11.4, 2.8), layout="constrained")
+    used, along, clean = figure.subplots(1, 3)
+    _histogram(used, result, 100)
+    _along_surrogate(along, diagnosis, result, "S")
+    _alarm(along, np.array([5, -1, -1, -1]), line=3, sign="amplitude ")
+    _clean_pairs(clean, diagnosis)
+    figure.draw_without_rendering()
+    assert len(used.get_yticks()) and max(used.get_yticks()) <= 1
+    curves = {used: [patch.get_data()[:2] for patch in used.patches]}
+    curves[used] = [(np.repeat(edges, 2)[1:-1], np.repeat(values, 2)) for values, edges in curves[used]]
+    curves |= {axis: [line.get_data() for line in axis.lines if len(line.get_xdata()) > 1] for axis in (along, clean)}
+    for axis, drawn in curves.items():
+        for words in (axis.get_legend(), *axis.texts):
+            box = words.get_window_extent()
+            for x, y in drawn:
+                path = Curve(axis.transData.transform(np.stack([x, np.maximum(y, axis.get_ylim()[0])], -1)))
+                assert not path.intersects_bbox(box, filled=False), (axis.get_title(loc="left"), words)
 
 
 @pytest.mark.slow
