@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from sns_core.data.frames import field_of, open_frames
 from sns_core.errors import UserError
@@ -24,10 +25,11 @@ from sns_core.files import hold, read_json, read_tensors, record_path, sha256, w
 from sns_core.grids import grid_text
 from sns_core.metrics.scorecard import SCORES
 from sns_core.record import GALLERY, RUN, RUN_FORMAT, check_current, records_below
-from sns_core.wording import digits, interval
+from sns_core.wording import count_of, digits, interval
 
 FORMAT = "sns-given-1"
-TIME_UNITS = {"1": "time units"}  # units -> words
+TIME_UNITS = {"1": "time units", "d": "days"}  # units -> words
+DAY = 86400.0  # seconds
 TABLES = ("metrics.csv", "windows.csv", "scorecard.csv", "cost.csv")
 # Results of each system that the folder keeps, by kind. The rollout of the solver is the largest: it is left out first.
 KINDS = {
@@ -254,7 +256,12 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
     ]
     for system, described in record["systems"].items():
         manifest = read_json(folder / system / "shards/manifest.json")
-        lines += [f"## {system}", "", _origin(configuration["systems"][system], manifest), ""]
+        lines += [
+            f"## {system}",
+            "",
+            _origin(configuration["systems"][system], manifest, _time_units(folder / system)),
+            "",
+        ]
         hours = pd.DataFrame(described["wall_seconds"])
         lines += ["| stage | of | hours |", "|---|---|---|"]
         lines += [f"| {row.stage} | {row.item} | {row.seconds / 3600:.2f} |" for row in hours.itertuples()]
@@ -266,14 +273,27 @@ def _page(configuration: dict, record: dict, folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _origin(settings: dict, manifest: dict) -> str:
+def _time_units(folder: Path) -> str:
+    """Return the units of time of a system's results."""
+    with xr.open_dataset(folder / "metrics/reference.nc") as reference:
+        return reference["lag"].attrs.get("units", "1")
+
+
+def _time_in_words(time: float, units: str) -> str:
+    """Return a time with its units; one of more than some hours in days."""
+    if units == "s" and time >= 0.1 * DAY:
+        return count_of(time / DAY, "day")
+    return f"{time:g} {TIME_UNITS.get(units, units)}"
+
+
+def _origin(settings: dict, manifest: dict, units: str) -> str:
     """Return one line about the data of a system: its solver or its files, and its frames.
 
-    `settings`: of the system in the configuration, where a system whose data come from files has no solver.
+    `settings`: of the system in the configuration, where a system whose data come from files has no solver. `units`: of
+    time.
     """
     emulator = manifest["emulator"]
-    units = manifest["system"]["parameters"].get("time_units", "1")  # of files; a solver's parameters do not name them
-    frames = f"frames of {grid_text(emulator['resolution'])} every {emulator['step']:g} {TIME_UNITS.get(units, units)}."
+    frames = f"frames of {grid_text(emulator['resolution'])} every {_time_in_words(emulator['step'], units)}."
     if "solver" not in settings:
         return f"Data from files, with {frames}"
     solver, data = settings["solver"], settings["data"]
@@ -281,7 +301,7 @@ def _origin(settings: dict, manifest: dict) -> str:
     splits = ", ".join(f"{name} {s['members']} x {s['frames']}" for name, s in data["splits"].items())
     return (
         f"{solver['class']} on {grid_text(solver['resolution'])} ({parameters}), with {frames} "
-        f"Members x frames: {splits}, after a spin-up of {data['spin_up']:g}."
+        f"Members x frames: {splits}, after a spin-up of {_time_in_words(data['spin_up'], units)}."
     )
 
 

@@ -106,13 +106,23 @@ def test_a_collected_run_is_small_and_vouches_for_its_files(gallery, finished):
         "KolmogorovFlow on 32 x 32" in page
         and "| Spectrum error (decades) |" in page
         and "figures/scorecard.png" in page
+        and "every 0.1 time units" in page
+        and "after a spin-up of 2 time units" in page
     )
     assert (folder / "kolmogorov/scorecard.csv").read_bytes() == (finished / SYSTEM / "scorecard.csv").read_bytes()
 
 
 def test_the_page_of_a_run_from_files_names_no_solver():
-    manifest = {"emulator": {"resolution": [16, 32], "step": 0.2}, "system": {"parameters": {"time_units": "s"}}}
-    assert _origin({"source": {}, "data": {}}, manifest) == "Data from files, with frames of 16 x 32 every 0.2 s."
+    manifest = {"emulator": {"resolution": [16, 32], "step": 0.2}}
+    assert _origin({"source": {}, "data": {}}, manifest, "s") == "Data from files, with frames of 16 x 32 every 0.2 s."
+
+
+def test_the_page_of_a_run_of_days_counts_days():
+    solver = {"class": "TwoLayerQG", "resolution": 64, "dt": 3600.0}
+    settings = {"solver": solver, "data": {"spin_up": 1.09e8, "splits": {"train": {"members": 4, "frames": 9}}}}
+    manifest = {"emulator": {"resolution": 32, "step": 432000.0}}
+    words = _origin(settings, manifest, "s")
+    assert "frames of 32 x 32 every 5 days." in words and "after a spin-up of 1261.57 days." in words
 
 
 def test_a_limit_on_the_size_leaves_out_the_solvers_rollout_and_a_later_run_makes_it(root, finished, gallery_copy):
