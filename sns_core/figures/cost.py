@@ -14,6 +14,7 @@ from sns_core.figures.style import (
     literal,
     method_styles,
     note_at,
+    outer_legend,
     page,
     panel_letter,
     plain_minor,
@@ -62,7 +63,7 @@ def _legend(figure, axis, styles: dict, machine: str) -> None:
     solver = {"color": INK, "markersize": 4, "label": "Solver as configured, and on its grids"}
     handles += axis.plot([], [], "-s", **solver)
     title = {"title": machine, "title_fontsize": 7}
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5), **title)
+    outer_legend(figure, handles, "outside lower center", 5, **title)
 
 
 def _marker(style: dict) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sns_core.figures.inputs import layer_names, layer_suffix, living, lost_note, read, read_each
-from sns_core.figures.style import DOTTED, method_styles, page, panel_letter, plain_minor
+from sns_core.figures.style import DOTTED, method_styles, outer_legend, page, panel_letter, plain_minor
 from sns_core.files import FileTree
 from sns_core.metrics.zonal import NO_VELOCITY
 
@@ -28,8 +28,8 @@ def plot_distributions(*, metrics: FileTree, reference: Path, labels: dict, dpi:
             for letter, axis, (name, title) in zip("abc", axes[layer], quantities.items(), strict=False):
                 _densities(axis, solver, results, styles, name, layer)
                 panel_letter(axis, letter, f"Density of the {title}{layer_suffix(layers, layer)}")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), columnspacing=1.6)
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        outer_legend(figure, handles, "outside lower center", 4, columnspacing=1.6)
 
 
 def density(counts: np.ndarray, bins: np.ndarray) -> np.ndarray:

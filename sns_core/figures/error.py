@@ -18,6 +18,7 @@ from sns_core.figures.style import (
     plain_minor,
     readable,
     time_label,
+    wrapped,
 )
 from sns_core.files import FileTree
 from sns_core.metrics.lost import is_alive, is_lost
@@ -89,7 +90,8 @@ def _members(axis, error, result, style: dict, size: float, limits) -> None:
         axis.plot(times, np.full(len(times), 0.97), "v", color=colour, markersize=5, **edge)
     clip(axis, low, high)
     note = lost_note(result)
-    axis.set_title(style["label"] + (f", {note} (▾)" if note else ""), color=readable(colour))
+    title = style["label"] + (f", {note} (▾)" if note else "")
+    axis.set_title(wrapped(title, 46), color=readable(colour))
     if error.sizes["time"] and float(error.max()) > high:
         corner(axis, f"cut at {high:g}", "upper left")
 

@@ -25,7 +25,8 @@ FORECASTS = ("crps", "spread_skill")
 KINDS = {0.0: "log", 1.0: "ratio", None: "linear"}  # score of a perfect method -> kind of axis
 COUNTS = ("level_previous", "level_next", "calls_per_step")  # scores that run from 0 to hundreds
 COLUMNS = 4
-TITLE_WIDTH = 32  # characters of a title that fit over a panel
+WIDTH = 11.4  # of the page, in inches
+TITLE_WIDTH = 32  # characters of a title over a panel, at most
 NARROW, WIDE = 1.25, 10.0  # an axis of ratios spans at least and at most this factor to both sides of 1
 DECADES = 4  # a logarithmic axis spans so many at most
 
@@ -40,23 +41,29 @@ def plot_scorecard(*, table: Path, labels: dict, dpi: int, output: Path) -> None
     panels = [score for score in SCORES if score not in FORECASTS and (scores["score"] == score).any()]
     layers = [layer for layer in dict.fromkeys(scores["layer"]) if layer]
     rows, tall = -(-len(panels) // COLUMNS), 0.75 + 0.17 * len(labels) * max(1, 0.6 * len(layers))
-    with page(output, dpi, 11.4, rows * tall + 3.4, layout="constrained") as figure:
+    with page(output, dpi, WIDTH, rows * tall + 3.4, layout="constrained") as figure:
         upper, lower = figure.subfigures(2, 1, height_ratios=(rows * tall, 3.4))
         axes = upper.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
         for axis, score in itertools.zip_longest(axes, panels):
             if score is None:
                 axis.set_axis_off()
             else:
+                axis.set_title(wrapped(SCORES[score][0], _title_width(labels)), fontsize=8.5)
                 _panel(axis, scores[scores["score"] == score], score, styles)
         _forecasts(lower, scores, styles, layers)
 
 
+def _title_width(labels: dict) -> int:
+    """Return how many characters of a title fit over a panel: long labels of methods leave narrow panels."""
+    panel = (WIDTH - 0.058 * max(map(len, labels.values()))) / COLUMNS - 0.22
+    return min(TITLE_WIDTH, int(panel / 0.073))
+
+
 def _panel(axis, table: pd.DataFrame, score: str, styles: dict) -> None:
     """Draw one score: per method and layer, the floor in grey and a marker with its interval over it."""
-    title, _, ideal = SCORES[score]
+    ideal = SCORES[score][2]
     kind = "log" if score == "seconds_per_step" else "counts" if score in COUNTS else KINDS[ideal]
     kind = "signed" if score in SIGNED else kind
-    axis.set_title(wrapped(title, TITLE_WIDTH), fontsize=8.5)
     axes = {"ratio": _ratios, "linear": _linear, "counts": _counts, "log": _decades, "signed": _signed}
     scale = axes[kind](axis, table)
     layers, methods = list(dict.fromkeys(table["layer"])), list(styles)

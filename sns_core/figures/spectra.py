@@ -25,6 +25,7 @@ from sns_core.figures.style import (
     colour_bar_outline,
     empty_panel,
     method_styles,
+    outer_legend,
     page,
     panel_letter,
     plain_minor,
@@ -38,6 +39,7 @@ from sns_core.files import FileTree
 from sns_core.metrics.distances import WORST
 
 RATIO = (0.1, 10.0)
+MAPS_BESIDE = 8  # maps that have room beside each other
 CONTOURS = (0.0, 0.2, 0.5)
 OUTSIDE = "#ececea"  # behind the shells that the spectrum error leaves out
 
@@ -52,7 +54,8 @@ def plot_spectra(
     """
     solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
     table, layers = pd.read_csv(windows, dtype={"layer": str}), layer_names(solver)
-    width, upper, lower = 10.4, 2.9 * len(layers) + 0.35, 3.9
+    lines = -(-(1 + len(results)) // MAPS_BESIDE)
+    width, upper, lower = 10.4, 2.9 * len(layers) + 0.35, 3.7 * lines + 0.2
     with page(output, dpi, width, upper + lower, layout="constrained") as figure:
         top, bottom = figure.subfigures(2, 1, height_ratios=(upper, lower), hspace=0.02)
         axes = top.subplots(len(layers), 3, squeeze=False, gridspec_kw={"wspace": 0.05})
@@ -64,10 +67,11 @@ def plot_spectra(
             panel_letter(axes[layer, 1], "b", f"Ratio to the solver's{suffix}")
             _errors(axes[layer, 2], table[table["layer"] == label], styles)
             panel_letter(axes[layer, 2], "c", f"Spectrum error by window{suffix}")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        top.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), columnspacing=1.6)
+        handles, _ = axes[0, 0].get_legend_handles_labels()
+        outer_legend(top, handles, "outside lower center", 6, columnspacing=1.6)
+        columns = -(-(1 + len(results)) // lines)
         grid = bottom.subplots(
-            2, len(results) + 1, sharex=True, sharey=True, squeeze=False, gridspec_kw={"wspace": 0.02}
+            2 * lines, columns, sharex=True, sharey=True, squeeze=False, gridspec_kw={"wspace": 0.02}
         )
         _maps(bottom, grid, solver, results, styles)
         bottom.suptitle("d   Correlation C(r, τ) in space and time", weight="bold", fontsize=9.5, x=0.006, ha="left")
@@ -150,21 +154,26 @@ def _errors(axis, table, styles) -> None:
 
 
 def _maps(figure, grid, solver, results, styles) -> None:
-    """Draw the maps C(r, tau) of the solver's ensemble and of each method, early above late."""
+    """Draw the maps C(r, tau) of the solver's ensemble and of each method, early above late, in lines of equal length."""
     lag, distance = solver["map_lag"].values, solver["distance"].values
     for row, part in enumerate(("early", "late")):
+        places = grid[row::2]
         solver_map = solver["map"].mean([dimension for dimension in ("member",) if dimension in solver["map"].dims])
         maps = [("Solver ensemble", REFERENCE, solver_map.values)]
         for name, result in results.items():
             maps.append((styles[name]["label"], styles[name]["color"], result[f"map_{part}"].values))
-        for axis, (label, colour, values) in zip(grid[row], maps, strict=True):
+        for axis, (label, colour, values) in zip(places.flat, maps, strict=False):
             _map(axis, distance, lag, values)
             if row == 0:
-                width = 17 if len(maps) < 8 else 12
+                width = 17 if grid.shape[1] < MAPS_BESIDE else 14
                 axis.set_title(wrapped(label, width), color=readable(colour), fontsize=8.5)
             else:
                 axis.set_xlabel("distance r in x")
-        grid[row, 0].set_ylabel(f"{part}\n\nlag τ{unit(time_units(results), 'time units')}")
+                axis.tick_params(labelbottom=True)
+        for axis in places.flat[len(maps) :]:
+            axis.set_axis_off()
+        for axis in places[:, 0]:
+            axis.set_ylabel(f"{part}\n\nlag τ{unit(time_units(results), 'time units')}")
     drawn = [axis.collections[0] for axis in grid.flat if axis.collections]
     if drawn:
         bar = figure.colorbar(drawn[-1], ax=grid, shrink=0.7, aspect=30, pad=0.01, ticks=[-1, -0.5, 0, 0.5, 1])

@@ -289,6 +289,15 @@ def _apart(places: np.ndarray, height: float, widths: np.ndarray) -> np.ndarray:
     return heights
 
 
+def outer_legend(figure, handles: list, loc: str, most: int, **options) -> None:
+    """Put a legend outside the panels of a figure, in `most` columns or in as many as its width holds."""
+    for columns in range(min(len(handles), most), 0, -1):
+        legend = figure.legend(handles=handles, loc=loc, ncols=columns, **options)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
 def panel_letter(axis: Axes, letter: str, title: str) -> None:
     """Set the title of a panel with its letter before it."""
     axis.set_title(f"{letter}   {title}")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sns_core.errors import UserError
-from sns_core.figures.style import FAINT, INK, empty_panel, method_styles, page, wrapped
+from sns_core.figures.style import FAINT, INK, empty_panel, method_styles, outer_legend, page, wrapped
 from sns_core.files import missing
 from sns_core.metrics.scorecard import SCORES
 
@@ -54,9 +54,9 @@ def plot_sweep(*, table: Path, axes: list, labels: dict, dpi: int, output: Path)
                     empty_panel(axis, "no value")
             title = " ".join(filter(None, (system * (scores["system"].nunique() > 1), layer * (len(rows) > 1))))
             line[0].set_ylabel(title)
-        handles, words = grid[0, 0].get_legend_handles_labels()
+        handles, _ = grid[0, 0].get_legend_handles_labels()
         if settings:
-            figure.legend(handles, words, loc="outside lower center", ncols=min(4, max(1, len(words))), fontsize=7.5)
+            outer_legend(figure, handles, "outside lower center", 4, fontsize=7.5)
 
 
 def _read(table: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from sns_core.figures.style import (
     corner,
     method_styles,
     note_at,
+    outer_legend,
     page,
     panel_letter,
     time_label,
@@ -43,7 +44,7 @@ def plot_temporal(*, metrics: FileTree, reference: Path, labels: dict, dpi: int,
                 axis.set_ylabel("correlation with the frame τ before")
         legend_styles = [*styles.values(), {**DOTTED, "label": "Solver ensemble, range"}]
         handles = [Line2D([], [], **style) for style in legend_styles]
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), columnspacing=1.6)
+        outer_legend(figure, handles, "outside upper center", 5, columnspacing=1.6)
         axis = figure.add_subplot(grid[1, :])
         rates = _rates(axis, solver, results, styles)
         _thirds_marks(axis, results, step_size(solver))

@@ -26,6 +26,7 @@ from PIL import Image
 
 from sns_core.data.frames import FORMAT as FRAMES
 from sns_core.errors import UserError
+from sns_core.figures import style as shared
 from sns_core.figures.ablation import _scores, best, early_frames, plot_ablation
 from sns_core.figures.condition_error import plot_condition_error
 from sns_core.figures.cost import _solvers, plot_cost
@@ -472,6 +473,41 @@ def test_the_energy_of_a_layer_with_small_units_is_drawn(tmp_path):
         _energy(axis, surrogate, solver, method_styles(LABELS)["pointwise"])
         drawn.append(axis.lines[-1].get_ydata())
     np.testing.assert_allclose(*drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cost", "distributions", "error", "scorecard", "spectra", "temporal"])
+def test_twelve_methods_with_long_labels_have_titles_and_legends_on_the_page(source, tmp_path, monkeypatch, name):
+    extra = {f"more_{index}": f"Thermalizer number {index} around the pointwise surrogate" for index in range(8)}
+    labels = LABELS | {"published": "SNS as published, with a thousand noise levels"} | extra
+    tables = {}
+    for table, column in (("scorecard", "method"), ("cost", "contender"), ("windows", "method")):
+        rows = pd.read_csv(getattr(source, table), dtype={column: str})
+        copies = [rows[rows[column] == "coloured"].assign(**{column: method}) for method in extra]
+        tables[table] = tmp_path / f"{table}.csv"
+        pd.concat([rows, *copies]).to_csv(tables[table], index=False)
+    results = {
+        "metrics": source.metrics | dict.fromkeys(extra, source.metrics["coloured"]),
+        "reference": source.reference,
+    }
+    plot, arguments = {
+        "cost": (plot_cost, {"table": tables["cost"]}),
+        "distributions": (plot_distributions, results),
+        "error": (plot_error, results),
+        "scorecard": (plot_scorecard, {"table": tables["scorecard"]}),
+        "spectra": (plot_spectra, {"windows": tables["windows"], "shells": [1, 4], **results}),
+        "temporal": (plot_temporal, results),
+    }[name]
+    figures, fix_layout = [], shared._fix_layout
+    monkeypatch.setattr(shared, "_fix_layout", lambda figure: (fix_layout(figure), figures.append(figure)))
+    plot(labels=labels, dpi=40, output=tmp_path / "figure.png", **arguments)
+    parts = [figures[0], *figures[0].subfigs]
+    words = [text for part in parts for legend in part.legends for text in legend.get_texts()]
+    assert len(words) >= len(labels) - 1 or name in ("error", "scorecard")
+    words += [title for axis in figures[0].axes for title in (axis.title, axis._left_title) if title.get_text()]
+    boxes = [text.get_window_extent().padded(-1) for text in words]
+    assert all(box.x0 >= 0 and box.x1 <= figures[0].bbox.width for box in boxes)
+    assert not any(first.overlaps(second) for first, second in itertools.combinations(boxes, 2))
 
 
 @pytest.mark.parametrize("levels", [(0, 16), (16, 16), (97, 10), (3, 3)])
