@@ -40,6 +40,8 @@ def read_cost(path: Path) -> pd.DataFrame:
         raise missing(Path(path))
     text = ("contender", "kind", "points", "beaten_by", "verdict", "score", "time_units", "machine")
     table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
+    if "points" not in table:  # of an earlier version
+        table["points"] = ""
     return table.assign(**{name: table[name].fillna("") for name in text})
 
 
