@@ -8,7 +8,7 @@ lower floors. tests/unit/test_house.py reads this table and holds the code to it
 
     0  errors, arguments, catalogue, gpus, stages, options, grids, progress, streams, sums, units, version, wording
     1  files, plugins, device, processes, shells, stage_help, pages
-    2  systems, record
+    2  systems, record, gallery
     3  data
     4  diffusion, metrics
     5  networks, figures
@@ -16,7 +16,7 @@ lower floors. tests/unit/test_house.py reads this table and holds the code to it
     7  methods
     8  rollout
     9  evaluation
-   10  library, report, gallery, comparison, __main__
+   10  library, report, collection, comparison, __main__
    11  export
 """
 

@@ -43,7 +43,7 @@ STAGES = {
     "write_explorer": "sns_core.figures.explorer.write",
     "write_report": "sns_core.report",
     "record_provenance": "sns_core.record",
-    "collect_run": "sns_core.gallery",
+    "collect_run": "sns_core.collection",
     "take_result": "sns_core.gallery",
     "link_result": "sns_core.gallery",
 }

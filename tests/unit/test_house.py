@@ -142,7 +142,7 @@ def test_the_package_knows_nothing_of_the_workflow(package):
     ("text", "complaint"),
     [
         ("from sns_core.rollout import segment\n", "imports sns_core.rollout.segment (floor"),
-        ("import sns_core.gallery\n", "imports sns_core.gallery (floor"),
+        ("import sns_core.collection\n", "imports sns_core.collection (floor"),
         ("def late():\n    from sns_core.training import train_model\n", "imports sns_core.training (floor"),
         ("from sns_core.files import whole_file\n", None),
         ("import torch\n", None),

@@ -17,9 +17,9 @@ from test_reruns import merged
 
 import sns_core
 from sns_core.__main__ import main
+from sns_core.collection import collect_run
 from sns_core.errors import DamagedFile
 from sns_core.files import record_path
-from sns_core.gallery import collect_run
 from sns_core.record import FORMAT
 from sns_workflow.inspect_run import judge, judge_all
 from sns_workflow.jobs import Job, expected_jobs

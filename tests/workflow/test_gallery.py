@@ -12,9 +12,10 @@ import xarray as xr
 from helpers import equal, write_rollout_of_the_solver
 from snakemake_calls import SYSTEM, planned, snakemake
 
+from sns_core.collection import _origin, collect_run
 from sns_core.errors import UserError
 from sns_core.files import read_json, read_tensors, record_path, write_json, write_tensors
-from sns_core.gallery import _origin, collect_run, take_result
+from sns_core.gallery import take_result
 from sns_workflow.configuration import ConfigurationError, resolve, reused_results, validate
 
 RUN = Path("results/gallery-smoke/kolmogorov")
