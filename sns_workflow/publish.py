@@ -215,11 +215,16 @@ def publish(
 
     Returns name -> {"bytes", "sha256"}, and the names of files that were not made for the report: of a method that is
     no longer in the configuration, or of no job at all. Raises UserError for a folder without a finished run or without
-    records, for one that is of the gallery, for a file that is not what its record says, for a report that was made from
-    other files than those that are there, and where the user's own code is not here.
+    records, for one that is of the gallery, for an output in the run's folder, for a file that is not what its record
+    says, for a report that was made from other files than those that are there, and where the user's own code is not
+    here.
     """
     if not (run / RUN).exists() and (run / "given.json").exists():
         raise UserError(f"{run}: a folder of the gallery has no records of its jobs; publish the run itself")
+    if output.resolve().is_relative_to(run.resolve()):
+        raise UserError(
+            f"{output}: lies in the run's folder, so the next package would hold this one; put it elsewhere"
+        )
     record = read_run(run)
     configuration = record["configuration"]
     records = records_below(run)

@@ -110,9 +110,9 @@ def record_of(run: Path, result: str, stage: str, inputs: list[str]) -> None:
     write_json(record_path(path), {**record, "stage": stage, "inputs": read, "outputs": {path.name: file_entry(path)}})
 
 
-def refused(run: Path, capsys) -> str:
+def refused(run: Path, capsys, *words: str) -> str:
     """Return the one line in which the publication of a run is refused."""
-    assert main([str(run), *WORDS]) == 1 and not (run.parent / "a.zip").exists()
+    assert main([str(run), *WORDS, *words]) == 1 and not list(run.parent.rglob("*.zip"))
     line = capsys.readouterr().err.strip()
     assert line.startswith("publish: ") and "\n" not in line
     return line
@@ -127,6 +127,11 @@ def test_a_file_that_is_not_what_its_record_says_is_not_published(run, capsys):
 def test_a_run_without_records_is_not_published(run, capsys):
     shutil.rmtree(run / "flow/metrics/provenance")
     assert "holds no records of its jobs" in refused(run, capsys)
+
+
+def test_a_package_in_the_folder_that_it_packs_is_refused(run, capsys):
+    line = refused(run, capsys, "--output", str(run / "flow" / "mine.zip"))
+    assert f"{run}/flow/mine.zip: lies in the run's folder" in line
 
 
 def test_files_that_were_not_made_for_the_report_are_named(run, capsys):
