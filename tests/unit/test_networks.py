@@ -514,7 +514,7 @@ def test_the_gradient_of_circular_padding_is_that_of_torch_bit_for_bit(dtype, ma
 @pytest.mark.slow
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="torch.compile finds no C++ compiler")
 def test_a_compiled_network_gives_the_same_to_rounding_for_any_number_of_members():
-    network = network_of(width=4, frames_in=3, multipliers=(1,), levels=6, head_width=8).requires_grad_(False)
+    network = network_of(width=4, frames_in=3, multipliers=(1, 1), levels=6, head_width=8).requires_grad_(False)
     plain, fast = (
         TrainedModel(network, {}, torch.device("cpu"), compile).running("float32")[0] for compile in (False, True)
     )
