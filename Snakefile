@@ -33,6 +33,7 @@ from sns_workflow.command import (
     inspection_command,
     python,
     settings,
+    write_configuration,
 )
 from sns_workflow.failures import HideCommands, print_end, stop_with_the_terminal
 from sns_workflow.fingerprint import builds_systems, fingerprint

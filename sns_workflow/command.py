@@ -13,6 +13,7 @@ may have more names of files than that.
 
 import functools
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -135,6 +136,20 @@ def inspection_command(module: str, *words: str) -> str:
     """
     call = " ".join(["{params.python}", "-m", f"sns_workflow.{module}", *words])
     return f"{call} --snakefile {{params.snakefile:q}} --configuration {{params.configuration:q}} 2>&1 | tee {{log:q}}"
+
+
+def write_configuration(folder: str, config: dict) -> str:
+    """Write a configuration into a folder, for a rule that inspects what the folder holds. Return the file's path.
+
+    The keys keep their order, which is that of methods and models in files and tables.
+    """
+    path = Path(folder, "logs", "configuration.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Another call may read the file at this moment, so it is moved into place whole.
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    unfinished.write_text(json.dumps(config))
+    unfinished.replace(path)
+    return str(path)
 
 
 def python(deployed: bool) -> str:

@@ -1,11 +1,12 @@
-"""Hold what a run's folder holds against what a configuration asks for: `snakemake verify` and `snakemake status`.
+"""Hold what the folder of a run or sweep holds against what a configuration asks for: `snakemake verify` and `status`.
 
 Snakemake's graph of jobs gives the arguments of each job. The record that a job wrote beside its result
 (sns_core.record) says which arguments, code and inputs made it. Neither the dates of files nor `.snakemake` count, so
 the answer is the same after a checkout, a copy or a clock set back.
 
     verify     reads every file and compares its checksum; exit status 1 unless everything is as the configuration asks
-    status     a table of what is done, running, stale and missing, with the progress of what runs and the time left
+    status     a table of what is done, running, stale and missing, with the progress of what runs and the time left; of a
+               sweep a line per point, and the results that are neither done nor missing
     progress   the same without the table, and a page of what is there so far
 """
 
@@ -27,6 +28,7 @@ from sns_core.arguments import COMMON
 from sns_core.files import checksum, recorded_entry, sha256
 from sns_core.record import TOUCHED_EVERY, process_start, running_path
 from sns_workflow.jobs import STATES, Job, expected_jobs, modified, read_json_or_none, read_record, upstream_of
+from sns_workflow.sweep import described_runs
 
 SILENCE = 15 * TOUCHED_EVERY  # seconds after which a job on another host that shows no sign of life is dead
 
@@ -178,10 +180,23 @@ def print_states(jobs: list[Job], shown: list[Job]) -> str:
     """Print a line per job in `shown` and the count of each state among all `jobs`; return the counts as one line."""
     for job in sorted(shown, key=lambda job: STATES.index(job.state)):
         print(f"{job.state:11} {job.outputs[0]}" + (f": {job.why}" if job.why else ""))
-    counts = Counter(job.state for job in jobs)
-    summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    summary = count_states(jobs)
     print(f"{len(jobs)} results of this configuration: {summary}", flush=True)
     return summary
+
+
+def count_states(jobs: list[Job]) -> str:
+    """Return the count of each state among jobs as one line."""
+    counts = Counter(job.state for job in jobs)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+
+
+def print_points(runs: list[dict], jobs: list[Job]) -> None:
+    """Print a line per run of a sweep: how many of its results there are, and in which states."""
+    folders = [Path(run["results"], run["run"]) for run in runs]
+    for folder in folders:
+        mine = [job for job in jobs if job.outputs[0].is_relative_to(folder)]
+        print(f"{folder.name:{max(len(each.name) for each in folders)}}  {len(mine)} results: {count_states(mine)}")
 
 
 def print_ways_out(jobs: list[Job]) -> None:
@@ -205,16 +220,19 @@ def main() -> int:
     parser.add_argument("question", choices=["verify", "status", "progress"])
     parser.add_argument("--snakefile", required=True)
     parser.add_argument("--configuration", type=Path, required=True, help="the whole configuration, as JSON in a file")
-    parser.add_argument("--targets", nargs="+", default=["all"])
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="cores for which the time left is told")
     arguments = parser.parse_args()
     question, config = arguments.question, json.loads(arguments.configuration.read_text())
-    jobs = expected_jobs(arguments.snakefile, config, arguments.targets)
+    jobs = expected_jobs(arguments.snakefile, config)
     judge_all(jobs, thorough=question == "verify")
     if question == "verify":
         check_shards(jobs)
     unfinished = [job for job in jobs if job.state != "done"]
-    summary = print_states(jobs, {"verify": unfinished, "status": jobs, "progress": []}[question])
+    shown = {"verify": unfinished, "status": jobs, "progress": []}[question]
+    if question == "status" and "sweep" in config:
+        print_points(described_runs(config), jobs)
+        shown = [job for job in unfinished if job.state != "missing"]
+    summary = print_states(jobs, shown)
     if question == "verify":
         print_ways_out(jobs)
         return int(bool(unfinished))

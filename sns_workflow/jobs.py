@@ -7,6 +7,7 @@ compares them with the run's folder, `plan` estimates what they take, and `time_
 import contextlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,15 +38,15 @@ class Job:
     why: str = ""
 
 
-def expected_jobs(snakefile: str, config: dict, targets: list[str]) -> list[Job]:
-    """Return the jobs that lead to the targets in the current folder, sorted by their first output."""
+def expected_jobs(snakefile: str, config: dict, targets: Sequence[str] = ()) -> list[Job]:
+    """Return the jobs that lead to the targets, or to the default target, in the current folder, by their first output."""
     with graph_of_jobs(snakefile, config, targets, forceall=True) as graph:
         jobs = [job_of(job) for job in graph.jobs]
     return sorted((job for job in jobs if job), key=lambda job: str(job.outputs[0]))
 
 
 @contextlib.contextmanager
-def graph_of_jobs(snakefile: str, config: dict, targets: list[str], forceall: bool = False):
+def graph_of_jobs(snakefile: str, config: dict, targets: Sequence[str] = (), forceall: bool = False):
     """Yield Snakemake's graph of jobs for a whole configuration. Nothing is locked, written or printed."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
@@ -64,8 +65,8 @@ def graph_of_jobs(snakefile: str, config: dict, targets: list[str], forceall: bo
 
 def job_of(job) -> Job | None:
     """Return a job of Snakemake's as a Job; None for one that runs no stage."""
-    stage = job.rule.name
-    if stage not in STAGES:
+    stage = stage_of(job.rule.name)
+    if stage is None:
         return None
     arguments = json.loads(job.params.settings)
     for argument in arguments_of(stage):
@@ -78,6 +79,11 @@ def job_of(job) -> Job | None:
                 arguments[argument.name] = paths[0]
     log, outputs, inputs = ([Path(str(path)) for path in files] for files in (job.log, job.output, job.input))
     return Job(stage, arguments, job.params.code, log[0] if log else None, outputs, inputs)
+
+
+def stage_of(rule: str) -> str | None:
+    """Return the stage of a rule, which may have a prefix, as the rules of a point of a sweep have; None without one."""
+    return max((name for name in STAGES if f"_{rule}".endswith(f"_{name}")), key=len, default=None)
 
 
 def upstream_of(jobs: list[Job]) -> dict[int, set[int]]:

@@ -1,4 +1,4 @@
-"""Estimate what a configuration will take, before anything runs: `snakemake plan`.
+"""Estimate what a configuration will take, that of a sweep too, before anything runs: `snakemake plan`.
 
 Snakemake's graph of jobs gives the jobs and their arguments. Hours are counted work (operation_count.py: one solver
 step of one member, each network on tensors without content) divided by the rates in rates.yaml. Bytes are those of
@@ -30,6 +30,7 @@ from sns_core.training.trainer import VALIDATION_BATCHES
 from sns_workflow import configuration
 from sns_workflow.jobs import Job, expected_jobs
 from sns_workflow.operation_count import Counter, OperationCount
+from sns_workflow.sweep import described_runs
 
 RATES = yaml.safe_load(Path(__file__).with_name("rates.yaml").read_text())
 
@@ -171,9 +172,12 @@ def estimate(job: Job, scale: Scale | None) -> Estimate:
 
 def estimate_all(config: dict, jobs: list[Job]) -> list[tuple[Job, Estimate]]:
     """Each job with its estimate. Metrics and figures also take the time to read the frames of other jobs."""
-    scales = {name: Scale(configuration.resolve(config, name)) for name in config["use"]["systems"]}
-    folder = Path(config["results"], config["run"])
-    estimates = [estimate(job, scales.get(_first_folder(job.outputs[0], folder))) for job in jobs]
+    scales = {
+        Path(run["results"], run["run"], name): Scale(configuration.resolve(run, name))
+        for run in described_runs(config)
+        for name in run["use"]["systems"]
+    }
+    estimates = [estimate(job, _scale_of(job.outputs[0], scales)) for job in jobs]
     frames = {path: e.frame_bytes for job, e in zip(jobs, estimates, strict=True) for path in job.outputs}
     for job, taken in zip(jobs, estimates, strict=True):
         if not taken.work:
@@ -181,12 +185,9 @@ def estimate_all(config: dict, jobs: list[Job]) -> list[tuple[Job, Estimate]]:
     return list(zip(jobs, estimates, strict=True))
 
 
-def _first_folder(path: Path, folder: Path) -> str | None:
-    """Return the folder below the run's folder in which a file lies, the name of its system.
-
-    None for a file elsewhere.
-    """
-    return path.relative_to(folder).parts[0] if path.is_relative_to(folder) else None
+def _scale_of(path: Path, scales: dict[Path, Scale]) -> Scale | None:
+    """Return the system, by its folder, to which a file belongs; None for a file elsewhere."""
+    return next((scales[folder] for folder in path.parents if folder in scales), None)
 
 
 def in_bytes(amount: float) -> str:
@@ -237,10 +238,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--snakefile", required=True)
     parser.add_argument("--configuration", type=Path, required=True, help="the whole configuration, as JSON in a file")
-    parser.add_argument("--targets", nargs="+", default=["all"])
     arguments = parser.parse_args()
     config = json.loads(arguments.configuration.read_text())
-    print(table(estimate_all(config, expected_jobs(arguments.snakefile, config, arguments.targets))))
+    print(table(estimate_all(config, expected_jobs(arguments.snakefile, config))))
 
 
 if __name__ == "__main__":

@@ -66,10 +66,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A grid of runs. `folder`: of the sweep; `axes`: names of the columns of its table; `points`: in the grid's order;
-    `former`: points that have left the grid, and whose files the others link to."""
+    """A grid of runs. `folder`: of the sweep; `grid`: as a configuration states it; `axes`: names of the columns of its
+    table; `points`: in the grid's order; `former`: points that have left the grid, and whose files the others link to."""
 
     folder: str
+    grid: dict
     axes: tuple[str, ...]
     points: tuple[Point, ...]
     former: tuple[Point, ...] = ()
@@ -81,12 +82,12 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
     Raises ConfigurationError, one line, for the first mistake in the grid or in a point.
     """
     base = plain(config)
-    axes = _checked_axes(base.pop("sweep", None) or SEEDS)
+    grid = _checked_grid(base.pop("sweep", None) or SEEDS)
     run, results = str(base.get("run")), str(base.get("results"))
     points: list[Point] = []
     needs: list[dict] = []  # of each point: what its files depend on
     names: set[str] = set()
-    for place, overlay in _grid(axes):
+    for place, overlay in _places(grid):
         name = _name_of(place)
         if name in names:
             raise ConfigurationError(f"sweep: two points have the name {name!r}; give their values names of your own")
@@ -107,7 +108,18 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
     points = [replace(point, linked=linked) for point, linked in zip(points, links, strict=True)]
     used = {maker for linked in links[:count] for maker in linked.values()}
     former = [point for point in points[count:] if point.folder in used]
-    return Sweep(folder, tuple(_short_names(axes)), tuple(points[:count]), tuple(former))
+    return Sweep(folder, grid, tuple(_short_names(grid)), tuple(points[:count]), tuple(former))
+
+
+def described_runs(config: dict) -> list[dict]:
+    """Return the whole configuration of each run that a configuration describes: its own, or those of its `sweep`.
+
+    Points that have left a sweep, and whose files its points link to, are among them.
+    """
+    if "sweep" not in config:
+        return [config]
+    described = read(config)
+    return [point.whole for point in (*described.points, *described.former)]
 
 
 def _links(folders: list[str], needs: list[dict]) -> list[dict[str, str]]:
@@ -218,8 +230,8 @@ def maker_of(name: str, linked: dict[str, str]) -> str:
     return next(f"{folder}/{name}" for pattern, folder in linked.items() if re.fullmatch(pattern, name))
 
 
-def _checked_axes(sweep) -> dict[str, list | dict]:
-    """Return the axes of a grid. Raises ConfigurationError for an axis without values, for one that is called like a
+def _checked_grid(sweep) -> dict[str, list | dict]:
+    """Return a grid, axis -> values. Raises ConfigurationError for an axis without values, for one that is called like a
     column of the sweep's table, and for too many points.
     """
     if not isinstance(sweep, dict):
@@ -239,21 +251,21 @@ def _checked_axes(sweep) -> dict[str, list | dict]:
     return sweep
 
 
-def _short_names(axes: dict) -> dict[str, str]:
+def _short_names(grid: dict) -> dict[str, str]:
     """Return short name -> key of each axis: the last part of the key.
 
     It is the whole key where two last parts are equal, or where the last part is a column of the sweep's table.
     """
-    last = [key.rpartition(".")[2] for key in axes]
+    last = [key.rpartition(".")[2] for key in grid]
     whole = {part for part in last if last.count(part) > 1 or part in COLUMNS}
-    return {key if part in whole else part: key for part, key in zip(last, axes, strict=True)}
+    return {key if part in whole else part: key for part, key in zip(last, grid, strict=True)}
 
 
-def _grid(axes: dict) -> Iterator[tuple[dict, dict]]:
+def _places(grid: dict) -> Iterator[tuple[dict, dict]]:
     """Yield (place, overlay) of each point; the last axis runs fastest."""
     choices = []
-    for short, key in _short_names(axes).items():
-        values = axes[key]
+    for short, key in _short_names(grid).items():
+        values = grid[key]
         if isinstance(values, dict):
             choices.append([(short, label, overlay) for label, overlay in values.items()])
         else:

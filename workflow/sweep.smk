@@ -5,14 +5,15 @@
 #   snakemake -s workflow/sweep.smk --cores 2 --configfile config/qg-demo.yaml mine.yaml    any grid of another scale
 #
 # Each point is a run in results/<run>-sweep/<point>/. Files whose settings are equal are made once. A call that was stopped
-# goes on when it is repeated, and values that are added to the grid later run alone.
+# goes on when it is repeated, and values that are added to the grid later run alone. Questions about all points, with the same
+# --configfile: `plan` before a call, `--nolock status` during it and `verify` after it.
 import sys
 from pathlib import Path
 
 HOME = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(HOME))  # a clone runs its own code and not the installed one
 from sns_workflow import sweep
-from sns_workflow.command import command, python, settings
+from sns_workflow.command import command, inspection_command, python, settings, write_configuration
 from sns_workflow.failures import print_end
 from sns_workflow.fingerprint import fingerprint
 
@@ -21,7 +22,7 @@ configfile: Path(HOME, "config", "config.yaml")
 
 
 SWEEP = sweep.read_or_stop(config, workflow)
-FOLDER = SWEEP.folder
+RESULTS = SWEEP.folder
 RUNS = [(point, system) for point in SWEEP.points for system in point.whole["use"]["systems"]]
 LABELS = {
     name: method["label"]
@@ -30,6 +31,15 @@ LABELS = {
     if name in point.whole["use"]["methods"]
 }
 PYTHON = python(deployed=bool(workflow.deployment_settings.deployment_method))
+INSPECTION = {
+    "python": PYTHON,
+    "snakefile": str(HOME / "workflow" / "sweep.smk"),
+    "configuration": lambda wildcards, output: write_configuration(RESULTS, {**config, "sweep": SWEEP.grid}),
+    "cores": workflow.resource_settings.cores or 1,
+}
+
+
+include: "rules/questions.smk"
 
 
 for POINT in (*SWEEP.points, *SWEEP.former):
@@ -52,8 +62,8 @@ onerror:
 rule sweep:
     default_target: True
     input:
-        f"{FOLDER}/sweep.csv",
-        f"{FOLDER}/sweep.png",
+        f"{RESULTS}/sweep.csv",
+        f"{RESULTS}/sweep.png",
     localrule: True
 
 
@@ -61,10 +71,10 @@ rule tabulate_sweep:
     input:
         scorecards=[f"{point.folder}/{system}/scorecard.csv" for point, system in RUNS],
     output:
-        output=f"{FOLDER}/sweep.csv",
-        output_readable=f"{FOLDER}/sweep.md",
+        output=f"{RESULTS}/sweep.csv",
+        output_readable=f"{RESULTS}/sweep.md",
     log:
-        f"{FOLDER}/logs/sweep.log",
+        f"{RESULTS}/logs/sweep.log",
     conda:
         "../envs/sns.yaml"
     resources:
@@ -80,12 +90,12 @@ rule tabulate_sweep:
 
 rule plot_sweep:
     input:
-        table=f"{FOLDER}/sweep.csv",
+        table=f"{RESULTS}/sweep.csv",
     output:
-        output=report(f"{FOLDER}/sweep.png", caption="report/sweep.rst", category="Sweep"),
-        pdf=f"{FOLDER}/sweep.pdf",
+        output=report(f"{RESULTS}/sweep.png", caption="report/sweep.rst", category="Sweep"),
+        pdf=f"{RESULTS}/sweep.pdf",
     log:
-        f"{FOLDER}/logs/plot_sweep.log",
+        f"{RESULTS}/logs/plot_sweep.log",
     conda:
         "../envs/sns.yaml"
     resources:

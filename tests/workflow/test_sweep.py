@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from test_reruns import merged
 
 from sns_core.files import record_path
 from sns_core.metrics.sweep import tabulate_sweep
-from sns_workflow import configuration
+from sns_workflow import configuration, plan
 from sns_workflow.config_values import ConfigurationError
 from sns_workflow.jobs import expected_jobs, graph_of_jobs
 from sns_workflow.sweep import COLUMNS, maker_of, read
@@ -111,6 +112,20 @@ def test_a_question_about_a_point_knows_its_links(root, tmp_path, monkeypatch):
         made(maker.folder, name)
     stages = {str(job.outputs[0]): job.stage for job in expected_jobs(snakefile, config_of_rule, ["data", "models"])}
     assert stages == {f"{point.folder}/{name}": "link_result" for name in (MANIFEST, MODEL)}
+
+
+def test_the_plan_of_a_sweep_counts_what_points_share_once(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(root))
+    grid = {"methods.pointwise.steps": [20, 40]}
+    config = merged(root, {"run": "mine", "sweep": grid, "use": {"methods": ["solver", "pointwise"]}})
+    rows = plan.estimate_all(config, expected_jobs(str(root / "workflow/sweep.smk"), config))
+    assert Counter(job.stage for job, _ in rows)["train_model"] == 1
+    work = Counter()
+    for job, estimate in rows:
+        if job.stage == "rollout_segment" and job.arguments["name"] == "pointwise":
+            work[job.outputs[0].parts[2]] += estimate.work["inference"].flops
+    assert work["steps40"] == 2 * work["steps20"] > 0
 
 
 def test_points_of_other_lengths_share_no_frames_that_stand_for_the_rollout(root):
@@ -228,6 +243,10 @@ def test_a_sweep_runs_once_shares_its_data_and_runs_only_what_is_added(root, tmp
     assert "Nothing to be done" in call("sweep")
 
     overlay["sweep"]["methods.pointwise.steps"].append(30)
+    states = call("status")
+    assert re.search(r"^steps20  (\d+) results: \1 done$", states, re.M)
+    assert re.search(r"^steps30  (\d+) results: \1 missing$", states, re.M) and "left on 2 cores" in states
     call("sweep")
     assert (folder / "steps30/kolmogorov/models/pointwise.safetensors").is_symlink()
     assert set(pd.read_csv(folder / "sweep.csv")["steps"]) == {20, 30, 40}
+    assert re.search(r"^(\d+) results of this configuration: \1 done$", call("verify"), re.M)

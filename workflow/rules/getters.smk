@@ -1,7 +1,5 @@
 # What the jobs of the rules read and which settings they take: functions of a job's wildcards (`get_...`), or of names.
-import json
 import math
-import os
 
 
 def get_method_class(wildcards) -> list[str]:
@@ -505,19 +503,3 @@ def get_report_files(wildcards) -> dict:
             ],
         }
     return files
-
-
-# Inspection
-
-
-def write_configuration(wildcards, output) -> str:
-    """The whole configuration, written to a file; with its links, that of a point of a sweep."""
-    path = Path(RESULTS, "logs", "configuration.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    linked = {"linked": LINKED} if LINKED else {}
-    # Another call may read the file at this moment, so it is moved into place whole.
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    # In its own order, which is that of methods and models in files and tables.
-    unfinished.write_text(json.dumps({**config, **linked}))
-    unfinished.replace(path)
-    return str(path)
