@@ -12,7 +12,7 @@ import pandas as pd
 from sns_core.errors import UserError
 from sns_core.files import whole_file
 from sns_core.metrics.bootstrap import student_quantile
-from sns_core.metrics.scorecard import read_scorecard
+from sns_core.metrics.scorecard import SCORES, SHARES, SIGNED, read_scorecard
 
 SEED = "seed"
 PLACE = ["system", "method", "score", "layer", "lead"]
@@ -28,9 +28,11 @@ def tabulate_sweep(*, scorecards: list[Path], places: list, output: Path, output
     """Join the scorecards of runs that differ in some settings, and take means over their seeds.
 
     A row holds a setting, system, method, score, layer and lead; the number of runs; the mean over them with its 90 %
-    interval (`low`, `high`: by Student's distribution over the seeds, and of a single run the interval of its
-    scorecard); their standard deviation, least and greatest value; the mean ends of the floor, and the number of runs
-    inside it; the value of each seed. Raises UserError where the runs of one setting score different methods.
+    interval (`low`, `high`: by Student's distribution over the seeds, cut where a score can be no less or no more, and
+    of a single run the interval of its scorecard); their standard deviation, least and greatest value; the mean ends of
+    the floor, and the number of runs inside it; the value of each seed.
+
+    Raises UserError where the runs of one setting score different methods.
 
     `scorecards`: the scorecard of each run and system.
     `places`: the settings of each scorecard's run, axis -> value.
@@ -63,7 +65,7 @@ def tabulate_sweep(*, scorecards: list[Path], places: list, output: Path, output
     if SEED in places[0]:
         by_seed = runs.pivot_table("value", keys, SEED, sort=False, dropna=False, aggfunc="first", observed=True)
         table = table.join(by_seed.add_prefix("seed_"))
-    table = table.reset_index()
+    table = _cut_intervals(table.reset_index(), axes)
     with whole_file(output) as temporary:
         table.to_csv(temporary, index=False)
     with whole_file(output_readable) as temporary:
@@ -75,6 +77,19 @@ def _of_run(path: Path, place: dict) -> pd.DataFrame:
     table = read_scorecard(path).assign(**place)
     # Text, because keys of groups must not be missing.
     return table.assign(lead=table["lead"].map(lambda lead: "" if math.isnan(lead) else f"{lead:g}"))
+
+
+def _cut_intervals(table: pd.DataFrame, axes: list[str]) -> pd.DataFrame:
+    """Cut intervals where their scores can be no less or no more: Student's distribution has no such ends.
+
+    No score of the package but the signed ones is negative, no share exceeds 1, and no member lives longer than a
+    rollout, whose length is the horizon of the method that lives longest, the solver's.
+    """
+    horizons = table["greatest"].where(table["score"] == "stability_horizon")
+    upper = horizons.groupby([table[name] for name in [*axes, "system"]], dropna=False).transform("max")
+    upper = upper.where(table["score"] == "stability_horizon", np.inf).where(~table["score"].isin(SHARES), 1.0)
+    lower = np.where(table["score"].isin(set(SCORES) - set(SIGNED)), 0.0, -np.inf)
+    return table.assign(low=table["low"].clip(lower=lower), high=table["high"].clip(upper=upper))
 
 
 def _check_methods(runs: pd.DataFrame, axes: list[str]) -> None:

@@ -31,20 +31,37 @@ def files(tmp_path):
 
 
 def test_means_intervals_and_spreads_are_those_of_the_seeds(tmp_path, files):
-    values = [{"solver": 0.01, "sns": error} for error in (0.02, 0.03, 0.07)]
+    values = [{"solver": 0.01, "sns": error} for error in (0.02, 0.04, 0.06)]
     cards = [scorecard(tmp_path / f"{i}.csv", v, lost=i) for i, v in enumerate(values)]
     tabulate_sweep(scorecards=cards, places=[{"seed": seed} for seed in (4, 5, 6)], **files)
     row = pd.read_csv(files["output"]).set_index(["method", "score"]).loc[("sns", "spectrum_error")]
-    deviation = np.std([0.02, 0.03, 0.07], ddof=1)
+    deviation = np.std([0.02, 0.04, 0.06], ddof=1)
     assert row["mean"] == pytest.approx(0.04) and row["deviation"] == pytest.approx(deviation)
-    assert (row["least"], row["greatest"], row["runs"]) == pytest.approx((0.02, 0.07, 3))
+    assert (row["least"], row["greatest"], row["runs"]) == pytest.approx((0.02, 0.06, 3))
     # Student's 95 % quantile for two degrees of freedom is 2.92.
     assert row["high"] - row["mean"] == pytest.approx(2.92 * deviation / np.sqrt(3), rel=1e-3)
     assert row["mean"] - row["low"] == pytest.approx(row["high"] - row["mean"])
     assert (row["floor_low"], row["floor_high"], row["inside"]) == pytest.approx((0.005, 0.025, 1))
-    assert [row[f"seed_{seed}"] for seed in (4, 5, 6)] == [0.02, 0.03, 0.07]
+    assert [row[f"seed_{seed}"] for seed in (4, 5, 6)] == [0.02, 0.04, 0.06]
     line = next(line for line in files["output_readable"].read_text().splitlines() if line.startswith("| sns"))
-    assert line.split(" | ")[1:4] == ["3 of 24", "0.040 ± 0.026", "diverges"]
+    assert line.split(" | ")[1:4] == ["3 of 24", "0.040 ± 0.020", "diverges"]
+
+
+def test_intervals_end_where_a_score_can_be_no_less_and_no_more(tmp_path, files):
+    cards = [scorecard(tmp_path / f"{i}.csv", {"solver": 0.01, "sns": v}) for i, v in enumerate((0.01, 0.9))]
+    scores = {"spectrum_error": "zonal_error", "kinetic_energy": "out_of_range"}
+    more = {"solver": (3000, 3000), "sns": (2900, 3000)}
+    for i, path in enumerate(cards):
+        table = pd.read_csv(path)
+        signed = table.assign(score=table["score"].map(scores))
+        shares = table.iloc[:2].assign(score="refined_share", method=["solver", "sns"], value=[0.1, (0.2, 1.0)[i]])
+        lived = table.iloc[:2].assign(score="stability_horizon", value=[more[name][i] for name in ("solver", "sns")])
+        pd.concat([table, signed, shares, lived.assign(method=["solver", "sns"])]).to_csv(path, index=False)
+    tabulate_sweep(scorecards=cards, places=[{"seed": seed} for seed in (4, 5)], **files)
+    rows = pd.read_csv(files["output"]).set_index(["method", "score"]).loc["sns"]
+    assert rows.loc["spectrum_error", "low"] == 0 and rows.loc["zonal_error", "low"] < 0
+    assert rows.loc["spectrum_error", "high"] > 1 and rows.loc["refined_share", "high"] == 1
+    assert rows.loc["stability_horizon", "high"] == 3000
 
 
 def test_each_setting_has_rows_of_its_own_and_a_single_run_its_own_interval(tmp_path, files):
