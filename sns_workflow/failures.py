@@ -25,11 +25,15 @@ def stop_with_the_terminal() -> None:
 
 
 class HideCommands(logging.Filter):
-    """A filter for Snakemake's log, which drops the commands of failed stages: they say nothing about the failure."""
+    """A filter for Snakemake's log, which drops the commands of failed stages, and of a `verify` that found something.
+
+    They say nothing about the failure.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return not (message.startswith("RuleException:\nCalledProcessError") and " sns_core " in message)
+        ours = " sns_core " in message or " -m sns_workflow." in message
+        return not (message.startswith("RuleException:\nCalledProcessError") and ours)
 
 
 def print_end(scheduler) -> None:

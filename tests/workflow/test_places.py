@@ -270,8 +270,10 @@ def test_a_failed_job_is_described_by_the_end_of_its_log_and_without_its_command
     assert "plot_error failed to make b.png\nits log is empty" in text and "verify" not in text
     assert text.endswith("Once the cause is mended, the same call again goes on from what is done.")
     commands_of_snakemake = "RuleException:\nCalledProcessError in file x: Command 'python -m sns_core plot_error'"
-    shown = [HideCommands().filter(logging.makeLogRecord({"msg": text})) for text in (commands_of_snakemake, "other")]
-    assert shown == [False, True]
+    verification = commands_of_snakemake.replace("sns_core plot_error", "sns_workflow.inspect_run verify")
+    texts = (commands_of_snakemake, verification, commands_of_snakemake.replace("sns_core", "mine"), "other")
+    shown = [HideCommands().filter(logging.makeLogRecord({"msg": text})) for text in texts]
+    assert shown == [False, False, True, True]
 
 
 def test_a_job_that_was_killed_at_work_is_said_to_be_killed(tmp_path):
