@@ -6,6 +6,7 @@ Frames are written a block at a time, in physical units: a mean that this projec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sns_core.data.attributes import described
@@ -49,7 +50,7 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
     hold(segments)
     check_current(run, record["configuration"], records_below(run), [str(path.relative_to(run)) for path in segments])
     frames, statistics = open_segments(segments, flow.variable)
-    _check_whole(folder / "rollouts" / method, statistics, *_size_of(record, folder.name, method))
+    _check_whole(folder / "rollouts" / method, statistics, *size_of(folder, record, method))
     frames = frames[flow.variable].drop_attrs()
     for axis, mirror in zip("yx", flow.mirrored, strict=True):
         if mirror:  # the second half is the mirror image of the first
@@ -60,12 +61,23 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
     return described(dataset, flow, title=f"{folder.name}: rollout of {method}", stage="export")
 
 
-def _size_of(record: dict, system: str, method: str) -> tuple[int, int]:
-    """Return how many members and steps the rollout of a method has by the record of its run."""
+def size_of(folder: Path, record: dict, method: str | None = None) -> tuple[int, int]:
+    """Return how many members and steps the rollout of a method has in a finished run (None: the longest rollout).
+
+    `folder`: of a system; `record`: of the run. The table of members says what was run: a system may override the run's
+    lengths, and files of a source may hold fewer members than the configuration asks for. The configuration answers for a
+    method that is not in the table, and for a run without one.
+    """
+    if (folder / "metrics.csv").exists():
+        hold([folder / "metrics.csv"])
+        table = pd.read_csv(folder / "metrics.csv", dtype={"layer": str}, keep_default_na=False)
+        rows = table if method is None else table[table["method"] == method]
+        if len(rows):
+            return rows["member"].nunique(), int(rows["steps"].max())
     configuration = record["configuration"]
-    block = configuration["systems"][system].get("override", {}).get("rollout", {})
+    block = configuration["systems"][folder.name].get("override", {}).get("rollout", {})
     rollout = {**configuration["rollout"], **block}
-    options = record["systems"][system].get("methods", {}).get(method, {})
+    options = record["systems"][folder.name].get("methods", {}).get(method, {})
     return rollout["members"], options.get("steps", rollout["steps"])
 
 

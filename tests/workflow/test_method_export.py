@@ -142,6 +142,16 @@ def test_a_rollout_that_lacks_a_segment_or_has_an_altered_one_does_not_go_out(ru
         open_rollout(copied, "sns")
 
 
+def test_a_rollout_of_as_many_members_as_the_files_of_a_source_allow_goes_out(run, tmp_path):
+    """The configuration may ask for more members than were run: they are fitted to what the files hold."""
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    record = json.loads((copied / "provenance.json").read_text())
+    record["configuration"]["rollout"]["members"] = 8
+    record_path(copied / "provenance.json").unlink()
+    (copied / "provenance.json").write_text(json.dumps(record))
+    assert open_rollout(copied, "sns").sizes["member"] == 2
+
+
 def test_a_file_that_holds_no_method_is_one_line(run, tmp_path):
     with pytest.raises(UserError, match="is no exported method"):
         sns_core.load(run / "kolmogorov/models/pointwise.safetensors")
