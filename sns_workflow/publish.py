@@ -19,9 +19,11 @@ from pathlib import Path
 
 from sns_core import plugins
 from sns_core.errors import UserError
+from sns_core.export.rollout import size_of
 from sns_core.files import recorded_entry, sha256, whole_file, write_json
 from sns_core.plugins import definitions
 from sns_core.record import RUN, check_current, read_run, records_below
+from sns_core.wording import count_of, listed
 from sns_workflow.config_values import merge
 from sns_workflow.crate import CONFIGURATION, PAGE, PAPER, Publication, jobs_of, made_for, metadata_of
 
@@ -193,18 +195,23 @@ def zenodo_metadata(publication: Publication) -> dict:
     }
 
 
-def describe(record: dict) -> str:
+def describe(run: Path, record: dict) -> str:
     """Return a paragraph about a run: systems, methods, steps, seed."""
     configuration = record["configuration"]
     systems = ", ".join(
         f"{name} ({configuration['systems'][name].get('solver', {}).get('class', 'data from files')})"
         for name in record["systems"]
     )
-    rollout = configuration["rollout"]
+    sizes: dict[tuple[int, int], list[str]] = {}
+    for name in record["systems"]:
+        sizes.setdefault(size_of(run / name, record), []).append(name)
+    words = [
+        f"{count_of(members, 'member')} over {count_of(steps, 'step')}" + f" of {listed(names)}" * (len(sizes) > 1)
+        for (members, steps), names in sizes.items()
+    ]
     return (
         f"Data, models, rollouts, scores and figures of the run {configuration['run']} (seed {record['seed']}): "
-        f"{', '.join(configuration['use']['methods'])} on {systems}, {rollout['members']} members over "
-        f"{rollout['steps']} steps."
+        f"{', '.join(configuration['use']['methods'])} on {systems}, {', '.join(words)}."
     )
 
 
@@ -313,7 +320,7 @@ def main(words: list[str]) -> int:
     try:
         record = read_run(run)
         title = arguments.title or f"Self-refining neural surrogates: the run {record['configuration']['run']}"
-        publication = Publication(title, describe(record), arguments.license, tuple(arguments.creators))
+        publication = Publication(title, describe(run, record), arguments.license, tuple(arguments.creators))
         contents, others = publish(run, output, publication, arguments.without)
     except (UserError, OSError) as error:
         print(f"publish: {' '.join(str(error).split())}", file=sys.stderr)

@@ -7,11 +7,12 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from small_run import make_run
+from small_run import CONFIGURATION, make_run
 
 from sns_core.files import code_state, file_entry, record_path, sha256, write_json
-from sns_workflow.publish import CODE, PARTS, code_of, main
+from sns_workflow.publish import CODE, PARTS, code_of, describe, main
 
 WORDS = ["--creators", "Doe, Jane", "Roe, Richard"]
 
@@ -68,6 +69,20 @@ def test_every_reference_leads_to_an_entity(run):
             for each in value if isinstance(value, list) else [value]:
                 if isinstance(each, dict) and not each["@id"].startswith(outside):
                     assert each["@id"] in crate, (entity["@id"], each)
+
+
+def test_a_package_says_how_large_the_rollouts_of_each_system_were(tmp_path):
+    """A system may override the run's lengths, and files of a source may hold fewer members than the run asks for."""
+    configuration = {**CONFIGURATION, "systems": {"flow": {"override": {"rollout": {"members": 1, "steps": 40}}}}}
+    run = make_run(tmp_path / "a", configuration)
+    assert "on flow (data from files), 1 member over 40 steps." in published(run)["README.md"].decode()
+    record = json.loads((run / "provenance.json").read_text())
+    (run / "files").mkdir()
+    rows = [{"method": "sns", "member": member, "layer": "flow", "steps": 50} for member in range(3)]
+    pd.DataFrame(rows).to_csv(run / "files/metrics.csv", index=False)
+    configuration["systems"]["files"] = {}
+    words = describe(run, {**record, "systems": {"flow": {}, "files": {}}, "configuration": configuration})
+    assert words.endswith(", 1 member over 40 steps of flow, 3 members over 50 steps of files.")
 
 
 def test_a_part_that_is_left_out_is_named_by_its_checksum(run):
