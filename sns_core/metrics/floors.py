@@ -27,7 +27,8 @@ WITHOUT = ("level_previous", "level_next", "refined_share", "calls_per_step")  #
 def draw_floors(*, ensemble: list[Path], members: int, steps: list, window: int, shells: list, output: Path) -> None:
     """Write the floors of all runs that a system's tables hold, one row per size, score and layer.
 
-    Sizes are the runs of all members, each window of them, and the run of one member. A size for which the ensemble is
+    Sizes are the runs of all members, each window of them, and the run of one member. Where rollouts have several members,
+    only the spectra of one member have a floor. A size for which the ensemble is
     too small has one row without a band, whose column `reason` says why; the reason is printed, too.
 
     `ensemble`: segments of the reference ensemble (none: no band can be drawn). `members`: number of members of the
@@ -37,18 +38,23 @@ def draw_floors(*, ensemble: list[Path], members: int, steps: list, window: int,
     series = open_segments(ensemble)[1].load() if ensemble else None
     sizes = [(members, count) for count in sorted({*steps, *(min(window, count) for count in steps)})]
     sizes += [(1, count) for count in sorted(set(steps))]
-    parts = [_floor_or_reason(series, *size, window, tuple(shells)) for size in dict.fromkeys(sizes)]
+    parts = [
+        _floor_or_reason(series, *size, window, tuple(shells), only_spectra=size[0] != members)
+        for size in dict.fromkeys(sizes)
+    ]
     with whole_file(output) as temporary:
         pd.concat(parts).reindex(columns=list(COLUMNS)).to_csv(temporary, index=False)
 
 
-def _floor_or_reason(series: xr.Dataset | None, members: int, steps: int, window: int, shells) -> pd.DataFrame:
+def _floor_or_reason(
+    series: xr.Dataset | None, members: int, steps: int, window: int, shells, only_spectra: bool
+) -> pd.DataFrame:
     """Return the floor of runs of one size, or one row with the reason why there is none."""
     size = {"members": members, "steps": steps}
     try:
         if series is None:
             raise ValueError("this run has no reference ensemble (data.reference is null)")
-        return floor_bands(series, members, steps, window, shells, only_spectra=members == 1).assign(**size, reason="")
+        return floor_bands(series, members, steps, window, shells, only_spectra=only_spectra).assign(**size, reason="")
     except ValueError as error:
         print(f"floors: {error}", file=sys.stderr)
         return pd.DataFrame([{**size, "score": "", "layer": "", "reason": str(error)}])

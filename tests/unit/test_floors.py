@@ -101,6 +101,17 @@ def test_the_table_holds_a_band_per_size_or_the_reason_why_there_is_none(monkeyp
     assert reasons(table, 4) == ["this run has no reference ensemble (data.reference is null)"]
 
 
+def test_a_rollout_of_one_member_has_the_floors_of_all_scores_that_one_member_can_have(monkeypatch, tmp_path):
+    ensemble = solver(np.random.default_rng(8), 10, 1000)
+    monkeypatch.setattr(floors, "open_segments", lambda paths: (None, ensemble))
+    output = tmp_path / "floors.csv"
+    draw_floors(ensemble=[tmp_path], members=1, steps=[1000], window=WINDOW, shells=list(SHELLS), output=output)
+    bands = bands_of(read_floors(output), 1, 1000).set_index("score")
+    for name in ("kinetic_energy", "enstrophy_variance", "vorticity_distance", "relative_change", "spectrum_error"):
+        assert np.isfinite(bands.loc[name, ["floor_low", "floor_high"]].astype(float)).all(), name
+    assert np.isnan(bands.loc["zonal_strength", "floor_high"]), "it needs pairs of members"
+
+
 def test_of_a_distance_only_the_upper_end_of_the_floor_counts():
     table = pd.DataFrame(
         {"value": [0.1, 0.1, 0.5, np.nan, 0.1], "floor_low": [0.2] * 4 + [np.nan], "floor_high": [0.4] * 4 + [np.nan]}
