@@ -24,6 +24,7 @@ from sns_core.catalogue import ALONE, REFINEMENTS, WITHOUT_NETWORKS
 from sns_core.evaluation.settling import counted_steps
 from sns_core.grids import grid_shape, longer_side
 from sns_core.plugins import class_of, is_calibrated, objective_class
+from sns_core.wording import titled
 from sns_workflow import configuration
 from sns_workflow.command import (
     command,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import jinja2
 
-from sns_core.wording import digits, duration, interval, number, repaid
+from sns_core.wording import count_of, digits, duration, interval, number, repaid, titled
 
-FILTERS = (number, digits, duration, repaid, interval)
+FILTERS = (number, digits, duration, repaid, interval, count_of, titled)
 
 
 def render_page(template: str, **values) -> str:

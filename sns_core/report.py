@@ -259,8 +259,11 @@ DRIFTS = {"kinetic_energy": "kinetic energy", "enstrophy": "enstrophy", "spectru
 def drift_notes(reference: xr.Dataset) -> list[dict]:
     """Return {"text", "drifts"} per quantity and layer: the last third of the reference's frames less the first third.
 
-    `reference`: result of `compute_reference`. The list is empty for a result of an older version.
+    `reference`: result of `compute_reference`. The list is empty for a result of an older version, and for a single
+    member, whose drift has no standard error.
     """
+    if reference.sizes["member"] == 1:
+        return []
     notes, layers = [], [str(layer) for layer in reference["layer"].values]
     for name, title in DRIFTS.items():
         if f"{name}_drift" not in reference:

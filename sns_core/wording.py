@@ -19,6 +19,11 @@ def count_of(number: float, noun: str) -> str:
     return f"{number:g} {noun}" + "s" * (number != 1)
 
 
+def titled(name: str) -> str:
+    """Return a name as a title begins, with a capital letter: "Kolmogorov"; "QG" and "myFlow" keep their capitals."""
+    return name[:1].upper() + name[1:]
+
+
 def listed(words: list[str]) -> str:
     """Return words as "A", "A and B" or "A, B and C"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -766,6 +766,33 @@ def test_times_of_a_flow_in_seconds_are_told_in_days(content, source, tmp_path):
     assert " 2.50 2.50 " in text and "216000" not in text.replace("\u202f", "")
 
 
+def test_the_report_of_one_member_says_so_and_a_name_keeps_its_capitals(content, source, tmp_path):
+    table, cost = tmp_path / "metrics.csv", tmp_path / "cost.csv"
+    members = pd.read_csv(source.table)
+    members[members["member"] == 0].to_csv(table, index=False)
+    pd.read_csv(source.cost).assign(members=1).to_csv(cost, index=False)
+    flow = content["systems"]["kolmogorov"] | {"metrics": str(table), "cost": str(cost)}
+    write_report(**content | {"systems": {"myQG": flow}}, output=tmp_path / "report.html")
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", (tmp_path / "report.html").read_text(encoding="utf-8")))
+    assert "MyQG: 1 member over 40 steps" in text and "of 1 member lost in 40 steps" in text
+    assert "of its one member, beside the solver" in text
+
+
+def test_a_drift_within_the_limit_for_few_members_is_not_called_less_than_two_standard_errors(
+    content, source, tmp_path
+):
+    """Of two members, ten standard errors are no more than sampling explains."""
+    reference = tmp_path / "reference.nc"
+    with xr.open_dataset(source.reference) as dataset:
+        two = dataset.isel(member=[0, 1])
+        drifts = ("member", "layer"), np.full((2, two.sizes["layer"]), [[1.1], [0.9]])
+        two.assign(kinetic_energy_drift=drifts).to_netcdf(reference)
+    flow = content["systems"]["kolmogorov"] | {"reference": str(reference)}
+    write_report(**content | {"systems": {"kolmogorov": flow}}, output=tmp_path / "report.html")
+    text = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "none is more than sampling explains" in text and "two standard errors" not in text
+
+
 class Collector(HTMLParser):
     """Collect the tags that stay open, and every attribute that could load a file."""
 

@@ -69,3 +69,4 @@ def test_the_report_warns_of_a_reference_that_drifts():
     assert [note["drifts"] for note in notes][:2] == [True, False] and len(notes) == 4
     assert notes[0]["text"].startswith("kinetic energy (upper) +5") and notes[0]["text"].endswith("%")
     assert notes[3]["text"].endswith("decades")
+    assert not drift_notes(reference.isel(member=[0])), "a single member has no standard error"

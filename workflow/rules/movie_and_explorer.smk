@@ -62,7 +62,7 @@ rule write_explorer:
             methods=get_methods_shown,
             members=config["figures"]["explorer"]["members"],
             megabytes=config["figures"]["explorer"]["megabytes"],
-            title=lambda wildcards: f"{wildcards.system.capitalize()}, run “{config['run']}”",
+            title=lambda wildcards: f"{titled(wildcards.system)}, run “{config['run']}”",
         ),
     shell:
         command("write_explorer")
