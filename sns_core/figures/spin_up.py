@@ -23,6 +23,7 @@ from sns_core.figures.style import (
 )
 from sns_core.files import FileTree
 from sns_core.metrics.stationarity import drift, mser, stationary_from, thirds_difference
+from sns_core.wording import count_of
 
 QUANTITIES = {"kinetic_energy": "energy", "enstrophy": "enstrophy", "spectrum": "spectrum"}
 
@@ -55,7 +56,7 @@ def _layer(axis, results: dict, index: int, drifts: pd.DataFrame | None) -> None
         clock, energy = result["clock"].values, result["kinetic_energy"].isel(layer=index).values
         axis.plot(clock, energy.T, color=SPLIT_COLOURS[split], linewidth=0.5, alpha=0.3)
         words = _drift_of_frames(result, energy) if drifts is None else _drifts_of(drifts[drifts["split"] == split])
-        label = f"{split}, {len(energy)} members: last third of the frames less the first {words}"
+        label = f"{split}, {count_of(len(energy), 'member')}: last third of the frames less the first {words}"
         axis.plot(clock, energy.mean(0), color=SPLIT_COLOURS[split], linewidth=1.8, label=label)
         starts.append(stationary_from(clock, energy))
         detected.append(mser(clock, energy.mean(0)))
@@ -86,7 +87,7 @@ def _drift_of_frames(result: xr.Dataset, energy: np.ndarray) -> str:
     """Return how much the energy (member, clock) of the frames changes from their first to their last third."""
     stored = energy[:, -result.sizes["time"] :]
     mean, error = (100 * part / stored.mean() for part in drift(thirds_difference(stored)))
-    return f"{mean:+.2g} ± {error:.2g} %"
+    return f"{mean:+.2g}{_give_or_take(error)} %"
 
 
 def _drifts_of(rows: pd.DataFrame) -> str:
@@ -96,9 +97,14 @@ def _drifts_of(rows: pd.DataFrame) -> str:
         factor, unit = (1, "decades") if row.quantity == "spectrum" else (100, "%")
         mark = " (!)" if row.drifts else ""
         words.append(
-            f"{QUANTITIES[row.quantity]} {factor * row.drift:+.2g} ± {float(f'{factor * row.error:.1g}'):g} {unit}{mark}"
+            f"{QUANTITIES[row.quantity]} {factor * row.drift:+.2g}{_give_or_take(factor * row.error)} {unit}{mark}"
         )
     return ", ".join(words)
+
+
+def _give_or_take(error: float) -> str:
+    """Return a standard error in one digit as " ± 0.2"; nothing for that of a single member, which has none."""
+    return "" if np.isnan(error) else f" ± {float(f'{error:.1g}'):g}"
 
 
 def _energies(paths: list[Path]) -> xr.Dataset:

@@ -969,6 +969,9 @@ def test_the_legend_of_the_spin_up_marks_what_drifts():
     row = {"layer": "flow", "drift": 0.05, "error": 0.01, "drifts": True}
     rows = [{**row, "quantity": "kinetic_energy"}, {**row, "quantity": "spectrum", "drifts": False}]
     assert _drifts_of(pd.DataFrame(rows)) == "energy +5 ± 1 % (!), spectrum +0.05 ± 0.01 decades"
+    assert _drifts_of(pd.DataFrame(rows).assign(error=np.nan)) == "energy +5 % (!), spectrum +0.05 decades", (
+        "one member"
+    )
 
 
 def test_the_legend_of_the_spin_up_does_not_cover_the_times_that_stand_above():
