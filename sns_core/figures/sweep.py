@@ -52,8 +52,7 @@ def plot_sweep(*, table: Path, axes: list, labels: dict, dpi: int, output: Path)
                     _panel(axis, part, score, settings, styles)
                 else:
                     empty_panel(axis, "no value")
-            title = " ".join(filter(None, (system * (scores["system"].nunique() > 1), layer * (len(rows) > 1))))
-            line[0].set_ylabel(title)
+            line[0].set_ylabel(_title(system, layer, list(rows)))
         handles, _ = grid[0, 0].get_legend_handles_labels()
         if settings:
             outer_legend(figure, handles, "outside lower center", 4, fontsize=7.5)
@@ -73,6 +72,16 @@ def _rows(scores: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
         layers = [layer for layer in dict.fromkeys(part["layer"]) if layer] or [""]
         rows |= {(system, layer): part[part["layer"].isin((layer, ""))] for layer in layers}
     return rows
+
+
+def _title(system: str, layer: str, rows: list[tuple[str, str]]) -> str:
+    """Return the title of a row of panels: the system among several, and the layer of a system that has several.
+
+    `rows`: (system, layer) of all rows.
+    """
+    systems = {name for name, _ in rows}
+    layers = [row for row in rows if row[0] == system]
+    return " ".join(filter(None, (system * (len(systems) > 1), layer * (len(layers) > 1))))
 
 
 def _panel(axis, table: pd.DataFrame, score: str, settings: list[str], styles: dict) -> None:

@@ -105,13 +105,14 @@ def _check_methods(runs: pd.DataFrame, axes: list[str]) -> None:
 
 def _markdown(table: pd.DataFrame, axes: list[str]) -> str:
     """Return the readable table, one row per setting, system and method and, where there are several, per layer."""
-    layers = [layer for layer in dict.fromkeys(table["layer"]) if layer]
+    layered = bool((table[table["layer"] != ""].groupby("system")["layer"].nunique() > 1).any())
     systems = ["system"] * (table["system"].nunique() > 1)
     keys = [*axes, *systems, "method"]
-    columns = [*keys, *["layer"] * (len(layers) > 1), "members lost", *SHOWN.values()]
+    columns = [*keys, *["layer"] * layered, "members lost", *SHOWN.values()]
     rows = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for place, mine in table.groupby(keys, sort=False, dropna=False):
-        for layer in layers if len(layers) > 1 else [None]:
+        layers = [layer for layer in dict.fromkeys(mine["layer"]) if layer]
+        for layer in layers if layered else [None]:
             part = mine if layer is None else mine[mine["layer"].isin((layer, ""))]
             scores = part.drop_duplicates("score").set_index("score")
             lost, members = scores[["members_lost", "members"]].iloc[0]

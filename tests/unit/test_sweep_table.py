@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sns_core.errors import UserError
 from sns_core.figures.style import method_styles
-from sns_core.figures.sweep import _along, _read, plot_sweep
+from sns_core.figures.sweep import _along, _read, _title, plot_sweep
 from sns_core.metrics.sweep import tabulate_sweep
 from sns_core.record import inputs_of, outputs_of
 
@@ -73,6 +73,23 @@ def test_each_setting_has_rows_of_its_own_and_a_single_run_its_own_interval(tmp_
     assert (row["mean"], row["low"], row["high"], row["runs"]) == pytest.approx((0.5, 0.45, 0.6, 1))
     assert table.loc[(0.1, "sns", "spectrum_error"), "mean"] == 0.02 and len(table) == 8
     assert "| 0.2 | a | sns | 0 of 8 | 0.50 |" in files["output_readable"].read_text()
+
+
+def test_a_system_has_rows_for_its_own_layers_alone(tmp_path, files):
+    cards = [scorecard(tmp_path / f"{i}.csv", {"solver": 0.01, "sns": 0.02}) for i in range(2)]
+    table = pd.read_csv(cards[1]).assign(system="qg")
+    spectra = table[table["score"] == "spectrum_error"]
+    rest = table[table["score"] != "spectrum_error"]
+    pd.concat([spectra.assign(layer="upper"), spectra.assign(layer="lower"), rest]).to_csv(cards[1], index=False)
+    pd.read_csv(cards[0]).assign(layer="flow").to_csv(cards[0], index=False)
+    tabulate_sweep(scorecards=cards, places=[{"steps": 20}] * 2, **files)
+    rows = [line.split(" | ")[1:4] for line in files["output_readable"].read_text().splitlines()[4:]]
+    assert [row for row in rows if row[1] == "sns"] == [
+        ["kolmogorov", "sns", "flow"], ["qg", "sns", "upper"], ["qg", "sns", "lower"],
+    ]  # fmt: skip
+    places = [("kolmogorov", "flow"), ("qg", "upper"), ("qg", "lower")]
+    assert [_title(*place, places) for place in places] == ["kolmogorov", "qg upper", "qg lower"]
+    assert [_title(*place, places[1:]) for place in places[1:]] == ["upper", "lower"]
 
 
 def test_both_tables_are_recorded_as_outputs(tmp_path, files):
