@@ -9,7 +9,8 @@
 
 Each point is a run of its own in the folder of the sweep. Of all points whose settings for a file are equal, one makes
 the file, and the others link to it: data, the reference ensemble, models, calibrations, rollouts. It is the one that
-has made the file already, so that a value may be put first or taken away, and otherwise the first.
+has made the file already, so that a value may be put first or taken away, and otherwise the first. A point that was
+taken away is known by its provenance.json, which the sweep makes of each point.
 """
 
 import copy
@@ -125,8 +126,8 @@ def described_runs(config: dict) -> list[dict]:
 def _links(folders: list[str], needs: list[dict]) -> list[dict[str, str]]:
     """Return the links of each point: pattern of names -> folder of the other point that makes these files.
 
-    `needs`: of each point, pattern -> settings. The maker is the first point that holds such a file and no link; else
-    the first.
+    `needs`: of each point, pattern -> settings. The maker is the point that holds most such files and no links, the
+    first of these: a point may keep files of settings that it had before, such as those from which a rollout goes on.
     """
     equal = defaultdict(list)
     for index, patterns in enumerate(needs):
@@ -136,9 +137,7 @@ def _links(folders: list[str], needs: list[dict]) -> list[dict[str, str]]:
     made = functools.cache(lambda folder: [name for name, target in _files(folder) if target is None])
     for (pattern, _), points in equal.items():
         if len(points) > 1:
-            maker = next(
-                (i for i in points if any(re.fullmatch(pattern, name) for name in made(folders[i]))), points[0]
-            )
+            maker = max(points, key=lambda i: sum(bool(re.fullmatch(pattern, name)) for name in made(folders[i])))
             for index in points:
                 if index != maker:
                     links[index][pattern] = folders[maker]

@@ -64,6 +64,8 @@ rule sweep:
     input:
         f"{RESULTS}/sweep.csv",
         f"{RESULTS}/sweep.png",
+        # What made each point: a later grid without the point finds its settings there, and goes on linking to its files.
+        [f"{point.folder}/provenance.json" for point in SWEEP.points],
     localrule: True
 
 

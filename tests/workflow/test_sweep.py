@@ -100,6 +100,16 @@ def test_a_point_that_has_left_the_grid_remains_the_maker_of_its_files(root, tmp
     assert not any(re.fullmatch(pattern, MODEL) for pattern in longer.points[0].linked), "its settings are others"
 
 
+def test_a_point_that_keeps_a_file_of_former_settings_does_not_replace_the_maker(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = swept(root, {"methods.sns.steps": [20, 40]}).points
+    restart = "kolmogorov/rollouts/solver/0-1/restart_0000.safetensors"
+    made(first.folder, restart)
+    made(second.folder, restart)
+    made(second.folder, SEGMENT)
+    assert maker_of(SEGMENT, swept(root, {"methods.sns.steps": [20, 40]}).points[0].linked).startswith(second.folder)
+
+
 def test_a_question_about_a_point_knows_its_links(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(root))
@@ -250,3 +260,8 @@ def test_a_sweep_runs_once_shares_its_data_and_runs_only_what_is_added(root, tmp
     assert (folder / "steps30/kolmogorov/models/pointwise.safetensors").is_symlink()
     assert set(pd.read_csv(folder / "sweep.csv")["steps"]) == {20, 30, 40}
     assert re.search(r"^(\d+) results of this configuration: \1 done$", call("verify"), re.M)
+
+    overlay["sweep"]["methods.pointwise.steps"].remove(20)
+    states = call("status")
+    for point in ("steps40", "steps30", "steps20"):
+        assert re.search(rf"^{point}  (\d+) results: \1 done$", states, re.M), "the first value was taken away"
