@@ -83,6 +83,8 @@ def modules(stage: str, *names: str) -> tuple[str, ...]:
         if module not in visited:
             visited.add(module)
             queue += _used_by(module)
+            if module.split(".")[0] != PACKAGE:
+                queue += filter(_file, definitions.packages_around(module))
     return tuple(sorted(visited - TABLES))
 
 

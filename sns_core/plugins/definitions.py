@@ -7,6 +7,7 @@ package, or a file of the working directory. Every mistake is a ValueError in on
 import ast
 import difflib
 import functools
+import itertools
 import os
 import sys
 import typing
@@ -84,7 +85,8 @@ def constant(module: str, name: str):
 def files_behind(name: str) -> list[Path]:
     """Return the files of the user's own behind a name: its file and the files of the working directory that it imports.
 
-    Their code is fingerprinted. Raises ValueError, which names the file, where one of them cannot be read.
+    The `__init__.py` of the packages around them are among these files. Their code is fingerprinted. Raises ValueError,
+    which names the file, where one of them cannot be read.
     """
     waiting, done = [name.rpartition(".")[0]], {}
     while waiting:
@@ -93,6 +95,7 @@ def files_behind(name: str) -> list[Path]:
         if path is None or module in done or module.split(".")[0] == PACKAGE.name:
             continue
         done[module] = path
+        waiting += packages_around(module)
         for node in ast.walk(parse(path, _parsed)):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
@@ -100,6 +103,11 @@ def files_behind(name: str) -> list[Path]:
                 origin = absolute(module, path, "." * node.level + (node.module or ""))
                 waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return list(done.values())
+
+
+def packages_around(module: str) -> list[str]:
+    """Return the packages in which a module lies, the outermost first: Python runs their `__init__.py` before the module."""
+    return list(itertools.accumulate(module.split(".")[:-1], "{}.{}".format))
 
 
 def absolute(module: str, path: Path, imported: str) -> str:

@@ -136,6 +136,21 @@ def test_the_code_of_a_user_s_method_holds_what_its_file_imports_in_any_way(writ
         definitions.files_behind("own.mine.Mine")
 
 
+def test_the_code_of_a_user_s_method_holds_the_packages_around_its_file(write, tmp_path):
+    """Python runs their `__init__.py` before the file."""
+    (tmp_path / "own" / "inner").mkdir(parents=True)
+    write("from sns_core.methods import Surrogate\nclass Mine(Surrogate): pass", "own/inner/mine.py")
+    prints = set()
+    for package in ("own", "own/inner"):
+        for text in ("", "import torch\ntorch.set_default_dtype(torch.float64)"):
+            write(text, f"{package}/__init__.py")
+            fingerprints.forget()
+            prints.add(fingerprints.fingerprint("rollout_segment", "own.inner.mine.Mine"))
+    assert len(prints) == 4
+    names = {str(path.relative_to(tmp_path)) for path in definitions.files_behind("own.inner.mine.Mine")}
+    assert names == {"own/__init__.py", "own/inner/__init__.py", "own/inner/mine.py"}
+
+
 @pytest.mark.parametrize("kind", ["/etc/hosts.A", "../mine.A", "mine.", "mine.A;", "a" * 201])
 def test_a_kind_that_is_no_name_is_one_line(config, kind):
     config["methods"]["sns"]["kind"] = kind
