@@ -15,6 +15,7 @@ from sns_core.figures.inputs import (
     read,
     read_each,
     shown_shells,
+    step_of_frames,
     step_size,
 )
 from sns_core.figures.style import (
@@ -64,11 +65,12 @@ def plot_fields(
     """Draw fields of one member, one row per method and one column per step, above the spectra of all members.
 
     `segments`: method -> files of its rollout; `metrics`: method -> file; `labels`: method -> label, in the order of
-    the rows; `steps`: one per column. Every layer is a block of rows with its own spectra. Raises UserError for an
-    unknown member or a missing file.
+    the rows; `steps`: one per column. Every layer is a block of rows with its own spectra. The last stored step takes the
+    place of steps that no rollout of this system reaches, because a system may override the lengths of a run. Raises
+    UserError for an unknown member or a missing file.
     """
     solver, results, styles = read(reference), read_each(metrics, labels), method_styles(labels)
-    size, layers = step_size(solver), layer_names(solver)
+    size, layers, steps = step_size(solver), layer_names(solver), _reached(steps, results)
     frames = {name: [frame_at(segments[name], member, step, size) for step in steps] for name in labels}
     lost = {name: int(result["lost_step"].sel(member=member)) for name, result in results.items()}
     height, width = next(values.shape[-2:] for row in frames.values() for _, values, _ in row if values is not None)
@@ -89,6 +91,14 @@ def plot_fields(
         units = frames[next(iter(labels))][0][2]
         for axis, (step, _, _) in zip(figure.axes, titled, strict=False):
             _column_title(axis, step, size, units)
+
+
+def _reached(steps: list[int], results: dict) -> list[int]:
+    """Return the steps that some rollout reaches, and the last stored step in place of those beyond."""
+    inside = [step for step in steps if any(step <= int(result["step"][-1]) for result in results.values())]
+    if len(inside) == len(steps):
+        return inside
+    return sorted({*inside, max(int(step_of_frames(result)[-1]) for result in results.values())})
 
 
 class _Layout:

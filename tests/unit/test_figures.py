@@ -450,6 +450,13 @@ def test_layers_are_blocks_of_rows(source, drawn, tmp_path):
         assert pixels(tall[name]).shape[0] > pixels(drawn[name]).shape[0]
 
 
+def test_figure_1_shows_the_last_step_in_place_of_steps_that_no_rollout_of_the_system_reaches(source, drawn, tmp_path):
+    """A system may override the lengths of a run, whose other systems reach the step."""
+    plot_fields(segments=source.segments, metrics=source.metrics, reference=source.reference, labels=LABELS, member=0,
+                steps=[0, 8, 10 * source.steps], dpi=40, output=tmp_path / "fields.png")  # fmt: skip
+    assert (tmp_path / "fields.png").read_bytes() == drawn["fields"].read_bytes()
+
+
 def test_a_failed_figure_leaves_nothing(source, tmp_path):
     with pytest.raises(UserError, match="no member of the rollouts; known: 0, 1, 2"):
         plot_fields(segments=source.segments, metrics=source.metrics, reference=source.reference, steps=[0, 8],
