@@ -132,6 +132,15 @@ def test_rollouts_without_networks_depend_on_no_setting_of_networks(root, tmp_pa
     assert not any(re.fullmatch(pattern, "kolmogorov/rollouts/sns/0-1/segment_0000.nc") for pattern in shared)
 
 
+def test_the_solver_alone_has_no_figure_of_distances_from_it(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn = []
+    for methods in (["solver"], ["solver", "pointwise"]):
+        with graph_of_jobs(str(root / "Snakefile"), merged(root, {"use": {"methods": methods}}), ["figures"]) as graph:
+            drawn.append({job.rule.name for job in graph.jobs if job.rule.name.startswith("plot_")})
+    assert drawn[1] - drawn[0] == {"plot_error"}
+
+
 def change(key: str, value) -> dict:
     for name in reversed(key.split(".")):
         value = {name: value}

@@ -429,13 +429,14 @@ def is_row(system) -> bool:
 def list_figures(system) -> list[str]:
     """Base names of a system's figures, without those that need what it lacks.
 
-    Figures of a denoiser need one around a surrogate, and the one that ranks them needs four; the zonal mean needs a
-    velocity that depends on y.
+    Figures of a denoiser need one around a surrogate, and the one that ranks them needs four; the distance from the solver
+    needs a method beside it, and the zonal mean a velocity that depends on y.
     """
     least = {"condition_error": 1, "levels": 1, "held_out": 4}
     lacking = {
         "calibration": not list_calibrated(system),
         "cost": "cost" not in get_tables(system),
+        "error": list(get_methods(system)) == ["solver"],
         "zonal": RESOLVED[system]["system"]["parameters"].get("velocity") == "none" or is_row(system),
     }
     enough = [name for name in FIGURES if len(get_refinements(system)) >= least.get(name, 0)]
