@@ -8,6 +8,7 @@ import torch
 
 from sns_core.errors import UserError
 from sns_core.export.card import card_of
+from sns_core.export.rollout import check_one_system
 from sns_core.files import whole_file
 from sns_core.library import Emulator, MethodOfRun, load
 from sns_core.record import RUN, check_current, read_run, records_below
@@ -17,6 +18,8 @@ CARD, FACTS = "card.md", "facts.json"  # further files in a program
 
 def _loaded(run: Path, method: str, system: str | None, precision: str | None = None) -> Emulator:
     """Return a method on the CPU. Raises the errors of `load`, and UserError where its scores are of earlier files."""
+    if Path(run).is_dir():
+        check_one_system(Path(run), read_run(run), system)
     emulator = load(run, method, system=system, device="cpu", precision=precision)
     if isinstance(emulator.origin, MethodOfRun):
         scores = f"{emulator.folder.name}/scorecard.csv"

@@ -37,8 +37,7 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
     run = Path(run)
     record = read_run(run)
     systems = list(record["systems"])
-    if system is None and len(systems) > 1:
-        raise UserError(f"{run}: holds several systems; give --system, one of {', '.join(systems)}")
+    check_one_system(run, record, system)
     if system not in (None, *systems):
         raise UserError(f"{run}: no system {system!r}; it has {', '.join(systems)}")
     folder = run / (systems[0] if system is None else system)
@@ -59,6 +58,12 @@ def open_rollout(run: Path, method: str, system: str | None = None) -> xr.Datase
         frames = frames + xr.DataArray(np.asarray(flow.offset, np.float32), dims="layer")
     dataset = frames.to_dataset(name=flow.variable).assign_attrs(method=method, system=folder.name)
     return described(dataset, flow, title=f"{folder.name}: rollout of {method}", stage="export")
+
+
+def check_one_system(run: Path, record: dict, system: str | None) -> None:
+    """Raise UserError where a run holds several systems and none is named, with the option that names one."""
+    if system is None and len(record["systems"]) > 1:
+        raise UserError(f"{run}: holds several systems; give --system, one of {', '.join(record['systems'])}")
 
 
 def size_of(folder: Path, record: dict, method: str | None = None) -> tuple[int, int]:

@@ -142,6 +142,13 @@ def test_a_rollout_that_lacks_a_segment_or_has_an_altered_one_does_not_go_out(ru
         open_rollout(copied, "sns")
 
 
+@pytest.mark.parametrize("suffix", ["hdf5", "safetensors", "pt2"])
+def test_a_call_without_the_system_of_several_is_told_the_option_of_the_command(tmp_path, suffix):
+    write_json(tmp_path / "run/provenance.json", {"systems": {"a": {"methods": {}}, "b": {"methods": {}}}})
+    with pytest.raises(UserError, match=r"run: holds several systems; give --system, one of a, b$"):
+        export(tmp_path / "run", "sns", output=tmp_path / f"a.{suffix}")
+
+
 def test_a_rollout_of_as_many_members_as_the_files_of_a_source_allow_goes_out(run, tmp_path):
     """The configuration may ask for more members than were run: they are fitted to what the files hold."""
     copied = Path(shutil.copytree(run, tmp_path / "run"))
