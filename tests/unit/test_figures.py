@@ -785,6 +785,17 @@ def test_the_report_of_one_member_says_so_and_a_name_keeps_its_capitals(content,
     assert "of its one member, beside the solver" in text
 
 
+def test_the_report_names_the_steps_that_are_in_no_window(content, report, source, tmp_path):
+    windows, words = tmp_path / "windows.csv", "the steps from {} to 40 make no whole window and count in none"
+    table = pd.read_csv(source.windows)
+    first = table[table["last_step"] < 40]
+    first.to_csv(windows, index=False)
+    flow = content["systems"]["kolmogorov"] | {"windows": str(windows)}
+    write_report(**content | {"systems": {"kolmogorov": flow}}, output=tmp_path / "report.html")
+    text = re.sub(r"\s+", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert words.format(first["last_step"].max() + 1) in text and "make no whole window" not in report
+
+
 def test_a_drift_within_the_limit_for_few_members_is_not_called_less_than_two_standard_errors(
     content, source, tmp_path
 ):
