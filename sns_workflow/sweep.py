@@ -62,7 +62,7 @@ class Point:
     @property
     def rule_prefix(self) -> str:
         """The beginning of the names of this run's rules."""
-        return re.sub(r"\W", "_", self.name) + "_"
+        return _rule_prefix(self.name)
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,17 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
     run, results = str(base.get("run")), str(base.get("results"))
     points: list[Point] = []
     needs: list[dict] = []  # of each point: what its files depend on
-    names: set[str] = set()
+    names: dict[str, str] = {}  # prefix of a point's rules -> its name
     for place, overlay in _places(grid):
         name = _name_of(place)
-        if name in names:
+        first = names.get(_rule_prefix(name))
+        if first == name:
             raise ConfigurationError(f"sweep: two points have the name {name!r}; give their values names of your own")
-        names.add(name)
+        if first is not None:
+            raise ConfigurationError(
+                f"sweep: the names of the points {first!r} and {name!r} differ in signs alone; give their values names of your own"
+            )
+        names[_rule_prefix(name)] = name
         merged = merge(copy.deepcopy(base), {**overlay, "run": name, "results": f"{results}/{run}-sweep"})
         try:
             checked = configuration.read(merged, files)
@@ -230,8 +235,8 @@ def maker_of(name: str, linked: dict[str, str]) -> str:
 
 
 def _checked_grid(sweep) -> dict[str, list | dict]:
-    """Return a grid, axis -> values. Raises ConfigurationError for an axis without values, for one that is called like a
-    column of the sweep's table, and for too many points.
+    """Return a grid, axis -> values. Raises ConfigurationError for an axis without values, for one that names the folders
+    of the points or is called like a column of the sweep's table, and for too many points.
     """
     if not isinstance(sweep, dict):
         raise ConfigurationError("sweep: must map each key to the list of its values")
@@ -239,6 +244,8 @@ def _checked_grid(sweep) -> dict[str, list | dict]:
     for key, values in sweep.items():
         if not isinstance(values, list | dict) or not values:
             raise ConfigurationError(f"sweep.{key}: must be a list of values, or overlays by their names")
+        if key in ("run", "results"):
+            raise ConfigurationError(f"sweep.{key}: each point has a folder of its own, so this key can be no axis")
         if key in COLUMNS:
             raise ConfigurationError(f"sweep.{key}: is the name of a column of the sweep's table; choose another name")
         for label, overlay in values.items() if isinstance(values, dict) else ():
@@ -287,6 +294,11 @@ def _nested(key: str, value) -> dict:
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
+
+
+def _rule_prefix(name: str) -> str:
+    """Return the beginning of the names of a point's rules, which hold letters, digits and underscores alone."""
+    return re.sub(r"\W", "_", name) + "_"
 
 
 def _name_of(place: dict) -> str:

@@ -197,6 +197,11 @@ MISTAKES = {
     "a list of axes": ([{"seed": [1]}], "sweep: must map each key to the list of its values"),
     "no overlay": ({"length": {"short": 3}}, "sweep.length.short: must be an overlay"),
     "a value twice": ({"seed": [1, 1]}, "sweep: two points have the name 'seed1'"),
+    "values that differ in signs": (
+        {"length": {"a.b": {}, "a_b": {}}},
+        "sweep: the names of the points 'lengtha.b' and 'lengtha_b' differ in signs alone",
+    ),
+    "the name of the run": ({"run": ["a", "b"]}, "sweep.run: each point has a folder of its own"),
     "too many": ({"seed": list(range(1001))}, "sweep: 1001 points, and at most 1000 are allowed"),
     "a misspelt key": ({"rollout.membrs": [1]}, 'sweep, point membrs1: rollout: unknown key "membrs"; did you mean'),
     "a value out of bounds": (
