@@ -27,9 +27,9 @@ WITHOUT = ("level_previous", "level_next", "refined_share", "calls_per_step")  #
 def draw_floors(*, ensemble: list[Path], members: int, steps: list, window: int, shells: list, output: Path) -> None:
     """Write the floors of all runs that a system's tables hold, one row per size, score and layer.
 
-    Sizes are the runs of all members, each window of them, and the run of one member. Where rollouts have several members,
-    only the spectra of one member have a floor. A size for which the ensemble is
-    too small has one row without a band, whose column `reason` says why; the reason is printed, too.
+    Sizes are the runs of all members, each window of them, and the run of one member. Where rollouts have several
+    members, only the spectra of one member have a floor. A size for which the ensemble is too small has one row without a
+    band, whose column `reason` says why; the reason is printed, too.
 
     `ensemble`: segments of the reference ensemble (none: no band can be drawn). `members`: number of members of the
     rollouts. `steps`: numbers of steps of the rollouts. `window`: steps per window. `shells`: first and
