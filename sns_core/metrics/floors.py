@@ -92,7 +92,10 @@ def floor_bands(
     for name, score in values.items():
         score = score if "layer" in score.dims else score.expand_dims(layer=[""])
         for layer in score["layer"].values:
-            quantiles = np.nanquantile(score.sel(layer=layer).values, list(QUANTILES))
+            drawn = score.sel(layer=layer).values
+            # A score that needs pairs of members has no value in a run of one member.
+            drawn = drawn[~np.isnan(drawn)]
+            quantiles = np.quantile(drawn, list(QUANTILES)) if len(drawn) else [np.nan] * len(QUANTILES)
             rows.append({"score": name, "layer": layer, **dict(zip(QUANTILES.values(), quantiles, strict=True))})
     return pd.DataFrame(rows)
 
