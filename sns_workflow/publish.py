@@ -34,6 +34,7 @@ PARTS = {
     "models": ("*/models/*.safetensors",),
     "rollouts": ("*/rollouts/**/*.nc", "*/rollouts/**/*.safetensors", "*/ensembles/*.nc"),
 }
+LINKS = "link_result"  # the stage that links to a result of another point of a sweep
 # Snakemake's logs, checkpoints of trainings and the page of an unfinished run are no results.
 UNWANTED = ("progress.html", "**/logs/**/*", "**/*.running", "**/*.damaged", "**/.*", "**/.*/**/*")
 CODE = ("Snakefile", "workflow", "sns_workflow", "sns_core", "config", "profiles", "envs", "pyproject.toml", "LICENSE")
@@ -115,6 +116,17 @@ def needed_of(record: dict) -> list[str]:
         names.append((source.get("static") or {}).get("file"))
         names += [method.get("file") for method in described.get("methods", {}).values()]
     return list(dict.fromkeys(filter(None, names)))
+
+
+def records_of(run: Path) -> dict[str, dict]:
+    """Return the records of a run's results.
+
+    A point of a sweep may have made a shard itself before it linked to that of another point. The record of that shard
+    is left out: it tells of a file that is gone.
+    """
+    records = records_below(run)
+    former = [name for name, record in records.items() if (run / name).is_symlink() and record["stage"] != LINKS]
+    return {name: record for name, record in records.items() if name not in former}
 
 
 def check_records(paths: dict[str, Path], files: dict[str, dict]) -> None:
@@ -234,7 +246,7 @@ def publish(
         )
     record = read_run(run)
     configuration = record["configuration"]
-    records = records_below(run)
+    records = records_of(run)
     if not records:
         raise UserError(f"{run}: holds no records of its jobs (provenance/*.json), so nothing says what made its files")
     check_current(run, configuration, records, ("report.html", RUN))
@@ -252,7 +264,7 @@ def publish(
     sources = {f"workflow/{name}": content for name, content in code.items()}
     paths = files_of(run, without)
     files = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in paths.items()}
-    check_records(paths, files)
+    check_records({name: path for name, path in paths.items() if name in records or not path.is_symlink()}, files)
     of_report = made_for(("report.html", RUN), jobs)
     others = [
         name

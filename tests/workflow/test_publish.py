@@ -186,6 +186,19 @@ def test_links_of_a_sweep_are_packed_as_the_files_to_which_they_lead(run):
     assert published(run)["flow/shards/train_0000.npy"] == b"frames"
 
 
+def test_a_shard_that_a_link_has_replaced_has_no_record_of_the_point_s_own_shard(run):
+    """The point made the shard itself before its settings became those of another point."""
+    shard, frames = run / "flow/shards/train_0000.npy", run.parent / "frames.npy"
+    record_of(run, "flow/shards/train_0000.npy", "shard_dataset", [])
+    assert "#job-shard_dataset-flow/shards/train_0000.npy" in entities(published(run))
+    shard.unlink()
+    frames.write_bytes(b"frames")
+    shard.symlink_to("../../../frames.npy")
+    contents = published(run)
+    assert contents["flow/shards/train_0000.npy"] == b"frames"
+    assert not any("shard_dataset" in name for name in entities(contents))
+
+
 def test_the_users_own_code_is_packed_or_asked_for(run, tmp_path, monkeypatch, capsys):
     record = json.loads((run / "provenance.json").read_text())
     record["configuration"]["metrics"] = {"user": ["mine.skewness"]}
