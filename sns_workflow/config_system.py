@@ -47,6 +47,7 @@ def check_system(name: str, config: dict, files_must_exist: bool) -> dict:
     for model in used:
         _check_calibration(f"models.{model}", resolved["models"][model], resolved["methods"], config["methods"])
     _check_starts(where, resolved)
+    _check_guard(where, resolved["data"])
     _check_user_metrics(resolved["metrics"]["user"])
     config_checks.check_labels("methods", resolved["methods"])
     config_checks.check_lengths(where, resolved, config["figures"])
@@ -125,6 +126,16 @@ def _check_starts(where: str, resolved: dict) -> None:
         raise ConfigurationError(
             f"metrics.ensemble.starts: {starts} states from the {test} members of {where}.data.splits.test; at most as many as these"
         )
+
+
+def _check_guard(where: str, data: dict) -> None:
+    """Check that the check of stationarity, where training waits for it, can find a drift in each split."""
+    for split, part in data["splits"].items() if data["require_stationary"] else ():
+        if part["members"] < 2:
+            raise ConfigurationError(
+                f"{where}.data.require_stationary: true needs at least 2 members in data.splits.{split}, because a drift is held against "
+                "the spread of the members; set it to false, or raise the members"
+            )
 
 
 def _check_grids(where: str, frames: Grid, states: Grid) -> None:

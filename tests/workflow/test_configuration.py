@@ -328,6 +328,17 @@ def test_fingerprint_follows_imports_to_the_defining_module():
     assert "sns_core.training.train" not in modules("simulate_trajectories", "KolmogorovFlow")
 
 
+def test_training_does_not_wait_for_a_check_that_cannot_find_a_drift(config):
+    data = config["systems"]["kolmogorov"]["data"]
+    data["splits"]["validation"]["members"] = 1
+    validate(config)
+    data["require_stationary"] = True
+    with pytest.raises(
+        ConfigurationError, match=r"require_stationary: true needs at least 2 members in data\.splits\.validation"
+    ):
+        validate(config)
+
+
 @pytest.mark.slow
 def test_fingerprint_ignores_comments_and_notices_code(monkeypatch, tmp_path, root):
     import shutil
