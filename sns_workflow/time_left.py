@@ -15,6 +15,7 @@ from sns_core.record import running_path
 from sns_workflow.jobs import Job, modified, read_json_or_none, read_record, upstream_of
 
 FINISHED = ("done",)
+START = 1.5  # seconds in which a job's Python starts and imports, which its record leaves out
 LEFT = re.compile(r"([\d.]+) min left")
 
 
@@ -35,7 +36,7 @@ class TimeLeft:
 
 def time_left(jobs: list[Job], planned: list[float]) -> TimeLeft:
     """Return the time that jobs take which are not done. `planned`: the estimate of each job, in seconds."""
-    measured = {index: record["wall_seconds"] for index, record in _records(jobs) if planned[index] > 0}
+    measured = {index: record["wall_seconds"] + START for index, record in _records(jobs) if planned[index] > 0}
     stages = {job.stage for job in jobs}
     ratios = {stage: _ratio([i for i in measured if jobs[i].stage == stage], measured, planned) for stage in stages}
     overall = _ratio(list(measured), measured, planned) or 1.0

@@ -15,7 +15,7 @@ from sns_core.record import FORMAT, recorded, running_path
 from sns_workflow.inspect_run import SILENCE, alive
 from sns_workflow.jobs import Job
 from sns_workflow.progress_page import history_of, write_page
-from sns_workflow.time_left import sentence, time_left
+from sns_workflow.time_left import START, sentence, time_left
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def jobs(tmp_path, monkeypatch):
 
 def test_estimates_are_scaled_by_what_the_jobs_of_the_stage_have_taken(jobs):
     run = jobs(
-        ("rollout_segment", "done", 30.0, ""),
+        ("rollout_segment", "done", 30.0 - START, ""),
         ("rollout_segment", "missing", None, ""),
-        ("train_model", "done", 5.0, ""),
+        ("train_model", "done", 5.0 - START, ""),
         ("train_model", "stale", 5.0, ""),
         ("compute_metrics", "missing", None, ""),
     )
