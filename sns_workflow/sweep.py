@@ -68,13 +68,15 @@ class Point:
 @dataclass(frozen=True)
 class Sweep:
     """A grid of runs. `folder`: of the sweep; `grid`: as a configuration states it; `axes`: names of the columns of its
-    table; `points`: in the grid's order; `former`: points that have left the grid, and whose files the others link to."""
+    table; `points`: in the grid's order; `former`: points that have left the grid, and whose files the others link to;
+    `notes`: lines about values that were fitted to points, each once."""
 
     folder: str
     grid: dict
     axes: tuple[str, ...]
     points: tuple[Point, ...]
     former: tuple[Point, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
@@ -88,6 +90,7 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
     points: list[Point] = []
     needs: list[dict] = []  # of each point: what its files depend on
     names: dict[str, str] = {}  # prefix of a point's rules -> its name
+    notes: dict[str, None] = {}
     for place, overlay in _places(grid):
         name = _name_of(place)
         first = names.get(_rule_prefix(name))
@@ -104,6 +107,7 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
         except ConfigurationError as error:
             raise ConfigurationError(f"sweep, point {name}: {error}", error.key) from None
         needs.append(dependencies(checked))
+        notes |= dict.fromkeys(checked.notes)
         points.append(Point(name, place, checked.whole, {}))
     folder = f"{results}/{run}-sweep"
     count = len(points)
@@ -114,7 +118,7 @@ def read(config: dict, files: ConfigFiles | None = None) -> Sweep:
     points = [replace(point, linked=linked) for point, linked in zip(points, links, strict=True)]
     used = {maker for linked in links[:count] for maker in linked.values()}
     former = [point for point in points[count:] if point.folder in used]
-    return Sweep(folder, grid, tuple(_short_names(grid)), tuple(points[:count]), tuple(former))
+    return Sweep(folder, grid, tuple(_short_names(grid)), tuple(points[:count]), tuple(former), tuple(notes))
 
 
 def described_runs(config: dict) -> list[dict]:
@@ -183,10 +187,13 @@ def read_or_stop(config: dict, workflow) -> Sweep:
     try:
         if workflow.is_main_process:
             refuse_repeated_options(sys.argv[1:])
-        return read(config, ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config))
+        swept = read(config, ConfigFiles(workflow.overwrite_configfiles, DEFAULT, workflow.config_settings.config))
     except ConfigurationError as error:
         print(f"Configuration: {error}", file=sys.stderr)
         sys.exit(1)
+    for note in swept.notes if workflow.is_main_process else ():  # every job reads the configuration again
+        print(f"Configuration: {note}", file=sys.stderr)
+    return swept
 
 
 def dependencies(checked: configuration.Configuration) -> dict[str, dict]:

@@ -145,6 +145,13 @@ def test_points_of_other_lengths_share_no_frames_that_stand_for_the_rollout(root
         assert maker_of(f"kolmogorov/{name}", long.linked) == f"{short.folder}/kolmogorov/{name}"
 
 
+def test_what_is_fitted_to_the_points_is_said_once(root):
+    short = {"rollout": {"steps": 30, "segment_steps": 30}, "metrics": {"window": 30}}
+    (note,) = swept(root, {"seed": [0, 1]}, **short).notes
+    assert note.startswith("figures.fields.steps: ") and "figure 1 shows 0, 30" in note
+    assert not swept(root, {"seed": [0, 1]}).notes
+
+
 def test_overlays_have_names_and_equal_names_of_axes_are_told_apart(root):
     grid = {
         "length": {
