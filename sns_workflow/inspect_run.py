@@ -193,10 +193,13 @@ def count_states(jobs: list[Job]) -> str:
 
 def print_points(runs: list[dict], jobs: list[Job]) -> None:
     """Print a line per run of a sweep: how many of its results there are, and in which states."""
-    folders = [Path(run["results"], run["run"]) for run in runs]
-    for folder in folders:
-        mine = [job for job in jobs if job.outputs[0].is_relative_to(folder)]
-        print(f"{folder.name:{max(len(each.name) for each in folders)}}  {len(mine)} results: {count_states(mine)}")
+    of_point: dict[Path, list[Job]] = {Path(run["results"], run["run"]): [] for run in runs}
+    for job in jobs:
+        for folder in of_point.keys() & set(job.outputs[0].parents):
+            of_point[folder].append(job)
+    width = max(len(folder.name) for folder in of_point)
+    for folder, mine in of_point.items():
+        print(f"{folder.name:{width}}  {len(mine)} results: {count_states(mine)}")
 
 
 def print_ways_out(jobs: list[Job]) -> None:
